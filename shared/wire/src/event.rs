@@ -1,0 +1,123 @@
+//! What a worker publishes by itself, besides its windows ([`crate::stats::Window`]).
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::config::Policy;
+use crate::key::Key;
+
+/// What happened to a key, and the token for it in `cache.event.key.<kind>.<key>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyEventKind {
+    /// A get found the entry.
+    Hit,
+    /// A get did not.
+    Miss,
+    /// An entry was inserted, by a fill or a put.
+    Put,
+    /// The policy removed the entry.
+    Evicted,
+    /// The origin changed, and the entry, if there was one, was removed.
+    Invalidated,
+    /// An image was refused because it is too heavy.
+    Rejected,
+}
+
+impl KeyEventKind {
+    /// Every kind.
+    pub const ALL: [Self; 6] =
+        [Self::Hit, Self::Miss, Self::Put, Self::Evicted, Self::Invalidated, Self::Rejected];
+
+    /// The token on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Put => "put",
+            Self::Evicted => "evicted",
+            Self::Invalidated => "invalidated",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+impl fmt::Display for KeyEventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for KeyEventKind {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+            format!(
+                "\"{text}\" is not a kind of event: hit, miss, put, evicted, invalidated and rejected are"
+            )
+        })
+    }
+}
+
+/// One thing that happened to a key, published on core NATS while somebody watches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyEvent {
+    /// What happened.
+    pub kind: KeyEventKind,
+    /// To which key.
+    pub key: Key,
+    /// The image's size in bytes; 0 where no bytes are known (a miss).
+    pub bytes: u64,
+    /// The worker that says so.
+    pub worker: String,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub time: OffsetDateTime,
+    /// Events of this watch that were left out so far, because there were more than the limit per second.
+    pub dropped_count: u64,
+}
+
+/// `cache.event.configured.<worker>`: a worker has put a revision into force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configured {
+    /// The worker.
+    pub worker: String,
+    /// Its life.
+    pub incarnation: String,
+    /// The revision now in force.
+    pub revision: u64,
+    /// The capacity, in bytes.
+    pub capacity_bytes: u64,
+    /// The policy.
+    pub policy: Policy,
+    /// Who asked for the change.
+    pub changed_by: String,
+    /// When it took effect.
+    #[serde(with = "time::serde::rfc3339")]
+    pub time: OffsetDateTime,
+}
+
+/// `cache.event.cleared.<worker>`: a worker has dropped everything because it was asked to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cleared {
+    /// The worker.
+    pub worker: String,
+    /// Its life.
+    pub incarnation: String,
+    /// The revision of the configuration that carries the new generation.
+    pub revision: u64,
+    /// The new generation.
+    pub generation: u64,
+    /// Entries dropped.
+    pub entries: u64,
+    /// Their weight, in bytes.
+    pub bytes: u64,
+    /// Who asked for it.
+    pub changed_by: String,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub time: OffsetDateTime,
+}

@@ -1,0 +1,135 @@
+//! Requests with which one looks into a worker or changes what it holds, and their answers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::KeyEventKind;
+use crate::key::Key;
+
+/// The answer to `cache.put`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutReply {
+    /// Whether the image is now resident. False only with policy `none`; a refusal is an error reply.
+    pub stored: bool,
+    /// The image's size in bytes.
+    pub bytes: u64,
+    /// Its type.
+    pub content_type: String,
+    /// Its SHA-256, in hexadecimal.
+    pub tag: String,
+}
+
+/// The answer to `cache.invalidate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvalidateReply {
+    /// Whether an entry was resident.
+    pub resident: bool,
+}
+
+/// What `cache.clear` is asked for; an empty payload is fine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClearRequest {
+    /// Who asks, for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// The answer to `cache.clear`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClearReply {
+    /// Entries dropped.
+    pub entries: u64,
+    /// Their weight, in bytes.
+    pub bytes: u64,
+    /// The new generation.
+    pub generation: u64,
+    /// The revision of the configuration that carries it.
+    pub revision: u64,
+}
+
+/// The order of resident entries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeySort {
+    /// The most recently used first.
+    #[default]
+    Recent,
+    /// The largest first.
+    Size,
+    /// By key, byte for byte.
+    Key,
+}
+
+/// What `cache.keys` is asked for; an empty payload takes the defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeysRequest {
+    /// Only keys that begin so.
+    pub prefix: String,
+    /// The most entries to answer with, 1 to 1,000.
+    pub limit: u32,
+    /// Where to go on: the `next` of the answer before; for `sort` `key`, any key.
+    pub after: Option<String>,
+    /// The order.
+    pub sort: KeySort,
+}
+
+impl Default for KeysRequest {
+    fn default() -> Self {
+        Self { prefix: String::new(), limit: 100, after: None, sort: KeySort::Recent }
+    }
+}
+
+/// One resident entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResidentKey {
+    /// The key.
+    pub key: Key,
+    /// The image's size in bytes.
+    pub bytes: u64,
+    /// Its content type.
+    #[serde(rename = "type")]
+    pub content_type: String,
+    /// Hits since it became resident.
+    pub hits: u64,
+    /// How long it has been resident, in milliseconds.
+    pub age_ms: u64,
+}
+
+/// The answer to `cache.keys`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysReply {
+    /// The entries, in the order asked for.
+    pub keys: Vec<ResidentKey>,
+    /// The `after` with which the list goes on; `null` at its end.
+    pub next: Option<String>,
+}
+
+/// What `cache.watch` is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WatchRequest {
+    /// How long key events are published, in seconds, 1 to 3,600. A later request can only make it longer.
+    pub seconds: u32,
+    /// Which kinds.
+    pub kinds: Vec<KeyEventKind>,
+}
+
+impl Default for WatchRequest {
+    fn default() -> Self {
+        Self { seconds: 60, kinds: KeyEventKind::ALL.to_vec() }
+    }
+}
+
+/// The answer to `cache.watch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchReply {
+    /// The worker that publishes.
+    pub worker: String,
+    /// For how long from now, in seconds.
+    pub seconds: u32,
+    /// The kinds that it publishes.
+    pub kinds: Vec<KeyEventKind>,
+    /// The most events in a second; more are counted as dropped.
+    pub max_per_second: u32,
+}

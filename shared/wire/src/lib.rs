@@ -1,0 +1,21 @@
+//! What the parts of pixcache say to each other: keys, subjects, messages and reply codes.
+//!
+//! Nothing here talks to a server. Each name that crosses the bus is spelled once, in this crate:
+//! subjects in [`subject`], the fields of messages in the type that carries them.
+
+pub mod config;
+pub mod event;
+pub mod inspect;
+pub mod key;
+pub mod meta;
+pub mod reply;
+pub mod span;
+pub mod stats;
+pub mod subject;
+
+pub use config::{CacheConfig, Capacity, ConfigChange, ConfigReply, Policy};
+pub use key::{Key, KeyError};
+pub use meta::{Lease, Meta, Tag};
+pub use reply::Code;
+pub use span::Span;
+pub use stats::{CacheStats, Counters, Window};

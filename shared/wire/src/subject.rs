@@ -1,0 +1,130 @@
+//! Every subject, stream and bucket name.
+
+use crate::event::KeyEventKind;
+use crate::key::Key;
+
+/// The name of the worker's NATS service.
+pub const MEMCACHE_SERVICE: &str = "memcache";
+/// The name of the recorder's NATS service.
+pub const RECORDER_SERVICE: &str = "recorder";
+
+/// Pattern of the gets: `cache.get.<key>`.
+pub const GET: &str = "cache.get.>";
+/// Pattern of the puts.
+pub const PUT: &str = "cache.put.>";
+/// Pattern of the invalidations.
+pub const INVALIDATE: &str = "cache.invalidate.>";
+/// Drop everything.
+pub const CLEAR: &str = "cache.clear";
+/// What is in force.
+pub const CONFIG_GET: &str = "cache.config.get";
+/// Change it.
+pub const CONFIG_SET: &str = "cache.config.set";
+/// Read the bucket again.
+pub const CONFIG_REFRESH: &str = "cache.config.refresh";
+/// The worker's counters.
+pub const STATS: &str = "cache.stats";
+/// The resident entries.
+pub const KEYS: &str = "cache.keys";
+/// Publish key events for a while.
+pub const WATCH: &str = "cache.watch";
+/// Commands of one word, so that an unknown one gets an answer and not a timeout.
+pub const ANY_COMMAND: &str = "cache.*";
+/// Commands about the configuration, for the same reason.
+pub const ANY_CONFIG_COMMAND: &str = "cache.config.*";
+
+/// History in rows.
+pub const SERIES: &str = "stats.series";
+/// The changes of the configuration.
+pub const CONFIG_HISTORY: &str = "stats.config_history";
+/// Commands to the recorder, so that an unknown one gets an answer.
+pub const ANY_STATS_COMMAND: &str = "stats.*";
+
+/// The JetStream stream of windows, configured and cleared events.
+pub const EVENT_STREAM: &str = "CACHE_EVENTS";
+/// The subjects that it keeps.
+pub const EVENT_STREAM_SUBJECTS: [&str; 3] =
+    ["cache.event.window.*", "cache.event.configured.*", "cache.event.cleared.*"];
+/// The recorder's durable consumer of that stream.
+pub const WINDOW_CONSUMER: &str = "recorder_windows";
+/// The subjects that this consumer takes.
+pub const ALL_WINDOWS: &str = "cache.event.window.*";
+/// The KV bucket of the live configuration.
+pub const CONFIG_BUCKET: &str = "CACHE_CONFIG";
+/// The stream behind that bucket.
+pub const CONFIG_STREAM: &str = "KV_CACHE_CONFIG";
+/// The one entry in it.
+pub const CONFIG_KEY: &str = "live";
+/// The recorder's durable consumer of the bucket's stream.
+pub const CONFIG_CONSUMER: &str = "recorder_config";
+/// Everything that workers publish by themselves.
+pub const ALL_EVENTS: &str = "cache.event.>";
+/// All key events.
+pub const ALL_KEY_EVENTS: &str = "cache.event.key.>";
+
+/// `cache.get.<key>`
+pub fn get(key: &Key) -> String {
+    format!("cache.get.{}", key.token())
+}
+
+/// `cache.put.<key>`
+pub fn put(key: &Key) -> String {
+    format!("cache.put.{}", key.token())
+}
+
+/// `cache.invalidate.<key>`
+pub fn invalidate(key: &Key) -> String {
+    format!("cache.invalidate.{}", key.token())
+}
+
+/// `cache.event.window.<worker>`
+pub fn window_event(worker: &str) -> String {
+    format!("cache.event.window.{worker}")
+}
+
+/// `cache.event.configured.<worker>`
+pub fn configured_event(worker: &str) -> String {
+    format!("cache.event.configured.{worker}")
+}
+
+/// `cache.event.cleared.<worker>`
+pub fn cleared_event(worker: &str) -> String {
+    format!("cache.event.cleared.{worker}")
+}
+
+/// `cache.event.key.<kind>.<key>`
+pub fn key_event(kind: KeyEventKind, key: &Key) -> String {
+    format!("cache.event.key.{}.{}", kind.as_str(), key.token())
+}
+
+/// The key that a get, put or invalidate names: what stands behind the second dot of its subject.
+///
+/// # Errors
+/// A sentence, when that is not one token of a key.
+pub fn key_of(subject: &str) -> Result<Key, String> {
+    let token = subject.splitn(3, '.').nth(2).unwrap_or_default();
+    if token.contains('.') {
+        return Err(format!(
+            "\"{token}\" is more than one token: a dot in a key is written %2E, as in cat%2Epng"
+        ));
+    }
+    Key::from_token(token).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn a_subject_names_its_key() {
+        let key = Key::new("a/b.png").unwrap();
+        assert_eq!(get(&key), "cache.get.a%2Fb%2Epng");
+        for subject in [get(&key), put(&key), invalidate(&key)] {
+            assert_eq!(key_of(&subject).unwrap(), key);
+        }
+        assert!(key_of("cache.get.cat.png").unwrap_err().contains("%2E"));
+        assert!(key_of("cache.get.").is_err());
+        assert!(key_of("cache.get").is_err());
+    }
+}
