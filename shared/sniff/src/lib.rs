@@ -1,0 +1,436 @@
+//! Tells PNG, JPEG, GIF and WebP by their bytes while these stream by, and walks the structure of
+//! the image to its end, pixels undecoded.
+//!
+//! A file name and a declared content type are claims; only the bytes decide what is stored. A
+//! [`Sniffer`] takes a body in chunks of any size, keeps a few dozen bytes whatever the image's
+//! size, says the dimensions as soon as the header is there, and fails with the first byte that
+//! rules an image out. What it accepts begins with a signature, has a legal header and every part
+//! up to its last one: PNG's IEND, JPEG's EOI, GIF's trailer, the length in WebP's RIFF header.
+//! An upload that broke off is therefore never taken for an image.
+//!
+//! The yardstick is what viewers show, not every letter of the specifications: bytes behind the
+//! image's end are ignored in all four formats (cameras append previews and video there), and so
+//! is what the common decoders skip with a warning. Each module says where it is lenient.
+
+mod crc32;
+mod gif;
+mod jpeg;
+mod png;
+mod webp;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// Eats an image chunk by chunk; see the crate's description for what it checks.
+///
+/// After an error every further [`push`](Sniffer::push), and [`finish`](Sniffer::finish) too,
+/// returns that error again, so a caller that goes on reading cannot turn it into a success.
+#[derive(Debug)]
+pub struct Sniffer {
+    limits: Limits,
+    state: State,
+    /// Bytes of a signature or of a [`Step::Take`] that began in an earlier chunk.
+    held: Held,
+}
+
+impl Sniffer {
+    /// A sniffer that has seen nothing yet.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, state: State::Signature, held: Held::default() }
+    }
+
+    /// Takes the next bytes of the body, of any number.
+    ///
+    /// # Errors
+    /// Fails as early as the bytes seen so far rule out an image within the limits; never with
+    /// [`SniffError::Empty`] or [`SniffError::Truncated`], which only the end can tell.
+    pub fn push(&mut self, chunk: &[u8]) -> Result<(), SniffError> {
+        self.advance(chunk).inspect_err(|error| self.state = State::Failed(*error))
+    }
+
+    /// What the image's header says, once it has been seen.
+    ///
+    /// The header alone proves nothing about the rest: only [`finish`](Sniffer::finish) does.
+    pub fn header(&self) -> Option<Image> {
+        match &self.state {
+            State::Walking(walker, _) => walker.header(),
+            State::Signature | State::Failed(_) => None,
+        }
+    }
+
+    /// Says that the body has ended, and asks whether it was a whole image.
+    ///
+    /// # Errors
+    /// The error of an earlier push, or that there was nothing or too little.
+    pub fn finish(self) -> Result<Image, SniffError> {
+        match self.state {
+            State::Walking(_, Step::End(image)) => Ok(image),
+            State::Walking(walker, _) => Err(SniffError::Truncated { format: walker.format() }),
+            State::Signature => Err(match identify(self.held.bytes()) {
+                Identity::Empty => SniffError::Empty,
+                Identity::Known(format) | Identity::Beginning(format) => SniffError::Truncated { format },
+                Identity::Unknown => SniffError::Unsupported,
+            }),
+            State::Failed(error) => Err(error),
+        }
+    }
+
+    fn advance(&mut self, mut input: &[u8]) -> Result<(), SniffError> {
+        loop {
+            match &mut self.state {
+                State::Failed(error) => return Err(*error),
+                State::Signature => {
+                    let Some((byte, rest)) = input.split_first() else {
+                        return Ok(());
+                    };
+                    input = rest;
+                    self.held.push(*byte);
+                    match identify(self.held.bytes()) {
+                        Identity::Known(format) => {
+                            let (walker, step) = Walker::new(format, self.held.bytes(), self.limits)?;
+                            self.held.clear();
+                            self.state = State::Walking(walker, step);
+                        }
+                        Identity::Empty | Identity::Beginning(_) => {}
+                        Identity::Unknown => return Err(SniffError::Unsupported),
+                    }
+                }
+                State::Walking(walker, step) => match *step {
+                    Step::End(_) => return Ok(()),
+                    Step::Take(count) => {
+                        if self.held.is_empty()
+                            && let Some((bytes, rest)) = input.split_at_checked(count)
+                        {
+                            input = rest;
+                            *step = walker.take(bytes)?;
+                        } else if self.held.fill(count, &mut input) {
+                            *step = walker.take(self.held.bytes())?;
+                            self.held.clear();
+                        } else {
+                            return Ok(());
+                        }
+                    }
+                    Step::Skip(0) => *step = walker.take(&[])?,
+                    Step::Skip(count) => {
+                        if input.is_empty() {
+                            return Ok(());
+                        }
+                        // A count beyond usize is longer than any slice.
+                        let here = usize::try_from(count).map_or(input.len(), |count| count.min(input.len()));
+                        input = &input[here..];
+                        *step = Step::Skip(count - here as u64);
+                    }
+                    Step::Read => {
+                        if input.is_empty() {
+                            return Ok(());
+                        }
+                        let (read, next) = walker.read(input)?;
+                        input = &input[read..];
+                        *step = next;
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// Sniffs bytes that are all there.
+///
+/// # Errors
+/// As for [`Sniffer::push`] and [`Sniffer::finish`].
+pub fn sniff(bytes: &[u8], limits: Limits) -> Result<Image, SniffError> {
+    let mut sniffer = Sniffer::new(limits);
+    sniffer.push(bytes)?;
+    sniffer.finish()
+}
+
+/// The image formats that are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Portable Network Graphics, the animated kind (APNG) included.
+    Png,
+    /// JPEG: baseline, extended, progressive or lossless, Huffman or arithmetic coding.
+    Jpeg,
+    /// GIF87a and GIF89a, still or animated.
+    Gif,
+    /// WebP: lossy, lossless or extended, still or animated.
+    Webp,
+}
+
+impl Format {
+    const ALL: [Self; 4] = [Self::Png, Self::Jpeg, Self::Gif, Self::Webp];
+
+    /// The media type, for `Content-Type`.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Png => "image/png",
+            Self::Jpeg => "image/jpeg",
+            Self::Gif => "image/gif",
+            Self::Webp => "image/webp",
+        }
+    }
+
+    /// The usual ending of a file's name, without the dot.
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpeg => "jpg",
+            Self::Gif => "gif",
+            Self::Webp => "webp",
+        }
+    }
+
+    /// The format of a media type, whatever its case and its parameters.
+    pub fn from_content_type(content_type: &str) -> Option<Self> {
+        let essence = content_type.split(';').next()?.trim();
+        Self::ALL.into_iter().find(|format| format.content_type().eq_ignore_ascii_case(essence))
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Png => "PNG",
+            Self::Jpeg => "JPEG",
+            Self::Gif => "GIF",
+            Self::Webp => "WebP",
+        })
+    }
+}
+
+/// What the header of an image says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Image {
+    /// The format that the bytes have, whatever was claimed.
+    pub format: Format,
+    /// Pixels across, of the whole canvas; never 0.
+    pub width: u32,
+    /// Pixels down, of the whole canvas; never 0.
+    pub height: u32,
+}
+
+/// What is too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The most pixels, width times height, that a canvas may have. It is checked as soon as the
+    /// header is parsed, because a few bytes can claim a picture that no memory holds.
+    pub max_pixels: u64,
+}
+
+impl Limits {
+    fn admit(self, format: Format, width: u32, height: u32) -> Result<Image, SniffError> {
+        if u64::from(width) * u64::from(height) > self.max_pixels {
+            return Err(SniffError::TooManyPixels { format, width, height, max_pixels: self.max_pixels });
+        }
+        Ok(Image { format, width, height })
+    }
+}
+
+/// Why bytes are not stored as an image. The texts are plain ASCII on one line, so that they fit
+/// into the header of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SniffError {
+    /// There was not one byte.
+    #[error("the image is empty: send the bytes of a PNG, JPEG, GIF or WebP image")]
+    Empty,
+    /// The bytes are something else, an image of another format included.
+    #[error("not an image that is stored here: PNG, JPEG, GIF and WebP are allowed")]
+    Unsupported,
+    /// All bytes are fine, and then they stop before the image does.
+    #[error("the {format} image is cut off before its end: send the whole file")]
+    Truncated {
+        /// What the bytes began to be.
+        format: Format,
+    },
+    /// The signature is there, and something behind it is illegal.
+    #[error("not a valid {format} image: {reason}")]
+    Malformed {
+        /// What the signature says.
+        format: Format,
+        /// What is wrong, to be read behind a colon.
+        reason: &'static str,
+    },
+    /// The header claims more pixels than the limits allow.
+    #[error("the {format} image has {width} x {height} pixels: at most {max_pixels} pixels are allowed")]
+    TooManyPixels {
+        /// What the signature says.
+        format: Format,
+        /// Pixels across, of the canvas or of the frame that is too large.
+        width: u32,
+        /// Pixels down, likewise.
+        height: u32,
+        /// [`Limits::max_pixels`].
+        max_pixels: u64,
+    },
+}
+
+#[derive(Debug)]
+enum State {
+    Signature,
+    Walking(Walker, Step),
+    Failed(SniffError),
+}
+
+/// What a walker asks for next. The driver in [`Sniffer::advance`] sees to it that the seams
+/// between chunks are visible nowhere but in [`Walk::read`].
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// So many bytes in one piece, at least 1 and at most [`Held::CAPACITY`].
+    Take(usize),
+    /// So many bytes are passed over unread; then `take` is called with none.
+    Skip(u64),
+    /// The bytes as they come, through [`Walk::read`].
+    Read,
+    /// The image is whole; what follows is not part of it.
+    End(Image),
+}
+
+/// The structure of one format behind its signature, as a machine that is told bytes and answers
+/// what it needs next.
+trait Walk {
+    /// Gets what a [`Step::Take`] asked for, or nothing after a [`Step::Skip`]. Another number of
+    /// bytes cannot come; walkers call it malformed, because that is safer than a panic.
+    fn take(&mut self, bytes: &[u8]) -> Result<Step, SniffError>;
+
+    /// Gets all bytes at hand, never none, after a [`Step::Read`], and says how many of them it
+    /// has dealt with. A format that asks for no such step needs none of this.
+    fn read(&mut self, piece: &[u8]) -> Result<(usize, Step), SniffError> {
+        Ok((piece.len(), Step::Read))
+    }
+
+    fn header(&self) -> Option<Image>;
+}
+
+#[derive(Debug)]
+enum Walker {
+    Png(png::Png),
+    Jpeg(jpeg::Jpeg),
+    Gif(gif::Gif),
+    Webp(webp::Webp),
+}
+
+impl Walker {
+    /// The walker for what follows `signature`, and its first wish.
+    fn new(format: Format, signature: &[u8], limits: Limits) -> Result<(Self, Step), SniffError> {
+        Ok(match format {
+            Format::Png => (Self::Png(png::Png::new(limits)), png::FIRST),
+            Format::Jpeg => (Self::Jpeg(jpeg::Jpeg::new(limits)), jpeg::FIRST),
+            Format::Gif => (Self::Gif(gif::Gif::new(limits)), gif::FIRST),
+            Format::Webp => (Self::Webp(webp::Webp::new(signature, limits)?), webp::FIRST),
+        })
+    }
+
+    const fn format(&self) -> Format {
+        match self {
+            Self::Png(_) => Format::Png,
+            Self::Jpeg(_) => Format::Jpeg,
+            Self::Gif(_) => Format::Gif,
+            Self::Webp(_) => Format::Webp,
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<Step, SniffError> {
+        match self {
+            Self::Png(png) => png.take(bytes),
+            Self::Jpeg(jpeg) => jpeg.take(bytes),
+            Self::Gif(gif) => gif.take(bytes),
+            Self::Webp(webp) => webp.take(bytes),
+        }
+    }
+
+    fn read(&mut self, piece: &[u8]) -> Result<(usize, Step), SniffError> {
+        match self {
+            Self::Png(png) => png.read(piece),
+            Self::Jpeg(jpeg) => jpeg.read(piece),
+            Self::Gif(gif) => gif.read(piece),
+            Self::Webp(webp) => webp.read(piece),
+        }
+    }
+
+    fn header(&self) -> Option<Image> {
+        match self {
+            Self::Png(png) => png.header(),
+            Self::Jpeg(jpeg) => jpeg.header(),
+            Self::Gif(gif) => gif.header(),
+            Self::Webp(webp) => webp.header(),
+        }
+    }
+}
+
+/// A few bytes that arrived in different chunks and are needed together.
+#[derive(Debug, Default)]
+struct Held {
+    buffer: [u8; Self::CAPACITY],
+    len: usize,
+}
+
+impl Held {
+    /// The longest piece that any walker takes at once is a JPEG frame header of four components,
+    /// 18 bytes.
+    const CAPACITY: usize = 18;
+
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.buffer[self.len] = byte;
+        self.len += 1;
+    }
+
+    /// Moves bytes from `input` until `count` are held; false if more have to arrive first.
+    fn fill(&mut self, count: usize, input: &mut &[u8]) -> bool {
+        let here = (count - self.len).min(input.len());
+        let (bytes, rest) = input.split_at(here);
+        self.buffer[self.len..self.len + here].copy_from_slice(bytes);
+        self.len += here;
+        *input = rest;
+        self.len == count
+    }
+}
+
+enum Identity {
+    Empty,
+    /// A whole signature.
+    Known(Format),
+    /// Not enough bytes to tell, and so far those of this format.
+    Beginning(Format),
+    Unknown,
+}
+
+/// The signatures; a question mark, which none of them contains, stands for any byte. No two
+/// formats begin alike, so one byte is enough to say what a file may become.
+const SIGNATURES: [(Format, &[u8]); 5] = [
+    (Format::Png, b"\x89PNG\r\n\x1A\n"),
+    // SOI, and the first byte of the marker that must follow it.
+    (Format::Jpeg, b"\xFF\xD8\xFF"),
+    (Format::Gif, b"GIF87a"),
+    (Format::Gif, b"GIF89a"),
+    (Format::Webp, b"RIFF????WEBP"),
+];
+
+fn identify(bytes: &[u8]) -> Identity {
+    if bytes.is_empty() {
+        return Identity::Empty;
+    }
+    SIGNATURES
+        .into_iter()
+        .find(|(_, signature)| {
+            bytes.iter().zip(*signature).all(|(byte, wanted)| *wanted == b'?' || wanted == byte)
+        })
+        .map_or(Identity::Unknown, |(format, signature)| {
+            if bytes.len() < signature.len() { Identity::Beginning(format) } else { Identity::Known(format) }
+        })
+}

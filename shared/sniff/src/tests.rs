@@ -1,0 +1,285 @@
+//! What holds for all formats alike; what holds for one is tested in its module.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use super::*;
+
+pub(crate) const LIMITS: Limits = Limits { max_pixels: 100_000_000 };
+
+#[derive(Debug)]
+pub(crate) struct Fixture {
+    name: &'static str,
+    pub(crate) bytes: &'static [u8],
+    pub(crate) image: Image,
+}
+
+macro_rules! fixtures {
+    ($($constant:ident = $name:literal $format:ident $width:literal x $height:literal;)*) => {
+        $(pub(crate) const $constant: Fixture = Fixture {
+            name: $name,
+            bytes: include_bytes!(concat!("../fixtures/", $name)),
+            image: Image { format: Format::$format, width: $width, height: $height },
+        };)*
+        const FIXTURES: &[Fixture] = &[$($constant),*];
+    };
+}
+
+fixtures! {
+    STILL_PNG = "still.png" Png 7 x 5;
+    PALETTE_PNG = "palette.png" Png 7 x 5;
+    ANIMATED_PNG = "animated.png" Png 7 x 5;
+    BASELINE_JPG = "baseline.jpg" Jpeg 24 x 18;
+    PROGRESSIVE_JPG = "progressive.jpg" Jpeg 24 x 18;
+    RESTARTS_JPG = "restarts.jpg" Jpeg 24 x 18;
+    EXIF_THUMBNAIL_JPG = "exif-thumbnail.jpg" Jpeg 24 x 18;
+    STILL_GIF = "still.gif" Gif 7 x 5;
+    ANIMATED_GIF = "animated.gif" Gif 7 x 5;
+    LOSSY_WEBP = "lossy.webp" Webp 24 x 18;
+    LOSSLESS_WEBP = "lossless.webp" Webp 7 x 5;
+    ALPHA_WEBP = "alpha.webp" Webp 24 x 18;
+    ANIMATED_WEBP = "animated.webp" Webp 24 x 18;
+}
+
+/// `bytes` with `new` written over those at `at`.
+pub(crate) fn patched(bytes: &[u8], at: usize, new: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[at..at + new.len()].copy_from_slice(new);
+    bytes
+}
+
+/// Where `needle` first lies in `bytes`.
+pub(crate) fn find(bytes: &[u8], needle: &[u8]) -> usize {
+    bytes.windows(needle.len()).position(|window| window == needle).unwrap()
+}
+
+pub(crate) fn is_malformed(bytes: &[u8]) -> bool {
+    matches!(sniff(bytes, LIMITS), Err(SniffError::Malformed { .. }))
+}
+
+pub(crate) fn is_truncated(bytes: &[u8]) -> bool {
+    matches!(sniff(bytes, LIMITS), Err(SniffError::Truncated { .. }))
+}
+
+fn in_chunks<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Image, SniffError> {
+    let mut sniffer = Sniffer::new(LIMITS);
+    for chunk in chunks {
+        sniffer.push(chunk)?;
+    }
+    sniffer.finish()
+}
+
+#[test]
+fn the_sample_photographs_are_whole_images_of_their_sizes() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples");
+    for (name, format, width, height) in [
+        ("astronaut.png", Format::Png, 512, 512),
+        ("chelsea.png", Format::Png, 451, 300),
+        ("coffee.png", Format::Png, 600, 400),
+        ("grass.png", Format::Png, 512, 512),
+        ("hubble_deep_field.jpg", Format::Jpeg, 1000, 872),
+        ("retina.jpg", Format::Jpeg, 1411, 1411),
+        ("rocket.jpg", Format::Jpeg, 640, 427),
+    ] {
+        let bytes = std::fs::read(folder.join(name)).unwrap();
+        let image = Image { format, width, height };
+        assert_eq!(sniff(&bytes, LIMITS), Ok(image), "{name}");
+        assert_eq!(in_chunks(bytes.chunks(1000)), Ok(image), "{name} in chunks");
+        assert_eq!(
+            sniff(&bytes[..bytes.len() - 1], LIMITS),
+            Err(SniffError::Truncated { format }),
+            "{name} without its last byte"
+        );
+    }
+}
+
+#[test]
+fn what_encoders_write_is_accepted_in_every_flavour() {
+    for fixture in FIXTURES {
+        assert_eq!(sniff(fixture.bytes, LIMITS), Ok(fixture.image), "{}", fixture.name);
+    }
+}
+
+#[test]
+fn every_strict_beginning_of_an_image_is_cut_off_or_empty() {
+    for fixture in FIXTURES {
+        assert_eq!(sniff(&[], LIMITS), Err(SniffError::Empty));
+        for length in 1..fixture.bytes.len() {
+            assert_eq!(
+                sniff(&fixture.bytes[..length], LIMITS),
+                Err(SniffError::Truncated { format: fixture.image.format }),
+                "the first {length} bytes of {}",
+                fixture.name
+            );
+        }
+    }
+}
+
+#[test]
+fn bytes_behind_the_end_of_an_image_are_ignored() {
+    for fixture in FIXTURES {
+        for tail in [&b"\0"[..], b"appended by a camera", fixture.bytes] {
+            assert_eq!(in_chunks([fixture.bytes, tail]), Ok(fixture.image), "{}", fixture.name);
+        }
+    }
+}
+
+#[test]
+fn other_files_are_refused_with_their_first_telling_byte() {
+    for (name, bytes) in [
+        ("SVG", &b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>"[..]),
+        ("XML", b"<?xml version=\"1.0\"?>"),
+        ("text", b"Good morning"),
+        ("BMP", b"BM\x3A\0\0\0"),
+        ("TIFF, little-endian", b"II*\0"),
+        ("TIFF, big-endian", b"MM\0*"),
+        ("AVIF", b"\0\0\0\x20ftypavif"),
+        ("WAV", b"RIFF\x24\0\0\0WAVEfmt "),
+        ("a later GIF", b"GIF90a"),
+        ("a PNG whose line ends were converted", b"\x89PNG\n\x1A\n"),
+        ("two bytes of a JPEG", b"\xFF\xD9"),
+        ("one byte", b"x"),
+    ] {
+        assert_eq!(sniff(bytes, LIMITS), Err(SniffError::Unsupported), "{name}");
+    }
+    assert_eq!(Sniffer::new(LIMITS).push(b"<"), Err(SniffError::Unsupported));
+}
+
+#[test]
+fn the_header_is_known_before_the_body_arrives() {
+    for fixture in FIXTURES {
+        let mut sniffer = Sniffer::new(LIMITS);
+        assert_eq!(sniffer.header(), None);
+        let mut known_after = None;
+        for (at, byte) in fixture.bytes.iter().enumerate() {
+            sniffer.push(std::slice::from_ref(byte)).unwrap();
+            if known_after.is_none() && sniffer.header().is_some() {
+                known_after = Some(at + 1);
+            }
+        }
+        assert_eq!(sniffer.header(), Some(fixture.image), "{}", fixture.name);
+        assert!(known_after.unwrap() < fixture.bytes.len(), "{}", fixture.name);
+    }
+}
+
+#[test]
+fn as_many_pixels_as_are_allowed_pass_and_one_more_does_not() {
+    for fixture in FIXTURES {
+        let Image { format, width, height } = fixture.image;
+        let pixels = u64::from(width * height);
+        let exact = Limits { max_pixels: pixels };
+        assert_eq!(sniff(fixture.bytes, exact), Ok(fixture.image));
+        let max_pixels = pixels - 1;
+        assert_eq!(
+            sniff(fixture.bytes, Limits { max_pixels }),
+            Err(SniffError::TooManyPixels { format, width, height, max_pixels }),
+            "{}",
+            fixture.name
+        );
+    }
+}
+
+#[test]
+fn an_error_stays_whatever_follows() {
+    let mut sniffer = Sniffer::new(LIMITS);
+    assert_eq!(sniffer.push(b"x"), Err(SniffError::Unsupported));
+    assert_eq!(sniffer.push(&[]), Err(SniffError::Unsupported));
+    assert_eq!(sniffer.push(STILL_PNG.bytes), Err(SniffError::Unsupported));
+    assert_eq!(sniffer.header(), None);
+    assert_eq!(sniffer.finish(), Err(SniffError::Unsupported));
+}
+
+#[test]
+fn content_types_lead_back_to_their_formats() {
+    for format in Format::ALL {
+        assert_eq!(Format::from_content_type(format.content_type()), Some(format));
+    }
+    assert_eq!(Format::from_content_type("Image/WebP ; quality=high"), Some(Format::Webp));
+    assert_eq!(Format::from_content_type("image/svg+xml"), None);
+    assert_eq!(Format::from_content_type(""), None);
+}
+
+#[test]
+fn errors_are_one_plain_line() {
+    let format = Format::Webp;
+    for error in [
+        SniffError::Empty,
+        SniffError::Unsupported,
+        SniffError::Truncated { format },
+        SniffError::Malformed { format, reason: "a reason" },
+        SniffError::TooManyPixels { format, width: 60_000, height: 60_000, max_pixels: 100_000_000 },
+    ] {
+        let text = error.to_string();
+        assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{text}");
+    }
+}
+
+/// An image as a real encoder wrote it.
+fn any_fixture() -> impl Strategy<Value = &'static Fixture> {
+    select(FIXTURES.iter().collect::<Vec<_>>())
+}
+
+/// A fixture with a few bytes overwritten, taken out or put in.
+fn mutated() -> impl Strategy<Value = Vec<u8>> {
+    let edit = (0..3_u8, any::<Index>(), any::<u8>());
+    (any_fixture(), proptest::collection::vec(edit, 0..6)).prop_map(|(fixture, edits)| {
+        let mut bytes = fixture.bytes.to_vec();
+        for (kind, at, byte) in edits {
+            let at = at.index(bytes.len());
+            match kind {
+                0 => bytes[at] = byte,
+                1 if bytes.len() > 1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, byte),
+            }
+        }
+        bytes
+    })
+}
+
+/// A signature and then anything, so that arbitrary bytes get past the first check.
+fn behind_a_signature() -> impl Strategy<Value = Vec<u8>> {
+    let start = any_fixture().prop_flat_map(|fixture| {
+        (0..=fixture.bytes.len().min(64)).prop_map(|length| &fixture.bytes[..length])
+    });
+    (start, proptest::collection::vec(any::<u8>(), 0..400)).prop_map(|(start, rest)| [start, &rest].concat())
+}
+
+proptest! {
+    #[test]
+    fn how_bytes_are_cut_into_chunks_changes_nothing(
+        bytes in prop_oneof![mutated(), behind_a_signature()],
+        cuts in proptest::collection::vec(any::<Index>(), 0..12),
+    ) {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        cuts.extend([0, bytes.len()]);
+        cuts.sort_unstable();
+        let whole = sniff(&bytes, LIMITS);
+        let chunks = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]);
+        prop_assert_eq!(in_chunks(chunks), whole);
+        prop_assert_eq!(in_chunks(bytes.chunks(1)), whole);
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_never_an_image_and_never_a_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..400),
+    ) {
+        prop_assert!(sniff(&bytes, LIMITS).is_err());
+    }
+
+    #[test]
+    fn what_a_beginning_has_decided_the_rest_does_not_change(
+        bytes in prop_oneof![mutated(), behind_a_signature()],
+        cut in any::<Index>(),
+    ) {
+        // Once an image has ended it stays the same whatever follows, and an error that a
+        // beginning gave, other than being too short, is that of the whole.
+        let beginning = sniff(&bytes[..cut.index(bytes.len() + 1)], LIMITS);
+        match beginning {
+            Err(SniffError::Empty | SniffError::Truncated { .. }) => {}
+            decided => prop_assert_eq!(sniff(&bytes, LIMITS), decided),
+        }
+    }
+}
