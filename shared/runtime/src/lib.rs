@@ -1,1 +1,13 @@
-//! Placeholder.
+//! What every service of pixcache does alike: settings that all have, logs, signals, the connection
+//! to the bus, waiting for what is not there yet, and background tasks that must not end unseen.
+
+pub mod args;
+pub mod bus;
+pub mod logging;
+pub mod service;
+pub mod shutdown;
+pub mod streams;
+pub mod tasks;
+pub mod wait;
+
+pub use bus::Bus;

@@ -1,0 +1,405 @@
+//! The connection to NATS: made with back-off, watched by its events, left in the right order.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, ServerError, StatusCode, jetstream};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+use wire::reply::{Code, ERROR_CODE_HEADER, ERROR_HEADER, Refusal};
+use wire::{Meta, meta};
+
+use crate::args::NatsArgs;
+use crate::wait;
+
+/// How often an idle connection is tried. The library's own minute would notice a dead peer after three.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// The longest pause between two attempts to reconnect.
+const LONGEST_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// How long one attempt to connect may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection to NATS as one of the users of `nats.conf`. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Bus {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    jetstream: jetstream::Context,
+    signs: Arc<Signs>,
+    inbox: String,
+    next_request: AtomicU64,
+    waiting: Arc<Waiting>,
+}
+
+/// Requests that wait for their reply. The library's own table keeps an entry for each request that
+/// timed out, for good; here it leaves with the request, however that ends.
+type Waiting = Mutex<HashMap<u64, oneshot::Sender<Message>>>;
+
+/// What the events of the connection said so far.
+#[derive(Debug)]
+struct Signs {
+    slow_consumers: AtomicU64,
+    closed: watch::Sender<bool>,
+}
+
+/// No connection could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// Nobody let us in within the time for waiting.
+    #[error(transparent)]
+    Wait(#[from] wait::WaitError),
+    /// The connection stood, but the inbox for replies did not come about.
+    #[error("the inbox for replies could not be subscribed")]
+    Inbox(#[from] async_nats::SubscribeError),
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub struct Reply {
+    /// The body.
+    pub payload: Bytes,
+    /// What the header [`meta::HEADER`] said; empty when there was none.
+    pub meta: Meta,
+}
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestFailure {
+    /// The service refused it, and says why. The metadata may hold the lease that a miss hands out.
+    #[error(transparent)]
+    Refused(Box<Refused>),
+    /// No service listens on the subject.
+    #[error("nobody serves {0}")]
+    NoResponders(String),
+    /// No answer in time; the request may have had its effect.
+    #[error("no answer on {subject} within {} ms", .limit.as_millis())]
+    TimedOut {
+        /// The subject asked on.
+        subject: String,
+        /// For how long.
+        limit: Duration,
+    },
+    /// Payload and headers are more than the server takes. Nothing was sent.
+    #[error("more than the {0} bytes that the bus carries")]
+    TooLarge(usize),
+    /// There is no connection. Nothing was sent.
+    #[error("not connected to NATS")]
+    Disconnected,
+    /// The request could not be sent, or its reply not be read.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A refusal and what came with it.
+#[derive(Debug, thiserror::Error)]
+#[error("{refusal}")]
+pub struct Refused {
+    /// The code and the sentence.
+    pub refusal: Refusal,
+    /// The metadata of the reply.
+    pub meta: Meta,
+}
+
+impl Bus {
+    /// Connects as `user`, with `_INBOX_<user>` as the prefix of its inboxes, waiting for the server
+    /// for at most `limit`. Once made, the connection comes back by itself, for ever.
+    ///
+    /// `subscription_capacity` is the number of messages that one subscription holds before the client
+    /// drops further ones; think of it times the size of what comes in.
+    ///
+    /// # Errors
+    /// [`BusError`], after `limit`: the last reason says whether the server was away or the password wrong.
+    pub async fn connect(
+        args: &NatsArgs,
+        user: &'static str,
+        password: &str,
+        subscription_capacity: usize,
+        limit: Duration,
+    ) -> Result<Self, BusError> {
+        let address = args.address();
+        let signs = Arc::new(Signs { slow_consumers: AtomicU64::new(0), closed: watch::Sender::new(false) });
+        let client = wait::until(&format!("NATS at {address}"), limit, || {
+            let options = ConnectOptions::new()
+                .name(format!("pixcache {user}"))
+                .user_and_password(user.to_owned(), password.to_owned())
+                .custom_inbox_prefix(inbox_prefix(user))
+                .ping_interval(PING_INTERVAL)
+                .connection_timeout(CONNECT_TIMEOUT)
+                .subscription_capacity(subscription_capacity)
+                .reconnect_delay_callback(|attempts| {
+                    let doubled = Duration::from_millis(25)
+                        * 2u32.saturating_pow(u32::try_from(attempts.min(10)).unwrap_or(10));
+                    doubled.min(LONGEST_RECONNECT_PAUSE)
+                })
+                .event_callback({
+                    let signs = signs.clone();
+                    move |event| {
+                        signs.take(user, &event);
+                        std::future::ready(())
+                    }
+                });
+            let servers: Vec<String> = address.split(',').map(|url| url.trim().to_owned()).collect();
+            async move {
+                options.connect(servers).await.map_err(|error| match error.kind() {
+                    async_nats::ConnectErrorKind::AuthorizationViolation
+                    | async_nats::ConnectErrorKind::Authentication => {
+                        format!("the server refuses the user {user} (check the password in the environment)")
+                    }
+                    _ => error.to_string(),
+                })
+            }
+        })
+        .await?;
+        let jetstream =
+            jetstream::context::ContextBuilder::new().timeout(Duration::from_secs(5)).build(client.clone());
+        let inbox = client.new_inbox();
+        let waiting = Arc::new(Waiting::default());
+        let mut replies = client.subscribe(format!("{inbox}.*")).await?;
+        tokio::spawn({
+            let waiting = waiting.clone();
+            async move {
+                while let Some(message) = replies.next().await {
+                    let id = message.subject.rsplit('.').next().and_then(|id| id.parse().ok());
+                    let asker = id.and_then(|id: u64| locked(&waiting).remove(&id));
+                    // A reply that nobody waits for any more came too late.
+                    if let Some(asker) = asker {
+                        let _ = asker.send(message);
+                    }
+                }
+            }
+        });
+        let shared = Shared { client, jetstream, signs, inbox, next_request: AtomicU64::new(0), waiting };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The client of the library.
+    pub fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    /// JetStream on this connection.
+    pub fn jetstream(&self) -> &jetstream::Context {
+        &self.shared.jetstream
+    }
+
+    /// Whether the connection stands, as far as the client knows.
+    pub fn is_connected(&self) -> bool {
+        self.shared.client.connection_state() == State::Connected
+    }
+
+    /// How many connections were made so far, this one included. Counted before the first message of a
+    /// new connection is handled.
+    pub fn connection_count(&self) -> u64 {
+        self.shared.client.statistics().connects.load(Ordering::Acquire)
+    }
+
+    /// How often the client or the server said that this process reads too slowly.
+    pub fn slow_consumer_count(&self) -> u64 {
+        self.shared.signs.slow_consumers.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes that one message may have, headers included.
+    pub fn max_payload(&self) -> usize {
+        self.shared.client.max_payload()
+    }
+
+    /// Asks on `subject` and waits for one reply for at most `limit`.
+    ///
+    /// Without a connection it fails at once: what the client would queue would be sent, stale, after
+    /// the reconnection.
+    ///
+    /// # Errors
+    /// [`RequestFailure`]: each kind is a decision of the caller.
+    pub async fn request(
+        &self,
+        subject: String,
+        meta: Option<&Meta>,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<Reply, RequestFailure> {
+        if !self.is_connected() {
+            return Err(RequestFailure::Disconnected);
+        }
+        let max_payload = self.max_payload();
+        let headers = meta.map(headers_of);
+        let header_bytes = headers.as_ref().map_or(0, header_size);
+        if payload.len() + header_bytes > max_payload {
+            return Err(RequestFailure::TooLarge(max_payload));
+        }
+        let id = self.shared.next_request.fetch_add(1, Ordering::Relaxed);
+        let (asker, answer) = oneshot::channel();
+        locked(&self.shared.waiting).insert(id, asker);
+        let _entry = Entry { waiting: &self.shared.waiting, id };
+        let inbox = format!("{}.{id}", self.shared.inbox);
+        let exchange = async {
+            let client = &self.shared.client;
+            let sent = match headers {
+                Some(headers) => {
+                    client.publish_with_reply_and_headers(subject.clone(), inbox, headers, payload).await
+                }
+                None => client.publish_with_reply(subject.clone(), inbox, payload).await,
+            };
+            sent.map_err(|error| match error.kind() {
+                async_nats::client::PublishErrorKind::MaxPayloadExceeded => {
+                    RequestFailure::TooLarge(max_payload)
+                }
+                _ => RequestFailure::Other(error.to_string()),
+            })?;
+            answer.await.map_err(|_| RequestFailure::Disconnected)
+        };
+        let message = match timeout(limit, exchange).await {
+            Ok(answered) => answered?,
+            Err(_) => return Err(RequestFailure::TimedOut { subject, limit }),
+        };
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            return Err(RequestFailure::NoResponders(subject));
+        }
+        read_reply(message)
+    }
+
+    /// Sends a message to this connection's own inbox and waits until it is back, for at most `limit`.
+    ///
+    /// A server handles what one connection says in order, so afterwards every subscription that was
+    /// made before stands. A flush would only say that bytes have left this machine.
+    ///
+    /// # Errors
+    /// [`RequestFailure`], when it did not come back.
+    pub async fn round_trip(&self, limit: Duration) -> Result<(), RequestFailure> {
+        let id = self.shared.next_request.fetch_add(1, Ordering::Relaxed);
+        let (asker, answer) = oneshot::channel();
+        locked(&self.shared.waiting).insert(id, asker);
+        let _entry = Entry { waiting: &self.shared.waiting, id };
+        let subject = format!("{}.{id}", self.shared.inbox);
+        let trip = async {
+            let sent = self.shared.client.publish(subject.clone(), Bytes::new()).await;
+            sent.map_err(|error| RequestFailure::Other(error.to_string()))?;
+            answer.await.map(|_| ()).map_err(|_| RequestFailure::Disconnected)
+        };
+        timeout(limit, trip).await.unwrap_or(Err(RequestFailure::TimedOut { subject, limit }))
+    }
+
+    /// Leaves: no more messages come in, what was published is sent, then the connection is closed.
+    /// Waits for that for at most `limit`.
+    pub async fn drain(&self, limit: Duration) {
+        let mut closed = self.shared.signs.closed.subscribe();
+        if self.shared.client.drain().await.is_err() {
+            return;
+        }
+        if timeout(limit, closed.wait_for(|closed| *closed)).await.is_err() {
+            tracing::warn!("the connection to NATS was not drained in time");
+        }
+    }
+}
+
+/// The prefix of the inboxes of a user, as `nats.conf` allows them.
+pub fn inbox_prefix(user: &str) -> String {
+    format!("_INBOX_{user}")
+}
+
+/// The headers that carry `meta`.
+pub fn headers_of(meta: &Meta) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(meta::HEADER, meta.to_string());
+    headers
+}
+
+/// The metadata in a message's headers; empty without any.
+///
+/// # Errors
+/// A sentence that names the field that can't be read.
+pub fn meta_of(headers: Option<&HeaderMap>) -> Result<Meta, String> {
+    match headers.and_then(|headers| headers.get(meta::HEADER)) {
+        Some(text) => text.as_str().parse().map_err(|error: meta::MetaError| error.to_string()),
+        None => Ok(Meta::default()),
+    }
+}
+
+/// The bytes that headers take on the wire: a version line, each name and value, two line breaks.
+pub fn header_size(headers: &HeaderMap) -> usize {
+    let lines: usize = headers
+        .iter()
+        .flat_map(|(name, values)| {
+            values.iter().map(move |value| AsRef::<str>::as_ref(name).len() + value.as_str().len() + 4)
+        })
+        .sum();
+    lines + "NATS/1.0\r\n\r\n".len()
+}
+
+fn read_reply(message: Message) -> Result<Reply, RequestFailure> {
+    let headers = message.headers.as_ref();
+    let meta = meta_of(headers).map_err(RequestFailure::Other)?;
+    let Some(code) = headers.and_then(|headers| headers.get(ERROR_CODE_HEADER)) else {
+        return Ok(Reply { payload: message.payload, meta });
+    };
+    let code = Code::from_number(code.as_str().parse().unwrap_or(500));
+    let sentence = headers.and_then(|headers| headers.get(ERROR_HEADER)).map_or("", |text| text.as_str());
+    Err(RequestFailure::Refused(Box::new(Refused { refusal: Refusal::new(code, sentence), meta })))
+}
+
+/// Takes a request out of the table when it ends, also by being dropped.
+struct Entry<'a> {
+    waiting: &'a Waiting,
+    id: u64,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        locked(self.waiting).remove(&self.id);
+    }
+}
+
+/// The table holds no invariant that a panic elsewhere could break.
+fn locked(waiting: &Waiting) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Message>>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Signs {
+    fn take(&self, user: &'static str, event: &Event) {
+        match event {
+            Event::Connected => tracing::info!(user, "connected to NATS"),
+            Event::Disconnected => tracing::warn!(user, "connection to NATS lost, reconnecting"),
+            Event::Closed => {
+                self.closed.send_replace(true);
+            }
+            Event::SlowConsumer(subscription) => {
+                self.slow_consumers.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(
+                    user,
+                    subscription,
+                    "messages were dropped, because they came faster than they were read"
+                );
+            }
+            Event::ServerError(ServerError::SlowConsumer(_)) => {
+                self.slow_consumers.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(user, "the server cut this connection off, because it was read too slowly");
+            }
+            Event::ServerError(error) => tracing::error!(user, %error, "the NATS server refuses something"),
+            Event::ClientError(error) => tracing::error!(user, %error, "the NATS client failed at something"),
+            Event::LameDuckMode | Event::Draining => tracing::info!(user, %event, "NATS"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn headers_carry_metadata_and_their_size_is_known() {
+        let meta = Meta { content_type: Some("image/png".into()), fresh: true, ..Meta::default() };
+        let headers = headers_of(&meta);
+        assert_eq!(meta_of(Some(&headers)).unwrap(), meta);
+        assert_eq!(meta_of(None).unwrap(), Meta::default());
+        assert_eq!(header_size(&headers), "NATS/1.0\r\nPixcache: type=image/png fresh=1\r\n\r\n".len());
+    }
+}

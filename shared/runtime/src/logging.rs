@@ -1,0 +1,28 @@
+//! Logs on standard error: for people, or as JSON lines.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{LogArgs, LogFormat};
+
+/// Starts logging. A second call in one process changes nothing.
+///
+/// # Errors
+/// A sentence, when the filter can't be read.
+pub fn init(args: &LogArgs) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&args.log_filter).map_err(|error| {
+        format!(
+            "RUST_LOG={} can't be read ({error}): a level such as info, or directives such as info,gateway=debug, are allowed",
+            args.log_filter
+        )
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Only the first call of a process has an effect: tests start several services in one.
+    let _ = match args.log_format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Pretty => builder.with_ansi(true).try_init(),
+        LogFormat::Auto => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+    };
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Answering requests of the NATS service API. No request is left without an answer.
+
+use async_nats::HeaderMap;
+use async_nats::client::PublishErrorKind;
+use async_nats::service::Request;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use wire::reply::{Code, ERROR_CODE_HEADER, ERROR_HEADER, Refusal};
+use wire::{Meta, meta};
+
+use crate::bus::headers_of;
+
+/// What a service answers.
+#[derive(Debug)]
+pub enum Answer {
+    /// A body without headers, such as JSON.
+    Body(Bytes),
+    /// A body, or none, with metadata.
+    WithMeta(Bytes, Meta),
+    /// A refusal, which may come with metadata, such as the lease of a miss.
+    Refused(Refusal, Option<Meta>),
+}
+
+impl Answer {
+    /// A refusal without metadata.
+    pub fn refuse(code: Code, message: impl Into<String>) -> Self {
+        Self::Refused(Refusal::new(code, message), None)
+    }
+
+    /// A value as JSON.
+    pub fn json<T: serde::Serialize>(value: &T) -> Self {
+        match serde_json::to_vec(value) {
+            Ok(body) => Self::Body(body.into()),
+            Err(error) => {
+                Self::refuse(Code::Internal, format!("the answer could not be written as JSON: {error}"))
+            }
+        }
+    }
+}
+
+/// Sends `answer`. When it is larger than the bus carries, a refusal that says so goes instead.
+pub async fn respond(request: &Request, answer: Answer) {
+    let sent = match answer {
+        Answer::Body(body) => request.respond(Ok(body)).await,
+        Answer::WithMeta(body, meta) => request.respond_with_headers(Ok(body), headers_of(&meta)).await,
+        Answer::Refused(refusal, meta) => {
+            request.respond_with_headers(Ok(Bytes::new()), refusal_headers(&refusal, meta)).await
+        }
+    };
+    let Err(error) = sent else { return };
+    if error.kind() == PublishErrorKind::MaxPayloadExceeded {
+        let refusal = Refusal::new(
+            Code::TooLarge,
+            "the answer is larger than the bus carries (max_payload in nats.conf)",
+        );
+        if request.respond_with_headers(Ok(Bytes::new()), refusal_headers(&refusal, None)).await.is_ok() {
+            return;
+        }
+    }
+    tracing::warn!(subject = %request.message.subject, %error, "an answer could not be sent");
+}
+
+fn refusal_headers(refusal: &Refusal, meta: Option<Meta>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(ERROR_CODE_HEADER, refusal.code.number().to_string());
+    headers.insert(ERROR_HEADER, one_line(&refusal.message));
+    if let Some(meta) = meta {
+        headers.insert(meta::HEADER, meta.to_string());
+    }
+    headers
+}
+
+/// A header's value is one line: the library panics on a line break in it.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Reads a JSON payload; an empty one takes the defaults.
+///
+/// # Errors
+/// A [`Code::BadRequest`] that says what is wrong and shows `example`.
+pub fn parse_json<T: DeserializeOwned + Default>(payload: &[u8], example: &str) -> Result<T, Refusal> {
+    if payload.iter().all(u8::is_ascii_whitespace) {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(payload).map_err(|error| {
+        Refusal::new(
+            Code::BadRequest,
+            format!("the request can't be read ({error}); it looks like {example}"),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_is_one_line() {
+        assert_eq!(one_line("a\r\nb\u{0}c"), "a  b c");
+    }
+
+    #[test]
+    fn an_empty_payload_takes_the_defaults_and_a_bad_one_is_explained() {
+        assert_eq!(parse_json::<Vec<u8>>(b" \n", "[1]"), Ok(Vec::new()));
+        let refusal = parse_json::<Vec<u8>>(b"{", "[1]");
+        assert!(
+            matches!(refusal, Err(Refusal { code: Code::BadRequest, message }) if message.contains("[1]"))
+        );
+    }
+}

@@ -1,0 +1,36 @@
+//! The stop signal.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// A token that is cancelled by the first SIGINT or SIGTERM.
+///
+/// Later ones are taken and passed over: Ctrl-C under a Procfile runner sends SIGINT from the terminal
+/// and then SIGTERM from the runner, and the second must not cut a clean stop short.
+///
+/// # Errors
+/// When the handlers can't be installed.
+pub fn on_signals() -> std::io::Result<CancellationToken> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let token = CancellationToken::new();
+    tokio::spawn({
+        let token = token.clone();
+        async move {
+            loop {
+                let name = tokio::select! {
+                    received = interrupt.recv() => received.map(|()| "SIGINT"),
+                    received = terminate.recv() => received.map(|()| "SIGTERM"),
+                };
+                let Some(name) = name else { return };
+                if token.is_cancelled() {
+                    tracing::info!(signal = name, "already stopping");
+                } else {
+                    tracing::info!(signal = name, "stopping");
+                    token.cancel();
+                }
+            }
+        }
+    });
+    Ok(token)
+}

@@ -1,0 +1,92 @@
+//! The JetStream stream of events and the KV bucket of the configuration.
+//!
+//! Worker and recorder both make sure of them, so that either may come first.
+
+use std::time::Duration;
+
+use async_nats::jetstream::context::CreateStreamErrorKind;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::{self, ErrorCode, kv};
+use wire::subject;
+
+/// How long an event is kept for a recorder that is away.
+const EVENT_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The most bytes of events that are kept.
+const EVENT_BYTES: i64 = 512 << 20;
+/// How many revisions of the configuration the bucket keeps for a recorder that is away.
+const CONFIG_HISTORY: i64 = 4096;
+
+/// A stream could not be made, or not be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("the JetStream stream {stream} is not available: {source}")]
+pub struct StreamError {
+    /// Which one.
+    pub stream: &'static str,
+    /// Why.
+    pub source: async_nats::Error,
+}
+
+/// The stream of windows, configured and cleared events, made if it is not there.
+///
+/// # Errors
+/// [`StreamError`], also while JetStream is still starting.
+pub async fn ensure_event_stream(jetstream: &jetstream::Context) -> Result<(), StreamError> {
+    let config = Config {
+        name: subject::EVENT_STREAM.to_owned(),
+        description: Some("What pixcache workers counted and did, for the recorder".to_owned()),
+        subjects: subject::EVENT_STREAM_SUBJECTS.map(str::to_owned).to_vec(),
+        retention: RetentionPolicy::Limits,
+        storage: StorageType::File,
+        discard: DiscardPolicy::Old,
+        max_age: EVENT_AGE,
+        max_bytes: EVENT_BYTES,
+        duplicate_window: Duration::from_secs(120),
+        ..Config::default()
+    };
+    create(jetstream, subject::EVENT_STREAM, config).await
+}
+
+/// The KV bucket of the live configuration, made if it is not there.
+///
+/// It is made as a plain stream: `create_key_value` fails against nats-server 2.9, which leaves out
+/// a field that the client insists on.
+///
+/// # Errors
+/// [`StreamError`], also while JetStream is still starting.
+pub async fn ensure_config_bucket(jetstream: &jetstream::Context) -> Result<kv::Store, StreamError> {
+    let config = Config {
+        name: subject::CONFIG_STREAM.to_owned(),
+        description: Some("The live configuration of the pixcache cache".to_owned()),
+        subjects: vec![format!("$KV.{}.>", subject::CONFIG_BUCKET)],
+        max_messages_per_subject: CONFIG_HISTORY,
+        storage: StorageType::File,
+        discard: DiscardPolicy::New,
+        allow_direct: true,
+        allow_rollup: true,
+        deny_delete: true,
+        ..Config::default()
+    };
+    create(jetstream, subject::CONFIG_STREAM, config).await?;
+    jetstream
+        .get_key_value(subject::CONFIG_BUCKET)
+        .await
+        .map_err(|error| StreamError { stream: subject::CONFIG_STREAM, source: error.into() })
+}
+
+async fn create(
+    jetstream: &jetstream::Context,
+    stream: &'static str,
+    config: Config,
+) -> Result<(), StreamError> {
+    match jetstream.create_stream(config).await {
+        Ok(_) => Ok(()),
+        // An operator may have changed its limits; that is his right.
+        Err(error)
+            if matches!(error.kind(), CreateStreamErrorKind::JetStream(ref reason)
+                if reason.error_code() == ErrorCode::STREAM_NAME_EXIST) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(StreamError { stream, source: error.into() }),
+    }
+}
