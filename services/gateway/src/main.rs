@@ -1,1 +1,3 @@
-fn main(){}
+//! The process around the gateway.
+
+fn main() {}

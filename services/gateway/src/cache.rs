@@ -1,0 +1,175 @@
+//! Client of the memcache worker and of the recorder: one method a request of the bus.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use runtime::Bus;
+use runtime::bus::{Reply, RequestFailure};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use wire::inspect::{ClearReply, ClearRequest, InvalidateReply, KeysReply, KeysRequest, PutReply};
+use wire::stats::{History, HistoryRequest, Series, SeriesRequest};
+use wire::{CacheStats, ConfigReply, Key, Meta, subject};
+
+use crate::error::Error;
+
+/// What the worker is called in errors.
+pub(crate) const CACHE: &str = "the cache";
+/// What the recorder is called in errors.
+pub(crate) const RECORDER: &str = "the recorder";
+
+/// How long questions by people and monitors may take. They are no reads: nobody waits behind them.
+const QUESTION_LIMIT: Duration = Duration::from_secs(2);
+/// How long a change of the configuration may take: the worker writes it to JetStream first.
+const CHANGE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Asks the memcache worker and the recorder. Clones share one connection.
+#[derive(Debug, Clone)]
+pub struct CacheClient {
+    bus: Bus,
+}
+
+impl CacheClient {
+    /// A client on this connection.
+    pub fn new(bus: Bus) -> Self {
+        Self { bus }
+    }
+
+    /// The connection.
+    pub(crate) fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// The bytes under `key`, if they are resident. `limit` is for the whole exchange.
+    pub(crate) async fn get(
+        &self,
+        key: &Key,
+        meta: Option<&Meta>,
+        limit: Duration,
+    ) -> Result<Reply, RequestFailure> {
+        self.bus.request(subject::get(key), meta, Bytes::new(), limit).await
+    }
+
+    /// Hands the worker the bytes of `key`, or only their size.
+    pub(crate) async fn put(
+        &self,
+        key: &Key,
+        meta: &Meta,
+        bytes: Bytes,
+        limit: Duration,
+    ) -> Result<PutReply, RequestFailure> {
+        read_json(self.bus.request(subject::put(key), Some(meta), bytes, limit).await?)
+    }
+
+    /// Tells the worker that the image under `key` changed.
+    pub(crate) async fn invalidate(
+        &self,
+        key: &Key,
+        limit: Duration,
+    ) -> Result<InvalidateReply, RequestFailure> {
+        read_json(self.bus.request(subject::invalidate(key), None, Bytes::new(), limit).await?)
+    }
+
+    /// Tells the worker to drop everything, with the failure kept apart by kind.
+    pub(crate) async fn try_clear(&self, by: &str, limit: Duration) -> Result<ClearReply, RequestFailure> {
+        let request = ClearRequest { by: Some(by.to_owned()) };
+        read_json(self.bus.request(subject::CLEAR.to_owned(), None, write_json(&request)?, limit).await?)
+    }
+
+    /// Drops everything that is cached. `by` goes into the history.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no worker answers; what the worker refuses, in its own words.
+    pub async fn clear(&self, by: &str) -> Result<ClearReply, Error> {
+        self.try_clear(by, CHANGE_LIMIT).await.map_err(|failure| Error::of_request(CACHE, failure))
+    }
+
+    /// The worker's counters and gauges.
+    ///
+    /// # Errors
+    /// As [`CacheClient::clear`].
+    pub async fn stats(&self) -> Result<CacheStats, Error> {
+        self.ask(CACHE, subject::STATS, Bytes::new(), QUESTION_LIMIT).await
+    }
+
+    /// The configuration that is in force.
+    ///
+    /// # Errors
+    /// As [`CacheClient::clear`].
+    pub async fn config(&self) -> Result<ConfigReply, Error> {
+        self.ask(CACHE, subject::CONFIG_GET, Bytes::new(), QUESTION_LIMIT).await
+    }
+
+    /// Changes the configuration: `change` is a JSON object such as `{"capacity_mb":64,"policy":"lru"}`,
+    /// which the worker checks. `by` goes into the history.
+    ///
+    /// # Errors
+    /// As [`CacheClient::clear`]; a value that is not allowed is a 400 that names it.
+    pub async fn set_config(&self, change: &[u8], by: &str) -> Result<ConfigReply, Error> {
+        // The worker alone decides what is valid, so that all interfaces refuse alike; what is no
+        // object goes to it as it is.
+        let payload = match serde_json::from_slice::<Value>(change) {
+            Ok(Value::Object(mut fields)) => {
+                fields.insert("by".to_owned(), Value::from(by));
+                Value::Object(fields).to_string().into()
+            }
+            _ => Bytes::copy_from_slice(change),
+        };
+        self.ask(CACHE, subject::CONFIG_SET, payload, CHANGE_LIMIT).await
+    }
+
+    /// What is resident.
+    ///
+    /// # Errors
+    /// As [`CacheClient::clear`].
+    pub async fn keys(&self, request: &KeysRequest) -> Result<KeysReply, Error> {
+        self.ask_with(CACHE, subject::KEYS, request).await
+    }
+
+    /// History in rows, from the recorder.
+    ///
+    /// # Errors
+    /// As [`CacheClient::clear`], about the recorder.
+    pub async fn series(&self, request: &SeriesRequest) -> Result<Series, Error> {
+        self.ask_with(RECORDER, subject::SERIES, request).await
+    }
+
+    /// The changes of the configuration, from the recorder.
+    ///
+    /// # Errors
+    /// As [`CacheClient::series`].
+    pub async fn config_history(&self, request: &HistoryRequest) -> Result<History, Error> {
+        self.ask_with(RECORDER, subject::CONFIG_HISTORY, request).await
+    }
+
+    async fn ask_with<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        part: &'static str,
+        subject: &str,
+        question: &Q,
+    ) -> Result<A, Error> {
+        let payload = write_json(question).map_err(|failure| Error::of_request(part, failure))?;
+        self.ask(part, subject, payload, QUESTION_LIMIT).await
+    }
+
+    async fn ask<A: DeserializeOwned>(
+        &self,
+        part: &'static str,
+        subject: &str,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<A, Error> {
+        let answer = async { read_json(self.bus.request(subject.to_owned(), None, payload, limit).await?) };
+        answer.await.map_err(|failure| Error::of_request(part, failure))
+    }
+}
+
+fn write_json<Q: Serialize>(question: &Q) -> Result<Bytes, RequestFailure> {
+    serde_json::to_vec(question).map(Bytes::from).map_err(|error| RequestFailure::Other(error.to_string()))
+}
+
+fn read_json<A: DeserializeOwned>(reply: Reply) -> Result<A, RequestFailure> {
+    serde_json::from_slice(&reply.payload)
+        .map_err(|error| RequestFailure::Other(format!("the answer can't be read: {error}")))
+}

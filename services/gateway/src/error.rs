@@ -1,0 +1,222 @@
+//! What can go wrong in the gateway, and with which status it is answered.
+//!
+//! One enum for all interfaces: the JSON routes answer it as JSON through [`IntoResponse`], pages show
+//! its sentence as HTML. A failure that is not the asker's is logged once, here, when it is answered.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use runtime::bus::RequestFailure;
+use serde::Serialize;
+use sniff::SniffError;
+use wire::reply::{Code, Refusal};
+use wire::{Key, KeyError};
+
+/// Why a request was not met.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something in the request is malformed or not allowed; the sentence says what is.
+    #[error("{0}")]
+    BadRequest(String),
+    /// What stands there is not a key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A change that another web site asked this browser for.
+    #[error("this request was sent by another web site, which may not change anything here")]
+    CrossSite,
+    /// No image is stored under the key.
+    #[error("no image is stored under \"{0}\"")]
+    NoImage(Key),
+    /// There is no such path.
+    #[error("there is nothing at {0}")]
+    NoRoute(String),
+    /// The path exists, the method does not.
+    #[error("{method} is not allowed at {path}: {allow} is")]
+    MethodNotAllowed {
+        /// The path asked for.
+        path: String,
+        /// The method asked for.
+        method: String,
+        /// The methods that are allowed, for the header `Allow`.
+        allow: String,
+    },
+    /// The body did not arrive in time.
+    #[error("the body came to a standstill for {0} s and was given up")]
+    BodyTimeout(u64),
+    /// `If-Match` or `If-None-Match` does not hold; nothing was changed.
+    #[error("{0}")]
+    PreconditionFailed(&'static str),
+    /// More bytes or pixels than allowed.
+    #[error("{0}")]
+    TooLarge(String),
+    /// A body of a kind that the route does not take, or bytes that are no image of an allowed type.
+    #[error("{0}")]
+    UnsupportedType(String),
+    /// No byte of the image lies within the range.
+    #[error("the range is not within the image, which has {size} bytes")]
+    RangeNotSatisfiable {
+        /// The size of the image in bytes.
+        size: u64,
+    },
+    /// An image that is empty, cut off or contradicts itself.
+    #[error("{0}")]
+    Unprocessable(String),
+    /// The change is made and safe, but no cache has yet said that it dropped the old image.
+    #[error("{done}; the cache is still being told, and may serve the image from before until then")]
+    StillTelling {
+        /// What was done: `stored` or `deleted`.
+        done: &'static str,
+    },
+    /// A part that this request needs does not answer.
+    #[error("{part} can't be reached now: {reason}")]
+    Unavailable {
+        /// Which part: `MySQL`, `the cache`, `the recorder`, `the image store`.
+        part: &'static str,
+        /// What it said, in a few words.
+        reason: String,
+    },
+    /// A part refuses with a code of its own.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+    /// Something that should not happen. The asker learns no more than that; the log says what.
+    #[error("something went wrong in the gateway; its log says what")]
+    Internal(#[source] anyhow::Error),
+}
+
+impl Error {
+    /// The HTTP status that this is answered with.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) | Self::Key(_) => StatusCode::BAD_REQUEST,
+            Self::CrossSite => StatusCode::FORBIDDEN,
+            Self::NoImage(_) | Self::NoRoute(_) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::PreconditionFailed(_) => StatusCode::PRECONDITION_FAILED,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::StillTelling { .. } | Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Refused(refusal) => {
+                StatusCode::from_u16(refusal.code.number()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The sentence for the asker: what is wrong and, where that helps, what is allowed.
+    pub fn message(&self) -> String {
+        self.to_string()
+    }
+
+    /// The failure of a request to `part` on the bus.
+    pub(crate) fn of_request(part: &'static str, failure: RequestFailure) -> Self {
+        match failure {
+            RequestFailure::Refused(refused) if refused.refusal.code == Code::Unavailable => {
+                Self::Unavailable { part, reason: refused.refusal.message }
+            }
+            RequestFailure::Refused(refused) => Self::Refused(refused.refusal),
+            failure => Self::Unavailable { part, reason: failure.to_string() },
+        }
+    }
+}
+
+/// MySQL's code for a table that does not exist.
+const NO_SUCH_TABLE: u16 = 1146;
+
+impl Error {
+    /// Writes to the log what the asker can't mend. What is the asker's own mistake is not logged.
+    pub fn log(&self) {
+        match self {
+            Self::Internal(source) => tracing::error!(error = format!("{source:#}"), "a request failed"),
+            Self::Unavailable { part, reason } => {
+                tracing::warn!(part, reason, "a request could not be met");
+            }
+            Self::StillTelling { done } => {
+                tracing::warn!(done, "a change was answered before the cache had acknowledged it");
+            }
+            _ => {}
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let reason = match &error {
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) => "the connection failed",
+            sqlx::Error::PoolTimedOut => "no connection became free in time",
+            sqlx::Error::PoolClosed => "this gateway is stopping",
+            sqlx::Error::Database(database)
+                if database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(|error| error.number())
+                    == Some(NO_SUCH_TABLE) =>
+            {
+                "its tables are not there yet"
+            }
+            _ => return Self::Internal(anyhow::Error::new(error).context("MySQL refused a statement")),
+        };
+        Self::Unavailable { part: "MySQL", reason: format!("{reason} ({error})") }
+    }
+}
+
+impl From<SniffError> for Error {
+    fn from(error: SniffError) -> Self {
+        let sentence = error.to_string();
+        match error {
+            SniffError::Unsupported => Self::UnsupportedType(sentence),
+            SniffError::TooManyPixels { .. } => Self::TooLarge(sentence),
+            SniffError::Empty | SniffError::Truncated { .. } | SniffError::Malformed { .. } => {
+                Self::Unprocessable(sentence)
+            }
+        }
+    }
+}
+
+/// The JSON of a failure, as existing clients read it: `success` is a string.
+#[derive(Debug, Serialize)]
+struct Failure<'a> {
+    success: &'static str,
+    error: FailureDetail<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct FailureDetail<'a> {
+    code: u16,
+    message: &'a str,
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        self.log();
+        let status = self.status();
+        let message = self.message();
+        let failure = Failure {
+            success: "false",
+            error: FailureDetail { code: status.as_u16(), message: &message },
+        };
+        let mut response = (status, axum::Json(failure)).into_response();
+        self.add_headers(response.headers_mut());
+        response
+    }
+}
+
+impl Error {
+    /// Adds the headers that belong to the status, whatever form the body has.
+    pub fn add_headers(&self, headers: &mut axum::http::HeaderMap) {
+        match self {
+            Self::MethodNotAllowed { allow, .. } => {
+                if let Ok(allow) = HeaderValue::from_str(allow) {
+                    headers.insert(header::ALLOW, allow);
+                }
+            }
+            Self::RangeNotSatisfiable { size } => {
+                if let Ok(range) = HeaderValue::from_str(&format!("bytes */{size}")) {
+                    headers.insert(header::CONTENT_RANGE, range);
+                }
+            }
+            Self::StillTelling { .. } | Self::Unavailable { .. } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The origin: image files and their rows, the only way to the truth.
+
+pub mod images;
