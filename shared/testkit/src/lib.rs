@@ -1,1 +1,84 @@
-//! Placeholder.
+//! Development only: a real nats-server and a real MariaDB for a test run, free ports, samples.
+//!
+//! Nothing is mocked. Each server runs in a temporary folder on a port of its own, and both are gone
+//! when the test process is, however that ended. A tool that is missing fails the test with a
+//! sentence that says how to get it; no test is ever skipped.
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking, with a sentence that says why")]
+
+pub mod database;
+mod guardian;
+pub mod nats;
+mod port;
+pub mod samples;
+mod tools;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+pub use database::{Database, MariaDb};
+pub use nats::NatsServer;
+pub use port::free_port;
+
+/// How long a server may take to start or to stop before a test fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often [`eventually`] looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Waits until `check` says yes, and returns what it found: the way to wait for another process.
+///
+/// `what` completes the sentence "… did not come true".
+///
+/// # Panics
+/// When `timeout` has passed without it.
+pub async fn eventually<C: Condition>(
+    what: &str,
+    timeout: Duration,
+    mut check: impl AsyncFnMut() -> C,
+) -> C::Found {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = check().await.found() {
+            return found;
+        }
+        assert!(start.elapsed() < timeout, "{what}: did not come true within {timeout:?}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What the closure given to [`eventually`] may return.
+pub trait Condition {
+    /// What [`eventually`] then returns.
+    type Found;
+    /// What was found, if the condition is met.
+    fn found(self) -> Option<Self::Found>;
+}
+
+impl Condition for bool {
+    type Found = ();
+    fn found(self) -> Option<()> {
+        self.then_some(())
+    }
+}
+
+impl<T> Condition for Option<T> {
+    type Found = T;
+    fn found(self) -> Self {
+        self
+    }
+}
+
+/// The repository's root: where `nats.conf`, `migrations/` and `templates/` lie.
+pub fn repository_root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("this crate lies two folders below the repository's root")
+        .to_owned()
+}
+
+/// A name that nothing else has: `prefix` and 64 random bits.
+fn unique(prefix: &str) -> String {
+    format!("{prefix}{:016x}", rand::random::<u64>())
+}

@@ -1,0 +1,111 @@
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// A server process in a temporary folder of its own, and the shell that guards both.
+///
+/// The shell runs `guardian.sh`, which says how it works.
+#[derive(Debug)]
+pub(crate) struct Guardian {
+    folder: PathBuf,
+    shell: Child,
+    /// Closed to make the shell end the server, itself and the folder.
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+/// What a server is asked to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Order {
+    /// Begin to run.
+    Start,
+    /// Leave cleanly, and be gone on return.
+    Terminate,
+    /// As [`Order::Terminate`], for servers whose clean signal this is.
+    Interrupt,
+    /// Be gone at once.
+    Kill,
+    /// Stand still with every connection open.
+    Pause,
+    /// Go on.
+    Resume,
+}
+
+impl Order {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Terminate => "TERM",
+            Self::Interrupt => "INT",
+            Self::Kill => "KILL",
+            Self::Pause => "STOP",
+            Self::Resume => "CONT",
+        }
+    }
+}
+
+impl Guardian {
+    /// A guardian for `command`, which is built for the folder it gets and not yet started.
+    pub(crate) fn new(command: impl FnOnce(&Path) -> Command) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("pixcache-test-")
+            .tempdir()
+            .expect("a temporary folder can be made")
+            .keep();
+        let command = command(&folder);
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", include_str!("guardian.sh"), "guardian"]).arg(&folder);
+        shell.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        let mut shell = shell
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // A group of its own: Ctrl-C in the terminal, or a test runner that signals the test's
+            // group, ends the test; the guardian has to live on to clean up.
+            .process_group(0)
+            .spawn()
+            .expect("/bin/sh runs");
+        let orders = shell.stdin.take();
+        let answers = BufReader::new(shell.stdout.take().expect("stdout is a pipe"));
+        Self { folder, shell, orders, answers }
+    }
+
+    /// Gives an order and returns when it is carried out.
+    pub(crate) fn order(&mut self, order: Order) {
+        let orders = self.orders.as_mut().expect("the pipe is open until drop");
+        writeln!(orders, "{}", order.as_str()).expect("the guardian reads orders");
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).expect("the guardian answers");
+        assert_eq!(answer.trim_end(), format!("{} done", order.as_str()), "the guardian is confused");
+    }
+
+    /// The server's folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Empties the log of a server that does not run.
+    pub(crate) fn clear_log(&self) {
+        std::fs::write(self.folder.join("log"), "").expect("the log can be written");
+    }
+
+    /// What the server has written to its log.
+    pub(crate) fn log(&self) -> String {
+        let bytes = std::fs::read(self.folder.join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Drop for Guardian {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        // An error here would hide the test's own failure, and the shell does its work unobserved too.
+        drop(self.shell.wait());
+    }
+}

@@ -1,0 +1,194 @@
+//! A nats-server of a test's own, with the configuration that ships.
+
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
+
+use crate::guardian::{Guardian, Order};
+use crate::{LOOK_EVERY, PATIENCE, free_port, repository_root, tools, unique};
+
+/// The users of `nats.conf`.
+const USERS: [&str; 4] = ["gateway", "memcache", "recorder", "operator"];
+
+/// A real nats-server with the repository's `nats.conf`, JetStream on, in a temporary folder.
+///
+/// It is killed, and its folder removed, when this is dropped.
+#[derive(Debug)]
+pub struct NatsServer {
+    guardian: Arc<Mutex<Guardian>>,
+    port: u16,
+    /// The name by which it is told from a server that happened to take the same port.
+    name: String,
+    passwords: [String; USERS.len()],
+}
+
+impl NatsServer {
+    /// Starts one on a free port, and returns when it takes connections.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start() -> Self {
+        let program = tools::find("nats-server", "nats-server");
+        loop {
+            let port = free_port();
+            let name = unique("test");
+            let passwords = USERS.map(|_| unique("p"));
+            let guardian = Guardian::new(|folder| {
+                let mut command = Command::new(&program);
+                command.arg("--config").arg(repository_root().join("nats.conf"));
+                command.arg("--name").arg(&name);
+                command.env("NATS_HOST", "127.0.0.1").env("NATS_PORT", port.to_string());
+                command.env("NATS_STORE_DIR", folder.join("store"));
+                for (user, password) in USERS.iter().zip(&passwords) {
+                    command.env(format!("NATS_{}_PASSWORD", user.to_uppercase()), password);
+                }
+                command
+            });
+            let server = Self { guardian: Arc::new(Mutex::new(guardian)), port, name, passwords };
+            server.order(Order::Start).await;
+            if server.is_ready_unless_its_port_is_taken().await {
+                return server;
+            }
+        }
+    }
+
+    /// `nats://127.0.0.1:<port>`. The server knows no anonymous user.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// The port on loopback; it stays the same over a restart.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The password of one of the users `gateway`, `memcache`, `recorder` and `operator`.
+    ///
+    /// # Panics
+    /// For any other name.
+    pub fn password(&self, user: &str) -> &str {
+        let at = USERS.iter().position(|name| *name == user).expect("a user of nats.conf");
+        &self.passwords[at]
+    }
+
+    /// A connection as one of the users, with that user's inbox prefix.
+    ///
+    /// # Panics
+    /// When the server refuses it.
+    pub async fn connect(&self, user: &str) -> async_nats::Client {
+        async_nats::ConnectOptions::with_user_and_password(user.to_owned(), self.password(user).to_owned())
+            .custom_inbox_prefix(format!("_INBOX_{user}"))
+            .name(format!("test as {user}"))
+            .connect(self.url())
+            .await
+            .expect("the server takes connections of its own users")
+    }
+
+    /// Stops it cleanly. What JetStream has stored stays.
+    pub async fn stop(&self) {
+        self.order(Order::Interrupt).await;
+    }
+
+    /// Kills it as a crash would (SIGKILL). What JetStream has acknowledged stays.
+    pub async fn kill(&self) {
+        self.order(Order::Kill).await;
+    }
+
+    /// Starts it again after [`NatsServer::stop`] or [`NatsServer::kill`]: same port, same store.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_again(&self) {
+        let start = Instant::now();
+        loop {
+            // A try before this one has left the message that means a taken port.
+            self.clear_log();
+            self.order(Order::Start).await;
+            if self.is_ready_unless_its_port_is_taken().await {
+                return;
+            }
+            self.order(Order::Kill).await;
+            assert!(start.elapsed() < PATIENCE, "port {} was taken while its server was down", self.port);
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// [`NatsServer::stop`] and [`NatsServer::start_again`].
+    pub async fn restart(&self) {
+        self.stop().await;
+        self.start_again().await;
+    }
+
+    /// Starts it again without anything that JetStream had stored: streams, buckets, consumers.
+    ///
+    /// # Panics
+    /// When the store can't be removed, or the server does not start.
+    pub async fn restart_without_its_store(&self) {
+        self.stop().await;
+        let store = self.lock().folder().join("store");
+        std::fs::remove_dir_all(store).expect("the store of a stopped server can be removed");
+        self.start_again().await;
+    }
+
+    /// Makes it stand still with its connections open, as a machine that swaps or a network that
+    /// drops packets does (SIGSTOP).
+    pub async fn pause(&self) {
+        self.order(Order::Pause).await;
+    }
+
+    /// Lets it go on after [`NatsServer::pause`].
+    pub async fn resume(&self) {
+        self.order(Order::Resume).await;
+    }
+
+    /// What it has written to its log since it was last started.
+    pub fn log(&self) -> String {
+        self.lock().log()
+    }
+
+    async fn is_ready_unless_its_port_is_taken(&self) -> bool {
+        let start = Instant::now();
+        loop {
+            if greets(self.port, &self.name).await {
+                return true;
+            }
+            let log = self.log();
+            if log.contains("address already in use") {
+                return false;
+            }
+            assert!(start.elapsed() < PATIENCE, "nats-server did not start; its log says:\n{log}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn order(&self, order: Order) {
+        let guardian = Arc::clone(&self.guardian);
+        tokio::task::spawn_blocking(move || {
+            guardian.lock().unwrap_or_else(PoisonError::into_inner).order(order);
+        })
+        .await
+        .expect("the guardian carries it out");
+    }
+
+    fn clear_log(&self) {
+        self.lock().clear_log();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Guardian> {
+        self.guardian.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the server called `name` greets whoever connects to `port`.
+async fn greets(port: u16, name: &str) -> bool {
+    let Ok(stream) = TcpStream::connect(("127.0.0.1", port)).await else { return false };
+    let mut greeting = String::new();
+    let mut reader = BufReader::new(stream);
+    match tokio::time::timeout(PATIENCE, reader.read_line(&mut greeting)).await {
+        Ok(Ok(_)) => greeting.contains(&format!("\"server_name\":\"{name}\"")),
+        Ok(Err(_)) | Err(_) => false,
+    }
+}
