@@ -1,0 +1,159 @@
+# shellcheck shell=bash
+# Reading and making .env, the one file of settings: KEY=value lines, comments on lines of their own, no spaces and no
+# quotes needed, because foreman, honcho and overmind each read it with rules of their own.
+
+# load_env: exports what .env says and the environment does not.
+load_env() {
+  local line key value
+  [[ -f .env ]] || return 0
+  while IFS= read -r line || [[ -n $line ]]; do
+    [[ $line =~ ^([A-Za-z_][A-Za-z_0-9]*)=(.*)$ ]] || continue
+    key=${BASH_REMATCH[1]} value=${BASH_REMATCH[2]}
+    if [[ $value =~ ^\"(.*)\"$ || $value =~ ^\'(.*)\'$ ]]; then value=${BASH_REMATCH[1]}; fi
+    [[ -v $key ]] || export "$key=$value"
+  done <.env
+}
+
+# The lines of .env while it is made.
+env_lines=()
+
+env_get() {
+  local line
+  for line in "${env_lines[@]}"; do
+    [[ $line != "$1="* ]] || { printf '%s' "${line#*=}"; return; }
+  done
+}
+
+env_put() {
+  local i
+  export "$1=$2"
+  for i in "${!env_lines[@]}"; do
+    [[ ${env_lines[i]} != "$1="* ]] || { env_lines[i]="$1=$2"; return; }
+  done
+  env_lines+=("$1=$2")
+}
+
+# env_keep KEY DEFAULT: a value given in the environment is remembered, else the one in .env stays, else the default is
+# taken. (A runner lets .env win over the environment, so what is given there once has to be written down.)
+env_keep() {
+  local value=${!1-}
+  [[ -n $value ]] || value=$(env_get "$1")
+  env_put "$1" "${value:-$2}"
+}
+
+# Letters and digits beginning with a letter: nats.conf, the shell, SQL, URLs and every runner read such a password
+# alike, and none takes it for a number.
+password() { printf 'p%s' "$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')"; }
+
+# The ports that this call has settled on already: two roles must not be given the same.
+taken_ports=()
+
+# env_port KEY FIRST WHAT: keeps the port, or takes the next free one from FIRST on. It looks at every start, because
+# another program may have come to live there since; one asked for in the environment is not exchanged.
+env_port() {
+  local asked=${!1-} kept port
+  kept=$(env_get "$1")
+  port=${asked:-${kept:-$2}}
+  if ! [[ $port =~ ^[1-9][0-9]{0,4}$ ]] || ((port > 65535)); then die "$1 is '$port', which is no port (1 to 65535)"; fi
+  if ! usable_port "$port"; then
+    [[ -z $asked || $asked == "$kept" ]] || die "port $port ($1, $3) is taken by another program"
+    local taken=$port
+    port=$2
+    until usable_port "$port"; do port=$((port + 1)); done
+    say "Port $taken is taken by another program: $3 gets $port."
+  fi
+  taken_ports+=("$port")
+  env_put "$1" "$port"
+}
+
+usable_port() {
+  local other
+  for other in "${taken_ports[@]}"; do [[ $other != "$1" ]] || return 1; done
+  port_free "$1"
+}
+
+# mysql_url_parts URL: sets url_user, url_password, url_host, url_port, url_database and url_query.
+mysql_url_parts() {
+  [[ $1 =~ ^(mysql|mariadb)://([^:@/]*)(:([^@/]*))?@(\[[0-9A-Fa-f:.]+\]|[^:@/?]+)(:([0-9]+))?(/([^?]*))?(\?.*)?$ ]] || return 1
+  url_user=$(url_decode "${BASH_REMATCH[2]}") url_password=$(url_decode "${BASH_REMATCH[4]}")
+  url_host=${BASH_REMATCH[5]} url_port=${BASH_REMATCH[7]:-3306}
+  url_database=${BASH_REMATCH[9]} url_query=${BASH_REMATCH[10]}
+}
+
+url_decode() { printf '%b' "$(sed 's/\\/\\\\/g; s/%\([0-9A-Fa-f][0-9A-Fa-f]\)/\\x\1/g' <<<"$1")"; }
+
+# accounts_sql: what makes the database and the three accounts as the services' URLs name them, whether they exist
+# already or not; .env is the truth about passwords. The recorder grants the other two what they need on their tables.
+accounts_sql() {
+  local key
+  for key in MIGRATION_DATABASE_URL GATEWAY_DATABASE_URL RECORDER_DATABASE_URL; do
+    mysql_url_parts "${!key-}" || die "$key is not a mysql:// URL: it is '${!key-}'"
+    [[ $url_user$url_password$url_database =~ ^[A-Za-z0-9_]+$ ]] ||
+      die "$key: user, password and database may have letters, digits and _ only"
+    if [[ $key == MIGRATION_DATABASE_URL ]]; then
+      printf 'CREATE DATABASE IF NOT EXISTS %s CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;\n' "$url_database"
+    fi
+    printf "CREATE USER IF NOT EXISTS '%s'@'%%' IDENTIFIED BY '%s';\n" "$url_user" "$url_password"
+    printf "ALTER USER '%s'@'%%' IDENTIFIED BY '%s';\n" "$url_user" "$url_password"
+    if [[ $key == MIGRATION_DATABASE_URL ]]; then
+      # In a GRANT the database is a pattern, where _ stands for any character.
+      printf "GRANT ALL PRIVILEGES ON \`%s\`.* TO '%s'@'%%' WITH GRANT OPTION;\n" "${url_database//_/\\_}" "$url_user"
+    fi
+  done
+}
+
+# env_account KEY USER: the URL of one account, at the server that .env names now, with the password it had.
+env_account() {
+  local value=${!1-}
+  [[ -n $value ]] || value=$(env_get "$1")
+  if [[ -z $value ]] || ! mysql_url_parts "$value" || [[ -z $url_password ]]; then url_password=$(password); fi
+  env_put "$1" "mysql://$2:$url_password@$3"
+}
+
+# make_env: writes .env at the first start, and afterwards what changed: a port that was taken meanwhile, a key that is
+# new, a value from the environment.
+make_env() {
+  if [[ -f .env ]]; then
+    mapfile -t env_lines <.env
+  else
+    env_lines=(
+      '# The settings of this checkout, made by bin/run: passwords, ports, accounts. Not for a repository.'
+      '# One KEY=value a line without quotes, comments on lines of their own; README.md lists all settings.'
+    )
+  fi
+
+  # The first process of the Procfile is the gateway, and gets the very number.
+  env_port PORT 5000 'the gateway'
+  env_put OVERMIND_PORT "$(env_get PORT)"
+
+  # Servers of the user's own, if any.
+  local key value
+  for key in NATS_URL DATABASE_URL; do
+    value=${!key-}
+    [[ -n $value ]] || value=$(env_get "$key")
+    [[ -z $value ]] || env_put "$key" "$value"
+  done
+
+  # Not the standard ports: a nats-server or MariaDB that the machine starts at boot keeps those.
+  if [[ -z ${NATS_URL-} ]]; then
+    env_keep NATS_HOST 127.0.0.1
+    env_port NATS_PORT 14222 'nats-server'
+    env_keep NATS_STORE_DIR var/nats
+  fi
+  for key in GATEWAY MEMCACHE RECORDER OPERATOR; do env_keep "NATS_${key}_PASSWORD" "$(password)"; done
+
+  local server
+  if [[ -z ${DATABASE_URL-} ]]; then
+    env_port DB_PORT 13306 'MariaDB'
+    server="127.0.0.1:$DB_PORT/pixcache"
+  else
+    mysql_url_parts "$DATABASE_URL" || die "DATABASE_URL is not of the form mysql://user:password@host:port"
+    server="$url_host:$url_port/${url_database:-pixcache}$url_query"
+  fi
+  env_account GATEWAY_DATABASE_URL pixcache_gateway "$server"
+  env_account RECORDER_DATABASE_URL pixcache_recorder "$server"
+  env_account MIGRATION_DATABASE_URL pixcache_migration "$server"
+
+  (umask 077 && printf '%s\n' "${env_lines[@]}" >.env.new)
+  mv .env.new .env
+}
