@@ -48,6 +48,7 @@ type Waiting = Mutex<HashMap<u64, oneshot::Sender<Message>>>;
 #[derive(Debug)]
 struct Signs {
     slow_consumers: AtomicU64,
+    connections: watch::Sender<u64>,
     closed: watch::Sender<bool>,
 }
 
@@ -126,7 +127,11 @@ impl Bus {
         limit: Duration,
     ) -> Result<Self, BusError> {
         let address = args.address();
-        let signs = Arc::new(Signs { slow_consumers: AtomicU64::new(0), closed: watch::Sender::new(false) });
+        let signs = Arc::new(Signs {
+            slow_consumers: AtomicU64::new(0),
+            connections: watch::Sender::new(0),
+            closed: watch::Sender::new(false),
+        });
         let client = wait::until(&format!("NATS at {address}"), limit, || {
             let options = ConnectOptions::new()
                 .name(format!("pixcache {user}"))
@@ -200,6 +205,12 @@ impl Bus {
     /// new connection is handled.
     pub fn connection_count(&self) -> u64 {
         self.shared.client.statistics().connects.load(Ordering::Acquire)
+    }
+
+    /// A value that changes after each new connection. Only a nudge: it may come a little late, where
+    /// [`Bus::connection_count`] never does.
+    pub fn connections(&self) -> watch::Receiver<u64> {
+        self.shared.signs.connections.subscribe()
     }
 
     /// How often the client or the server said that this process reads too slowly.
@@ -365,7 +376,10 @@ fn locked(waiting: &Waiting) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::
 impl Signs {
     fn take(&self, user: &'static str, event: &Event) {
         match event {
-            Event::Connected => tracing::info!(user, "connected to NATS"),
+            Event::Connected => {
+                tracing::info!(user, "connected to NATS");
+                self.connections.send_modify(|count| *count += 1);
+            }
             Event::Disconnected => tracing::warn!(user, "connection to NATS lost, reconnecting"),
             Event::Closed => {
                 self.closed.send_replace(true);

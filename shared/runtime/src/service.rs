@@ -1,12 +1,11 @@
 //! Answering requests of the NATS service API. No request is left without an answer.
 
-use async_nats::HeaderMap;
-use async_nats::client::PublishErrorKind;
-use async_nats::service::Request;
+use async_nats::client::{PublishError, PublishErrorKind};
+use async_nats::service::{self, Request};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use wire::Meta;
 use wire::reply::{Code, ERROR_CODE_HEADER, ERROR_HEADER, Refusal};
-use wire::{Meta, meta};
 
 use crate::bus::headers_of;
 
@@ -39,35 +38,38 @@ impl Answer {
 }
 
 /// Sends `answer`. When it is larger than the bus carries, a refusal that says so goes instead.
+///
+/// A message without a reply subject asks for no answer and gets none.
 pub async fn respond(request: &Request, answer: Answer) {
+    if request.message.reply.is_none() {
+        return;
+    }
     let sent = match answer {
         Answer::Body(body) => request.respond(Ok(body)).await,
         Answer::WithMeta(body, meta) => request.respond_with_headers(Ok(body), headers_of(&meta)).await,
-        Answer::Refused(refusal, meta) => {
-            request.respond_with_headers(Ok(Bytes::new()), refusal_headers(&refusal, meta)).await
-        }
+        Answer::Refused(refusal, meta) => refuse(request, &refusal, meta.as_ref()).await,
     };
     let Err(error) = sent else { return };
     if error.kind() == PublishErrorKind::MaxPayloadExceeded {
-        let refusal = Refusal::new(
-            Code::TooLarge,
-            "the answer is larger than the bus carries (max_payload in nats.conf)",
-        );
-        if request.respond_with_headers(Ok(Bytes::new()), refusal_headers(&refusal, None)).await.is_ok() {
+        let message = "the answer is larger than the bus carries (max_payload in nats.conf)";
+        if refuse(request, &Refusal::new(Code::TooLarge, message), None).await.is_ok() {
             return;
         }
     }
     tracing::warn!(subject = %request.message.subject, %error, "an answer could not be sent");
 }
 
-fn refusal_headers(refusal: &Refusal, meta: Option<Meta>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert(ERROR_CODE_HEADER, refusal.code.number().to_string());
-    headers.insert(ERROR_HEADER, one_line(&refusal.message));
-    if let Some(meta) = meta {
-        headers.insert(meta::HEADER, meta.to_string());
+async fn refuse(request: &Request, refusal: &Refusal, meta: Option<&Meta>) -> Result<(), PublishError> {
+    let mut headers = meta.map(headers_of).unwrap_or_default();
+    let message = one_line(&refusal.message);
+    if refusal.code == Code::NotFound {
+        // A miss is no failure: it is kept out of the error count of `nats micro stats`.
+        headers.insert(ERROR_CODE_HEADER, refusal.code.number().to_string());
+        headers.insert(ERROR_HEADER, message);
+        return request.respond_with_headers(Ok(Bytes::new()), headers).await;
     }
-    headers
+    let error = service::error::Error { status: message, code: usize::from(refusal.code.number()) };
+    request.respond_with_headers(Err(error), headers).await
 }
 
 /// A header's value is one line: the library panics on a line break in it.
