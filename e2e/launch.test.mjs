@@ -1,0 +1,434 @@
+// Starting and stopping: bin/run, bin/stop, and the Procfile under foreman, honcho and the way of overmind.
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import net from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { suite, test } from "node:test";
+import { Checkout, checkout, Child, command, Parts, sample, samples, until } from "./lib/checkout.mjs";
+
+const lastLine = (text) => text.trimEnd().split("\n").at(-1);
+const urlLine = /^http:\/\/127\.0\.0\.1:\d+$/;
+
+async function listen(port, host = "127.0.0.1") {
+  const server = net.createServer();
+  server.received = 0;
+  server.on("connection", (socket) => {
+    socket.on("data", (data) => (server.received += data.length));
+    socket.on("error", () => {});
+  });
+  server.listen(port, host);
+  await once(server, "listening");
+  return server;
+}
+
+const isFree = (port) =>
+  listen(port).then(
+    (server) => new Promise((done) => server.close(() => done(true))),
+    () => false,
+  );
+
+async function freePort() {
+  const server = await listen(0);
+  const { port } = server.address();
+  await new Promise((done) => server.close(done));
+  return port;
+}
+
+test("from a fresh checkout to a gallery with seven photographs, and again within seconds", async (t) => {
+  const system = checkout(t);
+  const first = await system.bin("run", ["--detach"]);
+  assert.equal(first.code, 0, first.all);
+  assert.match(lastLine(first.out), urlLine);
+  assert.equal(lastLine(first.out), system.url);
+  t.diagnostic(`bin/run --detach, first time, built already: ${first.seconds.toFixed(2)} s`);
+
+  assert.equal(statSync(system.at(".env")).mode & 0o777, 0o600);
+  assert.equal(statSync(system.at("var")).mode & 0o777, 0o700);
+  for (const [name, value] of Object.entries(system.env)) {
+    if (name.endsWith("PASSWORD")) assert.match(value, /^p[0-9a-f]{30,}$/, name);
+    assert.doesNotMatch(value, /[\s'"#]/, `${name} would be read differently by the Procfile runners`);
+  }
+  assert.equal(system.env.OVERMIND_PORT, system.env.PORT);
+
+  const { keys } = await system.json("/api/list_keys", { method: "POST" });
+  assert.deepEqual(keys, samples);
+  const page = await (await system.fetch("/keys_list")).text();
+  for (const name of samples) {
+    assert.ok(page.includes(name), `${name} is not on /keys_list`);
+    assert.deepEqual((await system.read(name)).bytes, sample(name), name);
+  }
+
+  const again = await system.bin("run", ["--detach"]);
+  assert.equal(again.code, 0, again.all);
+  assert.match(again.err, /runs already/);
+  assert.equal(lastLine(again.out), system.url);
+
+  const url = system.url;
+  const stop = await system.bin("stop");
+  assert.equal(stop.code, 0, stop.all);
+  assert.deepEqual(system.processes(), []);
+  assert.ok(stop.seconds < 4.5, `bin/stop took ${stop.seconds} s`);
+  const nothing = await system.bin("stop");
+  assert.equal(nothing.code, 0);
+  assert.match(nothing.err, /Nothing runs/);
+
+  const second = await system.bin("run", ["--detach"]);
+  assert.equal(second.code, 0, second.all);
+  t.diagnostic(`bin/run --detach, second time: ${second.seconds.toFixed(2)} s; bin/stop: ${stop.seconds.toFixed(2)} s`);
+  assert.ok(second.seconds < 5, `the second start took ${second.seconds} s`);
+  assert.equal(lastLine(second.out), url, "the ports are picked once");
+  assert.deepEqual((await system.json("/api/list_keys", { method: "POST" })).keys, samples);
+});
+
+test("commands explain themselves and refuse what they don't know", async () => {
+  const system = new Checkout();
+  try {
+    for (const name of ["run", "stop", "test", "serve"]) {
+      const help = await system.bin(name, ["--help"]);
+      assert.equal(help.code, 0, help.all);
+      assert.match(help.out, new RegExp(`^Usage: bin/${name}`));
+      const unknown = await system.bin(name, ["--unknown"]);
+      assert.equal(unknown.code, 2, `bin/${name} --unknown`);
+    }
+    assert.equal((await system.bin("nats", [])).code, 2);
+    assert.equal(existsSync(system.at(".env")), false, "asking for help leaves no trace");
+  } finally {
+    await system.remove();
+  }
+});
+
+suite("in the foreground", () => {
+  test("prints the URL last, stays, and Ctrl-C stops all of it", async (t) => {
+    const system = checkout(t);
+    const run = system.spawn("bin/run", ["--no-build"]);
+    await until("the URL", () => urlLine.test(lastLine(run.stdout)), 60);
+    assert.equal((await system.fetch("/readyz")).status, 200);
+    const stop = await system.bin("stop");
+    assert.equal(stop.code, 0);
+    assert.match(stop.err, /Nothing was stopped/);
+    assert.ok(run.running);
+    const began = Date.now();
+    run.interrupt();
+    const { code, signal } = await run.exited;
+    assert.equal(code ?? signal, 0, run.output);
+    assert.deepEqual(system.processes(), []);
+    assert.ok(Date.now() - began < 4500, `${Date.now() - began} ms`);
+    assert.doesNotMatch(system.log, /SIGKILL/);
+  });
+
+  test("takes everything along when it is killed itself", async (t) => {
+    const system = checkout(t);
+    const run = system.spawn("bin/run", ["--no-build"]);
+    await until("the URL", () => urlLine.test(lastLine(run.stdout)), 60);
+    await run.end("SIGKILL");
+    const seconds = await system.empty(6);
+    t.diagnostic(`everything gone ${seconds.toFixed(2)} s after SIGKILL of bin/run`);
+    assert.doesNotMatch(system.log, /SIGKILL/);
+  });
+});
+
+suite("what can go wrong at the start", () => {
+  test("a service that ends is shown with its reason, and nothing stays behind", async (t) => {
+    const system = checkout(t);
+    for (const args of [["--detach"], []]) {
+      const run = await system.bin("run", ["--no-build", ...args], { env: { CACHE_POLICY: "bogus" } });
+      assert.equal(run.code, 1);
+      assert.match(run.err, /bogus/);
+      assert.match(lastLine(run.err), /^bin\/run: /);
+      assert.equal(run.out, "");
+      assert.deepEqual(system.processes(), []);
+    }
+    await system.start();
+  });
+
+  test("a port that was asked for and is taken is named; one that was only kept is exchanged", async (t) => {
+    const system = checkout(t);
+    const holder = await listen(0);
+    t.after(() => holder.close());
+    const taken = holder.address().port;
+    const run = await system.bin("run", ["--no-build", "--detach"], { env: { PORT: String(taken) } });
+    assert.equal(run.code, 1);
+    assert.match(run.err, new RegExp(`port ${taken} .*is taken`));
+    for (const port of ["0", "70000", "abc"]) {
+      const bad = await system.bin("run", ["--no-build", "--detach"], { env: { PORT: port } });
+      assert.equal(bad.code, 1);
+      assert.match(bad.err, /which is no port/);
+    }
+
+    const asked = await freePort();
+    await system.start({ env: { PORT: String(asked) } });
+    assert.equal(system.env.PORT, String(asked));
+    await system.bin("stop");
+    const late = await Promise.all([listen(asked), listen(Number(system.env.NATS_PORT)), listen(Number(system.env.DB_PORT))]);
+    t.after(() => late.forEach((server) => server.close()));
+    const before = system.env;
+    const moved = await system.start();
+    assert.match(moved.err, /is taken by another program/);
+    for (const name of ["PORT", "NATS_PORT", "DB_PORT"]) assert.notEqual(system.env[name], before[name], name);
+    assert.ok(system.env.GATEWAY_DATABASE_URL.includes(`:${system.env.DB_PORT}/`));
+    assert.deepEqual((await system.json("/api/list_keys", { method: "POST" })).keys, samples, "the data is the same");
+  });
+
+  test("no Rust, or one too old, is one line", async (t) => {
+    const system = checkout(t);
+    // Everything that is in the PATH but Rust.
+    const tools = mkdtempSync(path.join(tmpdir(), "pixcache-norust-"));
+    t.after(() => rmSync(tools, { recursive: true, force: true }));
+    for (const folder of process.env.PATH.split(":")) {
+      for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+        if (/^(cargo|rust)/.test(name) || existsSync(path.join(tools, name))) continue;
+        try {
+          symlinkSync(path.join(folder, name), path.join(tools, name));
+        } catch (error) {
+          if (error.code !== "EEXIST") throw error;
+        }
+      }
+    }
+    const env = { PATH: tools, HOME: tools };
+    const without = await system.bin("run", ["--detach"], { env });
+    assert.equal(without.code, 1);
+    assert.match(without.err, /^bin\/run: there is no Rust: install Rust 1\.\d+ or newer .*\n$/);
+
+    writeFileSync(path.join(tools, "cargo"), "#!/bin/sh\necho 'cargo 1.60.0 (d1fd9fe2c 2022-03-01)'\n", { mode: 0o755 });
+    const old = await system.bin("run", ["--detach"], { env });
+    assert.equal(old.code, 1);
+    assert.match(old.err, /^bin\/run: Rust 1\.60\.0 is too old: install Rust 1\.\d+ or newer .*\n$/);
+  });
+
+  test("two calls at the same moment start one system", async (t) => {
+    const system = checkout(t);
+    const runs = await Promise.all([1, 2].map(() => system.bin("run", ["--no-build", "--detach"])));
+    for (const run of runs) {
+      assert.equal(run.code, 0, run.all);
+      assert.equal(lastLine(run.out), system.url);
+    }
+    assert.equal(system.processes().filter(({ line }) => line.startsWith("nats-server")).length, 1);
+  });
+
+  test("a runner that was killed leaves nothing, and the next start works", async (t) => {
+    const system = checkout(t);
+    await system.start();
+    const before = system.processes().map(({ pid }) => pid);
+    process.kill(system.pid("run"), "SIGKILL");
+    const seconds = await system.empty(8);
+    t.diagnostic(`everything gone ${seconds.toFixed(2)} s after SIGKILL of the runner`);
+    await system.start();
+    assert.ok(system.processes().every(({ pid }) => !before.includes(pid)));
+  });
+
+  test("a server that hangs as an orphan is ended by the next start", async (t) => {
+    const system = checkout(t);
+    await system.start();
+    const orphans = [system.pid("nats"), system.pid("mariadb")];
+    // Stopped processes don't hear the kernel's word that their parent has died.
+    for (const pid of orphans) process.kill(pid, "SIGSTOP");
+    for (const { pid, line } of system.processes()) if (!orphans.includes(pid) && !/grep/.test(line)) process.kill(pid, "SIGKILL");
+    await until("only the orphans are left", () => system.processes().length === 2, 10);
+    const run = await system.start();
+    assert.match(run.err, /left behind/);
+    assert.ok(system.processes().every(({ pid }) => !orphans.includes(pid)));
+    assert.deepEqual((await system.json("/api/list_keys", { method: "POST" })).keys, samples);
+  });
+});
+
+test("foreign servers on the standard ports and on ours are left alone", async (t) => {
+  const folder = mkdtempSync(path.join(tmpdir(), "pixcache-foreign-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const env = { PATH: `${process.env.PATH}:/usr/sbin` };
+  const foreign = [];
+  t.after(async () => {
+    for (const child of foreign) await child.end("SIGTERM");
+  });
+
+  // A nats-server on 4222 and a MariaDB on 3306, unless the machine has its own there already.
+  const monitor = await freePort();
+  if (await isFree(4222)) {
+    foreign.push(new Child("nats-server", ["-a", "127.0.0.1", "-p", "4222", "-m", String(monitor)], { cwd: folder, env }));
+    await until("the foreign nats-server", async () => (await fetch(`http://127.0.0.1:${monitor}/healthz`)).ok);
+  }
+  const data = path.join(folder, "data");
+  const socket = path.join(folder, "s");
+  const admin = (sql) => command("mariadb", ["--no-defaults", `--socket=${socket}`, "-BNe", sql], { env });
+  if (await isFree(3306)) {
+    const user = process.getuid() === 0 ? ["--loose-user=root"] : [];
+    const made = await command("mariadb-install-db", ["--no-defaults", `--datadir=${data}`, "--skip-test-db", `--auth-root-socket-user=${(await command("id", ["-un"])).out.trim()}`, ...user], { env });
+    assert.equal(made.code, 0, made.all);
+    foreign.push(new Child("mariadbd", ["--no-defaults", ...user, `--datadir=${data}`, `--socket=${socket}`, "--bind-address=127.0.0.1", "--port=3306", "--innodb-use-native-aio=OFF"], { env }));
+    await until("the foreign MariaDB", async () => (await admin("SELECT 1")).code === 0);
+  }
+  // Somebody else on each port that bin/run would take first.
+  const holders = [];
+  for (const port of [5000, 14222, 13306]) if (await isFree(port)) holders.push(await listen(port));
+  t.after(() => holders.forEach((holder) => holder.close()));
+
+  const system = checkout(t);
+  await system.start();
+  for (const [name, port] of [["PORT", 5000], ["NATS_PORT", 14222], ["DB_PORT", 13306]]) {
+    assert.notEqual(Number(system.env[name]), port, name);
+    assert.ok(![4222, 3306].includes(Number(system.env[name])), `${name} is a standard port`);
+  }
+  assert.deepEqual((await system.json("/api/list_keys", { method: "POST" })).keys, samples);
+  await system.bin("stop");
+
+  for (const child of foreign) assert.ok(child.running, child.output);
+  for (const holder of holders) assert.equal(holder.received, 0);
+  if (foreign.length === 2) {
+    const { total_connections: connections } = await (await fetch(`http://127.0.0.1:${monitor}/varz`)).json();
+    assert.equal(connections, 0, "the foreign nats-server was connected to");
+    const users = (await admin("SELECT COUNT(*) FROM mysql.user WHERE User LIKE 'pixcache%'")).out.trim();
+    assert.equal(users, "0");
+    assert.doesNotMatch((await admin("SHOW DATABASES")).out, /pixcache/);
+    // This test's own: until it answered, the count above, the databases and this one.
+    const aborted = (await admin("SHOW GLOBAL STATUS LIKE 'Aborted_connects'")).out.trim();
+    assert.equal(aborted, "Aborted_connects\t0");
+  }
+});
+
+// The kinds of ends that a Procfile runner comes to. A runner is stopped by a signal to itself, or by Ctrl-C, which
+// reaches every process of the terminal's group.
+const runners = {
+  foreman: { file: "foreman", args: ["start"], codes: { SIGTERM: 0, SIGINT: 0, "Ctrl-C": 0 }, clean: /(gateway|memcache|recorder|nats|mariadb)\.1 +\| exited with code 0/g },
+  honcho: { file: "honcho", args: ["--no-colour", "start"], codes: { SIGTERM: 143, SIGINT: 130, "Ctrl-C": 130 }, clean: /(gateway|memcache|recorder|nats|mariadb)\.1 stopped \(rc=0\)/g },
+};
+
+suite("a Procfile runner, typed directly", () => {
+  for (const [name, { file, args, codes, clean }] of Object.entries(runners)) {
+    test(`${name} starts it, and each way to stop it loses nothing`, async (t) => {
+      const system = checkout(t);
+      await system.start();
+      await system.bin("stop");
+      for (const [how, expected] of Object.entries(codes)) {
+        const runner = system.spawn(file, args);
+        await system.ready();
+        const { incarnation } = JSON.parse((await system.bin("nats", ["req", "cache.stats", "", "--raw"])).out);
+        const reads = 25;
+        for (let at = 0; at < reads; at++) assert.equal((await system.read(samples[at % samples.length])).status, 200);
+
+        const began = Date.now();
+        if (how === "Ctrl-C") runner.interrupt();
+        else runner.kill(how);
+        const { code, signal } = await runner.exited;
+        await system.empty(5);
+        const seconds = (Date.now() - began) / 1000;
+        t.diagnostic(`${name}, ${how}: all gone after ${seconds.toFixed(2)} s, exit code ${code ?? signal}`);
+        assert.equal(code ?? signal, expected, runner.output);
+        assert.ok(seconds < 4, `${seconds} s`);
+        assert.doesNotMatch(runner.output, /SIGKILL/i);
+        const ended = new Set([...runner.output.matchAll(clean)].map((match) => match[1]));
+        // foreman does not wait for the output of those that end last.
+        assert.ok(name !== "honcho" || ended.size === 5, `ended cleanly: ${[...ended]}\n${runner.output}`);
+        assert.doesNotMatch(runner.output, /exited with code [1-9]|rc=[^0]|terminated by/);
+
+        await system.start();
+        const rows = await until(
+          "every read has its row",
+          async () => {
+            const found = await system.sql(`SELECT sequence, request_count FROM cache_stats WHERE incarnation = '${incarnation}' ORDER BY sequence`);
+            const sum = found.reduce((total, [, count]) => total + Number(count), 0);
+            return sum >= reads ? found : Promise.reject(new Error(`${sum} of ${reads} in ${found.length} rows`));
+          },
+          15,
+        );
+        assert.deepEqual(rows.map(([sequence]) => Number(sequence)), rows.map((_, at) => at + 1), "a window is missing");
+        assert.equal(rows.reduce((total, [, count]) => total + Number(count), 0), reads);
+        await system.bin("stop");
+      }
+    });
+  }
+
+  test("overmind's way: a script of sh in a session of its own, stopped by SIGINT to its process group", async (t) => {
+    const system = checkout(t);
+    await system.start();
+    await system.bin("stop");
+    const scripts = mkdtempSync(path.join(tmpdir(), "pixcache-overmind-"));
+    t.after(() => rmSync(scripts, { recursive: true, force: true }));
+    const lines = readFileSync(system.at("Procfile"), "utf8").trim().split("\n");
+    let port = Number(system.env.OVERMIND_PORT);
+    const parts = lines.map((line) => {
+      const [, name, run] = /^([\w-]+):\s+(.+)$/.exec(line) ?? assert.fail(`overmind does not read: ${line}`);
+      const script = path.join(scripts, name);
+      writeFileSync(script, `#!/usr/bin/env sh\nexport PORT=${port}\n${run}\n`, { mode: 0o744 });
+      port += 100;
+      return system.spawn(script, [], { env: system.env });
+    });
+    assert.match(lines[0], /^gateway:/, "the first process gets the very port");
+    await system.ready();
+    const began = Date.now();
+    for (const part of parts) part.interrupt();
+    const ends = await Promise.all(parts.map((part) => part.exited));
+    assert.deepEqual(ends.map(({ code, signal }) => code ?? signal), [0, 0, 0, 0, 0], parts.map((part) => part.output).join("\n"));
+    const seconds = (Date.now() - began) / 1000;
+    t.diagnostic(`all gone after ${seconds.toFixed(2)} s`);
+    assert.ok(seconds < 4);
+    assert.deepEqual(system.processes(), []);
+  });
+});
+
+test("servers of one's own: none is started, and the accounts are made in them", async (t) => {
+  const theirs = checkout(t, "pixcache-own-servers-");
+  await theirs.start();
+  await theirs.bin("stop");
+  const servers = new Parts(theirs);
+  servers.start("nats", "mariadb");
+  await until("their MariaDB", () => theirs.sql("SELECT 1"));
+  await theirs.sql("CREATE USER admin@'%' IDENTIFIED BY 'p/%40 ss'; GRANT ALL PRIVILEGES ON *.* TO admin@'%' WITH GRANT OPTION; DROP DATABASE pixcache; DROP USER pixcache_gateway@'%', pixcache_recorder@'%', pixcache_migration@'%'");
+
+  const system = checkout(t);
+  const { NATS_PORT, DB_PORT } = theirs.env;
+  const passwords = Object.fromEntries(Object.entries(theirs.env).filter(([name]) => name.endsWith("_PASSWORD")));
+  const own = {
+    NATS_URL: `nats://127.0.0.1:${NATS_PORT}`,
+    DATABASE_URL: `mysql://admin:p%2F%2540%20ss@127.0.0.1:${DB_PORT}`,
+    ...passwords,
+  };
+  const wrong = await system.bin("run", ["--no-build", "--detach"], { env: { ...own, DATABASE_URL: own.DATABASE_URL.replace("p%2F", "wrong") } });
+  assert.equal(wrong.code, 1);
+  assert.match(wrong.err, /denied[^]*the account of DATABASE_URL cannot/);
+  assert.deepEqual(system.processes(), []);
+
+  await system.start({ env: own });
+  assert.deepEqual((await system.json("/api/list_keys", { method: "POST" })).keys, samples);
+  assert.ok(system.processes().every(({ line }) => !/^nats-server|mariadbd/.test(line)), "a server was started");
+  assert.ok(!existsSync(system.at("var/nats")) && !existsSync(system.at("var/mariadb")));
+  assert.equal(JSON.parse((await system.bin("nats", ["req", "cache.stats", "", "--raw"])).out).worker, "memcache-1");
+  const stop = await system.bin("stop");
+  assert.ok(stop.seconds < 4, `${stop.seconds} s`);
+  assert.doesNotMatch(system.log, /SIGKILL|exited with code [1-9]/);
+  // What was given once is kept.
+  await system.start();
+  assert.equal((await system.fetch("/readyz")).status, 200);
+  await system.bin("stop");
+  assert.deepEqual(await servers.stopAll(), { nats: 0, mariadb: 0 });
+});
+
+test("an ordinary user runs it as well as root does", async (t) => {
+  const system = checkout(t, "pixcache-user-", { copied: true });
+  const user = {};
+  if (process.getuid() === 0) {
+    // nobody: on every system, and with no rights anywhere.
+    const [uid, gid] = [(await command("id", ["-u", "nobody"])).out, (await command("id", ["-g", "nobody"])).out].map(Number);
+    Object.assign(user, { uid, gid, env: { HOME: system.folder, PATH: "/usr/local/bin:/usr/bin:/bin" } });
+    const own = (folder) => {
+      chownSync(folder, uid, gid);
+      for (const entry of readdirSync(folder, { withFileTypes: true })) {
+        if (entry.isDirectory()) own(path.join(folder, entry.name));
+        else chownSync(path.join(folder, entry.name), uid, gid);
+      }
+    };
+    own(system.folder);
+    chmodSync(system.folder, 0o755);
+  }
+  const run = await system.bin("run", ["--no-build", "--detach"], user);
+  assert.equal(run.code, 0, run.all);
+  assert.equal(lastLine(run.out), system.url);
+  assert.deepEqual((await system.json("/api/list_keys", { method: "POST" })).keys, samples);
+  for (const { pid, line } of system.processes()) {
+    if (user.uid) assert.equal(statSync(`/proc/${pid}`).uid, user.uid, line);
+  }
+  const stop = await system.bin("stop", [], user);
+  assert.equal(stop.code, 0, stop.all);
+  assert.deepEqual(system.processes(), []);
+});
