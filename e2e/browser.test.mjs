@@ -1,0 +1,258 @@
+// What a person does in a browser.
+
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import { after, before, suite, test } from "node:test";
+import { Checkout, sample, samples, until } from "./lib/checkout.mjs";
+import { launch, open } from "./lib/browser.mjs";
+
+suite("in the browser", () => {
+  let system;
+  let browser;
+
+  before(async () => {
+    system = new Checkout();
+    await system.start({ env: { STATS_INTERVAL: "1s" } });
+    browser = await launch();
+  });
+  after(async () => {
+    await browser?.close();
+    await system.remove();
+  });
+
+  const visit = (options) => open(browser, system.url, options);
+  const photograph = (name, buffer = sample(name)) => ({ name, mimeType: name.endsWith("png") ? "image/png" : "image/jpeg", buffer });
+  const stored = async () => (await system.json("/api/list_keys", { method: "POST" })).keys;
+
+  async function upload(page, key, file) {
+    await page.goto(`${system.url}/upload_image`);
+    await page.locator("input[type=file]").setInputFiles(file);
+    await page.locator("input[name=key]").fill(key);
+    await page.getByRole("button", { name: "Store" }).click();
+  }
+
+  test("the gallery shows the seven photographs", async () => {
+    const { page, go, clean, close } = await visit();
+    await go("/");
+    for (const name of samples) await page.getByRole("link", { name }).first().waitFor();
+    // Those below are loaded when they come into view.
+    const images = page.locator("main img");
+    assert.equal(await images.count(), samples.length);
+    for (let at = 0; at < samples.length; at++) {
+      await images.nth(at).scrollIntoViewIfNeeded();
+      await until(`image ${at} has its pixels`, () => images.nth(at).evaluate((image) => image.complete && image.naturalWidth > 0), 10);
+    }
+    clean();
+    await close();
+  });
+
+  test("a photograph is uploaded, seen, read through the cache, found in the list and deleted", async () => {
+    const { page, go, clean, close } = await visit();
+    // Slashes, another script, and what would be markup if it were not escaped.
+    const key = "holiday 2024/Pâté & <b>猫</b>?#%2E.jpg";
+    await upload(page, key, photograph("rocket.jpg"));
+    await page.getByRole("heading", { name: key }).waitFor();
+    assert.ok((await stored()).includes(key));
+
+    const picture = page.locator("main img").first();
+    await until("the picture is drawn", () => picture.evaluate((image) => image.complete && image.naturalWidth === 640), 10);
+    const image = `/image?key=${encodeURIComponent(key)}`;
+    // The first read may be the one that fills the cache; the next ones are hits.
+    await until("a hit", async () => {
+      await go(image);
+      return /hit/i.test(await page.locator(".badge").innerText());
+    });
+    const ms = await page.locator(".read-time").innerText();
+    assert.match(ms, /^\d+([.,]\d+)?\s*ms$/);
+
+    await go("/keys_list");
+    await page.getByRole("link", { name: key }).waitFor();
+    await page.locator("input[name=prefix]").fill("holiday");
+    await page.keyboard.press("Enter");
+    await page.waitForURL(/prefix=holiday/);
+    assert.equal(await page.locator("main table tbody tr").count(), 1);
+    await page.getByRole("link", { name: key }).click();
+
+    await page.getByRole("link", { name: "Delete" }).click();
+    await page.getByRole("button", { name: "Delete" }).click();
+    await page.getByRole("status").getByText(key).waitFor();
+    assert.deepEqual(await stored(), samples);
+    clean();
+    await close();
+  });
+
+  test("the form for a key looks one up, and says so when there is none", async () => {
+    const { page, go, clean, close } = await visit();
+    await go("/image");
+    await page.locator("input[name=key]").fill("rocket.jpg");
+    await page.keyboard.press("Enter");
+    await page.getByRole("heading", { name: "rocket.jpg" }).waitFor();
+    await go("/image");
+    await page.locator("input[name=key]").fill("no such key");
+    await page.keyboard.press("Enter");
+    await page.getByText(/no image is stored under/i).first().waitFor();
+    // Chromium notes each answer that is no success.
+    clean(/the server responded with a status of 404/);
+    await close();
+  });
+
+  test("what is no image is refused with a sentence, and nothing is stored", async () => {
+    const { page, clean, close } = await visit();
+    for (const [name, buffer, words] of [
+      ["text.png", Buffer.from("hello, I am text"), /PNG, JPEG, GIF/],
+      ["cut.png", sample("chelsea.png").subarray(0, 20_000), /cut off|ends|truncated|incomplete|breaks off|missing/i],
+      ["huge.png", Buffer.concat([sample("chelsea.png").subarray(0, 16), Buffer.from([0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]), sample("chelsea.png").subarray(24)]), /megapixel|pixels|CRC|checksum/i],
+    ]) {
+      await upload(page, name, photograph(name, buffer));
+      const alert = page.getByRole("alert");
+      await alert.waitFor();
+      assert.match(await alert.innerText(), words, name);
+    }
+    assert.deepEqual(await stored(), samples);
+    clean(/the server responded with a status of 4\d\d/);
+    await close();
+  });
+
+  test("capacity and policy are changed, a bad value is refused, and the cache is cleared", async () => {
+    const { page, go, clean, close } = await visit();
+    await go("/cache_properties");
+    await page.locator("input[name=capacity_mb]").fill("32");
+    await page.locator("input[name=policy][value=clock_pro]").check();
+    await page.getByRole("button", { name: "Apply" }).click();
+    await page.locator(".notice-done").waitFor();
+    const live = await system.json("/api/cache");
+    assert.deepEqual([live.capacity_mb, live.policy], [32, "clock_pro"]);
+    assert.equal(await page.locator("input[name=capacity_mb]").inputValue(), "32");
+    assert.ok(await page.locator("input[name=policy][value=clock_pro]").isChecked());
+
+    // As a browser without checks of its own would send it.
+    await page.locator("form[action='/cache_properties']").evaluate((form) => (form.noValidate = true));
+    await page.locator("input[name=capacity_mb]").fill("0");
+    await page.getByRole("button", { name: "Apply" }).click();
+    await page.getByRole("alert").waitFor();
+    assert.match(await page.getByRole("alert").innerText(), /capacity_mb|1 to/i);
+    assert.equal((await system.json("/api/cache")).capacity_mb, 32);
+
+    for (const name of samples) await system.read(name);
+    await go("/cache_properties");
+    await page.getByRole("button", { name: "Clear the cache" }).click();
+    await page.locator(".notice-done").waitFor();
+    assert.equal((await system.read("rocket.jpg")).what, "miss");
+
+    await until("the history tells of it", async () => {
+      await go("/cache_properties");
+      return (await page.locator("section[aria-labelledby=history-title] tbody tr").count()) >= 3;
+    });
+    clean(/the server responded with a status of 4\d\d/);
+    await close();
+  });
+
+  test("five charts show the last ten minutes and other ranges, and follow by themselves", async () => {
+    const { page, go, clean, close } = await visit();
+    for (const name of samples) await system.read(name);
+    await until("there are rows", async () => (await system.json("/api/stats?range=10m")).rows.length > 1);
+    await go("/cache_stats");
+    const charts = page.locator("figure svg.chart, .chart-panel svg");
+    assert.equal(await charts.count(), 5);
+    for (let at = 0; at < 5; at++) {
+      const box = await charts.nth(at).boundingBox();
+      assert.ok(box.width > 200 && box.height > 80, `chart ${at} is ${box.width} x ${box.height}`);
+      assert.ok((await charts.nth(at).locator("text, tspan").count()) > 3, `chart ${at} has no labels`);
+      assert.ok((await charts.nth(at).locator("polyline, path, polygon, line, rect, circle").count()) > 3, `chart ${at} is empty`);
+    }
+    // Reads made now are drawn without a reload.
+    const before = await page.locator("#stats").innerHTML();
+    for (const name of samples) await system.read(name);
+    await until("the page has followed", async () => (await page.locator("#stats").innerHTML()) !== before, 20);
+    for (const range of ["1h", "24h", "7d"]) {
+      await page.locator(`a[href*="range=${range}"]`).first().click();
+      await page.waitForURL(new RegExp(`range=${range}`));
+      assert.equal(await charts.count(), 5, range);
+    }
+    clean();
+    await close();
+  });
+
+  test("every page fits a phone and a wide screen, in light and dark, without a fault", async () => {
+    for (const viewport of [{ width: 390, height: 844 }, { width: 1280, height: 800 }, { width: 2560, height: 1440 }]) {
+      for (const colorScheme of ["light", "dark"]) {
+        const { page, go, clean, close } = await visit({ viewport, colorScheme });
+        for (const pathname of ["/", "/upload_image", "/image", "/image?key=rocket.jpg", "/image/delete?key=rocket.jpg", "/keys_list", "/cache_properties", "/cache_stats"]) {
+          const response = await go(pathname);
+          assert.equal(response.status(), 200, pathname);
+          const over = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+          assert.ok(over <= 0, `${pathname} is ${over} px too wide at ${viewport.width}`);
+          assert.ok((await page.title()).includes("pixcache"));
+          assert.equal(await page.locator("h1").count(), 1, `${pathname} has one heading`);
+        }
+        clean();
+        await close();
+      }
+    }
+  });
+
+  test("everything works without JavaScript", async () => {
+    const { page, go, clean, close } = await visit({ javaScriptEnabled: false });
+    await upload(page, "no script.png", photograph("coffee.png"));
+    await page.getByRole("heading", { name: "no script.png" }).waitFor();
+    await go("/cache_stats");
+    assert.equal(await page.locator(".chart-panel svg").count(), 5);
+    await go("/cache_properties");
+    await page.locator("input[name=capacity_mb]").fill("40");
+    await page.getByRole("button", { name: "Apply" }).click();
+    await page.locator(".notice-done").waitFor();
+    assert.equal((await system.json("/api/cache")).capacity_mb, 40);
+    await go("/image/delete?key=no%20script.png");
+    await page.getByRole("button", { name: "Delete" }).click();
+    await page.getByRole("status").first().waitFor();
+    assert.deepEqual(await stored(), samples);
+    clean();
+    await close();
+  });
+
+  test("a form on another web site changes nothing", async () => {
+    const elsewhere = createServer((request, response) => {
+      response.setHeader("content-type", "text/html");
+      response.end(`<form method="post" action="${system.url}/cache_properties/clear"><button>win a prize</button></form>`);
+    });
+    await new Promise((done) => elsewhere.listen(0, "127.0.0.1", done));
+    try {
+      await until("cached", async () => (await system.read("rocket.jpg")).what === "hit", 10);
+      const { page, close } = await visit();
+      await page.goto(`http://localhost:${elsewhere.address().port}/`);
+      const [response] = await Promise.all([page.waitForResponse(/cache_properties/), page.getByRole("button").click()]);
+      assert.equal(response.status(), 403);
+      assert.equal((await system.read("rocket.jpg")).what, "hit", "the cache was cleared");
+      await close();
+    } finally {
+      elsewhere.close();
+    }
+  });
+
+  test("an unknown address is a page with the way back", async () => {
+    const { page, go, clean, close } = await visit();
+    const response = await go("/no/such/page");
+    assert.equal(response.status(), 404);
+    await page.getByRole("link", { name: "Gallery" }).first().click();
+    await page.waitForURL(`${system.url}/`);
+    clean(/the server responded with a status of 404/);
+    await close();
+  });
+
+  test("deleting everything asks for the words, then does it", async () => {
+    const { page, go, clean, close } = await visit();
+    await go("/cache_properties");
+    await page.locator("input[name=confirmation]").fill("please");
+    await page.getByRole("button", { name: "Delete everything" }).click();
+    await page.getByRole("alert").waitFor();
+    assert.deepEqual(await stored(), samples);
+    await page.locator("input[name=confirmation]").fill("delete everything");
+    await page.getByRole("button", { name: "Delete everything" }).click();
+    await page.getByRole("status").first().waitFor();
+    assert.deepEqual(await stored(), []);
+    await go("/");
+    await page.getByText("No image is stored yet").waitFor();
+    clean(/the server responded with a status of 4\d\d/);
+    await close();
+  });
+});
