@@ -1,0 +1,107 @@
+//! Every setting of the worker.
+
+use clap::Parser;
+use runtime::args::{LogArgs, NatsArgs, ProcessArgs};
+use wire::config::InvalidConfig;
+use wire::{Capacity, Policy, Span};
+
+use crate::memory;
+
+/// pixcache memcache worker: keeps image bytes in memory and serves them over NATS.
+#[derive(Debug, Clone, Parser)]
+#[command(version, about)]
+pub struct Config {
+    /// Where the bus is.
+    #[command(flatten)]
+    pub nats: NatsArgs,
+
+    /// Password of the NATS user "memcache"
+    #[arg(
+        long,
+        env = "NATS_MEMCACHE_PASSWORD",
+        hide_env_values = true,
+        value_name = "PASSWORD",
+        default_value = ""
+    )]
+    pub nats_password: String,
+
+    /// Name of this worker in events and rows: letters, digits, - and _
+    #[arg(long, env = "WORKER_NAME", value_name = "NAME", default_value = "memcache-1", value_parser = worker_name)]
+    pub worker_name: String,
+
+    /// Capacity at the very first start, in megabytes (2^20 bytes); later the live configuration rules
+    #[arg(long, env = "CACHE_CAPACITY_MB", value_name = "MB", default_value_t = 64)]
+    pub cache_capacity_mb: u64,
+
+    /// Replacement policy at the very first start: none, random, lru or clock_pro
+    #[arg(long, env = "CACHE_POLICY", value_name = "POLICY", default_value_t = Policy::Lru)]
+    pub cache_policy: Policy,
+
+    /// How long one window of statistics is: 100ms to 1h
+    #[arg(long, env = "STATS_INTERVAL", value_name = "DURATION", default_value = "5s", value_parser = stats_interval)]
+    pub stats_interval: Span,
+
+    /// Largest image that a put may hold, in millions of pixels
+    #[arg(long, env = "MAX_IMAGE_MEGAPIXELS", value_name = "MP", default_value_t = 100)]
+    pub max_image_megapixels: u64,
+
+    /// How it starts and stops.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+
+    /// How it logs.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+impl Config {
+    /// The capacity of the first revision, checked against this machine's memory.
+    ///
+    /// # Errors
+    /// [`InvalidConfig::Capacity`].
+    pub fn first_capacity(&self) -> Result<Capacity, InvalidConfig> {
+        Capacity::from_mb(self.cache_capacity_mb, memory::largest_capacity_mb())
+    }
+}
+
+fn worker_name(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("1 to 64 letters, digits, - and _ are allowed".to_owned())
+    }
+}
+
+fn stats_interval(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse().map_err(|error: wire::span::SpanError| error.to_string())?;
+    if (100..=3_600_000).contains(&span.millis()) {
+        Ok(span)
+    } else {
+        Err("100ms to 1h is allowed".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn names_and_intervals_are_checked() {
+        for name in ["", "a.b", "a b", "ä", &"x".repeat(65)] {
+            assert!(worker_name(name).is_err(), "{name}");
+        }
+        assert!(worker_name("memcache-1").is_ok());
+        assert_eq!(stats_interval("250ms").unwrap().millis(), 250);
+        for interval in ["99ms", "2h", "0s", "x"] {
+            assert!(stats_interval(interval).is_err(), "{interval}");
+        }
+    }
+
+    #[test]
+    fn the_settings_are_well_formed() {
+        use clap::CommandFactory as _;
+        Config::command().debug_assert();
+    }
+}

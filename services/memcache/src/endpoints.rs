@@ -1,0 +1,440 @@
+//! Messages and what the store makes of them: the NATS service `memcache`.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::service::endpoint::Endpoint;
+use async_nats::service::{Request, Service, ServiceExt as _};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use runtime::bus::meta_of;
+use runtime::service::{Answer, parse_json, respond};
+use sha2::{Digest as _, Sha256};
+use sniff::{Format, Limits, SniffError};
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+use wire::event::KeyEventKind;
+use wire::inspect::{ClearRequest, InvalidateReply, KeysRequest, PutReply, WatchReply, WatchRequest};
+use wire::reply::{Code, Refusal};
+use wire::{Key, Meta, Tag, subject};
+
+use crate::live::Live;
+use crate::store::{Entry, Insert, Lookup};
+use crate::watch::MAX_EVENTS_PER_SECOND;
+use crate::worker::Worker;
+
+/// The queue group of all endpoints: one of its members gets each message.
+const QUEUE_GROUP: &str = "memcache";
+/// From so many bytes on, a hash is computed off the threads that serve.
+const LARGE_BYTES: usize = 256 << 10;
+/// The most entries in one answer to `cache.keys`.
+const MOST_KEYS: u32 = 1000;
+/// The longest watch, in seconds.
+const LONGEST_WATCH_S: u32 = 3600;
+
+/// The endpoints, not read yet.
+pub struct Endpoints {
+    service: Service,
+    get: Endpoint,
+    put: Endpoint,
+    invalidate: Endpoint,
+    clear: Endpoint,
+    config: Endpoint,
+    stats: Endpoint,
+    keys: Endpoint,
+    watch: Endpoint,
+    unknown: Endpoint,
+}
+
+impl Endpoints {
+    /// Puts the service on the bus.
+    ///
+    /// # Errors
+    /// When a subscription can't be made.
+    pub async fn subscribe(worker: &Worker) -> Result<Self, async_nats::Error> {
+        let client = worker.bus.client();
+        let service = client
+            .service_builder()
+            .description("Keeps image bytes in memory")
+            .queue_group(QUEUE_GROUP)
+            .metadata(
+                [
+                    ("worker".to_owned(), worker.name.clone()),
+                    ("incarnation".to_owned(), worker.incarnation.clone()),
+                ]
+                .into(),
+            )
+            .start(subject::MEMCACHE_SERVICE, env!("CARGO_PKG_VERSION"))
+            .await?;
+        // Invalidations first: a get must not be served before they can arrive.
+        Ok(Self {
+            invalidate: service.endpoint_builder().name("invalidate").add(subject::INVALIDATE).await?,
+            clear: service.endpoint_builder().name("clear").add(subject::CLEAR).await?,
+            config: service.endpoint_builder().name("config").add(subject::ANY_CONFIG_COMMAND).await?,
+            get: service.endpoint_builder().name("get").add(subject::GET).await?,
+            put: service.endpoint_builder().name("put").add(subject::PUT).await?,
+            stats: service.endpoint_builder().name("stats").add(subject::STATS).await?,
+            keys: service.endpoint_builder().name("keys").add(subject::KEYS).await?,
+            watch: service.endpoint_builder().name("watch").add(subject::WATCH).await?,
+            unknown: service.endpoint_builder().name("unknown").add(subject::ANY_COMMAND).await?,
+            service,
+        })
+    }
+
+    /// Reads get and put until `stop_reads` and the rest until `stop_rest`; each then answers what has
+    /// already come. `spawn` starts one endpoint's loop in the group that it belongs to.
+    pub fn serve(
+        self,
+        worker: &Arc<Worker>,
+        live: &Arc<Live>,
+        stop: &Stop,
+        mut spawn: impl FnMut(&'static str, Group, Loop),
+    ) {
+        let mut start = |name, group, endpoint, handle: Handle| {
+            let stop = if group == Group::Reads { &stop.reads } else { &stop.rest };
+            spawn(
+                name,
+                group,
+                Box::pin(answer_all(endpoint, stop.clone(), worker.clone(), live.clone(), handle)),
+            );
+        };
+        start("endpoint get", Group::Reads, self.get, Handle::Get);
+        start("endpoint put", Group::Reads, self.put, Handle::Put);
+        start("endpoint invalidate", Group::Rest, self.invalidate, Handle::Invalidate);
+        start("endpoint clear", Group::Rest, self.clear, Handle::Clear);
+        start("endpoint config", Group::Rest, self.config, Handle::Config);
+        start("endpoint stats", Group::Rest, self.stats, Handle::Stats);
+        start("endpoint keys", Group::Rest, self.keys, Handle::Keys);
+        start("endpoint watch", Group::Rest, self.watch, Handle::Watch);
+        start("endpoint unknown", Group::Rest, self.unknown, Handle::Unknown);
+        let stopped = stop.rest.clone();
+        let service = self.service;
+        spawn(
+            "service",
+            Group::Rest,
+            Box::pin(async move {
+                stopped.cancelled().await;
+                let _ = service.stop().await;
+            }),
+        );
+    }
+}
+
+/// One endpoint's loop.
+pub type Loop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// When the two groups of endpoints stop.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Get and put: first, because an entry that is served while invalidations no longer arrive could be stale.
+    pub reads: CancellationToken,
+    /// All others.
+    pub rest: CancellationToken,
+}
+
+/// Which group an endpoint belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Get and put.
+    Reads,
+    /// All others.
+    Rest,
+}
+
+#[derive(Clone, Copy)]
+enum Handle {
+    Get,
+    Put,
+    Invalidate,
+    Clear,
+    Config,
+    Stats,
+    Keys,
+    Watch,
+    Unknown,
+}
+
+async fn answer_all(
+    mut endpoint: Endpoint,
+    stop: CancellationToken,
+    worker: Arc<Worker>,
+    live: Arc<Live>,
+    handle: Handle,
+) {
+    let mut stopping = false;
+    loop {
+        let request = tokio::select! {
+            biased;
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                if let Err(error) = endpoint.stop().await {
+                    tracing::debug!(%error, "an endpoint was not unsubscribed");
+                }
+                continue;
+            }
+            request = endpoint.next() => request,
+        };
+        let Some(request) = request else { return };
+        let answer = match handle {
+            Handle::Get => get(&worker, &request),
+            Handle::Put => put(&worker, &request).await,
+            Handle::Invalidate => invalidate(&worker, &request),
+            Handle::Clear => clear(&live, &request).await,
+            Handle::Config => config(&live, &request).await,
+            Handle::Stats => Answer::json(&worker.stats()),
+            Handle::Keys => keys(&worker, &request),
+            Handle::Watch => watch(&worker, &request),
+            Handle::Unknown => match unknown(&request) {
+                Some(answer) => answer,
+                None => continue,
+            },
+        };
+        respond(&request, answer).await;
+    }
+}
+
+fn key_and_meta(request: &Request) -> Result<(Key, Meta), Refusal> {
+    let bad = |sentence| Refusal::new(Code::BadRequest, sentence);
+    let key = subject::key_of(&request.message.subject).map_err(bad)?;
+    let meta = meta_of(request.message.headers.as_ref()).map_err(bad)?;
+    Ok((key, meta))
+}
+
+fn get(worker: &Worker, request: &Request) -> Answer {
+    let (key, asked) = match key_and_meta(request) {
+        Ok(parsed) => parsed,
+        Err(refusal) => return Answer::Refused(refusal, None),
+    };
+    match worker.get(&key, asked.tag.as_ref()) {
+        Lookup::Hit(entry) => {
+            worker.watch.tell(KeyEventKind::Hit, &key, entry.bytes.len() as u64);
+            Answer::WithMeta(entry.bytes.clone(), meta_of_entry(&entry))
+        }
+        Lookup::Fresh(entry) => {
+            worker.watch.tell(KeyEventKind::Hit, &key, entry.bytes.len() as u64);
+            Answer::WithMeta(Bytes::new(), Meta { fresh: true, ..meta_of_entry(&entry) })
+        }
+        Lookup::Miss(lease) => {
+            worker.watch.tell(KeyEventKind::Miss, &key, 0);
+            let refusal = Refusal::new(Code::NotFound, "miss: no entry is resident under this key");
+            Answer::Refused(refusal, lease.map(|lease| Meta { lease: Some(lease), ..Meta::default() }))
+        }
+    }
+}
+
+fn meta_of_entry(entry: &Entry) -> Meta {
+    Meta {
+        content_type: Some(entry.format.content_type().to_owned()),
+        tag: Some(entry.tag),
+        modified_s: Some(entry.modified_s),
+        ..Meta::default()
+    }
+}
+
+async fn put(worker: &Worker, request: &Request) -> Answer {
+    match try_put(worker, request).await {
+        Ok(reply) => Answer::json(&reply),
+        Err(refusal) => Answer::Refused(refusal, None),
+    }
+}
+
+async fn try_put(worker: &Worker, request: &Request) -> Result<PutReply, Refusal> {
+    let (key, meta) = key_and_meta(request)?;
+    let payload = &request.message.payload;
+    if let (Some(size), true) = (meta.size, payload.is_empty()) {
+        // An image that is too large for the bus: the answer is the refusal that counts it.
+        let outcome = worker.store().reject(&key, meta.lease, Instant::now());
+        let stored = outcome_of(worker, &key, size, outcome)?;
+        return Ok(PutReply { stored, bytes: size, content_type: String::new(), tag: String::new() });
+    }
+    let (format, tag) = examine(worker, payload, &meta).await?;
+    let bytes = payload.len() as u64;
+    let modified_s = meta.modified_s.unwrap_or_else(|| OffsetDateTime::now_utc().unix_timestamp());
+    let entry = Entry::new(key.clone(), payload, format, tag, modified_s, Instant::now());
+    let Some(outcome) = worker.insert(entry, meta.lease) else {
+        let message = "this worker has just connected and serves in a moment; nothing was stored";
+        return Err(Refusal::new(Code::Unavailable, message));
+    };
+    let stored = outcome_of(worker, &key, bytes, outcome)?;
+    Ok(PutReply { stored, bytes, content_type: format.content_type().to_owned(), tag: tag.to_string() })
+}
+
+/// What a put or fill is answered: whether the image is resident, or why it is refused.
+fn outcome_of(worker: &Worker, key: &Key, bytes: u64, outcome: Insert) -> Result<bool, Refusal> {
+    match outcome {
+        Insert::Stored(evicted) => {
+            worker.watch.tell(KeyEventKind::Put, key, bytes);
+            for entry in &evicted {
+                worker.watch.tell(KeyEventKind::Evicted, &entry.key, entry.bytes.len() as u64);
+            }
+            Ok(true)
+        }
+        Insert::NotKept => Ok(false),
+        Insert::Rejected { limit_bytes } => {
+            worker.watch.tell(KeyEventKind::Rejected, key, bytes);
+            let message = format!(
+                "rejected: {bytes} bytes can't be cached; up to {limit_bytes} bytes can be (90 % of the capacity), and what the bus carries"
+            );
+            Err(Refusal::new(Code::TooLarge, message))
+        }
+        Insert::Refused => Err(Refusal::new(
+            Code::Conflict,
+            "refused: this is not the key's current lease; the image may have changed since it was read",
+        )),
+    }
+}
+
+/// Type and tag of what is put. A fill says both, from the row that it read; what anybody else puts is
+/// looked at.
+async fn examine(worker: &Worker, payload: &Bytes, meta: &Meta) -> Result<(Format, Tag), Refusal> {
+    if let (Some(_), Some(content_type), Some(tag)) = (meta.lease, &meta.content_type, meta.tag) {
+        let format = Format::from_content_type(content_type).ok_or_else(|| {
+            let message = format!(
+                "\"{content_type}\" is no allowed type: image/png, image/jpeg, image/gif and image/webp are"
+            );
+            Refusal::new(Code::UnsupportedType, message)
+        })?;
+        return Ok((format, tag));
+    }
+    let limits = Limits { max_pixels: worker.max_pixels };
+    let look = {
+        let payload = payload.clone();
+        move || {
+            let image = sniff::sniff(&payload, limits)?;
+            Ok::<_, SniffError>((image.format, Tag(Sha256::digest(&payload).into())))
+        }
+    };
+    let seen = if payload.len() < LARGE_BYTES {
+        look()
+    } else {
+        let task = tokio::task::spawn_blocking(look).await;
+        task.map_err(|error| {
+            Refusal::new(Code::Internal, format!("the image could not be looked at: {error}"))
+        })?
+    };
+    let (format, tag) = seen.map_err(|error| {
+        let code = match error {
+            SniffError::Unsupported => Code::UnsupportedType,
+            SniffError::TooManyPixels { .. } => Code::TooLarge,
+            SniffError::Empty | SniffError::Truncated { .. } | SniffError::Malformed { .. } => {
+                Code::Unprocessable
+            }
+        };
+        Refusal::new(code, error.to_string())
+    })?;
+    if let Some(claimed) = meta.content_type.as_deref().filter(|claimed| *claimed != format.content_type()) {
+        let message = format!("the bytes are {}, not {claimed}", format.content_type());
+        return Err(Refusal::new(Code::Unprocessable, message));
+    }
+    if meta.tag.is_some_and(|claimed| claimed != tag) {
+        return Err(Refusal::new(
+            Code::Unprocessable,
+            format!("the tag is not the SHA-256 of the bytes, which is {tag}"),
+        ));
+    }
+    Ok((format, tag))
+}
+
+fn invalidate(worker: &Worker, request: &Request) -> Answer {
+    let key = match subject::key_of(&request.message.subject) {
+        Ok(key) => key,
+        Err(sentence) => return Answer::refuse(Code::BadRequest, sentence),
+    };
+    // Removal and voiding of leases come before the acknowledgement.
+    let removed = worker.store().invalidate(&key);
+    worker.watch.tell(
+        KeyEventKind::Invalidated,
+        &key,
+        removed.as_ref().map_or(0, |entry| entry.bytes.len() as u64),
+    );
+    Answer::json(&InvalidateReply { resident: removed.is_some() })
+}
+
+async fn clear(live: &Live, request: &Request) -> Answer {
+    let asked: ClearRequest = match parse_json(&request.message.payload, r#"{"by":"me"}, or nothing"#) {
+        Ok(asked) => asked,
+        Err(refusal) => return Answer::Refused(refusal, None),
+    };
+    let by = asked.by.as_deref().unwrap_or_default();
+    if by.chars().count() > wire::config::MAX_BY_CHARS || by.chars().any(char::is_control) {
+        let message = format!(
+            "by is up to {} characters of text without control characters",
+            wire::config::MAX_BY_CHARS
+        );
+        return Answer::refuse(Code::BadRequest, message);
+    }
+    answer_of(live.clear(asked.by.as_deref()).await)
+}
+
+async fn config(live: &Live, request: &Request) -> Answer {
+    match request.message.subject.as_str() {
+        subject::CONFIG_GET => answer_of(live.get().await),
+        subject::CONFIG_SET => answer_of(live.change(&request.message.payload).await),
+        subject::CONFIG_REFRESH => answer_of(live.refresh().await),
+        other => {
+            let message = format!(
+                "there is no {other}: cache.config.get, cache.config.set and cache.config.refresh are"
+            );
+            Answer::refuse(Code::NotFound, message)
+        }
+    }
+}
+
+fn keys(worker: &Worker, request: &Request) -> Answer {
+    let example = r#"{"prefix":"","limit":100,"after":null,"sort":"recent"}"#;
+    let asked: KeysRequest = match parse_json(&request.message.payload, example) {
+        Ok(asked) => asked,
+        Err(refusal) => return Answer::Refused(refusal, None),
+    };
+    if !(1..=MOST_KEYS).contains(&asked.limit) {
+        return Answer::refuse(
+            Code::BadRequest,
+            format!("limit {} is not allowed: 1 to {MOST_KEYS} is", asked.limit),
+        );
+    }
+    match worker.store().keys(&asked, Instant::now()) {
+        Ok(page) => Answer::json(&page),
+        Err(error) => Answer::refuse(Code::BadRequest, error.to_string()),
+    }
+}
+
+fn watch(worker: &Worker, request: &Request) -> Answer {
+    let example = r#"{"seconds":60,"kinds":["hit","miss","put","evicted","invalidated","rejected"]}"#;
+    let asked: WatchRequest = match parse_json(&request.message.payload, example) {
+        Ok(asked) => asked,
+        Err(refusal) => return Answer::Refused(refusal, None),
+    };
+    if !(1..=LONGEST_WATCH_S).contains(&asked.seconds) || asked.kinds.is_empty() {
+        let message =
+            format!("seconds is 1 to {LONGEST_WATCH_S}, and kinds names at least one kind, as in {example}");
+        return Answer::refuse(Code::BadRequest, message);
+    }
+    worker.watch.extend(&asked.kinds, Duration::from_secs(u64::from(asked.seconds)));
+    Answer::json(&WatchReply {
+        worker: worker.name.clone(),
+        seconds: asked.seconds,
+        kinds: asked.kinds,
+        max_per_second: MAX_EVENTS_PER_SECOND,
+    })
+}
+
+/// The pattern of this endpoint covers the known commands too; those have answers of their own.
+fn unknown(request: &Request) -> Option<Answer> {
+    let asked = request.message.subject.as_str();
+    if [subject::CLEAR, subject::STATS, subject::KEYS, subject::WATCH].contains(&asked) {
+        return None;
+    }
+    let message = format!(
+        "there is no {asked}: cache.get.<key>, cache.put.<key>, cache.invalidate.<key>, cache.clear, cache.config.get, cache.config.set, \
+         cache.config.refresh, cache.stats, cache.keys and cache.watch are"
+    );
+    Some(Answer::refuse(Code::NotFound, message))
+}
+
+fn answer_of<T: serde::Serialize>(result: Result<T, Refusal>) -> Answer {
+    match result {
+        Ok(value) => Answer::json(&value),
+        Err(refusal) => Answer::Refused(refusal, None),
+    }
+}

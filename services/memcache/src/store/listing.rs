@@ -1,0 +1,117 @@
+//! Lists of resident entries, a page at a time.
+
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use wire::Key;
+use wire::inspect::{KeySort, KeysReply, KeysRequest, ResidentKey};
+
+use super::{Entry, Store};
+
+/// Where an entry stands in a list: smaller comes first.
+type Place = (u64, Key);
+
+/// The `after` of a request is not a place in the list that it asks for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "after \"{0}\" is not a place in this list: give the next of the answer before, or a key with sort \"key\""
+)]
+pub struct BadCursor(String);
+
+impl Store {
+    /// One page of the resident entries: one pass over all of them, with memory for the page alone.
+    ///
+    /// # Errors
+    /// [`BadCursor`].
+    pub fn keys(&self, request: &KeysRequest, now: Instant) -> Result<KeysReply, BadCursor> {
+        let limit = request.limit as usize;
+        let after = request.after.as_deref().map(|after| parse_cursor(request.sort, after)).transpose()?;
+        let mut page: BinaryHeap<(Place, ByPlace)> = BinaryHeap::with_capacity(limit + 2);
+        if let Some(resident) = &self.resident {
+            resident.for_each(&mut |entry| {
+                if !entry.key.as_str().starts_with(&request.prefix) {
+                    return;
+                }
+                let place = (rank(request.sort, entry), entry.key.clone());
+                if after.as_ref().is_some_and(|after| place <= *after) {
+                    return;
+                }
+                // One more than the page, to know whether the list goes on.
+                if page.len() <= limit {
+                    page.push((place, ByPlace(entry.clone())));
+                } else if page.peek().is_some_and(|(last, _)| place < *last) {
+                    page.pop();
+                    page.push((place, ByPlace(entry.clone())));
+                }
+            });
+        }
+        let more = page.len() > limit;
+        let mut page = page.into_sorted_vec();
+        page.truncate(limit);
+        let next = page.last().filter(|_| more).map(|(place, _)| cursor(request.sort, place));
+        let keys = page
+            .into_iter()
+            .map(|(_, ByPlace(entry))| ResidentKey {
+                key: entry.key.clone(),
+                bytes: entry.bytes.len() as u64,
+                content_type: entry.format.content_type().to_owned(),
+                hits: entry.hits(),
+                age_ms: u64::try_from(now.saturating_duration_since(entry.since).as_millis())
+                    .unwrap_or(u64::MAX),
+            })
+            .collect();
+        Ok(KeysReply { keys, next })
+    }
+}
+
+fn rank(sort: KeySort, entry: &Entry) -> u64 {
+    match sort {
+        KeySort::Recent => u64::MAX - entry.last_used.load(Ordering::Relaxed),
+        KeySort::Size => u64::MAX - entry.bytes.len() as u64,
+        KeySort::Key => 0,
+    }
+}
+
+fn cursor(sort: KeySort, (rank, key): &Place) -> String {
+    match sort {
+        KeySort::Key => key.to_string(),
+        KeySort::Recent | KeySort::Size => format!("{rank}:{key}"),
+    }
+}
+
+fn parse_cursor(sort: KeySort, text: &str) -> Result<Place, BadCursor> {
+    let bad = || BadCursor(text.chars().take(300).collect());
+    let (rank, key) = match sort {
+        KeySort::Key => (0, text),
+        KeySort::Recent | KeySort::Size => {
+            let (rank, key) = text.split_once(':').ok_or_else(bad)?;
+            (rank.parse().map_err(|_| bad())?, key)
+        }
+    };
+    Ok((rank, Key::new(key).map_err(|_| bad())?))
+}
+
+/// An entry that is carried along; its place alone orders it, and no two share one.
+struct ByPlace(Arc<Entry>);
+
+impl PartialEq for ByPlace {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByPlace {}
+
+impl PartialOrd for ByPlace {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByPlace {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.key.cmp(&other.0.key)
+    }
+}

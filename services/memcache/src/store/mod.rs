@@ -1,0 +1,348 @@
+//! The typed store: resident entries, their accounting, their leases. Knows neither NATS nor JSON.
+//!
+//! Everything stands under one lock (see [`crate::worker`]), because a lookup is a hash, a few pointers
+//! and a few additions: far less than the message around it.
+
+mod clock_pro;
+mod listing;
+mod lru;
+mod random;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use sniff::Format;
+use wire::{Capacity, Counters, Key, Lease, Policy, Tag};
+
+use crate::lease::Leases;
+
+/// What an entry weighs beyond its key and its bytes: the entry itself, its place in the policy's
+/// order, and what the allocator rounds up. Measured as the growth of the resident set at 10^6 entries
+/// of 100 bytes, the largest of the policies.
+pub const ENTRY_OVERHEAD_BYTES: u64 = 288;
+
+/// An image may weigh up to so many hundredths of the capacity. The limit is one for all policies;
+/// CLOCK-Pro (quick_cache) could hold no more than 97.
+const LARGEST_ENTRY_PERCENT: u64 = 90;
+
+/// A resident image.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its key.
+    pub key: Key,
+    /// Its bytes, in memory of their own: a slice of a NATS read buffer would pin all of that.
+    pub bytes: Bytes,
+    /// Its type.
+    pub format: Format,
+    /// The SHA-256 of the bytes.
+    pub tag: Tag,
+    /// When the image was stored, in seconds since 1970.
+    pub modified_s: i64,
+    /// When it became resident.
+    pub since: Instant,
+    hits: AtomicU64,
+    last_used: AtomicU64,
+}
+
+impl Entry {
+    /// An entry with a copy of `bytes`.
+    pub fn new(key: Key, bytes: &[u8], format: Format, tag: Tag, modified_s: i64, since: Instant) -> Self {
+        let (hits, last_used) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { key, bytes: Bytes::copy_from_slice(bytes), format, tag, modified_s, since, hits, last_used }
+    }
+
+    /// What it counts for against the capacity, in bytes. Never 0.
+    pub fn weight(&self) -> u64 {
+        self.key.as_str().len() as u64 + self.bytes.len() as u64 + ENTRY_OVERHEAD_BYTES
+    }
+
+    /// Hits since it became resident.
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+}
+
+/// A replacement policy with its resident entries, kept within a capacity of weight.
+trait Replacement: Send {
+    /// Finds an entry, as a use of it.
+    fn get(&mut self, key: &Key) -> Option<&Arc<Entry>>;
+
+    /// Inserts an entry whose key is not resident and whose weight is at most the capacity; whatever
+    /// must leave for it goes to `evicted`.
+    fn insert(&mut self, entry: Arc<Entry>, evicted: &mut Vec<Arc<Entry>>);
+
+    /// Removes an entry by request.
+    fn remove(&mut self, key: &Key) -> Option<Arc<Entry>>;
+
+    /// Changes the capacity; whatever must leave goes to `evicted`.
+    fn set_capacity(&mut self, bytes: u64, evicted: &mut Vec<Arc<Entry>>);
+
+    /// The weight of all entries, in bytes.
+    fn weight(&self) -> u64;
+
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// Shows each entry, in any order, as no use of it.
+    fn for_each(&self, see: &mut dyn FnMut(&Arc<Entry>));
+}
+
+fn replacement(policy: Policy, capacity: u64) -> Option<Box<dyn Replacement>> {
+    match policy {
+        Policy::None => None,
+        Policy::Random => Some(Box::new(random::Random::new(capacity, rand::random()))),
+        Policy::Lru => Some(Box::new(lru::Lru::new(capacity))),
+        Policy::ClockPro => Some(Box::new(clock_pro::ClockPro::new(capacity))),
+    }
+}
+
+/// What a get found.
+#[derive(Debug)]
+pub enum Lookup {
+    /// The entry.
+    Hit(Arc<Entry>),
+    /// The entry, which the asker holds already: no bytes need to be sent.
+    Fresh(Arc<Entry>),
+    /// No entry. With the lease the asker may fill it.
+    Miss(Option<Lease>),
+}
+
+/// What became of an entry that was to be inserted.
+#[derive(Debug)]
+pub enum Insert {
+    /// It is resident; these had to leave.
+    Stored(Vec<Arc<Entry>>),
+    /// The policy keeps nothing.
+    NotKept,
+    /// It is heavier than `limit_bytes`; an older value under its key is gone.
+    Rejected {
+        /// The largest image that could be kept now, in bytes.
+        limit_bytes: u64,
+    },
+    /// The fill's lease is not the current one.
+    Refused,
+}
+
+/// What a clear dropped. The entries themselves leave with it, outside of the lock.
+pub struct Dropped {
+    /// How many entries.
+    pub entries: u64,
+    /// Their weight, in bytes.
+    pub bytes: u64,
+    _resident: Option<Box<dyn Replacement>>,
+}
+
+/// The state of the store at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Snapshot {
+    /// The policy in force.
+    pub policy: Policy,
+    /// The capacity, in bytes.
+    pub capacity: u64,
+    /// The weight of all entries, in bytes.
+    pub cache_size: u64,
+    /// The resident entries.
+    pub key_count: u64,
+    /// What was counted since the start.
+    pub counters: Counters,
+}
+
+/// The store.
+pub struct Store {
+    policy: Policy,
+    capacity: u64,
+    /// `None` under the policy `none`.
+    resident: Option<Box<dyn Replacement>>,
+    leases: Leases,
+    counters: Counters,
+    /// Counts uses, so that entries can be put in the order of their last one under every policy.
+    clock: u64,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.snapshot().fmt(f)
+    }
+}
+
+impl Store {
+    /// An empty store.
+    pub fn new(policy: Policy, capacity: Capacity) -> Self {
+        let capacity = capacity.bytes();
+        let (counters, clock) = (Counters::default(), 0);
+        Self {
+            policy,
+            capacity,
+            resident: replacement(policy, capacity),
+            leases: Leases::default(),
+            counters,
+            clock,
+        }
+    }
+
+    /// Looks `key` up for somebody who holds `held`.
+    ///
+    /// While the worker is not `serving`, it is a miss without a lease: what is resident may be stale.
+    pub fn get(&mut self, key: &Key, held: Option<&Tag>, serving: bool, now: Instant) -> Lookup {
+        self.counters.request_count += 1;
+        let Some(resident) = self.resident.as_mut().filter(|_| serving) else {
+            self.counters.miss_count += 1;
+            return Lookup::Miss(None);
+        };
+        let Some(entry) = resident.get(key) else {
+            self.counters.miss_count += 1;
+            return Lookup::Miss(self.leases.grant(key, now));
+        };
+        self.clock += 1;
+        entry.last_used.store(self.clock, Ordering::Relaxed);
+        entry.hits.fetch_add(1, Ordering::Relaxed);
+        self.counters.hit_count += 1;
+        if held == Some(&entry.tag) {
+            return Lookup::Fresh(entry.clone());
+        }
+        self.counters.served_bytes += entry.bytes.len() as u64;
+        Lookup::Hit(entry.clone())
+    }
+
+    /// Inserts what somebody read from the origin after the miss that handed out `lease`.
+    pub fn fill(&mut self, entry: Entry, lease: Lease, now: Instant) -> Insert {
+        if !self.leases.redeem(&entry.key, lease, now) {
+            self.counters.refused_fill_count += 1;
+            return Insert::Refused;
+        }
+        let outcome = self.insert(entry);
+        if matches!(outcome, Insert::Stored(_)) {
+            self.counters.fill_count += 1;
+        }
+        outcome
+    }
+
+    /// Inserts by request. A lease that is out for the key is void: its fill must not undo this.
+    pub fn put(&mut self, entry: Entry) -> Insert {
+        self.leases.void(&entry.key);
+        let outcome = self.insert(entry);
+        if matches!(outcome, Insert::Stored(_)) {
+            self.counters.put_count += 1;
+        }
+        outcome
+    }
+
+    /// Notes an image that is too large even to be sent here, read by the holder of `lease`.
+    pub fn reject(&mut self, key: &Key, lease: Option<Lease>, now: Instant) -> Insert {
+        match lease {
+            Some(lease) if !self.leases.redeem(key, lease, now) => {
+                self.counters.refused_fill_count += 1;
+                return Insert::Refused;
+            }
+            Some(_) => {}
+            None => self.leases.void(key),
+        }
+        self.rejected(key)
+    }
+
+    fn rejected(&mut self, key: &Key) -> Insert {
+        self.counters.rejection_count += 1;
+        if let Some(resident) = &mut self.resident {
+            resident.remove(key);
+        }
+        Insert::Rejected { limit_bytes: self.largest_image() }
+    }
+
+    fn insert(&mut self, entry: Entry) -> Insert {
+        if entry.bytes.len() as u64 > self.largest_image() {
+            return self.rejected(&entry.key);
+        }
+        let Some(resident) = &mut self.resident else { return Insert::NotKept };
+        resident.remove(&entry.key);
+        self.clock += 1;
+        entry.last_used.store(self.clock, Ordering::Relaxed);
+        let mut evicted = Vec::new();
+        resident.insert(Arc::new(entry), &mut evicted);
+        self.count_evicted(&evicted);
+        Insert::Stored(evicted)
+    }
+
+    /// The largest image that can be kept, in bytes.
+    pub fn largest_image(&self) -> u64 {
+        self.capacity / 100 * LARGEST_ENTRY_PERCENT
+    }
+
+    /// Removes the entry because its origin changed, and voids the leases that are out for it.
+    /// Returns whether it was resident.
+    pub fn invalidate(&mut self, key: &Key) -> Option<Arc<Entry>> {
+        self.counters.invalidation_count += 1;
+        self.leases.void(key);
+        self.resident.as_mut()?.remove(key)
+    }
+
+    /// Drops every entry and voids every lease.
+    pub fn clear(&mut self) -> Dropped {
+        self.leases.void_all();
+        let (entries, bytes) = self.size();
+        Dropped {
+            entries,
+            bytes,
+            _resident: std::mem::replace(&mut self.resident, replacement(self.policy, self.capacity)),
+        }
+    }
+
+    fn size(&self) -> (u64, u64) {
+        self.resident.as_ref().map_or((0, 0), |resident| (resident.len() as u64, resident.weight()))
+    }
+
+    /// Puts a capacity and a policy into force. Entries stay as far as they fit, the longest unused
+    /// leave first on a change of policy, those whom the policy in force chooses otherwise.
+    pub fn configure(&mut self, policy: Policy, capacity: Capacity) -> Vec<Arc<Entry>> {
+        let mut evicted = Vec::new();
+        self.capacity = capacity.bytes();
+        if let Some(resident) = &mut self.resident {
+            resident.set_capacity(self.capacity, &mut evicted);
+        }
+        if policy != self.policy {
+            self.policy = policy;
+            let mut kept = Vec::new();
+            if let Some(old) = &self.resident {
+                kept.reserve(old.len());
+                old.for_each(&mut |entry| kept.push(entry.clone()));
+            }
+            self.resident = replacement(policy, self.capacity);
+            match &mut self.resident {
+                Some(resident) => {
+                    // The most recently used come last, as the most recent in the new order too.
+                    kept.sort_unstable_by_key(|entry| entry.last_used.load(Ordering::Relaxed));
+                    for entry in kept {
+                        resident.insert(entry, &mut evicted);
+                    }
+                }
+                None => {
+                    self.leases.void_all();
+                    evicted.append(&mut kept);
+                }
+            }
+        }
+        self.count_evicted(&evicted);
+        evicted
+    }
+
+    fn count_evicted(&mut self, evicted: &[Arc<Entry>]) {
+        self.counters.eviction_count += evicted.len() as u64;
+        self.counters.evicted_bytes += evicted.iter().map(|entry| entry.weight()).sum::<u64>();
+    }
+
+    /// Gauges and counters, taken at one moment.
+    pub fn snapshot(&self) -> Snapshot {
+        let (key_count, cache_size) = self.size();
+        Snapshot {
+            policy: self.policy,
+            capacity: self.capacity,
+            cache_size,
+            key_count,
+            counters: self.counters,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! Key events: published while somebody watches, at a bounded rate, and free of cost otherwise.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::Client;
+use time::OffsetDateTime;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use wire::event::{KeyEvent, KeyEventKind};
+use wire::{Key, subject};
+
+/// The most key events in one second.
+pub const MAX_EVENTS_PER_SECOND: u32 = 5000;
+/// Events that wait for being published; more are dropped and counted.
+const QUEUE: usize = 1024;
+
+/// Whether somebody watches, and what may still be published.
+#[derive(Debug)]
+pub struct Watch {
+    worker: String,
+    client: Client,
+    origin: Instant,
+    /// Until when each kind is watched, in milliseconds since `origin`; 0 is never.
+    until_ms: [AtomicU64; KeyEventKind::ALL.len()],
+    pace: Mutex<Pace>,
+    queue: mpsc::Sender<KeyEvent>,
+    queued: Mutex<Option<mpsc::Receiver<KeyEvent>>>,
+}
+
+#[derive(Debug)]
+struct Pace {
+    second: u64,
+    published: u32,
+    dropped: u64,
+    /// The end of the watch for which `dropped` counts.
+    end_ms: u64,
+}
+
+impl Watch {
+    /// Nobody watches.
+    pub fn new(worker: String, client: Client) -> Self {
+        let (queue, queued) = mpsc::channel(QUEUE);
+        let pace = Mutex::new(Pace { second: 0, published: 0, dropped: 0, end_ms: 0 });
+        let queued = Mutex::new(Some(queued));
+        Self { worker, client, origin: Instant::now(), until_ms: Default::default(), pace, queue, queued }
+    }
+
+    /// Publishes events of `kinds` for `length` from now. Watches add up: none makes another shorter.
+    pub fn extend(&self, kinds: &[KeyEventKind], length: Duration) {
+        let now = self.now_ms();
+        let until = now + millis(length);
+        {
+            let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            if pace.end_ms < now {
+                pace.dropped = 0;
+            }
+            pace.end_ms = pace.end_ms.max(until);
+        }
+        for kind in kinds {
+            self.until_ms[*kind as usize].fetch_max(until, Ordering::Relaxed);
+        }
+    }
+
+    /// Says that something happened to `key`, if somebody watches that kind.
+    pub fn tell(&self, kind: KeyEventKind, key: &Key, bytes: u64) {
+        let until = self.until_ms[kind as usize].load(Ordering::Relaxed);
+        if until == 0 {
+            return;
+        }
+        let now = self.now_ms();
+        if until <= now {
+            self.until_ms[kind as usize].store(0, Ordering::Relaxed);
+            return;
+        }
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        if pace.second != now / 1000 {
+            pace.second = now / 1000;
+            pace.published = 0;
+        }
+        if pace.published >= MAX_EVENTS_PER_SECOND {
+            pace.dropped += 1;
+            return;
+        }
+        pace.published += 1;
+        let event = KeyEvent {
+            kind,
+            key: key.clone(),
+            bytes,
+            worker: self.worker.clone(),
+            time: OffsetDateTime::now_utc(),
+            dropped_count: pace.dropped,
+        };
+        if self.queue.try_send(event).is_err() {
+            pace.dropped += 1;
+        }
+    }
+
+    /// Publishes what is queued, until the stop.
+    ///
+    /// # Errors
+    /// When it is started twice.
+    pub async fn publish(&self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut queued) = queued else { anyhow::bail!("key events are published already") };
+        loop {
+            let event = tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                event = queued.recv() => event,
+            };
+            let Some(event) = event else { return Ok(()) };
+            let body = serde_json::to_vec(&event)?;
+            if let Err(error) =
+                self.client.publish(subject::key_event(event.kind, &event.key), body.into()).await
+            {
+                // Events of a moment are not worth a retry; whoever watches sees the connection's state.
+                tracing::debug!(%error, "a key event was not published");
+            }
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        // One more than elapsed, so that 0 stays free for "never".
+        millis(self.origin.elapsed()) + 1
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
+}

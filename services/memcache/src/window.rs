@@ -1,0 +1,264 @@
+//! Windows: what was counted in each interval, cut on the wall clock and published to JetStream.
+//!
+//! A window is the difference of two snapshots of counters that only grow, both taken under the
+//! store's lock: no get is counted twice or falls between two windows.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::HeaderMap;
+use async_nats::header::NATS_MESSAGE_ID;
+use time::OffsetDateTime;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use wire::{Counters, Window, subject};
+
+use crate::worker::Worker;
+
+/// Windows are kept for so long while JetStream does not acknowledge them.
+const KEPT: Duration = Duration::from_secs(3600);
+/// How long one publication may take.
+const PUBLISH_TIME: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The windows that JetStream has not acknowledged, the oldest first.
+#[derive(Debug)]
+pub struct WindowQueue {
+    windows: Mutex<VecDeque<Window>>,
+    /// The most that are kept.
+    most: usize,
+    lost: AtomicU64,
+    /// Told after each window that was added or acknowledged.
+    changed: Notify,
+}
+
+impl WindowQueue {
+    /// An empty queue for windows of `interval`.
+    pub fn new(interval: Duration) -> Self {
+        let most =
+            usize::try_from(KEPT.as_millis() / interval.as_millis().max(1)).unwrap_or(usize::MAX).max(1);
+        Self { windows: Mutex::default(), most, lost: AtomicU64::new(0), changed: Notify::new() }
+    }
+
+    /// How many wait.
+    pub fn pending_count(&self) -> u64 {
+        self.locked().len() as u64
+    }
+
+    /// How many were given up.
+    pub fn lost_count(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    fn push(&self, window: Window) {
+        let mut windows = self.locked();
+        if windows.len() >= self.most {
+            windows.pop_front();
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        windows.push_back(window);
+        drop(windows);
+        self.changed.notify_waiters();
+    }
+
+    fn first(&self) -> Option<Window> {
+        self.locked().front().cloned()
+    }
+
+    fn acknowledged(&self, sequence: u64) {
+        let mut windows = self.locked();
+        // While it was on its way, it may have been given up.
+        if windows.front().is_some_and(|window| window.sequence == sequence) {
+            windows.pop_front();
+        }
+        drop(windows);
+        self.changed.notify_waiters();
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, VecDeque<Window>> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nothing waits any more.
+    pub async fn emptied(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.pending_count() == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// Cuts windows out of the worker's counters.
+#[derive(Debug)]
+pub struct Cutter {
+    worker: Arc<Worker>,
+    interval: Duration,
+    sequence: u64,
+    counted: Counters,
+    began: Instant,
+    began_at: OffsetDateTime,
+}
+
+impl Cutter {
+    /// The first window begins now.
+    pub fn new(worker: Arc<Worker>, interval: Duration) -> Self {
+        let (began, began_at) = (Instant::now(), OffsetDateTime::now_utc());
+        Self { worker, interval, sequence: 0, counted: Counters::default(), began, began_at }
+    }
+
+    /// Cuts a window at each multiple of the interval on the wall clock, and the last one at the stop.
+    ///
+    /// # Errors
+    /// Never by itself; ends with `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        loop {
+            let pause = until_boundary(OffsetDateTime::now_utc(), self.interval);
+            tokio::select! {
+                () = shutdown.cancelled() => {
+                    self.cut();
+                    return Ok(());
+                }
+                () = tokio::time::sleep(pause) => self.cut(),
+            }
+        }
+    }
+
+    fn cut(&mut self) {
+        let snapshot = self.worker.store().snapshot();
+        let (now, now_at) = (Instant::now(), OffsetDateTime::now_utc());
+        self.sequence += 1;
+        let window = Window {
+            worker: self.worker.name.clone(),
+            incarnation: self.worker.incarnation.clone(),
+            sequence: self.sequence,
+            interval_start: self.began_at,
+            // By the clock that is never set, so that a step of the wall clock falsifies no rate.
+            interval_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
+            cache_size: snapshot.cache_size,
+            capacity: snapshot.capacity,
+            key_count: snapshot.key_count,
+            counters: snapshot.counters.since(&self.counted),
+        };
+        self.counted = snapshot.counters;
+        (self.began, self.began_at) = (now, now_at);
+        self.worker.windows.push(window);
+    }
+}
+
+/// The time from `now` to the next multiple of `interval` since 1970; more than zero.
+fn until_boundary(now: OffsetDateTime, interval: Duration) -> Duration {
+    let interval = i128::try_from(interval.as_nanos()).unwrap_or(i128::MAX).max(1);
+    let left = interval - now.unix_timestamp_nanos().rem_euclid(interval);
+    Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
+}
+
+/// Publishes the windows one after the other, each until JetStream has acknowledged it.
+///
+/// # Errors
+/// When a window can't be written as JSON.
+pub async fn publish(worker: Arc<Worker>, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut pause = FIRST_PAUSE;
+    let mut failing = false;
+    loop {
+        let changed = worker.windows.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        let Some(window) = worker.windows.first() else {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = changed => continue,
+            }
+        };
+        match publish_one(&worker, &window).await {
+            Ok(()) => {
+                worker.windows.acknowledged(window.sequence);
+                pause = FIRST_PAUSE;
+                if failing {
+                    failing = false;
+                    tracing::info!(sequence = window.sequence, "windows are acknowledged again");
+                }
+            }
+            Err(error) => {
+                if !failing {
+                    failing = true;
+                    tracing::warn!(%error, sequence = window.sequence, "a window is not acknowledged; windows are kept for an hour");
+                }
+                tokio::select! {
+                    () = shutdown.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+async fn publish_one(worker: &Worker, window: &Window) -> anyhow::Result<()> {
+    anyhow::ensure!(worker.bus.is_connected(), "not connected to NATS");
+    let body = serde_json::to_vec(window)?;
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_MESSAGE_ID, window.message_id());
+    let acknowledged = async {
+        let publication = worker.bus.jetstream().publish_with_headers(
+            subject::window_event(&worker.name),
+            headers,
+            body.into(),
+        );
+        publication.await?.await
+    };
+    tokio::time::timeout(PUBLISH_TIME, acknowledged).await??;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    fn window(sequence: u64) -> Window {
+        Window {
+            worker: "w".into(),
+            incarnation: "i".into(),
+            sequence,
+            interval_start: OffsetDateTime::UNIX_EPOCH,
+            interval_ms: 1,
+            cache_size: 0,
+            capacity: 0,
+            key_count: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    #[test]
+    fn boundaries_are_multiples_of_the_interval() {
+        let at = |ms: i64| OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).unwrap();
+        let five = Duration::from_secs(5);
+        assert_eq!(until_boundary(at(1_764_000_001_000), five), Duration::from_secs(4));
+        assert_eq!(until_boundary(at(1_764_000_005_000), five), five);
+        assert_eq!(until_boundary(at(-1), five), Duration::from_millis(1));
+    }
+
+    #[tokio::test]
+    async fn an_hour_of_windows_is_kept_and_the_oldest_are_given_up() {
+        let queue = WindowQueue::new(Duration::from_secs(600));
+        for sequence in 1..=8 {
+            queue.push(window(sequence));
+        }
+        assert_eq!((queue.pending_count(), queue.lost_count()), (6, 2));
+        assert_eq!(queue.first().unwrap().sequence, 3);
+        queue.acknowledged(2);
+        assert_eq!(queue.pending_count(), 6);
+        for sequence in 3..=8 {
+            queue.acknowledged(sequence);
+        }
+        queue.emptied().await;
+    }
+}

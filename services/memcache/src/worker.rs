@@ -1,0 +1,174 @@
+//! One life of the worker: what its endpoints, its configuration and its windows share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use runtime::Bus;
+use tokio_util::sync::CancellationToken;
+use wire::{CacheStats, Key};
+
+use crate::store::{Entry, Insert, Lookup, Store};
+use crate::watch::Watch;
+use crate::window::WindowQueue;
+
+/// How long one round trip over a new connection may take before it is tried again.
+const PROOF_TIME: Duration = Duration::from_secs(2);
+
+/// What the parts of one worker share.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its name in events and rows.
+    pub name: String,
+    /// This life of it: 16 hexadecimal digits, drawn at the start.
+    pub incarnation: String,
+    /// When it started.
+    pub started: Instant,
+    /// The connection.
+    pub bus: Bus,
+    /// Key events, while somebody watches.
+    pub watch: Watch,
+    /// Windows that wait for JetStream.
+    pub windows: WindowQueue,
+    /// The largest capacity that this machine allows, in megabytes.
+    pub max_capacity_mb: u64,
+    /// The most pixels that an image may have.
+    pub max_pixels: u64,
+    /// The revision of the configuration in force.
+    pub revision: AtomicU64,
+    store: Mutex<Store>,
+    /// The number of the connection on which a round trip has proven that all subscriptions stand.
+    proven_connection: AtomicU64,
+}
+
+impl Worker {
+    /// A worker that does not serve yet: see [`Worker::prove_connections`].
+    pub fn new(
+        name: String,
+        bus: Bus,
+        store: Store,
+        windows: WindowQueue,
+        max_capacity_mb: u64,
+        max_pixels: u64,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            watch: Watch::new(name.clone(), bus.client().clone()),
+            name,
+            incarnation: format!("{:016x}", rand::random::<u64>()),
+            started: Instant::now(),
+            bus,
+            windows,
+            max_capacity_mb,
+            max_pixels,
+            revision: AtomicU64::new(0),
+            store: Mutex::new(store),
+            proven_connection: AtomicU64::new(0),
+        })
+    }
+
+    /// The store. The lock is never held across an await, and a panic under it leaves counters off by
+    /// one at worst.
+    pub fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what is resident may be served: only on a connection whose subscriptions are proven.
+    ///
+    /// Subscriptions come back in any order after a reconnection, and an invalidation that is sent
+    /// before its subscription stands reaches nobody.
+    pub fn is_serving(&self) -> bool {
+        self.proven_connection.load(Ordering::Acquire) == self.bus.connection_count()
+    }
+
+    /// Looks a key up; asked under the store's lock, so that no drop comes between.
+    pub fn get(&self, key: &Key, held: Option<&wire::Tag>) -> Lookup {
+        let now = Instant::now();
+        let mut store = self.store();
+        let serving = self.is_serving();
+        store.get(key, held, serving, now)
+    }
+
+    /// Inserts with `lease`, or by request without one. `None` while the worker does not serve.
+    pub fn insert(&self, entry: Entry, lease: Option<wire::Lease>) -> Option<Insert> {
+        let now = Instant::now();
+        let mut store = self.store();
+        if !self.is_serving() {
+            return None;
+        }
+        Some(match lease {
+            Some(lease) => store.fill(entry, lease, now),
+            None => store.put(entry),
+        })
+    }
+
+    /// After the first and each further connection: proves by a round trip that all subscriptions
+    /// stand, drops everything that was held, leases included, and only then serves again.
+    ///
+    /// # Errors
+    /// Never by itself; ends with `shutdown`.
+    pub async fn prove_connections(self: Arc<Self>, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let mut connections = self.bus.connections();
+        loop {
+            connections.borrow_and_update();
+            if !self.is_serving() {
+                let connection = self.bus.connection_count();
+                match self.bus.round_trip(PROOF_TIME).await {
+                    Ok(()) => self.serve_from(connection),
+                    Err(error) => {
+                        tracing::debug!(%error, "the round trip over a new connection failed");
+                        // The failure may have been instant; a reconnection ends the pause early.
+                        tokio::select! {
+                            _ = connections.changed() => {}
+                            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+                            () = shutdown.cancelled() => return Ok(()),
+                        }
+                    }
+                }
+                continue;
+            }
+            tokio::select! {
+                _ = connections.changed() => {}
+                () = shutdown.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    fn serve_from(&self, connection: u64) {
+        let dropped = {
+            let mut store = self.store();
+            if connection != self.bus.connection_count() {
+                return;
+            }
+            let dropped = store.clear();
+            self.proven_connection.store(connection, Ordering::Release);
+            dropped
+        };
+        tracing::info!(connection, dropped_entries = dropped.entries, "serving");
+    }
+
+    /// The answer to `cache.stats`.
+    pub fn stats(&self) -> CacheStats {
+        let now = self.store().snapshot();
+        let counters = now.counters;
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+        let hit_ratio =
+            (counters.request_count > 0).then(|| counters.hit_count as f64 / counters.request_count as f64);
+        CacheStats {
+            worker: self.name.clone(),
+            incarnation: self.incarnation.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: self.started.elapsed().as_secs(),
+            policy: now.policy,
+            revision: self.revision.load(Ordering::Relaxed),
+            capacity_bytes: now.capacity,
+            cache_size_bytes: now.cache_size,
+            key_count: now.key_count,
+            hit_ratio,
+            serving: self.is_serving(),
+            pending_window_count: self.windows.pending_count(),
+            lost_window_count: self.windows.lost_count(),
+            slow_consumer_count: self.bus.slow_consumer_count(),
+            counters,
+        }
+    }
+}
