@@ -91,9 +91,10 @@ apt_candidates() {
 }
 
 apt_knows() {
-  local name
+  local name policy
   for name in "$@"; do
-    apt-cache policy "$name" 2>/dev/null | grep -q '^  Candidate: [^(]' || return 1
+    policy=$(apt-cache policy "$name" 2>/dev/null) || return 1
+    [[ $policy == *'  Candidate: '[!\(]* ]] || return 1
   done
 }
 
