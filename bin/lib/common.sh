@@ -38,7 +38,9 @@ identity() {
   local -a fields
   read -r -a fields <<<"${stat##*) }"
   [[ ${fields[0]} != [ZX] ]] || return 1
-  printf '%s %s %s\n' "$1" "${fields[19]}" "$(</proc/sys/kernel/random/boot_id)"
+  local boot
+  { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null || boot=-
+  printf '%s %s %s\n' "$1" "${fields[19]}" "$boot"
 }
 
 # remember NAME PID [WORD]: notes which process plays a role, and a word about it.
