@@ -2,8 +2,10 @@
 
 pub mod cache;
 pub mod chart;
+mod conditional;
 pub mod config;
 pub mod error;
+mod flight;
 pub mod origin;
 pub mod read;
 pub mod routes;

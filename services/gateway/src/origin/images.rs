@@ -1,10 +1,26 @@
 //! The rows of `images`: which key has which file.
+//!
+//! Each transaction that changes one also notes that the cache must be told
+//! ([`pending`](super::pending), design rule 6), as its first statement: the note's row serialises the
+//! writers of a key.
 
-use sqlx::mysql::MySqlPool;
+use std::time::SystemTime;
+
+use sqlx::mysql::{MySqlConnection, MySqlPool};
+use sqlx::{Acquire as _, MySql, QueryBuilder};
 use time::OffsetDateTime;
 use wire::{Key, Tag};
 
+use super::pending::{self, Note, Scope};
+use crate::conditional::WriteConditions;
 use crate::error::Error;
+
+/// How often a transaction is tried again that lost to another one.
+const MAX_RETRIES: u32 = 5;
+/// How many rows one transaction of [`Images::delete_batch`] removes.
+const BATCH_ROWS: u32 = 500;
+/// MySQL's codes for a deadlock and for a lock that did not become free in time. Nothing was changed.
+const LOST_TO_ANOTHER: [u16; 2] = [1213, 1205];
 
 /// One row of `images`: all that is known of an image but its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,9 +53,6 @@ impl TryFrom<Columns> for ImageRow {
 
     fn try_from(columns: Columns) -> Result<Self, Error> {
         let (key, location, content_type, size, width, height, sha256, created_at, updated_at) = columns;
-        let corrupt = |what: &str| {
-            Error::Internal(anyhow::anyhow!("a row of images holds a {what} that the gateway did not write"))
-        };
         Ok(Self {
             key: Key::from_bytes(&key).map_err(|_| corrupt("key"))?,
             location,
@@ -54,7 +67,119 @@ impl TryFrom<Columns> for ImageRow {
     }
 }
 
-/// Reads the table `images`. Writing is `upload`'s business, within its transactions.
+/// A file that is there and that a row may name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewImage {
+    /// The name of the file.
+    pub(crate) location: String,
+    /// What the bytes are.
+    pub(crate) image: sniff::Image,
+    /// The size in bytes.
+    pub(crate) size: u64,
+    /// SHA-256 of the bytes.
+    pub(crate) tag: Tag,
+}
+
+/// What a transaction did. The cache must be told in either case.
+#[derive(Debug)]
+pub(crate) struct Change<T> {
+    /// The note that goes once the cache has acknowledged.
+    pub(crate) note: Note,
+    /// What came of it. An error is the asker's: nothing was changed, but an earlier change of this key is
+    /// still to be told of.
+    pub(crate) outcome: Result<T, Error>,
+}
+
+/// A row that was written.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// The row as it is now.
+    pub(crate) row: ImageRow,
+    /// The file that it named before.
+    pub(crate) replaced: Option<String>,
+}
+
+/// Rows that were deleted.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// The note that stands for everything.
+    pub(crate) note: Note,
+    /// The files that no row names any more.
+    pub(crate) locations: Vec<String>,
+    /// The last key deleted, behind which the next batch begins; none when there was nothing left.
+    pub(crate) last: Option<Vec<u8>>,
+}
+
+/// A transaction that did not succeed.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    /// Why.
+    pub(crate) error: Error,
+    /// Whether it may have been committed all the same: its connection was lost while it was.
+    pub(crate) may_have_committed: bool,
+}
+
+impl From<sqlx::Error> for Failed {
+    fn from(error: sqlx::Error) -> Self {
+        Self { error: error.into(), may_have_committed: false }
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, may_have_committed: false }
+    }
+}
+
+/// One try of a transaction.
+enum Try {
+    /// Another transaction had the better of it.
+    Lost(sqlx::Error),
+    Failed(Failed),
+}
+
+impl From<sqlx::Error> for Try {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(database)
+                if database
+                    .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
+                    .is_some_and(|error| LOST_TO_ANOTHER.contains(&error.number())) =>
+            {
+                Self::Lost(error)
+            }
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<Error> for Try {
+    fn from(error: Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Runs a transaction, again when another one got in its way.
+macro_rules! retried {
+    ($attempt:expr) => {{
+        let mut retries = 0;
+        loop {
+            match $attempt.await {
+                Ok(done) => break Ok(done),
+                Err(Try::Lost(error)) if retries == MAX_RETRIES => break Err(Failed::from(error)),
+                Err(Try::Lost(_)) => {
+                    retries += 1;
+                    // Apart by chance, so that the same two don't meet again.
+                    let pause = rand::random_range(1..=10 * u64::from(retries));
+                    tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+                }
+                Err(Try::Failed(failed)) => break Err(failed),
+            }
+        }
+    }};
+}
+
+/// The table `images`. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Images {
     pool: MySqlPool,
@@ -125,6 +250,196 @@ impl Images {
         .await?;
         columns.into_iter().map(ImageRow::try_from).collect()
     }
+}
+
+impl Images {
+    /// Names `image` as that of `key`, if `conditions` hold.
+    pub(crate) async fn put(
+        &self,
+        key: &Key,
+        image: &NewImage,
+        conditions: &WriteConditions,
+    ) -> Result<Change<Written>, Failed> {
+        retried!(self.try_put(key, image, conditions))
+    }
+
+    async fn try_put(
+        &self,
+        key: &Key,
+        image: &NewImage,
+        conditions: &WriteConditions,
+    ) -> Result<Change<Written>, Try> {
+        let mut connection = self.pool.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        let note = Note::new(Scope::Key(key.clone()));
+        let was_pending = pending::note(&mut transaction, &note).await?;
+        let current = current(&mut transaction, key).await?;
+        if let Err(unmet) = check(conditions, current.as_ref()) {
+            return finish_unmet(transaction, note, was_pending, unmet).await;
+        }
+        sqlx::query(
+            "INSERT INTO images \
+             (image_key, location, content_type, size, width, height, sha256, created_at, updated_at) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6)) \
+             ON DUPLICATE KEY UPDATE location = VALUES(location), content_type = VALUES(content_type), \
+             size = VALUES(size), width = VALUES(width), height = VALUES(height), sha256 = VALUES(sha256), \
+             updated_at = GREATEST(VALUES(updated_at), updated_at + INTERVAL 1 SECOND)",
+        )
+        .bind(key.as_str().as_bytes())
+        .bind(&image.location)
+        .bind(image.image.format.content_type())
+        .bind(image.size)
+        .bind(image.image.width)
+        .bind(image.image.height)
+        .bind(&image.tag.0[..])
+        .execute(&mut *transaction)
+        .await?;
+        let columns: Columns = sqlx::query_as(
+            "SELECT image_key, location, content_type, size, width, height, sha256, created_at, updated_at \
+             FROM images WHERE image_key = ?",
+        )
+        .bind(key.as_str().as_bytes())
+        .fetch_one(&mut *transaction)
+        .await?;
+        let row = ImageRow::try_from(columns)?;
+        transaction.commit().await.map_err(unknown)?;
+        let replaced = current.map(|current| current.location);
+        Ok(Change { note, outcome: Ok(Written { row, replaced }) })
+    }
+
+    /// Deletes the row of `key`, if `conditions` hold, and says which file it named.
+    ///
+    /// That there is none is noted too: the cache may hold an image under this key all the same, from a
+    /// deletion that it has not been told of or put there by an operator.
+    pub(crate) async fn delete(
+        &self,
+        key: &Key,
+        conditions: &WriteConditions,
+    ) -> Result<Change<Option<String>>, Failed> {
+        retried!(self.try_delete(key, conditions))
+    }
+
+    async fn try_delete(
+        &self,
+        key: &Key,
+        conditions: &WriteConditions,
+    ) -> Result<Change<Option<String>>, Try> {
+        let mut connection = self.pool.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        let note = Note::new(Scope::Key(key.clone()));
+        let was_pending = pending::note(&mut transaction, &note).await?;
+        let current = current(&mut transaction, key).await?;
+        if let Err(unmet) = check(conditions, current.as_ref()) {
+            return finish_unmet(transaction, note, was_pending, unmet).await;
+        }
+        sqlx::query("DELETE FROM images WHERE image_key = ?")
+            .bind(key.as_str().as_bytes())
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await.map_err(unknown)?;
+        Ok(Change { note, outcome: Ok(current.map(|current| current.location)) })
+    }
+
+    /// Deletes the first rows behind `after`. Each batch notes anew that everything must be cleared: an
+    /// acknowledgement between two batches says nothing about the second.
+    pub(crate) async fn delete_batch(&self, after: &[u8]) -> Result<Batch, Failed> {
+        retried!(self.try_delete_batch(after))
+    }
+
+    async fn try_delete_batch(&self, after: &[u8]) -> Result<Batch, Try> {
+        let mut connection = self.pool.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        let note = Note::new(Scope::Everything);
+        pending::note(&mut transaction, &note).await?;
+        let rows: Vec<(Vec<u8>, String)> = sqlx::query_as(
+            "SELECT image_key, location FROM images WHERE image_key > ? ORDER BY image_key LIMIT ? FOR UPDATE",
+        )
+        .bind(after)
+        .bind(BATCH_ROWS)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let (keys, locations): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        if !keys.is_empty() {
+            let mut delete = QueryBuilder::<MySql>::new("DELETE FROM images WHERE image_key IN (");
+            let mut list = delete.separated(", ");
+            for key in &keys {
+                list.push_bind(&key[..]);
+            }
+            delete.push(")").build().execute(&mut *transaction).await?;
+        }
+        transaction.commit().await.map_err(unknown)?;
+        Ok(Batch { note, locations, last: keys.into_iter().next_back() })
+    }
+
+    /// Which of `locations` are named by a row.
+    pub(crate) async fn named(&self, locations: &[String]) -> Result<Vec<String>, Error> {
+        if locations.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut query = QueryBuilder::<MySql>::new("SELECT location FROM images WHERE location IN (");
+        let mut list = query.separated(", ");
+        for location in locations {
+            list.push_bind(location);
+        }
+        Ok(query.push(")").build_query_scalar().fetch_all(&self.pool).await?)
+    }
+
+    /// Whether the gateway's tables are there.
+    pub(crate) async fn probe(&self) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT image_key FROM images LIMIT 1").execute(&self.pool).await?;
+        sqlx::query("SELECT image_key FROM pending_invalidations LIMIT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+}
+
+/// What stands under a key, locked until the end of the transaction.
+struct Current {
+    location: String,
+    tag: Tag,
+    updated_at: OffsetDateTime,
+}
+
+async fn current(transaction: &mut MySqlConnection, key: &Key) -> Result<Option<Current>, Try> {
+    let columns: Option<(String, Vec<u8>, OffsetDateTime)> =
+        sqlx::query_as("SELECT location, sha256, updated_at FROM images WHERE image_key = ? FOR UPDATE")
+            .bind(key.as_str().as_bytes())
+            .fetch_optional(transaction)
+            .await?;
+    let Some((location, sha256, updated_at)) = columns else { return Ok(None) };
+    let tag = Tag(sha256.try_into().map_err(|_| corrupt("sha256"))?);
+    Ok(Some(Current { location, tag, updated_at }))
+}
+
+fn check(conditions: &WriteConditions, current: Option<&Current>) -> Result<(), Error> {
+    conditions.check(current.map(|current| (&current.tag, SystemTime::from(current.updated_at))))
+}
+
+/// Ends a transaction whose conditions don't hold. It leaves everything as it was, except that an earlier
+/// change of the key that the cache has not been told of is told of again before anything is answered.
+async fn finish_unmet<T>(
+    transaction: sqlx::Transaction<'_, MySql>,
+    note: Note,
+    was_pending: bool,
+    unmet: Error,
+) -> Result<Change<T>, Try> {
+    if !was_pending {
+        transaction.rollback().await?;
+        return Err(unmet.into());
+    }
+    transaction.commit().await.map_err(unknown)?;
+    Ok(Change { note, outcome: Err(unmet) })
+}
+
+/// A commit that failed may have succeeded: only its acknowledgement was lost then.
+fn unknown(error: sqlx::Error) -> Try {
+    match Try::from(error) {
+        Try::Failed(failed) => Try::Failed(Failed { may_have_committed: true, ..failed }),
+        lost => lost,
+    }
+}
+
+fn corrupt(what: &str) -> Error {
+    Error::Internal(anyhow::anyhow!("a row of images holds a {what} that the gateway did not write"))
 }
 
 /// The first string of bytes behind all that begin with `prefix`. No UTF-8 contains the byte 0xFF, so

@@ -1,3 +1,7 @@
 //! The origin: image files and their rows, the only way to the truth.
 
+pub(crate) mod blobs;
 pub mod images;
+pub(crate) mod pending;
+pub(crate) mod sweep;
+pub(crate) mod upload;

@@ -1,0 +1,185 @@
+//! Single flight: concurrent misses of one key read the origin once (design rule 4).
+//!
+//! A flight is led by whoever holds the key's fill lease. While it is open, others who missed without a
+//! lease join it. It takes nobody in once its fill has been sent, and it is shared only if the fill was
+//! accepted: the cache accepts a fill only while its lease stands, so no upload can have been answered
+//! between the lease and then, and everybody on board joined before that. In every other case each reads
+//! for itself.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use wire::Key;
+
+/// The open flights of one gateway. Clones share them.
+#[derive(Debug)]
+pub(crate) struct Flights<T> {
+    shared: Arc<Shared<T>>,
+}
+
+#[derive(Debug)]
+struct Shared<T> {
+    /// A std mutex: it is held for a few instructions and never across an await.
+    open: Mutex<HashMap<Key, Flight<T>>>,
+    next_number: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Flight<T> {
+    number: u64,
+    result: watch::Receiver<Option<T>>,
+}
+
+/// A flight that may still be joined. Dropping it ends it without a result.
+#[derive(Debug)]
+pub(crate) struct OpenFlight<T> {
+    shared: Arc<Shared<T>>,
+    key: Key,
+    number: u64,
+    result: watch::Sender<Option<T>>,
+}
+
+/// A flight that nobody can join any more. Dropping it ends it without a result.
+#[derive(Debug)]
+pub(crate) struct ClosedFlight<T> {
+    result: watch::Sender<Option<T>>,
+}
+
+/// A place on somebody else's flight.
+#[derive(Debug)]
+pub(crate) struct Passenger<T> {
+    result: watch::Receiver<Option<T>>,
+}
+
+impl<T> Default for Flights<T> {
+    fn default() -> Self {
+        let shared = Shared { open: Mutex::default(), next_number: AtomicU64::new(0) };
+        Self { shared: Arc::new(shared) }
+    }
+}
+
+impl<T> Flights<T> {
+    /// Opens a flight to `key`. One that is still open there ends taking people in: its lease is older
+    /// than the new one, so it was used, has expired or was voided.
+    pub(crate) fn lead(&self, key: &Key) -> OpenFlight<T> {
+        let number = self.shared.next_number.fetch_add(1, Ordering::Relaxed);
+        let (result, watcher) = watch::channel(None);
+        self.shared.open().insert(key.clone(), Flight { number, result: watcher });
+        OpenFlight { shared: self.shared.clone(), key: key.clone(), number, result }
+    }
+
+    /// A place on the open flight to `key`, if there is one.
+    pub(crate) fn join(&self, key: &Key) -> Option<Passenger<T>> {
+        self.shared.open().get(key).map(|flight| Passenger { result: flight.result.clone() })
+    }
+}
+
+impl<T> Shared<T> {
+    /// The table holds no invariant that a panic elsewhere could break.
+    fn open(&self) -> MutexGuard<'_, HashMap<Key, Flight<T>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self, key: &Key, number: u64) {
+        let mut open = self.open();
+        if open.get(key).is_some_and(|flight| flight.number == number) {
+            open.remove(key);
+        }
+    }
+}
+
+impl<T> OpenFlight<T> {
+    /// Takes nobody in any more. To be called before the fill is sent.
+    pub(crate) fn close(self) -> ClosedFlight<T> {
+        ClosedFlight { result: self.result.clone() }
+    }
+}
+
+impl<T> Drop for OpenFlight<T> {
+    fn drop(&mut self) {
+        self.shared.close(&self.key, self.number);
+    }
+}
+
+impl<T> ClosedFlight<T> {
+    /// Shares the result, whose fill was accepted.
+    pub(crate) fn land(self, result: T) {
+        self.result.send_replace(Some(result));
+    }
+}
+
+impl<T: Clone> Passenger<T> {
+    /// The result, or none when there is nothing to share.
+    pub(crate) async fn arrive(mut self) -> Option<T> {
+        let result = self.result.wait_for(Option::is_some).await.ok()?;
+        result.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        Key::new(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn those_who_join_in_time_share_the_result() {
+        let flights = Flights::default();
+        assert!(flights.join(&key("cat")).is_none());
+        let flight = flights.lead(&key("cat"));
+        let (early, late) = (flights.join(&key("cat")).unwrap(), flights.join(&key("cat")).unwrap());
+        assert!(flights.join(&key("dog")).is_none());
+        let waiting = tokio::spawn(early.arrive());
+        flight.close().land(7);
+        assert_eq!(waiting.await.unwrap(), Some(7));
+        assert_eq!(late.arrive().await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_closed_flight_takes_nobody_in() {
+        let flights = Flights::default();
+        let flight = flights.lead(&key("cat"));
+        let aboard = flights.join(&key("cat")).unwrap();
+        let flight = flight.close();
+        assert!(flights.join(&key("cat")).is_none());
+        flight.land(7);
+        assert!(flights.join(&key("cat")).is_none());
+        assert_eq!(aboard.arrive().await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_is_given_up_has_no_result() {
+        let flights = Flights::<u32>::default();
+        let flight = flights.lead(&key("cat"));
+        let aboard = flights.join(&key("cat")).unwrap();
+        drop(flight);
+        assert_eq!(aboard.arrive().await, None);
+        assert!(flights.join(&key("cat")).is_none());
+
+        let flight = flights.lead(&key("cat"));
+        let aboard = flights.join(&key("cat")).unwrap();
+        drop(flight.close());
+        assert_eq!(aboard.arrive().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_newer_lease_takes_over_and_the_older_flight_does_not_close_it() {
+        let flights = Flights::default();
+        let older = flights.lead(&key("cat"));
+        let aboard_older = flights.join(&key("cat")).unwrap();
+        let newer = flights.lead(&key("cat"));
+        let aboard_newer = flights.join(&key("cat")).unwrap();
+        older.close().land(1);
+        let late = flights.join(&key("cat")).unwrap();
+        newer.close().land(2);
+        assert_eq!(aboard_older.arrive().await, Some(1));
+        assert_eq!(aboard_newer.arrive().await, Some(2));
+        assert_eq!(late.arrive().await, Some(2));
+        assert!(flights.shared.open().is_empty());
+    }
+}

@@ -1,0 +1,264 @@
+//! An image on its way in: hashed, sized and checked while it streams to its file.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use sha2::{Digest as _, Sha256};
+use sniff::{Limits, Sniffer};
+use tokio::time::{Instant, timeout, timeout_at};
+use wire::Tag;
+
+use super::blobs::{BlobError, Blobs};
+use super::images::NewImage;
+use crate::error::Error;
+
+/// How long a body may send nothing.
+const IDLE_LIMIT: Duration = Duration::from_secs(30);
+/// How long an upload may take from its first byte to its row. Far below
+/// [`sweep::AGE`](super::sweep::AGE), so that the sweep meets no file that is still to be named.
+pub(super) const UPLOAD_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// What an image may be at most.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UploadLimits {
+    /// Bytes.
+    pub(crate) max_bytes: u64,
+    /// Pixels, width times height.
+    pub(crate) max_pixels: u64,
+}
+
+impl UploadLimits {
+    /// The error for an image of more bytes.
+    pub(crate) fn too_many_bytes(self) -> Error {
+        Error::TooLarge(format!(
+            "the image is larger than {} MB ({} bytes), the most that is stored",
+            self.max_bytes >> 20,
+            self.max_bytes
+        ))
+    }
+}
+
+/// A file that is complete and safe, and that no row names yet. Dropping it removes it.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    image: NewImage,
+    blobs: Blobs,
+    /// Until when a row may name it.
+    deadline: Instant,
+    /// Whether it is to stay.
+    kept: bool,
+}
+
+impl Staged {
+    /// What a row says of it.
+    ///
+    /// # Errors
+    /// When so much time has gone by that it may be swept away at any moment.
+    pub(crate) fn image(&self) -> Result<&NewImage, Error> {
+        if Instant::now() >= self.deadline {
+            return Err(Error::BodyTimeout(UPLOAD_LIMIT.as_secs()));
+        }
+        Ok(&self.image)
+    }
+
+    /// A row names it, or may name it: it stays.
+    pub(crate) fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        let (blobs, location) = (self.blobs.clone(), std::mem::take(&mut self.image.location));
+        // Without a runtime the process is ending; the sweep finds what is left.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { remove(&blobs, &location).await });
+        }
+    }
+}
+
+/// Removes a file that no row names. One that can't be removed now is left to the sweep.
+pub(crate) async fn remove(blobs: &Blobs, location: &str) {
+    if let Err(error) = blobs.remove(location).await {
+        tracing::warn!(location, %error, "a file that no row names is left to the sweep");
+    }
+}
+
+/// Takes in a body. Whatever its size, a few parts of it are in memory at once; on any error nothing of
+/// it is left.
+///
+/// # Errors
+/// That of the body; [`Error::TooLarge`], [`Error::UnsupportedType`] or [`Error::Unprocessable`], as soon
+/// as the bytes so far can't become an image within the limits; [`Error::BodyTimeout`].
+pub(crate) async fn receive(
+    blobs: &Blobs,
+    limits: UploadLimits,
+    body: impl Stream<Item = Result<Bytes, Error>>,
+) -> Result<Staged, Error> {
+    let deadline = Instant::now() + UPLOAD_LIMIT;
+    let mut writer = blobs.create();
+    let mut checks = Checks::new(limits);
+    let taken = async {
+        let mut body = std::pin::pin!(body);
+        while let Some(bytes) = next(&mut body, deadline).await? {
+            checks.push(&bytes)?;
+            writer.push(bytes).await.map_err(Error::from)?;
+        }
+        Ok(())
+    };
+    let checked = match taken.await {
+        Ok(()) => checks.finish(),
+        Err(error) => Err(error),
+    };
+    match checked {
+        Ok((image, tag)) => {
+            let (location, size) = writer.finish().await?;
+            let image = NewImage { location, image, size, tag };
+            Ok(Staged { image, blobs: blobs.clone(), deadline, kept: false })
+        }
+        Err(error) => {
+            if let Err(error) = writer.abort().await {
+                tracing::warn!(%error, "what came in of a refused upload is left to the sweep");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The next bytes of a body, waiting neither for long nor beyond `deadline`.
+pub(crate) async fn next<S, T>(body: &mut S, deadline: Instant) -> Result<Option<T>, Error>
+where
+    S: Stream<Item = Result<T, Error>> + Unpin,
+{
+    match timeout_at(deadline, timeout(IDLE_LIMIT, body.next())).await {
+        Ok(Ok(next)) => next.transpose(),
+        Ok(Err(_)) => Err(Error::BodyTimeout(IDLE_LIMIT.as_secs())),
+        Err(_) => Err(Error::BodyTimeout(UPLOAD_LIMIT.as_secs())),
+    }
+}
+
+/// What is found out about the bytes while they pass.
+struct Checks {
+    limits: UploadLimits,
+    size: u64,
+    hash: Sha256,
+    sniffer: Sniffer,
+}
+
+impl Checks {
+    fn new(limits: UploadLimits) -> Self {
+        let sniffer = Sniffer::new(Limits { max_pixels: limits.max_pixels });
+        Self { limits, size: 0, hash: Sha256::new(), sniffer }
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.size += bytes.len() as u64;
+        if self.size > self.limits.max_bytes {
+            return Err(self.limits.too_many_bytes());
+        }
+        self.sniffer.push(bytes)?;
+        self.hash.update(bytes);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(sniff::Image, Tag), Error> {
+        let image = self.sniffer.finish()?;
+        Ok((image, Tag(self.hash.finalize().into())))
+    }
+}
+
+impl From<BlobError> for Error {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::Store(_) | BlobError::Folder(_) => {
+                Self::Unavailable { part: "the image store", reason: chain(&error) }
+            }
+            BlobError::Gone(_) | BlobError::Damaged { .. } => Self::Internal(error.into()),
+        }
+    }
+}
+
+/// An error with what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use futures_util::stream;
+
+    const PNG: &[u8] = include_bytes!("../../../../samples/chelsea.png");
+    const LIMITS: UploadLimits = UploadLimits { max_bytes: 1 << 20, max_pixels: 1_000_000 };
+
+    fn chunks(bytes: &[u8]) -> impl Stream<Item = Result<Bytes, Error>> {
+        let chunks: Vec<_> = bytes.chunks(10_000).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+        stream::iter(chunks)
+    }
+
+    async fn files(blobs: &Blobs) -> usize {
+        crate::origin::blobs::tests::files(blobs).await.len()
+    }
+
+    #[tokio::test]
+    async fn an_image_is_hashed_sized_and_recognized() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        let staged = receive(&blobs, LIMITS, chunks(PNG)).await.unwrap();
+        let image = staged.image().unwrap().clone();
+        assert_eq!((image.size, image.image.width, image.image.height), (PNG.len() as u64, 451, 300));
+        assert_eq!(image.tag, Tag(Sha256::digest(PNG).into()));
+        assert_eq!(blobs.read(&image.location, image.size).await.unwrap(), PNG);
+        staged.keep();
+        assert_eq!(files(&blobs).await, 1);
+    }
+
+    #[tokio::test]
+    async fn whatever_is_refused_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        let small = UploadLimits { max_bytes: 100_000, ..LIMITS };
+        let few = UploadLimits { max_pixels: 1000, ..LIMITS };
+        assert!(matches!(receive(&blobs, small, chunks(PNG)).await, Err(Error::TooLarge(_))));
+        assert!(matches!(receive(&blobs, few, chunks(PNG)).await, Err(Error::TooLarge(_))));
+        assert!(matches!(receive(&blobs, LIMITS, chunks(b"")).await, Err(Error::Unprocessable(_))));
+        assert!(matches!(receive(&blobs, LIMITS, chunks(&PNG[..5000])).await, Err(Error::Unprocessable(_))));
+        assert!(matches!(receive(&blobs, LIMITS, chunks(b"hello")).await, Err(Error::UnsupportedType(_))));
+        let broken = chunks(&PNG[..50_000])
+            .chain(stream::iter([Err(Error::BadRequest("the connection was lost".into()))]));
+        assert!(matches!(receive(&blobs, LIMITS, broken).await, Err(Error::BadRequest(_))));
+        assert_eq!(files(&blobs).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stands_still_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        let stalled = chunks(&PNG[..50_000]).chain(stream::pending());
+        tokio::time::pause();
+        let received = receive(&blobs, LIMITS, stalled).await;
+        assert!(matches!(received, Err(Error::BodyTimeout(_))));
+    }
+
+    #[tokio::test]
+    async fn a_staged_file_that_no_row_takes_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        drop(receive(&blobs, LIMITS, chunks(PNG)).await.unwrap());
+        while files(&blobs).await > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
