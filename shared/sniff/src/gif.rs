@@ -78,11 +78,12 @@ impl Walk for Gif {
             }
             (State::Introducer, &[introducer]) => self.block(introducer),
             (State::Label, [_]) => self.step(State::SubBlock(Chain::Extension), Step::Take(1)),
-            (State::Frame, &[_, _, _, _, w0, w1, h0, h1, flags]) => {
-                let width = u16::from_le_bytes([w0, w1]);
-                let height = u16::from_le_bytes([h0, h1]);
-                // A decoder holds the frame, however small the screen is.
-                self.limits.admit(Format::Gif, width.into(), height.into())?;
+            (State::Frame, &[x0, x1, y0, y1, w0, w1, h0, h1, flags]) => {
+                let end = |start, length| {
+                    u32::from(u16::from_le_bytes(start)) + u32::from(u16::from_le_bytes(length))
+                };
+                // However small the screen is, a decoder may enlarge it for this frame.
+                self.limits.admit(Format::Gif, end([x0, x1], [w0, w1]), end([y0, y1], [h0, h1]))?;
                 self.step(State::LocalColors, Step::Skip(color_table(flags)))
             }
             (State::LocalColors, []) => self.step(State::CodeSize, Step::Take(1)),

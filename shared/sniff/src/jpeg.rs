@@ -33,6 +33,10 @@ enum State {
     Frame(u8),
     /// The scan header behind its length.
     Scan,
+    /// The head of a table in a segment of this marker, with so much of the segment behind it.
+    TableHead(u8, u16),
+    /// The rest of the table, likewise.
+    TableBody(u8, u16),
     /// A segment that is passed over.
     Segment,
 }
@@ -98,11 +102,47 @@ impl Jpeg {
                 self.state = State::Scan;
                 Ok(Step::Take(content.into()))
             }
+            DQT | DHT => self.table(code, content),
             _ => {
                 self.state = State::Segment;
                 Ok(Step::Skip(content.into()))
             }
         }
+    }
+
+    /// The next table of a segment of which `left` bytes are left.
+    ///
+    /// Bytes between segments are skipped, so a wrong length would often go unnoticed. The tables
+    /// say for a second time how long their segment is, and decoders insist on it.
+    fn table(&mut self, code: u8, left: u16) -> Result<Step, SniffError> {
+        if left == 0 {
+            self.state = State::Data;
+            return Ok(Step::Read);
+        }
+        // The table's kind, and for a Huffman table how many codes of 1 to 16 bits it has.
+        let head: u8 = if code == DQT { 1 } else { 17 };
+        let Some(behind) = left.checked_sub(head.into()) else {
+            return malformed(BAD_TABLE);
+        };
+        self.state = State::TableHead(code, behind);
+        Ok(Step::Take(head.into()))
+    }
+
+    fn table_head(&mut self, code: u8, left: u16, head: &[u8]) -> Result<Step, SniffError> {
+        let &[kind, ref counts @ ..] = head else {
+            return malformed(SHORT);
+        };
+        // Precision or class is 0 or 1, and there are four tables of each.
+        let (class, number) = (kind >> 4, kind & 15);
+        if class > 1 || number > 3 {
+            return malformed(BAD_TABLE);
+        }
+        let size = if code == DQT { 64 << class } else { counts.iter().map(|count| u16::from(*count)).sum() };
+        let Some(behind) = left.checked_sub(size) else {
+            return malformed(BAD_TABLE);
+        };
+        self.state = State::TableBody(code, behind);
+        Ok(Step::Skip(size.into()))
     }
 
     fn frame(&mut self, code: u8, header: &[u8]) -> Result<Step, SniffError> {
@@ -165,6 +205,8 @@ impl Walk for Jpeg {
             (State::Length(code), &[high, low]) => self.segment(code, u16::from_be_bytes([high, low])),
             (State::Frame(code), header) => self.frame(code, header),
             (State::Scan, header) => self.scan(header),
+            (State::TableHead(code, left), head) => self.table_head(code, left, head),
+            (State::TableBody(code, left), []) => self.table(code, left),
             (State::Segment, []) => {
                 self.state = State::Data;
                 Ok(Step::Read)
@@ -266,6 +308,7 @@ const APP15: u8 = 0xEF;
 const COM: u8 = 0xFE;
 
 const BAD_SCAN: &str = "a scan header does not fit the frame";
+const BAD_TABLE: &str = "a quantization or Huffman table does not fit its segment";
 const SHORT: &str = "a segment is too short";
 
 const fn malformed<T>(reason: &'static str) -> Result<T, SniffError> {
@@ -282,7 +325,7 @@ mod tests {
     use crate::sniff;
     use crate::tests::{
         BASELINE_JPG, EXIF_THUMBNAIL_JPG, LIMITS, PROGRESSIVE_JPG, RESTARTS_JPG, find, is_malformed,
-        is_truncated,
+        is_truncated, patched,
     };
 
     const SOF1: u8 = 0xC1;
@@ -377,6 +420,26 @@ mod tests {
         ] {
             assert!(is_malformed(&jpeg(broken)), "{why}");
         }
+    }
+
+    #[test]
+    fn tables_fill_their_segments() {
+        let bytes = |kind: u8, size| [&[kind][..], &vec![1; size]].concat();
+        let codes = |kind, count: u8| [&[kind, 0, count][..], &[0; 14], &vec![1; count.into()]].concat();
+        for (code, content) in [
+            (DQT, bytes(0x00, 64)),
+            (DQT, [bytes(0x13, 128), bytes(0x01, 64)].concat()),
+            (DHT, codes(0x00, 0)),
+            (DHT, [codes(0x10, 3), codes(0x03, 255)].concat()),
+        ] {
+            let whole = |content: &[u8]| jpeg(&[segment(code, content), sof(), sos(), vec![1], eoi()]);
+            assert_eq!(sniff(&whole(&content), LIMITS), Ok(IMAGE));
+            assert!(is_malformed(&whole(&[&content[..], &[0]].concat())));
+            assert!(is_malformed(&whole(&patched(&content, 0, &[0x04]))));
+            assert!(is_malformed(&whole(&patched(&content, 0, &[0x20]))));
+        }
+        assert!(is_malformed(&jpeg(&[segment(DQT, &bytes(0x10, 64))])));
+        assert!(is_malformed(&jpeg(&[segment(DHT, &codes(0, 3)[..19])])));
     }
 
     #[test]

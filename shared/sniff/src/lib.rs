@@ -259,7 +259,7 @@ pub enum SniffError {
     TooManyPixels {
         /// What the signature says.
         format: Format,
-        /// Pixels across, of the canvas or of the frame that is too large.
+        /// Pixels across, of the canvas or to the end of a GIF frame beyond it.
         width: u32,
         /// Pixels down, likewise.
         height: u32,

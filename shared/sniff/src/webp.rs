@@ -12,6 +12,11 @@ pub(crate) const FIRST: Step = Step::Take(CHUNK_HEADER);
 /// A chunk's type and length.
 const CHUNK_HEADER: usize = 8;
 
+/// What of a bitstream is looked at.
+const VP8_HEADER: u64 = 10;
+const VP8L_HEADER: u64 = 5;
+
+/// The flag in VP8X that says that there are frames.
 const ANIMATION: u8 = 0b0000_0010;
 
 #[derive(Debug)]
@@ -33,9 +38,15 @@ enum State {
     /// The header of an extended file.
     Vp8x,
     /// The first bytes of a lossy bitstream, and how much of its chunk is behind them.
-    Vp8(u64),
+    Vp8 {
+        rest: u64,
+        padding: u64,
+    },
     /// The same of a lossless one.
-    Vp8l(u64),
+    Vp8l {
+        rest: u64,
+        padding: u64,
+    },
     /// The header of a frame.
     Anmf,
     Skipped,
@@ -47,6 +58,8 @@ enum Layout {
     Undecided,
     Simple,
     ExtendedStill,
+    /// Frames will come, and before them the ANIM chunk that says how they are played.
+    AnimationAnnounced,
     Animated,
 }
 
@@ -120,13 +133,12 @@ impl Webp {
             Some(frame) => &mut frame.left,
             None => &mut self.left,
         };
-        let Some(behind) = left.checked_sub(CHUNK_HEADER as u64).and_then(|left| left.checked_sub(length))
-        else {
+        // Chunks begin at even places.
+        let padding = length & 1;
+        let Some(behind) = left.checked_sub(CHUNK_HEADER as u64 + length + padding) else {
             return malformed(OVERLAP);
         };
-        // Chunks begin at even places. Some writers leave the padding of the last one out.
-        let padding = (length & 1).min(behind);
-        *left = behind - padding;
+        *left = behind;
 
         match (&kind, self.layout) {
             (b"VP8X", Layout::Undecided) => {
@@ -138,22 +150,30 @@ impl Webp {
             }
             (b"VP8 ", _) => {
                 self.picture()?;
-                let Some(rest) = length.checked_sub(10) else {
+                let Some(rest) = length.checked_sub(VP8_HEADER) else {
                     return malformed(SHORT);
                 };
-                self.state = State::Vp8(rest + padding);
-                Ok(Step::Take(10))
+                self.state = State::Vp8 { rest, padding };
+                Ok(Step::Take(VP8_HEADER as usize))
             }
             (b"VP8L", _) => {
                 self.picture()?;
-                let Some(rest) = length.checked_sub(5) else {
+                let Some(rest) = length.checked_sub(VP8L_HEADER) else {
                     return malformed(SHORT);
                 };
-                self.state = State::Vp8l(rest + padding);
-                Ok(Step::Take(5))
+                self.state = State::Vp8l { rest, padding };
+                Ok(Step::Take(VP8L_HEADER as usize))
             }
             (_, Layout::Undecided) => malformed("its first chunk is not VP8, VP8L or VP8X"),
             (b"VP8X", _) => malformed("it has a second VP8X chunk"),
+            (b"ANIM", Layout::AnimationAnnounced) => {
+                if length != 6 {
+                    return malformed("its ANIM chunk is not of 6 bytes");
+                }
+                self.layout = Layout::Animated;
+                Ok(self.skip(length))
+            }
+            (b"ANMF", Layout::AnimationAnnounced) => malformed("a frame comes before ANIM"),
             (b"ANMF", Layout::Animated) if self.frame.is_none() => {
                 let Some(left) = length.checked_sub(16) else {
                     return malformed(SHORT);
@@ -170,7 +190,7 @@ impl Webp {
     fn picture(&mut self) -> Result<(), SniffError> {
         let seen = match (&mut self.frame, self.layout) {
             (Some(frame), _) => &mut frame.picture_seen,
-            (None, Layout::Animated) => {
+            (None, Layout::AnimationAnnounced | Layout::Animated) => {
                 return malformed("it is animated and has a picture outside of its frames");
             }
             (None, Layout::Undecided) => {
@@ -210,18 +230,23 @@ impl Webp {
             return malformed("its canvas has more than 2^32 - 1 pixels");
         }
         self.image = Some(self.limits.admit(Format::Webp, width, height)?);
-        self.layout = if flags & ANIMATION == 0 { Layout::ExtendedStill } else { Layout::Animated };
+        self.layout = if flags & ANIMATION == 0 { Layout::ExtendedStill } else { Layout::AnimationAnnounced };
         self.next()
     }
 
     /// The key frame header of RFC 6386, section 9.1.
-    fn vp8(&mut self, header: [u8; 10], rest: u64) -> Result<Step, SniffError> {
-        let [tag, _, _, s0, s1, s2, w0, w1, h0, h1] = header;
+    fn vp8(&mut self, header: [u8; 10], rest: u64) -> Result<(), SniffError> {
+        let [t0, t1, t2, s0, s1, s2, w0, w1, h0, h1] = header;
+        let tag = u32::from_le_bytes([t0, t1, t2, 0]);
         let is_key_frame = tag & 1 == 0;
         let version = (tag >> 1) & 7;
         let is_shown = tag & 0x10 != 0;
+        let first_partition = tag >> 5;
         if !is_key_frame || version > 3 || !is_shown || [s0, s1, s2] != [0x9D, 0x01, 0x2A] {
             return malformed("its VP8 data does not begin with a key frame that is shown");
+        }
+        if u64::from(first_partition) >= VP8_HEADER + rest {
+            return malformed("its VP8 data is shorter than its first partition");
         }
         // The upper two bits ask for a scaling that no decoder does.
         let width = u16::from_le_bytes([w0, w1]) & 0x3FFF;
@@ -229,20 +254,18 @@ impl Webp {
         if width == 0 || height == 0 {
             return malformed("its width or height is 0");
         }
-        self.sized(width.into(), height.into())?;
-        Ok(self.skip(rest))
+        self.sized(width.into(), height.into())
     }
 
     /// The header of RFC 9649, section 3.4.
-    fn vp8l(&mut self, header: [u8; 5], rest: u64) -> Result<Step, SniffError> {
+    fn vp8l(&mut self, header: [u8; 5]) -> Result<(), SniffError> {
         let [signature, b0, b1, b2, b3] = header;
         let bits = u32::from_le_bytes([b0, b1, b2, b3]);
         let version = bits >> 29;
         if signature != 0x2F || version != 0 {
             return malformed("its VP8L data does not begin with a header of version 0");
         }
-        self.sized((bits & 0x3FFF) + 1, ((bits >> 14) & 0x3FFF) + 1)?;
-        Ok(self.skip(rest))
+        self.sized((bits & 0x3FFF) + 1, ((bits >> 14) & 0x3FFF) + 1)
     }
 
     fn anmf(&mut self, header: [u8; 16]) -> Result<Step, SniffError> {
@@ -271,13 +294,13 @@ impl Walk for Webp {
             }
             (State::Skipped, []) => self.next(),
             (State::Vp8x, bytes) => self.vp8x(exactly(bytes)?),
-            (State::Vp8(rest), bytes) => {
-                let header = exactly(bytes)?;
-                self.vp8(header, rest)
+            (State::Vp8 { rest, padding }, bytes) => {
+                self.vp8(exactly(bytes)?, rest)?;
+                Ok(self.skip(rest + padding))
             }
-            (State::Vp8l(rest), bytes) => {
-                let header = exactly(bytes)?;
-                self.vp8l(header, rest)
+            (State::Vp8l { rest, padding }, bytes) => {
+                self.vp8l(exactly(bytes)?)?;
+                Ok(self.skip(rest + padding))
             }
             (State::Anmf, bytes) => self.anmf(exactly(bytes)?),
             _ => malformed(SHORT),
@@ -347,6 +370,10 @@ mod tests {
         chunk(b"ANMF", &[&header[..], &chunks.concat()].concat())
     }
 
+    fn anim() -> Vec<u8> {
+        chunk(b"ANIM", &[0; 6])
+    }
+
     const STILL: u8 = 0;
     const ANIMATED: u8 = super::ANIMATION;
 
@@ -370,10 +397,10 @@ mod tests {
             &[vp8(), note()],
             &[still.clone(), note(), alpha(), vp8(), chunk(b"new!", b"")],
             &[still, vp8l()],
-            &[animated.clone(), anmf(0, &[vp8()])],
+            &[animated.clone(), anim(), anmf(0, &[vp8()])],
             &[
                 animated,
-                chunk(b"ANIM", &[0; 6]),
+                anim(),
                 anmf(0, &[alpha(), vp8(), chunk(b"new!", b"odd")]),
                 anmf(0, &[vp8l()]),
                 note(),
@@ -395,15 +422,18 @@ mod tests {
             ("no picture", &[still()]),
             ("only a frame", &[still(), anmf(0, &[vp8()])]),
             ("two canvases", &[still(), still(), vp8()]),
-            ("no frame", &[animated()]),
-            ("a picture outside of frames", &[animated(), vp8()]),
-            ("an empty frame", &[animated(), anmf(0, &[])]),
-            ("two pictures in a frame", &[animated(), anmf(0, &[vp8(), vp8()])]),
-            ("a frame beyond the canvas", &[animated(), anmf(1, &[vp8()])]),
+            ("no frame", &[animated(), anim()]),
+            ("a picture outside of frames", &[animated(), anim(), vp8()]),
+            ("a picture before ANIM", &[animated(), vp8()]),
+            ("a frame before ANIM", &[animated(), anmf(0, &[vp8()])]),
+            ("a short ANIM", &[animated(), chunk(b"ANIM", &[0; 4]), anmf(0, &[vp8()])]),
+            ("an empty frame", &[animated(), anim(), anmf(0, &[])]),
+            ("two pictures in a frame", &[animated(), anim(), anmf(0, &[vp8(), vp8()])]),
+            ("a frame beyond the canvas", &[animated(), anim(), anmf(1, &[vp8()])]),
             ("a picture of another size", &[vp8x(STILL, 4, 2), vp8()]),
             ("a short canvas", &[chunk(b"VP8X", &[0; 8]), vp8()]),
             ("a short picture", &[chunk(b"VP8 ", &[0; 8])]),
-            ("a short frame", &[animated(), chunk(b"ANMF", &[0; 8])]),
+            ("a short frame", &[animated(), anim(), chunk(b"ANMF", &[0; 8])]),
             ("a rest too short for a chunk", &[vp8(), vec![0; 6]]),
         ] {
             assert!(is_malformed(&webp(chunks)), "{why}");
@@ -416,6 +446,7 @@ mod tests {
             ("no key frame", &b"\x11\0\0\x9D\x01\x2A\x03\0\x02\0"[..]),
             ("version 4", b"\x18\0\0\x9D\x01\x2A\x03\0\x02\0"),
             ("not shown", b"\0\0\0\x9D\x01\x2A\x03\0\x02\0"),
+            ("a first partition of 10 bytes in 10", b"\x50\x01\0\x9D\x01\x2A\x03\0\x02\0"),
             ("no start code", b"\x10\0\0\x9D\x01\x2B\x03\0\x02\0"),
             ("no width", b"\x10\0\0\x9D\x01\x2A\0\x40\x02\0"),
             ("no height", b"\x10\0\0\x9D\x01\x2A\x03\0\0\x40"),
@@ -440,9 +471,8 @@ mod tests {
         assert!(is_malformed(&with(length - 2)));
         assert!(is_malformed(&with(11)));
         assert!(is_malformed(&with(0)));
-        // The padding of the last chunk, left out and not counted.
-        let unpadded = with(length - 1);
-        assert_eq!(sniff(&unpadded[..unpadded.len() - 1], LIMITS), Ok(IMAGE));
+        // The padding of the last chunk, there and not counted: libwebp refuses it too.
+        assert!(is_malformed(&with(length - 1)));
     }
 
     #[test]
