@@ -1,1 +1,103 @@
-//! Placeholder.
+//! The stats recorder: makes rows in MySQL of what workers count and how they are configured, and
+//! answers questions about history as the NATS service `recorder`.
+//!
+//! It also makes the tables, those of the gateway too, but touches no image row and no cached byte.
+//! Only [`repository`] knows SQL, and it knows nothing of NATS.
+
+pub mod config;
+mod consumer;
+mod endpoints;
+pub mod repository;
+mod retention;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::tasks::Tasks;
+use runtime::{Bus, wait};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::consumer::{Follower, Revisions, Tally, Windows};
+use crate::repository::Repository;
+
+/// Messages that one subscription holds before the client drops further ones: twice a batch.
+const SUBSCRIPTION_CAPACITY: usize = 1024;
+/// What leaving the bus and the database may take after everything is done.
+const LEAVE: Duration = Duration::from_millis(500);
+
+/// Runs the recorder until `shutdown`, then commits and acknowledges what it has in hand, answers
+/// what it was asked, and leaves.
+///
+/// # Errors
+/// When NATS or MySQL is not there in time, a migration fails, or a background task ends by itself.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Some(started) = shutdown.run_until_cancelled(start(&config)).await else { return Ok(()) };
+    let (bus, repository) = started?;
+    let tally = Arc::new(Tally::default());
+    let grace = config.process.shutdown_grace();
+
+    let mut tasks = Tasks::new(shutdown.clone());
+    let windows = Follower::<Windows>::new(&bus, &repository, &tally, &shutdown, grace);
+    let revisions = Follower::<Revisions>::new(&bus, &repository, &tally, &shutdown, grace);
+    tasks.spawn("windows", ended(windows.run()));
+    tasks.spawn("revisions", ended(revisions.run()));
+    tasks.spawn(
+        "retention",
+        ended(retention::remove_old_rows(repository.clone(), config.stats_retention_days, shutdown.clone())),
+    );
+    tasks.spawn(
+        "endpoints",
+        endpoints::serve(bus.clone(), repository.clone(), tally, shutdown.clone(), grace),
+    );
+    tracing::info!(retention_days = config.stats_retention_days, "recording");
+
+    let failure = tasks.watch().await;
+    shutdown.cancel();
+    // The tasks keep to the grace by themselves; the margin is for their last steps.
+    let finished = tasks.finish(grace + LEAVE).await;
+    bus.drain(LEAVE).await;
+    if timeout(LEAVE, repository.close()).await.is_err() {
+        tracing::warn!("the connections to MySQL were not closed in time");
+    }
+    failure?;
+    finished?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Waits for NATS and MySQL, whichever comes first, and makes the tables.
+async fn start(config: &Config) -> anyhow::Result<(Bus, Repository)> {
+    let limit = config.process.dependency_timeout();
+    let account = config.account()?;
+    let migration_account = config.migration_account()?;
+    let bus = async {
+        let bus = Bus::connect(&config.nats, "recorder", &config.nats_password, SUBSCRIPTION_CAPACITY, limit);
+        anyhow::Ok(bus.await?)
+    };
+    let tables = async {
+        let what = format!("MySQL at {}:{}", migration_account.get_host(), migration_account.get_port());
+        let migrated = wait::until(&what, limit, || async {
+            let recorder_user = account.get_username();
+            let done =
+                repository::migrate(&migration_account, &config.gateway_database_user, recorder_user).await;
+            match done {
+                Err(error) if error.may_pass() => Err(error),
+                // Nothing is gained by waiting, neither with a result nor with any other error.
+                done => Ok(done),
+            }
+        });
+        migrated.await??;
+        tracing::info!("the tables are up to date");
+        anyhow::Ok(())
+    };
+    let (bus, ()) = tokio::try_join!(bus, tables)?;
+    Ok((bus, Repository::new(account)))
+}
+
+/// A task that can only end.
+async fn ended(task: impl Future<Output = ()>) -> anyhow::Result<()> {
+    task.await;
+    Ok(())
+}

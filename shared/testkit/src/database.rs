@@ -23,11 +23,12 @@ const SQL_MODE: &str = "ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,N
     ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION";
 
 /// The rights that the recorder gives on the tables, once it has made them.
-const GRANTS: [(Account, &str); 4] = [
+const GRANTS: [(Account, &str); 5] = [
     (Account::Gateway, "images"),
     (Account::Gateway, "pending_invalidations"),
     (Account::Recorder, "cache_properties"),
     (Account::Recorder, "cache_stats"),
+    (Account::Recorder, "cache_stats_rollup"),
 ];
 
 /// A fresh database with the accounts that a deployment has.

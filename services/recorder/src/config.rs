@@ -1,0 +1,118 @@
+//! Every setting of the recorder.
+
+use clap::Parser;
+use runtime::args::{LogArgs, NatsArgs, ProcessArgs};
+use sqlx::mysql::MySqlConnectOptions;
+
+/// pixcache stats recorder: makes rows of what the cache counts, and answers questions about them.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "recorder", version, about)]
+pub struct Config {
+    /// Where the bus is.
+    #[command(flatten)]
+    pub nats: NatsArgs,
+
+    /// Password of the NATS user "recorder"
+    #[arg(
+        long,
+        env = "NATS_RECORDER_PASSWORD",
+        hide_env_values = true,
+        value_name = "PASSWORD",
+        default_value = ""
+    )]
+    pub nats_password: String,
+
+    /// Account for reading and writing rows, as mysql://user:password@host:port/database
+    #[arg(long, env = "RECORDER_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: String,
+
+    /// Account that makes the tables and may grant rights on them, used at the start only; same form
+    #[arg(long, env = "MIGRATION_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub migration_database_url: String,
+
+    /// Name of the gateway's account, which is granted rights on the gateway's tables
+    #[arg(long, env = "GATEWAY_DATABASE_USER", value_name = "NAME", default_value = "pixcache_gateway")]
+    pub gateway_database_user: String,
+
+    /// How long rows of cache_stats are kept, in days: 1 to 3650
+    #[arg(
+        long,
+        env = "STATS_RETENTION_DAYS",
+        value_name = "DAYS",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u32).range(1..=3650)
+    )]
+    pub stats_retention_days: u32,
+
+    /// How it starts and stops.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+
+    /// How it logs.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// A URL is not one of an account. It is not shown, because it holds a password.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting} is not of the form mysql://user:password@host:port/database: {reason}")]
+pub struct DatabaseUrlError {
+    setting: &'static str,
+    reason: String,
+}
+
+impl Config {
+    /// The account for reading and writing rows.
+    ///
+    /// # Errors
+    /// [`DatabaseUrlError`], for `RECORDER_DATABASE_URL`.
+    pub fn account(&self) -> Result<MySqlConnectOptions, DatabaseUrlError> {
+        account("RECORDER_DATABASE_URL", &self.database_url)
+    }
+
+    /// The account that makes the tables.
+    ///
+    /// # Errors
+    /// [`DatabaseUrlError`], for `MIGRATION_DATABASE_URL`.
+    pub fn migration_account(&self) -> Result<MySqlConnectOptions, DatabaseUrlError> {
+        account("MIGRATION_DATABASE_URL", &self.migration_database_url)
+    }
+}
+
+fn account(setting: &'static str, url: &str) -> Result<MySqlConnectOptions, DatabaseUrlError> {
+    let error = |reason: &str| DatabaseUrlError { setting, reason: reason.to_owned() };
+    // Other schemes are read by sqlx as if they were this one.
+    if !url.starts_with("mysql://") && !url.starts_with("mariadb://") {
+        return Err(error("it does not begin with mysql://"));
+    }
+    let options: MySqlConnectOptions =
+        url.parse().map_err(|reason: sqlx::Error| error(&reason.to_string()))?;
+    match options.get_database() {
+        Some(database) if !database.is_empty() => Ok(options),
+        _ => Err(error("it names no database")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn an_account_s_url_names_user_host_and_database_and_is_never_shown() {
+        let options = account("X", "mysql://me:secret@127.0.0.1:3307/pixcache").unwrap();
+        assert_eq!((options.get_username(), options.get_port()), ("me", 3307));
+        for url in
+            ["", "postgres://me:secret@h/d", "mysql://me:secret@h", "mysql://me:secret@h:x/d", "secret"]
+        {
+            let error = account("X", url).unwrap_err().to_string();
+            assert!(error.starts_with("X is not of the form") && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_settings_are_well_formed() {
+        use clap::CommandFactory as _;
+        Config::command().debug_assert();
+    }
+}

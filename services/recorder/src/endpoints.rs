@@ -1,0 +1,139 @@
+//! Questions about history and their answers: the NATS service `recorder`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::service::{Request, ServiceExt as _};
+use futures_util::{StreamExt as _, stream};
+use runtime::Bus;
+use runtime::service::{Answer, parse_json, respond};
+use time::OffsetDateTime;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use wire::reply::{Code, Refusal};
+use wire::stats::{History, HistoryRequest, Series, SeriesRequest};
+use wire::subject;
+
+use crate::consumer::Tally;
+use crate::repository::{Repository, RepositoryError};
+
+/// The queue group of the endpoints: of several recorders, one answers.
+const QUEUE_GROUP: &str = "recorder";
+/// That of the endpoint whose pattern covers the others' subjects: in one group with them, it would
+/// get a share of their messages instead of a copy.
+const UNKNOWN_QUEUE_GROUP: &str = "recorder_unknown";
+/// Questions answered at the same time; further ones wait.
+const CONCURRENCY: usize = 6;
+/// The most changes in one answer.
+const MOST_CHANGES: u32 = 1000;
+
+#[derive(Clone, Copy)]
+enum Question {
+    Series,
+    ConfigHistory,
+    Unknown,
+}
+
+/// Puts the service on the bus and answers until `shutdown`, then for at most `grace` what has come
+/// until then.
+pub(crate) async fn serve(
+    bus: Bus,
+    repository: Repository,
+    tally: Arc<Tally>,
+    shutdown: CancellationToken,
+    grace: Duration,
+) -> anyhow::Result<()> {
+    let service = bus
+        .client()
+        .service_builder()
+        .description("Answers questions about what the cache counted and how it was configured")
+        .queue_group(QUEUE_GROUP)
+        .stats_handler(move |_, _| tally.to_json())
+        .start(subject::RECORDER_SERVICE, env!("CARGO_PKG_VERSION"))
+        .await
+        .map_err(anyhow::Error::from_boxed)?;
+    let endpoint = |name: &'static str| service.endpoint_builder().name(name);
+    let series = endpoint("series").add(subject::SERIES).await;
+    let history = endpoint("config_history").add(subject::CONFIG_HISTORY).await;
+    let unknown = endpoint("unknown").queue_group(UNKNOWN_QUEUE_GROUP).add(subject::ANY_STATS_COMMAND).await;
+    let questions = stream::select_all([
+        series.map_err(anyhow::Error::from_boxed)?.map(|request| (Question::Series, request)).boxed(),
+        history.map_err(anyhow::Error::from_boxed)?.map(|request| (Question::ConfigHistory, request)).boxed(),
+        unknown.map_err(anyhow::Error::from_boxed)?.map(|request| (Question::Unknown, request)).boxed(),
+    ]);
+    let answering = questions.for_each_concurrent(CONCURRENCY, |(question, request)| {
+        let repository = &repository;
+        async move {
+            let answer = match question {
+                Question::Series => answer_of(series_of(repository, &request).await),
+                Question::ConfigHistory => answer_of(history_of(repository, &request).await),
+                Question::Unknown => match unknown_command(&request) {
+                    Some(refusal) => Answer::Refused(refusal, None),
+                    None => return,
+                },
+            };
+            respond(&request, answer).await;
+        }
+    });
+    tokio::pin!(answering);
+    tokio::select! {
+        () = &mut answering => anyhow::bail!("the subscriptions of the service have ended"),
+        () = shutdown.cancelled() => {}
+    }
+    service.stop().await.map_err(anyhow::Error::from_boxed)?;
+    // Without a connection nobody can be answered, and the subscriptions don't end.
+    if bus.is_connected() && timeout(grace, answering).await.is_err() {
+        tracing::warn!("stopping before every question was answered");
+    }
+    Ok(())
+}
+
+async fn series_of(repository: &Repository, request: &Request) -> Result<Series, Refusal> {
+    let question: SeriesRequest =
+        parse_json(&request.message.payload, r#"{"range":"10m"} or {"range":"24h","step":"5m"}"#)?;
+    let to = now();
+    let from = to - question.range.duration();
+    let step_ms = question.step.map(wire::Span::millis);
+    let found = repository.series(from, to, step_ms).await.map_err(refusal_of)?;
+    Ok(Series { from, to, step_ms: found.step_ms, rows: found.rows })
+}
+
+async fn history_of(repository: &Repository, request: &Request) -> Result<History, Refusal> {
+    let question: HistoryRequest =
+        parse_json(&request.message.payload, r#"{"limit":100} or {"range":"7d","limit":100}"#)?;
+    if !(1..=MOST_CHANGES).contains(&question.limit) {
+        let message = format!("limit {} is not allowed: 1 to {MOST_CHANGES} is", question.limit);
+        return Err(Refusal::new(Code::BadRequest, message));
+    }
+    let from = question.range.map(|range| now() - range.duration());
+    let changes = repository.config_history(from, question.limit).await.map_err(refusal_of)?;
+    Ok(History { changes })
+}
+
+/// `None` for the commands that have an endpoint of their own.
+fn unknown_command(request: &Request) -> Option<Refusal> {
+    let asked = request.message.subject.as_str();
+    if [subject::SERIES, subject::CONFIG_HISTORY].contains(&asked) {
+        return None;
+    }
+    let message = format!("there is no {asked}: {} and {} are", subject::SERIES, subject::CONFIG_HISTORY);
+    Some(Refusal::new(Code::NotFound, message))
+}
+
+/// This moment in whole milliseconds, as the answer shows it.
+fn now() -> OffsetDateTime {
+    let now = OffsetDateTime::now_utc();
+    now.replace_millisecond(now.millisecond()).unwrap_or(now)
+}
+
+fn refusal_of(error: RepositoryError) -> Refusal {
+    tracing::warn!(%error, "a question about history could not be answered");
+    Refusal::new(Code::Unavailable, format!("history can't be read now: {error}"))
+}
+
+fn answer_of<T: serde::Serialize>(found: Result<T, Refusal>) -> Answer {
+    match found {
+        Ok(found) => Answer::json(&found),
+        Err(refusal) => Answer::Refused(refusal, None),
+    }
+}
