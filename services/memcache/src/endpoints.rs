@@ -26,6 +26,9 @@ use crate::worker::Worker;
 
 /// The queue group of all endpoints: one of its members gets each message.
 const QUEUE_GROUP: &str = "memcache";
+/// That of the endpoint for unknown commands. Of several subscriptions that match a message, a server
+/// serves one in each group; in the same group, known commands would go astray.
+const UNKNOWN_QUEUE_GROUP: &str = "memcache-unknown";
 /// From so many bytes on, a hash is computed off the threads that serve.
 const LARGE_BYTES: usize = 256 << 10;
 /// The most entries in one answer to `cache.keys`.
@@ -77,7 +80,12 @@ impl Endpoints {
             stats: service.endpoint_builder().name("stats").add(subject::STATS).await?,
             keys: service.endpoint_builder().name("keys").add(subject::KEYS).await?,
             watch: service.endpoint_builder().name("watch").add(subject::WATCH).await?,
-            unknown: service.endpoint_builder().name("unknown").add(subject::ANY_COMMAND).await?,
+            unknown: service
+                .endpoint_builder()
+                .name("unknown")
+                .queue_group(UNKNOWN_QUEUE_GROUP)
+                .add(subject::ANY_COMMAND)
+                .await?,
             service,
         })
     }

@@ -58,7 +58,7 @@ pub struct LogArgs {
     pub log_format: LogFormat,
 
     /// What is logged: a level, or directives such as info,gateway=debug
-    #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = "info")]
+    #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = "info,async_nats=warn")]
     pub log_filter: String,
 }
 

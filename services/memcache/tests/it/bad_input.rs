@@ -1,0 +1,112 @@
+//! Whatever comes in gets an answer, changes nothing, and ends nothing.
+
+use testkit::samples;
+use wire::reply::Code;
+use wire::{ConfigReply, Meta, subject};
+
+use crate::helpers::{Scene, code, connect, key};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_bad_request_is_refused_with_the_code_for_it() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let chelsea = samples::chelsea().bytes.to_vec();
+    let truncated = &chelsea[..chelsea.len() / 2];
+    let mut huge = chelsea[..33].to_vec();
+    // A header that claims 60,000 x 60,000, with the checksum that belongs to it.
+    huge[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
+    huge[29..33].copy_from_slice(&0x0fb0e215_u32.to_be_bytes());
+    let long_key = format!("cache.get.{}", "x".repeat(256));
+    let cases: &[(&str, &[u8], Code)] = &[
+        ("cache.get.cat.png", b"", Code::BadRequest),
+        ("cache.get.cat%2", b"", Code::BadRequest),
+        ("cache.get.%FF", b"", Code::BadRequest),
+        ("cache.get.%2E%2E", b"", Code::BadRequest),
+        ("cache.get.%0A", b"", Code::BadRequest),
+        (&long_key, b"", Code::BadRequest),
+        ("cache.invalidate.a.b", b"", Code::BadRequest),
+        ("cache.put.cat", b"", Code::Unprocessable),
+        ("cache.put.cat", b"hello, this is text", Code::UnsupportedType),
+        ("cache.put.cat", b"<svg xmlns='http://www.w3.org/2000/svg'/>", Code::UnsupportedType),
+        ("cache.put.cat", truncated, Code::Unprocessable),
+        ("cache.put.cat", &huge, Code::TooLarge),
+        ("cache.keys", b"{\"limit\":0}", Code::BadRequest),
+        ("cache.keys", b"{\"limit\":1001}", Code::BadRequest),
+        ("cache.keys", b"{\"limit\":-1}", Code::BadRequest),
+        ("cache.keys", b"{\"sort\":\"age\"}", Code::BadRequest),
+        ("cache.keys", b"{\"after\":\"x\"}", Code::BadRequest),
+        ("cache.keys", b"\xff\xfe", Code::BadRequest),
+        ("cache.watch", b"{\"seconds\":0}", Code::BadRequest),
+        ("cache.watch", b"{\"kinds\":[]}", Code::BadRequest),
+        ("cache.watch", b"{\"kinds\":[\"hits\"]}", Code::BadRequest),
+        ("cache.clear", b"{\"all\":true}", Code::BadRequest),
+        ("cache.clear", b"{\"by\":\"a\\nb\"}", Code::BadRequest),
+        ("cache.config.set", b"", Code::BadRequest),
+        ("cache.config.set", b"{}", Code::BadRequest),
+        ("cache.config.set", b"{\"capacity_mb\":0}", Code::BadRequest),
+        ("cache.config.set", b"{\"capacity_mb\":-1}", Code::BadRequest),
+        ("cache.config.set", b"{\"capacity_mb\":1e12}", Code::BadRequest),
+        ("cache.config.set", b"{\"capacity_mb\":\"abc\"}", Code::BadRequest),
+        ("cache.config.set", b"{\"policy\":\"mru\"}", Code::BadRequest),
+        ("cache.config.set", b"{\"capacity_mb\":1,\"policy\":\"mru\"}", Code::BadRequest),
+        ("cache.config.drop", b"", Code::NotFound),
+    ];
+    let before: ConfigReply = scene.ask_json(subject::CONFIG_GET, "").await.unwrap();
+    for (subject, payload, expected) in cases {
+        assert_eq!(
+            code(scene.ask(subject, payload.to_vec(), None).await),
+            *expected,
+            "{subject} {:?}",
+            String::from_utf8_lossy(payload)
+        );
+    }
+    // The gateway has no right to ask this; an operator has.
+    let operator = connect(&scene.server, "operator").await;
+    let answer = operator.request("cache.nonsense".into(), None, "".into(), crate::helpers::ANSWER).await;
+    assert_eq!(code(answer), Code::NotFound);
+    let after: ConfigReply = scene.ask_json(subject::CONFIG_GET, "").await.unwrap();
+    assert_eq!(before, after);
+    assert_eq!(scene.stats().await.unwrap().key_count, 0);
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_about_an_image_that_its_bytes_contradict_are_refused() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let image = samples::chelsea();
+    let subject = subject::put(&key("cat"));
+    let wrong_type = Meta { content_type: Some("image/gif".into()), ..Meta::default() };
+    assert_eq!(code(scene.ask(&subject, image.bytes.to_vec(), Some(&wrong_type)).await), Code::Unprocessable);
+    let wrong_tag = Meta { tag: Some(wire::Tag([9; 32])), ..Meta::default() };
+    assert_eq!(code(scene.ask(&subject, image.bytes.to_vec(), Some(&wrong_tag)).await), Code::Unprocessable);
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_headers_and_messages_without_a_reply_do_no_harm() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let operator = scene.server.connect("operator").await;
+    for value in ["tag=12", "lease=zz", "nonsense", "size=-1", "modified=soon"] {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(wire::meta::HEADER, value);
+        for subject in ["cache.get.cat", "cache.put.cat"] {
+            let answer = operator.request_with_headers(subject, headers.clone(), "".into()).await.unwrap();
+            let refused = answer.headers.unwrap();
+            assert_eq!(
+                refused.get(wire::reply::ERROR_CODE_HEADER).unwrap().as_str(),
+                "400",
+                "{subject} {value}"
+            );
+        }
+    }
+    for subject in
+        ["cache.get.cat", "cache.put.cat", "cache.clear", "cache.config.set", "cache.keys", "cache.nonsense"]
+    {
+        operator.publish(subject, "junk".into()).await.unwrap();
+    }
+    operator.flush().await.unwrap();
+    scene.put("cat", &samples::chelsea().bytes).await.unwrap();
+    worker.stop().await.unwrap();
+}

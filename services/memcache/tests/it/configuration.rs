@@ -1,0 +1,128 @@
+//! The live configuration: taken at once, kept across lives, the same for every worker.
+
+use testkit::{eventually, samples};
+use wire::inspect::ClearReply;
+use wire::{ConfigReply, Policy, subject};
+
+use crate::helpers::{Got, PATIENCE, Scene, connect};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_start_sets_the_first_revision_and_later_starts_do_not() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&["--cache-capacity-mb", "7", "--cache-policy", "random"]).await;
+    let first: ConfigReply = scene.ask_json(subject::CONFIG_GET, "").await.unwrap();
+    assert_eq!((first.config.capacity_mb.mb(), first.config.policy, first.revision), (7, Policy::Random, 1));
+    worker.stop().await.unwrap();
+    let worker = scene.start_worker(&["--cache-capacity-mb", "9", "--cache-policy", "lru"]).await;
+    let second: ConfigReply = scene.ask_json(subject::CONFIG_GET, "").await.unwrap();
+    assert_eq!(second, first);
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_in_force_when_it_is_answered_and_after_every_restart() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let reply = scene.configure(r#"{"capacity_mb":3,"policy":"clock_pro","by":"test"}"#).await;
+    assert_eq!((reply.revision, reply.config.changed_by.as_str()), (2, "test"));
+    let stats = scene.stats().await.unwrap();
+    assert_eq!((stats.capacity_bytes, stats.policy, stats.revision), (3 << 20, Policy::ClockPro, 2));
+    let reply = scene.configure(r#"{"policy":"Least Recently Used"}"#).await;
+    assert_eq!((reply.config.capacity_mb.mb(), reply.config.policy), (3, Policy::Lru));
+    worker.stop().await.unwrap();
+    scene.server.kill().await;
+    scene.server.start_again().await;
+    eventually("the asker is back", PATIENCE, async || scene.asker.is_connected()).await;
+    let worker = scene.start_worker(&[]).await;
+    let stats = scene.stats().await.unwrap();
+    assert_eq!((stats.capacity_bytes, stats.policy, stats.revision), (3 << 20, Policy::Lru, 3));
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_smaller_capacity_evicts_at_once_and_a_change_of_policy_keeps_the_entries() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    for image in samples::all() {
+        scene.put(image.name, &image.bytes).await.unwrap();
+    }
+    for policy in ["random", "clock_pro", "lru"] {
+        scene.configure(&format!(r#"{{"policy":"{policy}"}}"#)).await;
+        assert_eq!(scene.stats().await.unwrap().key_count, 7, "{policy}");
+    }
+    scene.configure(r#"{"capacity_mb":1}"#).await;
+    let stats = scene.stats().await.unwrap();
+    assert!(stats.cache_size_bytes <= 1 << 20 && stats.key_count > 0 && stats.key_count < 7);
+    assert_eq!(stats.counters.eviction_count, 7 - stats.key_count);
+    scene.configure(r#"{"policy":"none"}"#).await;
+    assert_eq!(scene.stats().await.unwrap().key_count, 0);
+    assert!(matches!(scene.get("rocket.jpg").await, Got::Miss(None)));
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clear_drops_everything_and_is_a_revision() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    for image in samples::all() {
+        scene.put(image.name, &image.bytes).await.unwrap();
+    }
+    let weight = scene.stats().await.unwrap().cache_size_bytes;
+    let cleared: ClearReply = scene.ask_json(subject::CLEAR, "").await.unwrap();
+    assert_eq!((cleared.entries, cleared.bytes, cleared.generation, cleared.revision), (7, weight, 1, 2));
+    assert_eq!(scene.stats().await.unwrap().key_count, 0);
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bucket_is_followed_over_a_restart_of_the_server_and_when_it_is_lost() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    scene.configure(r#"{"capacity_mb":5}"#).await;
+    scene.server.restart().await;
+    eventually("the worker serves again", PATIENCE, async || {
+        scene.stats().await.is_some_and(|stats| stats.serving)
+    })
+    .await;
+
+    // Somebody else writes the bucket, as another worker would.
+    let other = connect(&scene.server, "memcache").await;
+    let bucket = runtime::streams::ensure_config_bucket(other.jetstream()).await.unwrap();
+    let entry = bucket.entry(subject::CONFIG_KEY).await.unwrap().unwrap();
+    let text =
+        String::from_utf8(entry.value.to_vec()).unwrap().replace("\"capacity_mb\":5", "\"capacity_mb\":6");
+    bucket.update(subject::CONFIG_KEY, text.into(), entry.revision).await.unwrap();
+    eventually("the change is in force", PATIENCE, async || {
+        scene.stats().await.is_some_and(|stats| stats.capacity_bytes == 6 << 20)
+    })
+    .await;
+
+    // Junk is passed over.
+    bucket.put(subject::CONFIG_KEY, "junk".into()).await.unwrap();
+    assert_eq!(scene.stats().await.unwrap().capacity_bytes, 6 << 20);
+
+    // Everything that JetStream held is gone: what is in force becomes the first revision.
+    scene.server.restart_without_its_store().await;
+    eventually("the configuration is back in a new bucket", PATIENCE, async || {
+        scene.stats().await.is_some_and(|stats| stats.revision == 1 && stats.capacity_bytes == 6 << 20)
+    })
+    .await;
+    scene.configure(r#"{"capacity_mb":8}"#).await;
+    assert_eq!(scene.stats().await.unwrap().revision, 2);
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_at_the_same_time_are_all_made() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let changes = (1..=20).map(|mb| {
+        let change = format!(r#"{{"capacity_mb":{mb}}}"#);
+        let scene = &scene;
+        async move { scene.configure(&change).await.revision }
+    });
+    let mut revisions = futures_util::future::join_all(changes).await;
+    revisions.sort_unstable();
+    assert_eq!(revisions, (2..=21).collect::<Vec<u64>>());
+    worker.stop().await.unwrap();
+}

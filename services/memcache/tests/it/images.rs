@@ -1,0 +1,93 @@
+//! Getting, putting and filling.
+
+use testkit::samples;
+use wire::inspect::{InvalidateReply, KeySort, KeysReply, KeysRequest};
+use wire::reply::Code;
+use wire::{Meta, subject};
+
+use crate::helpers::{Got, Scene, code, key, tag_of};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_put_by_request_comes_back_byte_for_byte_with_type_and_tag() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    for image in samples::all() {
+        let reply = scene.put(image.name, &image.bytes).await.unwrap();
+        assert!(reply.stored);
+        assert_eq!(reply.tag, tag_of(&image.bytes).to_string());
+        let Got::Hit(got) = scene.get(image.name).await else { panic!("{} is resident", image.name) };
+        assert!(got.payload == image.bytes, "{} came back changed", image.name);
+        assert_eq!(got.meta.content_type, Some(reply.content_type));
+        assert_eq!(got.meta.tag, Some(tag_of(&image.bytes)));
+    }
+    assert_eq!(scene.stats().await.unwrap().key_count, 7);
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_holds_the_tag_gets_no_bytes() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let image = samples::chelsea();
+    scene.put("cat", &image.bytes).await.unwrap();
+    assert!(matches!(scene.get_holding("cat", Some(tag_of(&image.bytes))).await, Got::Fresh));
+    assert!(matches!(scene.get_holding("cat", Some(tag_of(b"else"))).await, Got::Hit(_)));
+    let stats = scene.stats().await.unwrap();
+    assert_eq!((stats.counters.hit_count, stats.counters.served_bytes), (2, image.bytes.len() as u64));
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_miss_leases_the_fill_to_one_and_the_fill_is_taken_once() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let image = samples::chelsea();
+    let lease = scene.lease("cat").await;
+    assert!(matches!(scene.get("cat").await, Got::Miss(None)));
+    scene.fill("cat", &image.bytes, lease).await.unwrap();
+    assert_eq!(code(scene.fill("cat", &image.bytes, lease).await), Code::Conflict);
+    let Got::Hit(got) = scene.get("cat").await else { panic!("the fill is resident") };
+    assert_eq!(got.meta.modified_s, Some(1_700_000_000));
+    let stats = scene.stats().await.unwrap();
+    assert_eq!((stats.counters.fill_count, stats.counters.refused_fill_count), (1, 1));
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_too_large_for_the_cache_or_the_bus_is_rejected_and_counted() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&["--cache-capacity-mb", "1"]).await;
+    let mut large = samples::chelsea().bytes.to_vec();
+    large.resize(1_000_000, 0);
+    scene.put("cat", &samples::chelsea().bytes).await.unwrap();
+    assert_eq!(code(scene.put("cat", &large).await), Code::TooLarge);
+    // The older value under its key is gone, and this miss leases.
+    let lease = scene.lease("cat").await;
+    let declared = Meta { size: Some(12_000_000), lease: Some(lease), ..Meta::default() };
+    assert_eq!(code(scene.ask(&subject::put(&key("cat")), "", Some(&declared)).await), Code::TooLarge);
+    assert_eq!(scene.stats().await.unwrap().counters.rejection_count, 2);
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resident_keys_are_listed_and_invalidated() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let image = samples::chelsea();
+    for name in ["a/1", "a/2", "b.png"] {
+        scene.put(name, &image.bytes).await.unwrap();
+    }
+    let list: KeysReply = scene.ask_json(subject::KEYS, "").await.unwrap();
+    assert_eq!(list.keys.first().unwrap().key, key("b.png"));
+    let request = KeysRequest { prefix: "a/".into(), limit: 1, sort: KeySort::Key, ..KeysRequest::default() };
+    let list: KeysReply =
+        scene.ask_json(subject::KEYS, &serde_json::to_string(&request).unwrap()).await.unwrap();
+    assert_eq!((list.keys[0].key.as_str(), list.next.as_deref()), ("a/1", Some("a/1")));
+    let reply: InvalidateReply = scene.ask_json(&subject::invalidate(&key("b.png")), "").await.unwrap();
+    assert!(reply.resident);
+    let reply: InvalidateReply = scene.ask_json(&subject::invalidate(&key("b.png")), "").await.unwrap();
+    assert!(!reply.resident);
+    assert!(matches!(scene.get("b.png").await, Got::Miss(_)));
+    assert_eq!(scene.stats().await.unwrap().counters.invalidation_count, 2);
+    worker.stop().await.unwrap();
+}

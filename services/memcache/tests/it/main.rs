@@ -1,0 +1,11 @@
+//! The worker against a real nats-server with the configuration that ships.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod bad_input;
+mod configuration;
+mod events;
+mod freshness;
+mod helpers;
+mod images;
+mod windows;
