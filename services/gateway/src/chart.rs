@@ -341,7 +341,7 @@ impl Chart {
 /// # Errors
 /// [`ChartError`] as [`Chart::draw`].
 pub fn sparkline(chart: Chart, series: &Series) -> Result<String, ChartError> {
-    const WIDTH: i32 = 120 * TENTHS;
+    const WIDTH: i32 = 200 * TENTHS;
     const HEIGHT: i32 = 32 * TENTHS;
     let timeline = Timeline::new(series);
     let lines = timeline.lines(|row| chart.value(row));
@@ -361,7 +361,7 @@ pub fn sparkline(chart: Chart, series: &Series) -> Result<String, ChartError> {
     let body = Ink::replace_all(body).replace(" opacity=\"1\"", "");
     let name = chart.name();
     Ok(format!(
-        "<svg class=\"chart sparkline chart-{name}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" aria-hidden=\"true\">{body}"
+        "<svg class=\"chart sparkline chart-{name}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" aria-hidden=\"true\">{body}"
     ))
 }
 

@@ -1,0 +1,64 @@
+// What every page gets from a script: times in the viewer's own zone, buttons that copy, and
+// buttons that show that something is under way. Without it all pages work, with times in UTC.
+"use strict";
+
+(() => {
+  const short = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+  const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+
+  function localizeTimes(root) {
+    for (const time of root.querySelectorAll("time[datetime]")) {
+      const moment = new Date(time.dateTime);
+      if (Number.isNaN(moment.getTime())) continue;
+      time.title = full.format(moment);
+      if (!("ago" in time.dataset)) time.textContent = short.format(moment);
+    }
+  }
+
+  function showCopyButtons(root) {
+    if (!navigator.clipboard) return;
+    for (const button of root.querySelectorAll("[data-copy]")) button.hidden = false;
+  }
+
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (!button) return;
+    const label = button.querySelector("span");
+    const before = label.textContent;
+    try {
+      await navigator.clipboard.writeText(button.parentElement.querySelector("code").textContent);
+      label.textContent = "Copied";
+    } catch {
+      label.textContent = "Not allowed";
+    }
+    setTimeout(() => { label.textContent = before; }, 1500);
+  });
+
+  // A second click on a form that is being sent would send it again.
+  document.addEventListener("submit", (event) => {
+    const button = event.target.querySelector("button[data-busy]");
+    if (!button || event.defaultPrevented) return;
+    const label = button.querySelector("span");
+    button.dataset.idle = label.textContent;
+    label.textContent = button.dataset.busy;
+    // Only afterwards: a disabled button would not be part of what is sent.
+    setTimeout(() => { button.disabled = true; });
+  });
+
+  // Back again by the browser's history, the page is as it was left: in the middle of sending.
+  window.addEventListener("pageshow", () => {
+    for (const button of document.querySelectorAll("button[data-idle]")) {
+      button.querySelector("span").textContent = button.dataset.idle;
+      delete button.dataset.idle;
+      button.disabled = false;
+    }
+  });
+
+  function prepare(root) {
+    localizeTimes(root);
+    showCopyButtons(root);
+  }
+
+  document.addEventListener("pixcache:updated", (event) => prepare(event.target));
+  prepare(document);
+})();

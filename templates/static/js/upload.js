@@ -1,0 +1,86 @@
+// Helps with the upload form: suggests the file's name as the key, shows the picture before it is
+// sent, and says beforehand when it is too large or the key is taken. The server checks it all again.
+"use strict";
+
+(() => {
+  const form = document.querySelector("[data-upload]");
+  const file = form.elements.namedItem("file");
+  const key = form.elements.namedItem("key");
+  const preview = form.querySelector("[data-preview]");
+  const fileHelp = form.querySelector("[data-file-help]");
+  const keyNote = form.querySelector("[data-key-note]");
+  const drop = file.parentElement;
+  const maxBytes = Number(form.dataset.maxBytes);
+  const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(bytes < 10 * 2 ** 20 ? 1 : 0)} MB`;
+  // A key that somebody typed, or that the page came with, is not overwritten.
+  let suggested = key.value === "" ? "" : null;
+
+  async function showPreview(chosen) {
+    preview.hidden = true;
+    if (!chosen) return;
+    try {
+      const picture = await createImageBitmap(chosen);
+      const scale = Math.min(1, 960 / picture.width, 640 / picture.height);
+      preview.width = Math.max(1, Math.round(picture.width * scale));
+      preview.height = Math.max(1, Math.round(picture.height * scale));
+      preview.getContext("2d").drawImage(picture, 0, 0, preview.width, preview.height);
+      picture.close();
+      preview.hidden = false;
+    } catch {
+      fileHelp.textContent = "This browser can’t read that file as an image.";
+    }
+  }
+
+  file.addEventListener("change", () => {
+    const [chosen] = file.files;
+    drop.classList.remove("is-over");
+    file.setCustomValidity("");
+    fileHelp.textContent = chosen ? `${chosen.name}, ${megabytes(chosen.size)}` : "Choose a file, or drop one here.";
+    if (chosen && chosen.size > maxBytes) {
+      file.setCustomValidity(`This file has ${megabytes(chosen.size)}; up to ${megabytes(maxBytes)} are allowed.`);
+      file.reportValidity();
+    }
+    if (chosen && suggested !== null && key.value === suggested) {
+      key.value = suggested = chosen.name;
+      key.dispatchEvent(new Event("input"));
+    }
+    showPreview(chosen);
+  });
+
+  for (const name of ["dragenter", "dragover"]) {
+    drop.addEventListener(name, (event) => {
+      event.preventDefault();
+      drop.classList.add("is-over");
+    });
+  }
+  drop.addEventListener("dragleave", () => drop.classList.remove("is-over"));
+  drop.addEventListener("drop", (event) => {
+    event.preventDefault();
+    drop.classList.remove("is-over");
+    if (event.dataTransfer.files.length === 0) return;
+    file.files = event.dataTransfer.files;
+    file.dispatchEvent(new Event("change"));
+  });
+
+  // Whether the key is taken is asked once the typing pauses; only the last question counts.
+  let question = null;
+  let pause = 0;
+  key.addEventListener("input", () => {
+    clearTimeout(pause);
+    question?.abort();
+    keyNote.hidden = true;
+    const asked = key.value;
+    if (asked === "") return;
+    pause = setTimeout(async () => {
+      question = new AbortController();
+      try {
+        const answer = await fetch(`/api/images/${encodeURIComponent(asked)}`, { signal: question.signal });
+        keyNote.hidden = !answer.ok;
+        if (answer.ok) keyNote.textContent = "An image is stored under this key: it will be replaced.";
+      } catch {
+        // Aborted, or the gateway can't be reached: then there is nothing to say.
+      }
+    }, 300);
+  });
+  if (key.value !== "") key.dispatchEvent(new Event("input"));
+})();
