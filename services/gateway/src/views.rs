@@ -20,7 +20,7 @@ use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
 use wire::inspect::ResidentKey;
 use wire::stats::{ConfigRevision, Series, SeriesRow};
-use wire::{CacheStats, ConfigReply, Counters, Key, Policy, Tag};
+use wire::{CacheStats, ConfigReply, Counters, Key, Policy, Span, Tag};
 
 use crate::chart::{self, Chart, ChartError};
 use crate::error::Error;
@@ -146,7 +146,8 @@ impl Loaded {
                     format!("there is no static file {path}"),
                 )
             })?;
-            Ok::<_, minijinja::Error>(format!("/static/{path}?v={}", asset.version))
+            // The names of our own files need no escaping, and read better without.
+            Ok::<_, minijinja::Error>(Value::from_safe_string(format!("/static/{path}?v={}", asset.version)))
         });
         environment.add_filter("bytes", units::bytes);
         environment.add_filter("count", units::count);
@@ -216,6 +217,11 @@ fn escaped(text: &str) -> String {
 /// The page of an image.
 pub fn image_page(key: &Key) -> String {
     format!("/image?key={}", escaped(key.as_str()))
+}
+
+/// The first page, saying that an image was deleted.
+pub fn deleted_page(key: &Key) -> String {
+    format!("/?deleted={}", escaped(key.as_str()))
 }
 
 /// The bytes of an image, in the very version that `tag` names.
@@ -610,12 +616,16 @@ pub struct HomePage {
 pub struct UploadPage {
     /// The key as it was typed.
     pub key: String,
-    /// Why nothing was stored.
+    /// Why nothing was stored; or, if `stored`, what is still to come.
     pub error: Option<String>,
+    /// Whether it is stored nevertheless.
+    pub stored: bool,
     /// The largest image, in bytes.
     pub max_bytes: u64,
     /// The most pixels, in millions.
     pub max_megapixels: u64,
+    /// Where the viewer's browser found this gateway, such as `http://127.0.0.1:5000`.
+    pub base: String,
 }
 
 /// `image_form.html`
@@ -625,8 +635,6 @@ pub struct ImageFormPage {
     pub key: String,
     /// Why there is nothing to show.
     pub error: Option<String>,
-    /// What was just deleted, in a sentence.
-    pub deleted: Option<String>,
     /// Whether the key is a good one to store something under.
     pub can_upload: bool,
 }
@@ -787,8 +795,6 @@ pub struct DeletePage {
     /// The image.
     #[serde(flatten)]
     pub image: ImageView,
-    /// Why it was not deleted.
-    pub error: Option<String>,
 }
 
 /// `keys.html`
@@ -1006,7 +1012,7 @@ impl StatsPage {
     /// # Errors
     /// [`ChartError`] when a chart can't be drawn.
     pub fn new(
-        range: &str,
+        range: Span,
         offset: UtcOffset,
         series: Result<&Series, &Error>,
         stats: Option<&CacheStats>,
@@ -1025,10 +1031,10 @@ impl StatsPage {
         };
         let step_ms = series.map_or(Self::REFRESH_MS, |series| series.step_ms);
         Ok(Self {
-            range: range.to_owned(),
+            range: range.to_string(),
             ranges: RANGES
                 .into_iter()
-                .map(|(value, label)| context! { value, label, current => value == range })
+                .map(|(value, label)| context! { value, label, current => value.parse() == Ok(range) })
                 .collect(),
             refresh_ms: step_ms.clamp(1000, 60_000),
             offset_minutes: offset.whole_seconds() / 60,
@@ -1038,8 +1044,8 @@ impl StatsPage {
             charts,
             step_ms,
             row_count: series.map_or(0, |series| series.rows.len() as u64),
-            json: format!("/api/stats?range={}", escaped(range)),
-            csv: format!("/api/stats?range={}&format=csv", escaped(range)),
+            json: format!("/api/stats?range={range}"),
+            csv: format!("/api/stats?range={range}&format=csv"),
         })
     }
 }
@@ -1054,3 +1060,6 @@ pub struct ErrorPage {
     /// What is wrong, in a sentence.
     pub message: String,
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,9 +74,12 @@
     pause = setTimeout(async () => {
       question = new AbortController();
       try {
-        const answer = await fetch(`/api/images/${encodeURIComponent(asked)}`, { signal: question.signal });
-        keyNote.hidden = !answer.ok;
-        if (answer.ok) keyNote.textContent = "An image is stored under this key: it will be replaced.";
+        // Of all keys that begin with a key, it is the first itself.
+        const query = new URLSearchParams({ prefix: asked, limit: "1" });
+        const answer = await fetch(`/api/images?${query}`, { signal: question.signal });
+        const taken = answer.ok && (await answer.json()).images[0]?.key === asked;
+        keyNote.hidden = !taken;
+        if (taken) keyNote.textContent = "An image is stored under this key: it will be replaced.";
       } catch {
         // Aborted, or the gateway can't be reached: then there is nothing to say.
       }

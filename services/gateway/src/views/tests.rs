@@ -1,0 +1,427 @@
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+use super::*;
+use crate::read::{Content, ImageMeta};
+use crate::state::Part;
+use std::time::Duration;
+use time::macros::datetime;
+use wire::{CacheConfig, Capacity};
+
+const NOW: OffsetDateTime = datetime!(2026-01-02 10:00:00 UTC);
+const MARKUP: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>";
+
+fn views() -> Views {
+    Views::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../templates")).unwrap()
+}
+
+fn key(text: &str) -> Key {
+    Key::new(text).unwrap()
+}
+
+/// 255 bytes in four scripts, without a space to break at.
+fn long_key() -> Key {
+    let text = "größe/猫の写真/длинный-ключ/مفتاح-طويل/".repeat(4);
+    let mut end = 255;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    key(&format!("{}{}", &text[..end], "-".repeat(255 - end)))
+}
+
+fn row(key: Key) -> ImageRow {
+    ImageRow {
+        key,
+        location: "ab/cd".into(),
+        content_type: "image/png".into(),
+        size: 791_555,
+        width: 512,
+        height: 512,
+        tag: Tag([7; 32]),
+        created_at: NOW - time::Duration::days(2),
+        updated_at: NOW - time::Duration::minutes(5),
+    }
+}
+
+fn resident(key: Key) -> ResidentKey {
+    ResidentKey { key, bytes: 791_555, content_type: "image/png".into(), hits: 1, age_ms: 61_000 }
+}
+
+fn read(status: CacheStatus) -> ReadOutcome {
+    ReadOutcome {
+        image: ImageMeta {
+            content_type: "image/png".into(),
+            tag: Tag([7; 32]),
+            modified_s: Some(1_700_000_000),
+            size: 791_555,
+        },
+        content: Content::Fresh,
+        cache_status: status,
+        cache_time: Duration::from_micros(300),
+        elapsed: Duration::from_micros(412),
+    }
+}
+
+fn stats() -> CacheStats {
+    CacheStats {
+        worker: "memcache-1".into(),
+        incarnation: "a1".into(),
+        version: "0.1.0".into(),
+        uptime_s: 61,
+        policy: Policy::Lru,
+        revision: 3,
+        capacity_bytes: 64 << 20,
+        cache_size_bytes: 16 << 20,
+        key_count: 7,
+        hit_ratio: Some(0.75),
+        serving: true,
+        pending_window_count: 0,
+        lost_window_count: 0,
+        slow_consumer_count: 0,
+        counters: Counters { request_count: 4, hit_count: 3, miss_count: 1, ..Counters::default() },
+    }
+}
+
+fn config() -> ConfigReply {
+    ConfigReply {
+        worker: "memcache-1".into(),
+        revision: 3,
+        config: CacheConfig {
+            capacity_mb: Capacity::from_mb(64, 1000).unwrap(),
+            policy: Policy::Lru,
+            generation: 1,
+            changed_by: MARKUP.into(),
+            changed_at: NOW,
+        },
+        capacity_bytes: 64 << 20,
+        max_capacity_mb: 1000,
+    }
+}
+
+fn series(row_count: u64) -> Series {
+    let from = NOW - time::Duration::minutes(10);
+    let row = |n: u64| SeriesRow {
+        interval_start: from + Duration::from_secs(5 * n),
+        interval_ms: 5000,
+        worker: None,
+        incarnation: None,
+        sequence: None,
+        window_count: 1,
+        cache_size: 1 << 20,
+        capacity: 64 << 20,
+        key_count: 7,
+        counters: Counters { request_count: 10, hit_count: 9, miss_count: 1, ..Counters::default() },
+    };
+    Series { from, to: NOW, step_ms: 5000, rows: (0..row_count).map(row).collect() }
+}
+
+fn revision(revision: u64, mb: u64, policy: Policy, generation: u64) -> ConfigRevision {
+    ConfigRevision {
+        revision,
+        max_capacity: mb << 20,
+        replacement_policy: policy,
+        generation,
+        changed_by: MARKUP.into(),
+        created_at: NOW,
+    }
+}
+
+fn health(ok: bool) -> Health {
+    let part = Part { ok, message: MARKUP.into() };
+    Health { nats: part.clone(), memcache: part.clone(), recorder: part.clone(), mysql: part }
+}
+
+fn cache_page(full: bool) -> CachePage {
+    CachePage {
+        done: full.then(|| Done { title: "Done.".into(), text: MARKUP.into() }),
+        error: (!full).then(|| FormError { form: "delete_all", message: MARKUP.into() }),
+        form: CacheForm { confirmation: MARKUP.into(), ..CacheForm::new(full.then(config).as_ref()) },
+        config: full.then(|| config_view(&config(), NOW)),
+        stats: full.then(stats),
+        share: 0.25,
+        stats_error: (!full).then(|| MARKUP.into()),
+        history: if full {
+            changes(&[revision(2, 32, Policy::Lru, 1), revision(1, 64, Policy::Lru, 1)], NOW)
+        } else {
+            vec![]
+        },
+        history_error: None,
+        stored_count: full.then_some(1),
+        confirmation_phrase: DELETE_ALL_PHRASE,
+    }
+}
+
+/// Every page, as full and as empty as it can be.
+fn every_page(views: &Views) -> Vec<(String, String)> {
+    let rows = [row(key(MARKUP)), row(long_key()), row(key("../../etc/passwd"))];
+    let known = Residency::new(vec![resident(key(MARKUP))], true);
+    let mut pages = Vec::new();
+    for full in [true, false] {
+        let shell = Shell::new(Some(Section::Gallery), Some(&health(full)));
+        let residency = if full { &known } else { &Residency::default() };
+        let images = || -> Vec<ImageView> {
+            if full { rows.iter().map(|row| ImageView::new(row, residency, NOW)).collect() } else { vec![] }
+        };
+        let error = || (!full).then(|| MARKUP.to_owned());
+        let series = full.then(|| series(120));
+        let unavailable = Error::Unavailable { part: "the recorder", reason: MARKUP.into() };
+        let mut add = |name: &str, html: Result<String, Error>| {
+            pages.push((format!("{name}, full: {full}"), html.unwrap()))
+        };
+
+        add(
+            "home",
+            views.page(
+                "home.html",
+                &shell,
+                &HomePage {
+                    deleted: Some(MARKUP.into()),
+                    figures: home_figures(series.as_ref(), full.then(stats).as_ref(), full.then_some(3))
+                        .unwrap(),
+                    images: images(),
+                    stored_count: full.then_some(3),
+                    images_error: error(),
+                },
+            ),
+        );
+        add(
+            "keys",
+            views.page(
+                "keys.html",
+                &shell,
+                &KeysPage {
+                    prefix: MARKUP.into(),
+                    after: full.then(|| MARKUP.into()),
+                    images: images(),
+                    stored_count: full.then_some(3),
+                    error: None,
+                    first: full.then(|| keys_page(MARKUP, None)),
+                    next: full.then(|| keys_page(MARKUP, Some(MARKUP))),
+                },
+            ),
+        );
+        add(
+            "upload",
+            views.page(
+                "upload.html",
+                &shell,
+                &UploadPage {
+                    key: MARKUP.into(),
+                    error: error(),
+                    stored: false,
+                    max_bytes: 20 << 20,
+                    max_megapixels: 100,
+                    base: "http://127.0.0.1:5000".into(),
+                },
+            ),
+        );
+        add(
+            "image form",
+            views.page(
+                "image_form.html",
+                &shell,
+                &ImageFormPage { key: MARKUP.into(), error: error(), can_upload: full },
+            ),
+        );
+        for status in CacheStatus::ALL {
+            let row = full.then(|| row(key(MARKUP)));
+            let page = ImagePage::new(
+                &key(MARKUP),
+                &read(status),
+                row.as_ref(),
+                residency,
+                None,
+                "http://127.0.0.1:5000",
+                NOW,
+            );
+            add("image", views.page("image.html", &shell, &page));
+        }
+        add(
+            "delete",
+            views.page(
+                "image_delete.html",
+                &shell,
+                &DeletePage { image: ImageView::new(&rows[0], residency, NOW) },
+            ),
+        );
+        add("cache", views.page("cache.html", &shell, &cache_page(full)));
+        let answer = series.as_ref().ok_or(&unavailable);
+        let page = StatsPage::new("24h".parse().unwrap(), UtcOffset::UTC, answer, full.then(stats).as_ref())
+            .unwrap();
+        add("stats", views.page("stats.html", &shell, &page));
+        add("stats fragment", views.fragment("partials/stats.html", &page));
+        add(
+            "error",
+            views.page(
+                "error.html",
+                &Shell::new(None, None),
+                &ErrorPage { status: 404, title: "Not found", message: MARKUP.into() },
+            ),
+        );
+    }
+    pages
+}
+
+#[test]
+fn every_page_can_be_made_and_markup_in_a_key_stays_text() {
+    for (name, html) in every_page(&views()) {
+        assert!(!html.contains("alert(1)<") && !html.contains("<img src=x"), "{name}: {html}");
+        assert!(!html.contains("\"'><"), "{name}: {html}");
+    }
+}
+
+/// What the content security policy of the pages would refuse.
+#[test]
+fn nothing_is_inline() {
+    for (name, html) in every_page(&views()) {
+        assert!(!html.contains(" style="), "{name}");
+        assert!(
+            html.matches("<script").count() == html.matches("<script defer src=\"/static/").count(),
+            "{name}"
+        );
+        assert!(
+            !html.contains("<style") && !html.contains(" onclick") && !html.contains("javascript:"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn ids_are_unique_in_a_page_and_labels_have_their_fields() {
+    for (name, html) in every_page(&views()) {
+        let ids: Vec<_> = html.split(" id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        let distinct: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(ids.len(), distinct.len(), "{name}: {ids:?}");
+        for label in html.split("<label for=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(ids.contains(&label), "{name}: {label}");
+        }
+    }
+}
+
+#[test]
+fn every_link_to_a_static_file_has_its_version() {
+    let views = views();
+    for (name, html) in every_page(&views) {
+        assert!(html.contains("\"/static/css/pixcache.css?v=") || !html.contains("<head>"), "{name}");
+        for link in html.split("\"/static/").skip(1).filter_map(|rest| rest.split(['"', '#']).next()) {
+            let (path, version) = link.split_once("?v=").unwrap();
+            assert_eq!(views.asset(path).unwrap().unwrap().version, version, "{name}: {link}");
+        }
+    }
+}
+
+#[test]
+fn styles_and_scripts_are_small() {
+    let views = views();
+    let sizes = views.loaded.assets.values().map(|asset| asset.bytes.len());
+    assert!(sizes.sum::<usize>() <= 100_000);
+}
+
+#[test]
+fn a_folder_without_templates_is_refused_by_name() {
+    let empty = tempfile::tempdir().unwrap();
+    let error = Views::load(empty.path()).unwrap_err();
+    assert!(format!("{error:#}").contains("TEMPLATE_DIR"), "{error:#}");
+    let error = Views::load(&empty.path().join("absent")).unwrap_err();
+    assert!(format!("{error:#}").contains("absent"), "{error:#}");
+}
+
+#[test]
+fn a_malformed_template_is_refused_at_start() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("static")).unwrap();
+    std::fs::write(folder.path().join("home.html"), "{% if %}").unwrap();
+    assert!(format!("{:#}", Views::load(folder.path()).unwrap_err()).contains("home.html"));
+}
+
+#[test]
+fn links_survive_any_key() {
+    assert_eq!(image_page(&key("a b/ü&=#?%")), "/image?key=a%20b%2F%C3%BC%26%3D%23%3F%25");
+    // Encoded slashes: a browser would fold `..` between two plain ones.
+    assert!(
+        image_source(&key("../../etc/passwd"), Tag([0; 32]))
+            .starts_with("/images/..%2F..%2Fetc%2Fpasswd?v=0000")
+    );
+    assert_eq!(keys_page("", None), "/keys_list");
+    assert_eq!(keys_page("a&", Some("b c")), "/keys_list?prefix=a%26&after=b%20c");
+}
+
+#[test]
+fn file_names_are_plain_on_every_disk() {
+    for (text, content_type, name) in [
+        ("astronaut.png", "image/png", "astronaut.png"),
+        ("a/b/photo.jpeg", "image/jpeg", "photo.jpg"),
+        ("../../etc/passwd", "image/webp", "passwd.webp"),
+        ("-rf", "image/gif", "rf.gif"),
+        ("'; rm -rf $HOME #", "image/png", "rm_-rf__HOME.png"),
+        ("猫", "image/png", "image.png"),
+        ("a/", "image/png", "a.png"),
+    ] {
+        assert_eq!(file_name(&key(text), content_type), name);
+    }
+    assert!(file_name(&long_key(), "image/png").len() < 100);
+}
+
+#[test]
+fn residency_tells_absent_from_unknown() {
+    let entries = || vec![resident(key("a"))];
+    let (all, some) = (Residency::new(entries(), true), Residency::new(entries(), false));
+    assert_eq!(all.of(&key("a")).flatten().map(|entry| entry.hits), Some(1));
+    assert_eq!(all.of(&key("b")), Some(None));
+    assert_eq!(some.of(&key("b")), None);
+}
+
+#[test]
+fn changes_are_told_against_the_revision_before() {
+    let revisions = [
+        revision(5, 32, Policy::ClockPro, 2),
+        revision(4, 32, Policy::Lru, 2),
+        revision(3, 32, Policy::Lru, 1),
+        revision(2, 64, Policy::Lru, 1),
+        revision(1, 64, Policy::Lru, 1),
+    ];
+    let words: Vec<_> =
+        changes(&revisions, NOW).into_iter().map(|change| change.what.replace('\u{a0}', " ")).collect();
+    assert_eq!(
+        words,
+        ["policy lru → clock_pro", "cleared", "capacity 64 MB → 32 MB", "set again, unchanged", "64 MB, lru"]
+    );
+}
+
+#[test]
+fn figures_fall_back_on_what_is_known() {
+    let value =
+        |figures: Vec<Figure>| -> Vec<String> { figures.into_iter().map(|figure| figure.value).collect() };
+    assert_eq!(
+        value(home_figures(Some(&series(120)), Some(&stats()), Some(9)).unwrap()),
+        ["90.0", "2", "7", "16"]
+    );
+    assert_eq!(value(home_figures(None, Some(&stats()), Some(9)).unwrap()), ["75.0", "–", "7", "16"]);
+    assert_eq!(value(home_figures(Some(&series(120)), None, None).unwrap()), ["90.0", "2", "7", "1"]);
+    assert_eq!(value(home_figures(None, None, None).unwrap()), ["–", "–", "–", "–"]);
+    assert_eq!(value(stats_figures(&series(0), None).unwrap())[..2], ["–", "0"]);
+}
+
+#[test]
+fn without_the_bus_there_is_one_notice() {
+    let mut health = health(true);
+    assert_eq!(Shell::new(None, Some(&health)).notices.len(), 0);
+    health.recorder.ok = false;
+    assert_eq!(Shell::new(None, Some(&health)).notices.len(), 1);
+    health.nats.ok = false;
+    health.memcache.ok = false;
+    let shell = Shell::new(None, Some(&health));
+    assert_eq!(shell.notices.iter().map(|part| part.label).collect::<Vec<_>>(), ["NATS"]);
+    assert!(!shell.ready);
+}
+
+#[test]
+fn moments_are_told_in_words() {
+    let moment = |at| Moment::new(at, NOW);
+    assert_eq!(moment(NOW).ago, "just now");
+    assert_eq!(moment(NOW + time::Duration::hours(1)).ago, "just now");
+    let moment = moment(datetime!(2026-01-01 23:59:00 -01:00));
+    assert_eq!(
+        (moment.iso.as_str(), moment.text.as_str()),
+        ("2026-01-02T00:59:00Z", "2 Jan 2026, 00:59 UTC")
+    );
+    assert_eq!(moment.ago.replace('\u{a0}', " "), "9 h ago");
+}
