@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::{AckKind, Message, stream};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use runtime::{Bus, streams, wait};
 use time::OffsetDateTime;
 use tokio::time::sleep;
@@ -26,8 +26,11 @@ use crate::repository::{Repository, RepositoryError, RevisionRow};
 const BATCH: usize = 500;
 /// How long one pull waits for messages before the next.
 const PULL: Duration = Duration::from_secs(30);
-/// How long a message may be on its way to its row before it is delivered again.
-const ACK_WAIT: Duration = Duration::from_secs(30);
+/// How long a message may be on its way to its row before it is delivered again: soon after a crash.
+/// A slow database makes it come a second time, which is harmless.
+const ACK_WAIT: Duration = Duration::from_secs(10);
+/// After which time a message that this process gives back may go to another: it has left by then.
+const GIVE_BACK_AFTER: Duration = Duration::from_secs(1);
 /// The first pause after a failure of the bus; it doubles up to a second.
 const PAUSE: Duration = Duration::from_millis(250);
 /// There is no limit: what is away comes back some day.
@@ -268,33 +271,49 @@ impl<F: Feed> Follower<F> {
             let pull = consumer.batch().max_messages(BATCH).expires(PULL).messages();
             let mut chunks = pull.await.context("messages can't be asked for")?.ready_chunks(BATCH);
             loop {
-                let chunk = tokio::select! {
+                let (chunk, stopping) = tokio::select! {
                     biased;
-                    () = self.shutdown.cancelled() => return Ok(Ended::Stopping),
+                    // What has been delivered is finished, else it would come again only after a while.
+                    () = self.shutdown.cancelled() => (chunks.next().now_or_never().flatten(), true),
                     _ = connections.changed() => return Ok(Ended::Reconnected),
-                    chunk = chunks.next() => chunk,
+                    chunk = chunks.next() => (chunk, false),
                 };
-                let Some(chunk) = chunk else { break };
-                let mut messages = Vec::with_capacity(chunk.len());
-                let mut failure = None;
-                for message in chunk {
-                    match message {
-                        Ok(message) => messages.push(message),
-                        Err(error) => failure = Some(anyhow::Error::from_boxed(error)),
-                    }
-                }
-                if let Some(settled) = self.rows_of(&feed, &messages).await {
-                    // Sequence numbers of another connection's server may be those of other messages.
-                    if self.bus.connection_count() == connection {
-                        self.acknowledge(&messages, settled).await?;
-                    }
+                let pull_is_over = chunk.is_none();
+                if let Some(chunk) = chunk {
+                    self.take(&feed, chunk, connection).await?;
                     *pause = PAUSE;
                 }
-                if let Some(failure) = failure {
-                    return Err(failure);
+                if stopping {
+                    return Ok(Ended::Stopping);
+                }
+                if pull_is_over {
+                    break;
                 }
             }
         }
+    }
+
+    /// Makes rows of messages that came on the connection with this number, and answers them.
+    async fn take(
+        &self,
+        feed: &F,
+        chunk: Vec<Result<Message, async_nats::Error>>,
+        connection: u64,
+    ) -> anyhow::Result<()> {
+        let mut messages = Vec::with_capacity(chunk.len());
+        let mut failure = Ok(());
+        for message in chunk {
+            match message {
+                Ok(message) => messages.push(message),
+                Err(error) => failure = Err(anyhow::Error::from_boxed(error)),
+            }
+        }
+        let answers = self.rows_of(feed, &messages).await;
+        // To the server of another connection the same sequence numbers may be other messages.
+        if self.bus.connection_count() == connection {
+            self.answer(&messages, answers).await?;
+        }
+        failure
     }
 
     /// The stream and the consumer, made if they are not there.
@@ -318,9 +337,9 @@ impl<F: Feed> Follower<F> {
         Ok((F::new(stream.cached_info()), consumer))
     }
 
-    /// Stores the rows of `messages`, trying until it is done, and returns what to answer to each;
-    /// `None` when the process stops before that. They are delivered again then.
-    async fn rows_of(&self, feed: &F, messages: &[Message]) -> Option<Vec<AckKind>> {
+    /// Stores the rows of `messages`, trying until it is done or the process can't wait any longer, and
+    /// returns what to answer to each.
+    async fn rows_of(&self, feed: &F, messages: &[Message]) -> Vec<AckKind> {
         let mut answers = Vec::with_capacity(messages.len());
         let (mut rows, mut owners) = (Vec::new(), Vec::new());
         for (at, message) in messages.iter().enumerate() {
@@ -343,19 +362,19 @@ impl<F: Feed> Follower<F> {
             self.shutdown.cancelled().await;
             sleep(self.grace).await;
         };
-        let refused = tokio::select! {
-            refused = storing => refused,
-            () = out_of_time => {
-                tracing::warn!("stopping with {} that MySQL has not taken; JetStream keeps them", F::WHAT);
-                return None;
-            }
+        let stored = tokio::select! {
+            stored = storing => stored.ok(),
+            () = out_of_time => None,
         };
-        // It waits for ever, so it only ends with a result.
-        for (row, error) in refused.ok()? {
+        let Some(refused) = stored else {
+            tracing::warn!("stopping with {} that MySQL has not taken; JetStream keeps them", F::WHAT);
+            return messages.iter().map(|_| AckKind::Nak(Some(GIVE_BACK_AFTER))).collect();
+        };
+        for (row, error) in refused {
             refuse::<F>(&messages[owners[row]], &error.to_string());
             answers[owners[row]] = AckKind::Term;
         }
-        Some(answers)
+        answers
     }
 
     /// Stores `rows`, and returns those that MySQL refuses. They are found by halving, so that one of
@@ -377,12 +396,17 @@ impl<F: Feed> Follower<F> {
         Ok(refused)
     }
 
-    async fn acknowledge(&self, messages: &[Message], answers: Vec<AckKind>) -> anyhow::Result<()> {
+    async fn answer(&self, messages: &[Message], answers: Vec<AckKind>) -> anyhow::Result<()> {
         for (message, answer) in messages.iter().zip(answers) {
-            let tally =
-                if matches!(answer, AckKind::Term) { &self.tally.refused } else { &self.tally.stored };
+            let tally = match answer {
+                AckKind::Ack => Some(&self.tally.stored),
+                AckKind::Term => Some(&self.tally.refused),
+                _ => None,
+            };
             message.ack_with(answer).await.map_err(anyhow::Error::from_boxed).context("acknowledging")?;
-            tally.fetch_add(1, Ordering::Relaxed);
+            if let Some(tally) = tally {
+                tally.fetch_add(1, Ordering::Relaxed);
+            }
         }
         Ok(())
     }

@@ -131,7 +131,8 @@ pub async fn migrate(
     }
     forget_unfinished(&mut connection).await?;
     let mut migrator = sqlx::migrate!("../../migrations");
-    migrator.set_locking(false).run(&mut connection).await?;
+    // Not `run`, whose future the compiler can't see to be Send, here and in its own words.
+    migrator.set_locking(false).run_direct(None, &mut connection, false).await?;
     for (user, tables) in [(gateway_user, &GATEWAY_TABLES[..]), (recorder_user, &RECORDER_TABLES[..])] {
         for table in tables {
             let sql = format!("GRANT SELECT, INSERT, UPDATE, DELETE ON `{table}` TO '{user}'@'%'");
