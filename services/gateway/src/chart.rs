@@ -10,6 +10,7 @@ use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use time::{Month, OffsetDateTime, UtcOffset};
+use wire::config::MEGABYTE;
 use wire::stats::{Series, SeriesRow};
 
 use crate::units;
@@ -215,6 +216,8 @@ impl Chart {
 
     /// The value axis for values up to `most`: where it ends, and the values with a gridline.
     fn scale(self, most: f64) -> (f64, Vec<f64>) {
+        // Without any value an axis still wants a sensible unit.
+        let most = if self == Self::Size && most <= 0.0 { MEGABYTE as f64 } else { most };
         let step = match self {
             Self::HitRate | Self::MissRate => 0.25,
             Self::Items => round_step(most).max(1.0),

@@ -41,10 +41,6 @@ const FORM_LIMIT: usize = 16 * 1024;
 /// Who changes the configuration, as its history names it.
 const BY: &str = "settings page";
 
-/// Scripts, styles and images come from here and nowhere else; nothing is inline.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; \
-                                       frame-ancestors 'none'; object-src 'none'";
-
 /// The routes of the pages and of their static files.
 pub fn router() -> Router<AppState> {
     Router::new()
@@ -108,9 +104,8 @@ fn sentence(error: &Error) -> String {
 fn html(status: StatusCode, body: String) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY)),
-        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        // Not "no-referrer": browsers would send `Origin: null` with our own forms.
+        // Not "no-referrer", as elsewhere: with that, browsers send our own forms with `Origin: null`,
+        // and older ones say nothing else about where a form comes from.
         (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];
@@ -652,7 +647,6 @@ async fn asset(
             (header::CONTENT_TYPE, asset.content_type.to_owned()),
             (header::CACHE_CONTROL, lifetime.to_owned()),
             (header::ETAG, entity_tag),
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
         ];
         Ok(if held {
             (StatusCode::NOT_MODIFIED, headers).into_response()
