@@ -102,7 +102,7 @@ impl CacheClient {
     }
 
     /// Changes the configuration: `change` is a JSON object such as `{"capacity_mb":64,"policy":"lru"}`,
-    /// which the worker checks. `by` goes into the history.
+    /// which the worker checks. `by` goes into the history, unless the object says itself who asks.
     ///
     /// # Errors
     /// As [`CacheClient::clear`]; a value that is not allowed is a 400 that names it.
@@ -111,7 +111,7 @@ impl CacheClient {
         // object goes to it as it is.
         let payload = match serde_json::from_slice::<Value>(change) {
             Ok(Value::Object(mut fields)) => {
-                fields.insert("by".to_owned(), Value::from(by));
+                fields.entry("by").or_insert_with(|| Value::from(by));
                 Value::Object(fields).to_string().into()
             }
             _ => Bytes::copy_from_slice(change),

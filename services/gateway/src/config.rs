@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum::http::HeaderValue;
 use clap::Parser;
 use runtime::args::{LogArgs, NatsArgs, ProcessArgs};
 
@@ -54,12 +55,22 @@ pub struct Config {
     /// Cache-Control of /images/{key}
     #[arg(long, env = "IMAGE_CACHE_CONTROL", value_name = "VALUE", default_value = "no-cache",
           value_parser = header_value)]
-    pub image_cache_control: String,
+    pub image_cache_control: HeaderValue,
 
     /// How long a read waits for the cache before it goes to the origin, in milliseconds
     #[arg(long, env = "CACHE_BUDGET_MS", value_name = "MS", default_value_t = 50,
           value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub cache_budget_ms: u64,
+
+    /// Most HTTP connections at once; further ones wait to be accepted
+    #[arg(long, env = "MAX_CONNECTIONS", value_name = "NUMBER", default_value_t = 4096,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_connections: u32,
+
+    /// Most connections to MySQL at once
+    #[arg(long, env = "DATABASE_CONNECTIONS", value_name = "NUMBER", default_value_t = 16,
+          value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub database_connections: u32,
 
     /// The bus.
     #[command(flatten)]
@@ -92,9 +103,12 @@ impl Config {
 }
 
 /// Refuses at start what no answer could carry later.
-fn header_value(text: &str) -> Result<String, String> {
-    match axum::http::HeaderValue::from_str(text) {
-        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
-        _ => Err("it must be a value of the header Cache-Control, such as no-cache or public, max-age=60".into()),
+fn header_value(text: &str) -> Result<HeaderValue, String> {
+    match HeaderValue::from_str(text.trim()) {
+        Ok(value) if !value.is_empty() => Ok(value),
+        _ => {
+            Err("it must be a value of the header Cache-Control, such as no-cache or public, max-age=60"
+                .into())
+        }
     }
 }

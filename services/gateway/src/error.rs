@@ -6,10 +6,11 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use runtime::bus::RequestFailure;
-use serde::Serialize;
 use sniff::SniffError;
 use wire::reply::{Code, Refusal};
 use wire::{Key, KeyError};
+
+use crate::routes::api::Failure;
 
 /// Why a request was not met.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +148,9 @@ impl From<sqlx::Error> for Error {
             sqlx::Error::PoolTimedOut => "no connection became free in time",
             sqlx::Error::PoolClosed => "this gateway is stopping",
             sqlx::Error::Database(database)
-                if database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(|error| error.number())
+                if database
+                    .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
+                    .map(|error| error.number())
                     == Some(NO_SUCH_TABLE) =>
             {
                 "its tables are not there yet"
@@ -171,29 +174,10 @@ impl From<SniffError> for Error {
     }
 }
 
-/// The JSON of a failure, as existing clients read it: `success` is a string.
-#[derive(Debug, Serialize)]
-struct Failure<'a> {
-    success: &'static str,
-    error: FailureDetail<'a>,
-}
-
-#[derive(Debug, Serialize)]
-struct FailureDetail<'a> {
-    code: u16,
-    message: &'a str,
-}
-
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         self.log();
-        let status = self.status();
-        let message = self.message();
-        let failure = Failure {
-            success: "false",
-            error: FailureDetail { code: status.as_u16(), message: &message },
-        };
-        let mut response = (status, axum::Json(failure)).into_response();
+        let mut response = (self.status(), axum::Json(Failure::from(&self))).into_response();
         self.add_headers(response.headers_mut());
         response
     }

@@ -6,13 +6,140 @@ mod conditional;
 pub mod config;
 pub mod error;
 mod flight;
+mod metrics;
 pub mod origin;
 pub mod read;
 pub mod routes;
+mod server;
 pub mod state;
+mod telling;
 pub mod units;
 pub mod views;
 
+use std::time::Duration;
+
+use anyhow::Context as _;
+use runtime::Bus;
+use runtime::tasks::Tasks;
+use runtime::wait;
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
 pub use config::Config;
-pub use error::Error;
-pub use state::AppState;
+use origin::blobs::Blobs;
+use origin::images::Images;
+use server::{Front, ServerLimits};
+use state::AppState;
+use views::Views;
+
+/// The user in nats.conf.
+const USER: &str = "gateway";
+/// How many replies may wait to be read. They are handed on at once, so this is never reached in peace.
+const REPLY_CAPACITY: usize = 4096;
+/// How long a statement waits for a connection to MySQL.
+const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
+/// What remains to be done after the last request may take so long each time.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Runs the gateway on a socket that listens already, until the stop.
+///
+/// It takes requests at once, and answers them with 503 until NATS and MySQL are there.
+///
+/// # Errors
+/// When NATS or MySQL are not there in time, or a background task ends unexpectedly.
+pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let grace = config.process.shutdown_grace();
+    let views = Views::load(&config.template_dir)
+        .with_context(|| format!("the templates in {} can't be loaded", config.template_dir.display()))?;
+    let blobs = blobs(&config)?;
+    let address = listener.local_addr()?;
+    let front = Front::new(views.clone());
+    let limits = ServerLimits { max_connections: config.max_connections as usize, grace };
+    let mut tasks = Tasks::new(shutdown.clone());
+    tasks.spawn("HTTP server", server::serve(listener, front.clone(), limits, shutdown.clone()));
+    tracing::info!(%address, "listening on http://{address}");
+
+    let connected = tokio::select! {
+        connected = connect(&config, &front) => Some(connected?),
+        // The stop, or the failure of the server.
+        ended = tasks.watch() => ended.map(|()| None)?,
+    };
+    let Some((bus, pool)) = connected else {
+        tasks.finish(grace + FAREWELL).await?;
+        return Ok(());
+    };
+    let state = AppState::new(config, views, blobs, pool.clone(), bus.clone())?;
+    tasks.spawn("telling of pending invalidations", state.run_teller(shutdown.clone()));
+    tasks.spawn("sweep", state.run_sweep(shutdown.clone()));
+    front.open(routes::app(state.clone()));
+    tracing::info!("serving");
+
+    let ended = tasks.watch().await;
+    shutdown.cancel();
+    let finished = tasks.finish(grace + FAREWELL).await;
+    if timeout(FAREWELL, state.finish_changes()).await.is_err() {
+        tracing::warn!(
+            "changes were left behind; another gateway, or the next start, tells the cache of them"
+        );
+    }
+    bus.drain(FAREWELL).await;
+    if timeout(FAREWELL, pool.close()).await.is_err() {
+        tracing::warn!("connections to MySQL were cut off");
+    }
+    ended?;
+    finished?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn blobs(config: &Config) -> anyhow::Result<Blobs> {
+    match config.blob_url.as_deref().map(str::trim) {
+        Some(url) if !url.is_empty() => Blobs::in_s3(url).context("the image store can't be used"),
+        _ => Blobs::in_folder(&config.image_dir)
+            .with_context(|| format!("the image folder {} can't be used", config.image_dir.display())),
+    }
+}
+
+/// Waits for NATS and for MySQL with the gateway's tables, at the same time.
+async fn connect(config: &Config, front: &Front) -> anyhow::Result<(Bus, MySqlPool)> {
+    let limit = config.process.dependency_timeout();
+    let bus = async {
+        let bus = Bus::connect(&config.nats, USER, &config.nats_password, REPLY_CAPACITY, limit).await?;
+        front.found(|health| &mut health.nats);
+        anyhow::Ok(bus)
+    };
+    let pool = async {
+        let pool = connect_mysql(config, limit).await?;
+        front.found(|health| &mut health.mysql);
+        anyhow::Ok(pool)
+    };
+    tokio::try_join!(bus, pool)
+}
+
+async fn connect_mysql(config: &Config, limit: Duration) -> anyhow::Result<MySqlPool> {
+    let options: MySqlConnectOptions = config
+        .database_url
+        .parse()
+        .context("GATEWAY_DATABASE_URL must look like mysql://user:password@host:port/database")?;
+    // A pool reports all causes as a timeout; a connection says which it was.
+    let server = format!("MySQL at {}:{}", options.get_host(), options.get_port());
+    wait::until(&server, limit, || async { options.connect().await?.close().await }).await?;
+    let pool = MySqlPoolOptions::new()
+        .max_connections(config.database_connections)
+        .acquire_timeout(ACQUIRE_LIMIT)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                // Fewer locks than by default, and no writer waits for another one for long.
+                connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+                connection.execute("SET SESSION innodb_lock_wait_timeout = 3").await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options);
+    let images = Images::new(pool.clone());
+    wait::until("the gateway's tables, which the recorder makes", limit, || images.probe()).await?;
+    Ok(pool)
+}

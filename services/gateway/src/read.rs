@@ -1,22 +1,52 @@
 //! The look-aside read: the cache first, then the origin, and what came of it.
+//!
+//! Each read asks the cache exactly once, so that the cache's own counts are those of the reads. A miss
+//! comes with a lease for one asker at a time, who alone fills (design rules 1 and 2): with bytes from a
+//! row that was read after the lease had arrived.
 
-use std::time::Duration;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::HeaderValue;
 use bytes::Bytes;
-use wire::Tag;
+use prometheus::IntCounter;
+use runtime::bus::{Reply, RequestFailure};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wire::reply::Code;
+use wire::{Key, Lease, Meta, Tag};
+
+use crate::cache::CacheClient;
+use crate::error::Error;
+use crate::flight::{ClosedFlight, Flights};
+use crate::origin::blobs::{BlobError, Blobs};
+use crate::origin::images::{ImageRow, Images};
+
+/// What the bus carries besides an image's bytes: the headers of a fill and of a hit.
+const HEADER_ROOM: usize = 512;
+/// Up to this size, what is not filled is read at once; above, as it is sent.
+const SMALL_BYTES: u64 = 256 << 10;
+/// How often a row is read again because its file was gone. Each time, another upload of that key has
+/// been stored in between.
+const MAX_ROUNDS: u32 = 20;
+/// A fill may take so many times the budget of a read: its bytes have to get there.
+const FILL_BUDGETS: u32 = 4;
+/// The bytes of all fills on their way, in kilobytes. When there are more, a miss is streamed and not
+/// filled, so that misses of many large images at once don't fill the memory instead.
+const FILL_KILOBYTES: usize = 128 << 10;
 
 /// What is known of an image that is about to be answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageMeta {
     /// The content type.
     pub content_type: String,
-    /// SHA-256 of the bytes, if it is known (an operator's put may not have said).
+    /// SHA-256 of the bytes.
     pub tag: Tag,
     /// When the image was stored, in seconds since 1970, if that is known.
     pub modified_s: Option<i64>,
-    /// The size in bytes.
+    /// The size in bytes; 0 with [`Content::Fresh`], where none were sent.
     pub size: u64,
 }
 
@@ -61,7 +91,7 @@ impl CacheStatus {
             Self::Stored => "stored",
             Self::Collapsed => "collapsed",
             Self::Miss => "miss",
-            Self::Refused => "refused",
+            Self::Refused => "fill-refused",
             Self::TooLarge => "too-large",
             Self::Unavailable => "cache-unavailable",
             Self::TimedOut => "cache-timeout",
@@ -108,8 +138,358 @@ pub struct ReadOutcome {
 pub enum Content {
     /// All of them, in memory.
     Bytes(Bytes),
-    /// They come from the origin as they are sent.
+    /// The [`Portion`] asked for, coming from the origin as it is sent.
     Stream(Body),
     /// None: they are those that the asker holds under the tag that it named.
     Fresh,
+}
+
+/// How much of an image is needed, if it is streamed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Portion {
+    /// All of it.
+    All,
+    /// These bytes.
+    Part(Range<u64>),
+    /// Only what it is.
+    Nothing,
+}
+
+/// Says how much of an image is needed once it is known what it is.
+pub(crate) type Choose<'a> = &'a (dyn Fn(&ImageMeta) -> Portion + Sync);
+
+/// Reads images for everybody in this process.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    cache: CacheClient,
+    images: Images,
+    blobs: Blobs,
+    budget: Duration,
+    flights: Flights<(ImageMeta, Bytes)>,
+    fills: Arc<Semaphore>,
+    origin_reads: IntCounter,
+    /// Whether the last read found the cache out of reach: only a change is logged.
+    without_cache: AtomicBool,
+}
+
+/// What the cache said.
+enum Looked {
+    Hit(ImageMeta, Content),
+    /// Nothing is resident, and this asker is to fill it.
+    Leased(Lease),
+    /// Nothing is resident, and somebody else is to fill it.
+    Missed,
+    /// The origin has to do without it.
+    Bypass(CacheStatus),
+}
+
+impl Reader {
+    /// A reader of these. `origin_reads` counts the rows that it reads.
+    pub(crate) fn new(
+        cache: CacheClient,
+        images: Images,
+        blobs: Blobs,
+        budget: Duration,
+        origin_reads: IntCounter,
+    ) -> Self {
+        Self {
+            cache,
+            images,
+            blobs,
+            budget,
+            flights: Flights::default(),
+            fills: Arc::new(Semaphore::new(FILL_KILOBYTES)),
+            origin_reads,
+            without_cache: AtomicBool::new(false),
+        }
+    }
+
+    /// Reads the image under `key`. `held` is the tag of the bytes that the asker has already.
+    ///
+    /// # Errors
+    /// [`Error::NoImage`]; [`Error::Unavailable`] when it is not cached and the origin does not answer.
+    pub(crate) async fn read(
+        &self,
+        key: &Key,
+        held: Option<Tag>,
+        choose: Choose<'_>,
+    ) -> Result<ReadOutcome, Error> {
+        let started = Instant::now();
+        let looked = self.look(key, held).await;
+        let cache_time = started.elapsed();
+        let (image, content, cache_status) = match looked {
+            Looked::Hit(image, content) => (image, content, CacheStatus::Hit),
+            Looked::Leased(lease) => self.fill(key, lease, choose).await?,
+            Looked::Missed => match self.flights.join(key) {
+                Some(passenger) => match passenger.arrive().await {
+                    Some((image, bytes)) => (image, Content::Bytes(bytes), CacheStatus::Collapsed),
+                    None => self.origin(key, choose, CacheStatus::Miss).await?,
+                },
+                None => self.origin(key, choose, CacheStatus::Miss).await?,
+            },
+            Looked::Bypass(status) => self.origin(key, choose, status).await?,
+        };
+        Ok(ReadOutcome { image, content, cache_status, cache_time, elapsed: started.elapsed() })
+    }
+
+    async fn look(&self, key: &Key, held: Option<Tag>) -> Looked {
+        let asked = held.map(|tag| Meta { tag: Some(tag), ..Meta::default() });
+        let answer = self.cache.get(key, asked.as_ref(), self.budget).await;
+        let (looked, trouble) = match answer {
+            Ok(reply) => match hit(reply) {
+                Some((image, content)) => (Looked::Hit(image, content), None),
+                None => (
+                    Looked::Bypass(CacheStatus::Unavailable),
+                    Some("it answered a hit without type and tag".to_owned()),
+                ),
+            },
+            Err(RequestFailure::Refused(refused)) => match refused.refusal.code {
+                Code::NotFound => match refused.meta.lease {
+                    Some(lease) => (Looked::Leased(lease), None),
+                    None => (Looked::Missed, None),
+                },
+                Code::TooLarge => (Looked::Bypass(CacheStatus::TooLarge), None),
+                _ => (Looked::Bypass(CacheStatus::Unavailable), Some(refused.refusal.message)),
+            },
+            Err(failure @ RequestFailure::TimedOut { .. }) => {
+                (Looked::Bypass(CacheStatus::TimedOut), Some(failure.to_string()))
+            }
+            Err(failure) => (Looked::Bypass(CacheStatus::Unavailable), Some(failure.to_string())),
+        };
+        self.note_trouble(trouble);
+        looked
+    }
+
+    /// Logs when the cache goes away and when it is back, not each read in between.
+    fn note_trouble(&self, trouble: Option<String>) {
+        match trouble {
+            Some(reason) => {
+                if !self.without_cache.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(reason, "reads go to the origin, because the cache can't be used");
+                }
+            }
+            None => {
+                if self.without_cache.load(Ordering::Relaxed)
+                    && self.without_cache.swap(false, Ordering::Relaxed)
+                {
+                    tracing::info!("reads use the cache again");
+                }
+            }
+        }
+    }
+
+    /// Reads the origin for everybody who misses this key, and fills the cache.
+    async fn fill(
+        &self,
+        key: &Key,
+        lease: Lease,
+        choose: Choose<'_>,
+    ) -> Result<(ImageMeta, Content, CacheStatus), Error> {
+        let flight = self.flights.lead(key);
+        let mut rounds = Rounds::default();
+        let (image, bytes, _permit) = loop {
+            // The lease is here already, so a change that this row does not show yet will void it.
+            let row = self.row(key).await?;
+            let image = ImageMeta::from(&row);
+            if self.is_too_large(row.size) {
+                drop(flight);
+                self.reject(key, lease, row.size).await;
+                return self.finish(key, row, image, choose, CacheStatus::TooLarge, rounds).await;
+            }
+            let Some(permit) = self.fill_permit(row.size) else {
+                drop(flight);
+                return self.finish(key, row, image, choose, CacheStatus::Miss, rounds).await;
+            };
+            match self.blobs.read(&row.location, row.size).await {
+                Ok(bytes) => break (image, bytes, permit),
+                Err(error) => rounds.again(&row, error)?,
+            }
+        };
+        let flight = flight.close();
+        let status = self.send_fill(key, lease, &image, &bytes, flight).await;
+        Ok((image, Content::Bytes(bytes), status))
+    }
+
+    /// Sends a fill, and shares it if it was accepted.
+    async fn send_fill(
+        &self,
+        key: &Key,
+        lease: Lease,
+        image: &ImageMeta,
+        bytes: &Bytes,
+        flight: ClosedFlight<(ImageMeta, Bytes)>,
+    ) -> CacheStatus {
+        let meta = Meta {
+            content_type: Some(image.content_type.clone()),
+            tag: Some(image.tag),
+            modified_s: image.modified_s,
+            lease: Some(lease),
+            ..Meta::default()
+        };
+        match self.cache.put(key, &meta, bytes.clone(), self.budget * FILL_BUDGETS).await {
+            Ok(reply) if reply.stored => {
+                flight.land((image.clone(), bytes.clone()));
+                CacheStatus::Stored
+            }
+            // Nothing is kept; others may not share what no lease has vouched for.
+            Ok(_) => CacheStatus::Miss,
+            Err(RequestFailure::Refused(refused)) => match refused.refusal.code {
+                Code::Conflict => CacheStatus::Refused,
+                Code::TooLarge => CacheStatus::TooLarge,
+                _ => CacheStatus::Miss,
+            },
+            Err(RequestFailure::TooLarge(_)) => CacheStatus::TooLarge,
+            // It may have been accepted or not. The image is right in any case.
+            Err(_) => CacheStatus::Miss,
+        }
+    }
+
+    /// Tells the worker that this image can't be cached, so that it counts it.
+    async fn reject(&self, key: &Key, lease: Lease, size: u64) {
+        let meta = Meta { lease: Some(lease), size: Some(size), ..Meta::default() };
+        if let Err(failure) = self.cache.put(key, &meta, Bytes::new(), self.budget).await
+            && !matches!(failure, RequestFailure::Refused(_))
+        {
+            tracing::debug!(%failure, "a rejected image was not counted");
+        }
+    }
+
+    /// Reads the origin for one asker alone.
+    async fn origin(
+        &self,
+        key: &Key,
+        choose: Choose<'_>,
+        status: CacheStatus,
+    ) -> Result<(ImageMeta, Content, CacheStatus), Error> {
+        let row = self.row(key).await?;
+        let image = ImageMeta::from(&row);
+        self.finish(key, row, image, choose, status, Rounds::default()).await
+    }
+
+    /// Goes from a row to its bytes, reading the row again as long as its file is gone (design rule 5).
+    async fn finish(
+        &self,
+        key: &Key,
+        mut row: ImageRow,
+        mut image: ImageMeta,
+        choose: Choose<'_>,
+        status: CacheStatus,
+        mut rounds: Rounds,
+    ) -> Result<(ImageMeta, Content, CacheStatus), Error> {
+        loop {
+            let opened = match choose(&image) {
+                Portion::Nothing => Ok(Content::Stream(Body::empty())),
+                Portion::All if row.size <= SMALL_BYTES => {
+                    self.blobs.read(&row.location, row.size).await.map(Content::Bytes)
+                }
+                Portion::All => self.open(&row, 0..row.size).await,
+                Portion::Part(range) => self.open(&row, range).await,
+            };
+            match opened {
+                Ok(content) => return Ok((image, content, status)),
+                Err(error) => rounds.again(&row, error)?,
+            }
+            row = self.row(key).await?;
+            image = ImageMeta::from(&row);
+        }
+    }
+
+    async fn open(&self, row: &ImageRow, range: Range<u64>) -> Result<Content, BlobError> {
+        self.blobs.open(&row.location, row.size, range).await.map(Content::Stream)
+    }
+
+    async fn row(&self, key: &Key) -> Result<ImageRow, Error> {
+        self.origin_reads.inc();
+        self.images.get(key).await?.ok_or_else(|| Error::NoImage(key.clone()))
+    }
+
+    fn is_too_large(&self, size: u64) -> bool {
+        usize::try_from(size).map_or(true, |size| size + HEADER_ROOM > self.cache.bus().max_payload())
+    }
+
+    /// The right to hold so many bytes for a fill, if there is room.
+    fn fill_permit(&self, size: u64) -> Option<OwnedSemaphorePermit> {
+        let kilobytes = u32::try_from(size.div_ceil(1024)).ok()?;
+        self.fills.clone().try_acquire_many_owned(kilobytes).ok()
+    }
+}
+
+/// How often one read has found a file gone.
+#[derive(Debug, Default)]
+struct Rounds {
+    count: u32,
+    last: Option<String>,
+}
+
+impl Rounds {
+    /// Whether it makes sense to read the row again.
+    fn again(&mut self, row: &ImageRow, error: BlobError) -> Result<(), Error> {
+        let moved_on = self.last.as_ref() != Some(&row.location);
+        if !matches!(error, BlobError::Gone(_)) || !moved_on || self.count == MAX_ROUNDS {
+            return Err(error.into());
+        }
+        self.count += 1;
+        self.last = Some(row.location.clone());
+        Ok(())
+    }
+}
+
+impl From<&ImageRow> for ImageMeta {
+    fn from(row: &ImageRow) -> Self {
+        Self {
+            content_type: row.content_type.clone(),
+            tag: row.tag,
+            modified_s: Some(row.updated_at.unix_timestamp()),
+            size: row.size,
+        }
+    }
+}
+
+/// A hit, if it says what it is.
+fn hit(reply: Reply) -> Option<(ImageMeta, Content)> {
+    let image = ImageMeta {
+        content_type: reply.meta.content_type?,
+        tag: reply.meta.tag?,
+        modified_s: reply.meta.modified_s,
+        size: reply.payload.len() as u64,
+    };
+    let content = if reply.meta.fresh { Content::Fresh } else { Content::Bytes(reply.payload) };
+    Some((image, content))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_status_has_a_word_and_a_header_of_its_own() {
+        for status in CacheStatus::ALL {
+            let header = status.header();
+            assert!(header.starts_with("pixcache; "), "{header}");
+            assert_eq!(header.contains("fwd="), status != CacheStatus::Hit);
+            let others = CacheStatus::ALL.into_iter().filter(|other| *other != status);
+            for other in others {
+                assert_ne!((status.as_str(), header), (other.as_str(), other.header()));
+            }
+        }
+        let detail = CacheStatus::TooLarge.header();
+        assert!(detail.ends_with(&format!("detail={}", CacheStatus::TooLarge.as_str())));
+    }
+
+    #[test]
+    fn a_hit_needs_type_and_tag() {
+        let meta = Meta {
+            content_type: Some("image/png".into()),
+            tag: Some(Tag([7; 32])),
+            modified_s: Some(5),
+            ..Meta::default()
+        };
+        let payload = Bytes::from_static(b"abc");
+        let whole = hit(Reply { payload: payload.clone(), meta: meta.clone() });
+        assert!(matches!(whole, Some((image, Content::Bytes(bytes))) if image.size == 3 && bytes == "abc"));
+        let fresh = hit(Reply { payload: Bytes::new(), meta: Meta { fresh: true, ..meta.clone() } });
+        assert!(matches!(fresh, Some((image, Content::Fresh)) if image.size == 0));
+        assert!(hit(Reply { payload: payload.clone(), meta: Meta { tag: None, ..meta.clone() } }).is_none());
+        assert!(hit(Reply { payload, meta: Meta { content_type: None, ..meta } }).is_none());
+    }
 }

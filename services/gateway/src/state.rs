@@ -1,17 +1,39 @@
-//! What all handlers share.
+//! What all handlers share, and what they can do with it: read, store, delete, ask for health.
 
+use std::fmt;
+use std::future::Future;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use runtime::Bus;
 use serde::Serialize;
-use wire::{Key, Tag};
+use sqlx::mysql::MySqlPool;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wire::stats::HistoryRequest;
+use wire::{Key, Span, Tag};
 
 use crate::cache::CacheClient;
+use crate::conditional::WriteConditions;
 use crate::config::Config;
 use crate::error::Error;
-use crate::origin::images::{ImageRow, Images};
-use crate::read::ReadOutcome;
+use crate::metrics::Metrics;
+use crate::origin::blobs::Blobs;
+use crate::origin::images::{Change, ImageRow, Images};
+use crate::origin::pending::{Note, Pending};
+use crate::origin::sweep;
+use crate::origin::upload::{Staged, UploadLimits, remove};
+use crate::read::{Choose, Portion, ReadOutcome, Reader};
+use crate::telling::Teller;
 use crate::views::Views;
+
+/// How long a part may take to say that it is there.
+const HEALTH_LIMIT: Duration = Duration::from_secs(1);
+/// How many files are removed at once when everything is deleted.
+const REMOVALS_AT_ONCE: usize = 16;
 
 /// Everything that a handler needs. Cloning it is cheap.
 #[derive(Clone)]
@@ -27,12 +49,24 @@ pub struct Shared {
     pub images: Images,
     /// The memcache worker and the recorder.
     pub cache: CacheClient,
+    pub(crate) blobs: Blobs,
+    pub(crate) metrics: Metrics,
+    reader: Reader,
+    teller: Teller,
+    /// Changes on their way: they go on when their asker has hung up.
+    changes: TaskTracker,
 }
 
 impl Deref for AppState {
     type Target = Shared;
     fn deref(&self) -> &Shared {
         &self.0
+    }
+}
+
+impl fmt::Debug for AppState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppState").finish_non_exhaustive()
     }
 }
 
@@ -52,6 +86,16 @@ pub struct Part {
     pub ok: bool,
     /// In a few words: what is wrong, or what it is.
     pub message: String,
+}
+
+impl Part {
+    fn there(message: impl Into<String>) -> Self {
+        Self { ok: true, message: message.into() }
+    }
+
+    fn missing(message: impl Into<String>) -> Self {
+        Self { ok: false, message: message.into() }
+    }
 }
 
 /// Which parts of the system are there.
@@ -85,35 +129,244 @@ impl Health {
 }
 
 impl AppState {
+    /// On connections that stand.
+    ///
+    /// # Errors
+    /// When the metrics can't be registered.
+    pub(crate) fn new(
+        config: Config,
+        views: Views,
+        blobs: Blobs,
+        pool: MySqlPool,
+        bus: Bus,
+    ) -> Result<Self, prometheus::Error> {
+        let images = Images::new(pool.clone());
+        let cache = CacheClient::new(bus);
+        let metrics = Metrics::new()?;
+        let reader = Reader::new(
+            cache.clone(),
+            images.clone(),
+            blobs.clone(),
+            config.cache_budget(),
+            metrics.origin_reads(),
+        );
+        let teller = Teller::new(cache.clone(), Pending::new(pool));
+        Ok(Self(Arc::new(Shared {
+            config,
+            views,
+            images,
+            cache,
+            blobs,
+            metrics,
+            reader,
+            teller,
+            changes: TaskTracker::new(),
+        })))
+    }
+
     /// Reads the image under `key`, from the cache where that is possible. `held` is the tag of the
     /// bytes that the asker has already.
     ///
     /// # Errors
     /// [`Error::NoImage`]; [`Error::Unavailable`] when it is not cached and the origin does not answer.
     pub async fn read(&self, key: &Key, held: Option<Tag>) -> Result<ReadOutcome, Error> {
-        let _ = held;
-        Err(Error::NoImage(key.clone()))
+        self.read_portion(key, held, &|_| Portion::All).await
     }
 
-    /// Deletes the image under `key`.
+    /// As [`AppState::read`], for an asker who may need less than all of it.
+    pub(crate) async fn read_portion(
+        &self,
+        key: &Key,
+        held: Option<Tag>,
+        choose: Choose<'_>,
+    ) -> Result<ReadOutcome, Error> {
+        let read = self.reader.read(key, held, choose).await;
+        if let Ok(outcome) = &read {
+            self.metrics.count_read(outcome.cache_status, outcome.cache_time);
+        }
+        read
+    }
+
+    /// What an upload may be at most.
+    pub(crate) fn upload_limits(&self) -> UploadLimits {
+        UploadLimits { max_bytes: self.config.max_image_bytes(), max_pixels: self.config.max_image_pixels() }
+    }
+
+    /// Makes a received image that of `key`, if `conditions` hold, and tells the cache. It goes on when
+    /// the asker has hung up.
     ///
     /// # Errors
-    /// [`Error::NoImage`]; [`Error::StillTelling`] when it is deleted and the cache may not know it yet.
-    pub async fn delete(&self, key: &Key) -> Result<(), Error> {
-        Err(Error::NoImage(key.clone()))
+    /// [`Error::PreconditionFailed`]; [`Error::StillTelling`] when it is stored and the cache may not know
+    /// it yet; [`Error::Unavailable`].
+    pub(crate) async fn store(
+        &self,
+        key: Key,
+        staged: Staged,
+        conditions: WriteConditions,
+    ) -> Result<Stored, Error> {
+        let state = self.clone();
+        self.see_through(async move { state.store_now(&key, staged, &conditions).await }).await
+    }
+
+    async fn store_now(
+        &self,
+        key: &Key,
+        staged: Staged,
+        conditions: &WriteConditions,
+    ) -> Result<Stored, Error> {
+        let size = staged.image()?.size;
+        let Change { note, outcome } = match self.images.put(key, staged.image()?, conditions).await {
+            Ok(change) => change,
+            Err(failed) => {
+                if failed.may_have_committed {
+                    // A row may name the file. If none does, the sweep finds it.
+                    staged.keep();
+                }
+                return Err(failed.error);
+            }
+        };
+        let outcome = outcome.map(|written| {
+            staged.keep();
+            self.metrics.count_upload(size);
+            if let Some(replaced) = written.replaced.clone() {
+                self.remove_later(replaced);
+            }
+            Stored { created: written.replaced.is_none(), row: written.row }
+        });
+        self.tell(&note, "the image is stored", outcome).await
+    }
+
+    /// Deletes the image under `key`, if `conditions` hold, and tells the cache.
+    ///
+    /// # Errors
+    /// [`Error::NoImage`]; otherwise as for storing.
+    pub async fn delete(&self, key: &Key, conditions: WriteConditions) -> Result<(), Error> {
+        let (state, key) = (self.clone(), key.clone());
+        self.see_through(async move {
+            let change = state.images.delete(&key, &conditions).await.map_err(|failed| failed.error)?;
+            let outcome = change.outcome.and_then(|deleted| deleted.ok_or(Error::NoImage(key)));
+            let outcome = outcome.map(|location| state.remove_later(location));
+            state.tell(&change.note, "the image is deleted", outcome).await
+        })
+        .await
     }
 
     /// Deletes all images, and says how many there were.
     ///
     /// # Errors
-    /// As [`AppState::delete`].
+    /// [`Error::StillTelling`] when they are deleted and the cache may not know it yet;
+    /// [`Error::Unavailable`] when MySQL fails, by when some of them may be deleted.
     pub async fn delete_all(&self) -> Result<u64, Error> {
-        Ok(0)
+        let state = self.clone();
+        self.see_through(async move {
+            let mut after = Vec::new();
+            let mut count = 0;
+            loop {
+                let batch = state.images.delete_batch(&after).await.map_err(|failed| failed.error)?;
+                count += batch.locations.len() as u64;
+                futures_util::stream::iter(&batch.locations)
+                    .for_each_concurrent(REMOVALS_AT_ONCE, |location| remove(&state.blobs, location))
+                    .await;
+                match batch.last {
+                    Some(last) => after = last,
+                    None => {
+                        let outcome = Ok(count);
+                        return state.tell(&batch.note, "all images are deleted", outcome).await;
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// Tells the cache of a change, and lets the answer pass once it has acknowledged.
+    async fn tell<T>(&self, note: &Note, done: &'static str, outcome: Result<T, Error>) -> Result<T, Error> {
+        if self.teller.tell(note).await {
+            return outcome;
+        }
+        let done = if outcome.is_ok() { done } else { "nothing was changed now" };
+        Err(Error::StillTelling { done })
+    }
+
+    /// Runs a change to its end, whatever becomes of whoever asked for it.
+    async fn see_through<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        match self.changes.spawn(change).await {
+            Ok(done) => done,
+            Err(error) => Err(Error::Internal(anyhow::Error::new(error).context("a change broke off"))),
+        }
+    }
+
+    fn remove_later(&self, location: String) {
+        let blobs = self.blobs.clone();
+        self.changes.spawn(async move { remove(&blobs, &location).await });
+    }
+
+    /// Waits for the changes on their way.
+    pub(crate) async fn finish_changes(&self) {
+        self.changes.close();
+        self.changes.wait().await;
+    }
+
+    /// Tells the cache of changes that were left behind, until the stop.
+    pub(crate) fn run_teller(
+        &self,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = anyhow::Result<()>> + use<> {
+        self.teller.clone().run(shutdown)
+    }
+
+    /// Sweeps away files that no row names, until the stop.
+    pub(crate) fn run_sweep(
+        &self,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = anyhow::Result<()>> + use<> {
+        sweep::run(self.images.clone(), self.blobs.clone(), shutdown)
+    }
+
+    /// How many changes the cache has not acknowledged yet.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when MySQL does not answer.
+    pub(crate) async fn pending_count(&self) -> Result<u64, Error> {
+        self.teller.pending_count().await
     }
 
     /// Asks all parts whether they are there. Takes at most a second.
     pub async fn health(&self) -> Health {
-        let part = Part { ok: true, message: String::new() };
-        Health { nats: part.clone(), memcache: part.clone(), recorder: part.clone(), mysql: part }
+        let nats = if self.cache.bus().is_connected() {
+            Part::there("connected")
+        } else {
+            Part::missing("not connected; the gateway keeps trying")
+        };
+        let memcache = within(async {
+            let stats = self.cache.stats().await?;
+            Ok(if stats.serving {
+                Part::there(format!("{} serves", stats.worker))
+            } else {
+                Part::missing(format!("{} has just connected and does not serve yet", stats.worker))
+            })
+        });
+        let recorder = within(async {
+            let asked = HistoryRequest { range: Span::from_millis(1).ok(), limit: 1 };
+            self.cache.config_history(&asked).await?;
+            Ok(Part::there("answers"))
+        });
+        let mysql = within(async {
+            self.images.probe().await?;
+            Ok(Part::there("answers, with its tables"))
+        });
+        let (memcache, recorder, mysql) = tokio::join!(memcache, recorder, mysql);
+        Health { nats, memcache, recorder, mysql }
+    }
+}
+
+async fn within(question: impl Future<Output = Result<Part, Error>>) -> Part {
+    match timeout(HEALTH_LIMIT, question).await {
+        Ok(Ok(part)) => part,
+        Ok(Err(error)) => Part::missing(error.message()),
+        Err(_) => Part::missing(format!("no answer within {} ms", HEALTH_LIMIT.as_millis())),
     }
 }

@@ -227,6 +227,20 @@ impl Images {
         columns.into_iter().map(ImageRow::try_from).collect()
     }
 
+    /// Up to `limit` keys behind `after`, sorted byte for byte.
+    ///
+    /// # Errors
+    /// As [`Images::get`].
+    pub async fn keys(&self, after: Option<&Key>, limit: u32) -> Result<Vec<Key>, Error> {
+        let keys: Vec<Vec<u8>> =
+            sqlx::query_scalar("SELECT image_key FROM images WHERE image_key > ? ORDER BY image_key LIMIT ?")
+                .bind(after.map(Key::as_str).unwrap_or_default().as_bytes())
+                .bind(limit)
+                .fetch_all(&self.pool)
+                .await?;
+        keys.iter().map(|key| Key::from_bytes(key).map_err(|_| corrupt("key"))).collect()
+    }
+
     /// How many images are stored.
     ///
     /// # Errors

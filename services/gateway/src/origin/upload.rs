@@ -17,7 +17,7 @@ use crate::error::Error;
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 /// How long an upload may take from its first byte to its row. Far below
 /// [`sweep::AGE`](super::sweep::AGE), so that the sweep meets no file that is still to be named.
-pub(super) const UPLOAD_LIMIT: Duration = Duration::from_secs(30 * 60);
+pub(crate) const UPLOAD_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// What an image may be at most.
 #[derive(Debug, Clone, Copy)]

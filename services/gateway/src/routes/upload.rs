@@ -1,17 +1,153 @@
 //! An upload as a form sends it, `multipart/form-data` with `key` and `file`: for the JSON API and for
 //! the page alike.
 
-use axum::extract::Request;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use axum::extract::multipart::{Field, Multipart};
+use axum::extract::{FromRequest as _, Request};
+use axum::http::header;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
+use tokio::time::Instant;
+use wire::{Key, KeyError};
+
+use super::images::{content_length, data};
+use crate::conditional::WriteConditions;
 use crate::error::Error;
+use crate::origin::upload::{self, Staged};
 use crate::state::{AppState, Stored};
 
+/// What a form may have besides the bytes of the image: boundaries, headers of its parts, the key.
+const FORM_OVERHEAD: u64 = 64 << 10;
+
 /// Reads the form and stores the image. It is answered by the caller, in the shape of its interface.
+///
+/// The parts may come in any order, with or without file name and type; the query string is not looked at.
+/// The route needs `DefaultBodyLimit::disable()`: the limits of this function are others.
 ///
 /// # Errors
 /// Whatever is wrong with the form, the key or the image; [`Error::StillTelling`] when it is stored and
 /// the cache may not know it yet.
 pub(crate) async fn store_form(state: &AppState, request: Request) -> Result<Stored, Error> {
-    let _ = (state, request);
-    Err(Error::BadRequest("the form has no part \"file\"".into()))
+    let is_form =
+        request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(
+            |content_type| {
+                let essence = content_type.split(';').next().unwrap_or_default().trim();
+                essence.eq_ignore_ascii_case("multipart/form-data")
+            },
+        );
+    if !is_form {
+        return Err(Error::UnsupportedType(
+            "send multipart/form-data with the parts \"key\" and \"file\"".into(),
+        ));
+    }
+    let limits = state.upload_limits();
+    let most = limits.max_bytes + FORM_OVERHEAD;
+    if content_length(request.headers()).is_some_and(|length| length > most) {
+        return Err(limits.too_many_bytes());
+    }
+    // multer reports what a body says as text. What it was is kept aside.
+    let trouble = Trouble::default();
+    let request = request.map(|body| {
+        let limited = limited(data(body), most, move || limits.too_many_bytes());
+        axum::body::Body::from_stream(trouble.watch(limited))
+    });
+    let form = Multipart::from_request(request, state).await.map_err(|rejection| {
+        Error::BadRequest(format!("the form can't be read: {}", rejection.body_text()))
+    })?;
+    let (key, staged) = read_form(state, form).await.map_err(|error| trouble.take().unwrap_or(error))?;
+    state.store(key, staged, WriteConditions::default()).await
+}
+
+async fn read_form(state: &AppState, mut form: Multipart) -> Result<(Key, Staged), Error> {
+    let deadline = Instant::now() + upload::UPLOAD_LIMIT;
+    let mut key = None;
+    let mut file = None;
+    while let Some(part) = form.next_field().await.map_err(|error| broken(&error))? {
+        let name = part.name().unwrap_or_default().to_owned();
+        match name.as_str() {
+            "key" if key.is_none() => key = Some(read_key(part, deadline).await?),
+            "file" if file.is_none() => {
+                let bytes = part.map(|chunk| chunk.map_err(|error| broken(&error)));
+                file = Some(upload::receive(&state.blobs, state.upload_limits(), bytes).await?);
+            }
+            "key" | "file" => {
+                return Err(Error::BadRequest(format!(
+                    "the part \"{name}\" comes twice: \"key\" and \"file\" are sent once each"
+                )));
+            }
+            _ => {
+                let name: String = name.chars().take(64).collect();
+                return Err(Error::BadRequest(format!(
+                    "the form has a part \"{name}\": only \"key\" and \"file\" are allowed"
+                )));
+            }
+        }
+    }
+    let missing = |name: &str| {
+        Error::BadRequest(format!("the part \"{name}\" is missing: \"key\" and \"file\" are needed"))
+    };
+    let key = key.ok_or_else(|| missing("key"))?;
+    let file = file.ok_or_else(|| missing("file"))?;
+    Ok((key, file))
+}
+
+/// Reads the key, of which no more is held in memory than a key may have.
+async fn read_key(mut part: Field<'_>, deadline: Instant) -> Result<Key, Error> {
+    let mut chunks = stream::poll_fn(|context| part.poll_next_unpin(context))
+        .map(|chunk| chunk.map_err(|error| broken(&error)));
+    let mut bytes = Vec::new();
+    let mut length = 0;
+    while let Some(chunk) = upload::next(&mut chunks, deadline).await? {
+        length += chunk.len();
+        if length <= wire::key::MAX_KEY_BYTES {
+            bytes.extend_from_slice(&chunk);
+        }
+    }
+    if length > wire::key::MAX_KEY_BYTES {
+        return Err(KeyError::TooLong(length).into());
+    }
+    Ok(Key::from_bytes(&bytes)?)
+}
+
+fn broken(error: &axum::extract::multipart::MultipartError) -> Error {
+    Error::BadRequest(format!("the form can't be read: {}", error.body_text()))
+}
+
+/// Ends a body with an error as soon as it is longer than `most`.
+fn limited(
+    body: impl Stream<Item = Result<Bytes, Error>>,
+    most: u64,
+    too_long: impl Fn() -> Error,
+) -> impl Stream<Item = Result<Bytes, Error>> {
+    let mut length = 0;
+    body.map(move |chunk| {
+        let chunk = chunk?;
+        length += chunk.len() as u64;
+        if length > most { Err(too_long()) } else { Ok(chunk) }
+    })
+}
+
+/// What went wrong with a body that somebody else reads.
+#[derive(Debug, Clone, Default)]
+struct Trouble(Arc<Mutex<Option<Error>>>);
+
+impl Trouble {
+    fn watch<S: Stream<Item = Result<Bytes, Error>>>(
+        &self,
+        body: S,
+    ) -> impl Stream<Item = Result<Bytes, std::io::Error>> + use<S> {
+        let trouble = self.clone();
+        body.map(move |chunk| {
+            chunk.map_err(|error| {
+                let text = error.message();
+                *trouble.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                std::io::Error::other(text)
+            })
+        })
+    }
+
+    fn take(&self) -> Option<Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }

@@ -1,0 +1,268 @@
+//! What Prometheus reads: the gateway's own counts, and with each scrape those of the worker and the
+//! state of every part, so that one scrape covers the system.
+
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+use wire::{CacheStats, Counters};
+
+use crate::read::CacheStatus;
+use crate::state::Health;
+
+/// The type of the answer to a scrape.
+pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+const REQUEST_BUCKETS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const ANSWER_BUCKETS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1];
+
+/// The gateway's own counts. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    /// One for each of [`CacheStatus::ALL`], in that order: no look-up on the way of a hit.
+    reads: [IntCounter; CacheStatus::ALL.len()],
+    cache_answers: Histogram,
+    origin_reads: IntCounter,
+    uploads: IntCounter,
+    upload_bytes: IntCounter,
+}
+
+impl Metrics {
+    /// All at zero.
+    ///
+    /// # Errors
+    /// When two have the same name, which a test rules out.
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let requests = IntCounterVec::new(
+            Opts::new("pixcache_http_requests_total", "HTTP requests answered"),
+            &["method", "route", "status"],
+        )?;
+        let durations = HistogramVec::new(
+            HistogramOpts::new(
+                "pixcache_http_request_duration_seconds",
+                "Time from a request's head to its answer's head",
+            )
+            .buckets(REQUEST_BUCKETS.to_vec()),
+            &["method", "route"],
+        )?;
+        let read_counts = IntCounterVec::new(
+            Opts::new("pixcache_reads_total", "Images read, by what the cache did"),
+            &["cache_status"],
+        )?;
+        let cache_answers = Histogram::with_opts(
+            HistogramOpts::new("pixcache_cache_answer_seconds", "Time that the cache took to answer a read")
+                .buckets(ANSWER_BUCKETS.to_vec()),
+        )?;
+        let origin_reads =
+            IntCounter::new("pixcache_origin_reads_total", "Reads of an image's row and file")?;
+        let uploads = IntCounter::new("pixcache_uploads_total", "Images stored")?;
+        let upload_bytes = IntCounter::new("pixcache_upload_bytes_total", "Bytes of the images stored")?;
+        let all: [Box<dyn Collector>; 7] = [
+            Box::new(requests.clone()),
+            Box::new(durations.clone()),
+            Box::new(read_counts.clone()),
+            Box::new(cache_answers.clone()),
+            Box::new(origin_reads.clone()),
+            Box::new(uploads.clone()),
+            Box::new(upload_bytes.clone()),
+        ];
+        for collector in all {
+            registry.register(collector)?;
+        }
+        let reads = CacheStatus::ALL.map(|status| read_counts.with_label_values(&[status.as_str()]));
+        Ok(Self { registry, requests, durations, reads, cache_answers, origin_reads, uploads, upload_bytes })
+    }
+
+    /// Counts an answered request. `route` is the pattern that matched, never the path: there are as many
+    /// of those as keys.
+    pub(crate) fn count_request(&self, method: &str, route: &str, status: &str, took: Duration) {
+        self.requests.with_label_values(&[method, route, status]).inc();
+        self.durations.with_label_values(&[method, route]).observe(took.as_secs_f64());
+    }
+
+    /// Counts an image that was read.
+    pub(crate) fn count_read(&self, status: CacheStatus, cache_time: Duration) {
+        if let Some(counter) =
+            CacheStatus::ALL.iter().position(|other| *other == status).and_then(|at| self.reads.get(at))
+        {
+            counter.inc();
+        }
+        self.cache_answers.observe(cache_time.as_secs_f64());
+    }
+
+    /// The counter of reads of the origin.
+    pub(crate) fn origin_reads(&self) -> IntCounter {
+        self.origin_reads.clone()
+    }
+
+    /// Counts an image that was stored.
+    pub(crate) fn count_upload(&self, bytes: u64) {
+        self.uploads.inc();
+        self.upload_bytes.inc_by(bytes);
+    }
+
+    /// Everything, in Prometheus' text form.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(crate) fn render(&self, system: &Snapshot) -> Result<String, prometheus::Error> {
+        let mut families = self.registry.gather();
+        families.extend(system.registry()?.gather());
+        TextEncoder::new().encode_to_string(&families)
+    }
+}
+
+/// What was found out about the rest of the system for one scrape.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// Which parts are there.
+    pub(crate) health: Health,
+    /// What the worker counts, if it answers.
+    pub(crate) cache: Option<CacheStats>,
+    /// Changes that the cache has not acknowledged yet, if MySQL answers.
+    pub(crate) pending: Option<u64>,
+    /// How often this gateway's connection to NATS dropped messages.
+    pub(crate) slow_consumers: u64,
+}
+
+impl Snapshot {
+    fn registry(&self) -> Result<Registry, prometheus::Error> {
+        let registry = Registry::new();
+        let up = IntGaugeVec::new(
+            Opts::new("pixcache_part_up", "Whether a part of the system is there"),
+            &["part"],
+        )?;
+        for (name, part) in self.health.parts() {
+            up.with_label_values(&[name]).set(i64::from(part.ok));
+        }
+        registry.register(Box::new(up))?;
+        if let Some(pending) = self.pending {
+            let help = "Changes of images that the cache has not acknowledged yet";
+            gauge(&registry, Opts::new("pixcache_pending_invalidations", help), pending)?;
+        }
+        let help = "Times that messages to this gateway were dropped because they were read too slowly";
+        counter(&registry, Opts::new("pixcache_gateway_slow_consumers_total", help), self.slow_consumers)?;
+        if let Some(cache) = &self.cache {
+            register_cache(&registry, cache)?;
+        }
+        Ok(registry)
+    }
+}
+
+fn register_cache(registry: &Registry, cache: &CacheStats) -> Result<(), prometheus::Error> {
+    let opts = |name: String, help: &str| Opts::new(name, help).const_label("worker", cache.worker.clone());
+    for (name, value) in Counters::NAMES.iter().zip(cache.counters.values()) {
+        let help = format!("The worker's {name} since its start");
+        counter(registry, opts(counter_name(name), &help), value)?;
+    }
+    for (name, help, value) in [
+        ("lost_windows_total", "Windows given up without an acknowledgement", cache.lost_window_count),
+        ("slow_consumers_total", "Times that messages to the worker were dropped", cache.slow_consumer_count),
+    ] {
+        counter(registry, opts(format!("pixcache_cache_{name}"), help), value)?;
+    }
+    for (name, help, value) in [
+        ("size_bytes", "Weight of all entries", cache.cache_size_bytes),
+        ("capacity_bytes", "The most that the entries may weigh", cache.capacity_bytes),
+        ("keys", "Resident entries", cache.key_count),
+        ("uptime_seconds", "Time since the worker's start", cache.uptime_s),
+        ("serving", "Whether the worker serves gets", u64::from(cache.serving)),
+        ("pending_windows", "Windows that wait for an acknowledgement", cache.pending_window_count),
+        ("config_revision", "Revision of the configuration in force", cache.revision),
+    ] {
+        gauge(registry, opts(format!("pixcache_cache_{name}"), help), value)?;
+    }
+    let info = opts("pixcache_cache_info".into(), "1; its labels say what the worker is")
+        .const_label("policy", cache.policy.as_str())
+        .const_label("version", cache.version.clone())
+        .const_label("incarnation", cache.incarnation.clone());
+    gauge(registry, info, 1)
+}
+
+fn counter(registry: &Registry, opts: Opts, value: u64) -> Result<(), prometheus::Error> {
+    let counter = IntCounter::with_opts(opts)?;
+    counter.inc_by(value);
+    registry.register(Box::new(counter))
+}
+
+fn gauge(registry: &Registry, opts: Opts, value: u64) -> Result<(), prometheus::Error> {
+    let gauge = IntGauge::with_opts(opts)?;
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    registry.register(Box::new(gauge))
+}
+
+/// The name by Prometheus' conventions: `hit_count` is `pixcache_cache_hits_total`.
+fn counter_name(name: &str) -> String {
+    let plural = match name.strip_suffix("_count") {
+        Some(one) if one.ends_with('s') => format!("{one}es"),
+        Some(one) => format!("{one}s"),
+        None => name.to_owned(),
+    };
+    format!("pixcache_cache_{plural}_total")
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::state::Part;
+    use wire::Policy;
+
+    #[test]
+    fn counters_have_conventional_names() {
+        let names: Vec<String> = Counters::NAMES.iter().map(|name| counter_name(name)).collect();
+        for name in ["requests", "hits", "misses", "refused_fills", "served_bytes", "evicted_bytes"] {
+            assert!(names.contains(&format!("pixcache_cache_{name}_total")), "{name} in {names:?}");
+        }
+    }
+
+    #[test]
+    fn one_scrape_covers_the_system() {
+        let metrics = Metrics::new().unwrap();
+        metrics.count_request("GET", "/images/{*key}", "200", Duration::from_millis(2));
+        metrics.count_read(CacheStatus::Hit, Duration::from_micros(300));
+        metrics.count_upload(1000);
+        let part = |ok| Part { ok, message: String::new() };
+        let health =
+            Health { nats: part(true), memcache: part(true), recorder: part(false), mysql: part(true) };
+        let cache = CacheStats {
+            worker: "memcache-1".into(),
+            incarnation: "a".into(),
+            version: "1.0.0".into(),
+            uptime_s: 5,
+            policy: Policy::Lru,
+            revision: 3,
+            capacity_bytes: 64 << 20,
+            cache_size_bytes: 1234,
+            key_count: 2,
+            hit_ratio: Some(0.5),
+            serving: true,
+            pending_window_count: 0,
+            lost_window_count: 0,
+            slow_consumer_count: 0,
+            counters: Counters { request_count: 4, hit_count: 2, miss_count: 2, ..Counters::default() },
+        };
+        let system = Snapshot { health, cache: Some(cache), pending: Some(1), slow_consumers: 0 };
+        let text = metrics.render(&system).unwrap();
+        for line in [
+            r#"pixcache_http_requests_total{method="GET",route="/images/{*key}",status="200"} 1"#,
+            r#"pixcache_reads_total{cache_status="hit"} 1"#,
+            r#"pixcache_reads_total{cache_status="cache-timeout"} 0"#,
+            r#"pixcache_part_up{part="recorder"} 0"#,
+            r#"pixcache_cache_hits_total{worker="memcache-1"} 2"#,
+            r#"pixcache_cache_size_bytes{worker="memcache-1"} 1234"#,
+            "pixcache_pending_invalidations 1",
+            "pixcache_upload_bytes_total 1000",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+    }
+}

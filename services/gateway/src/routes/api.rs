@@ -1,0 +1,426 @@
+//! The JSON API under `/api`, in the shape that existing clients know: `success` is a string.
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+use wire::Key;
+
+use super::images::server_timing;
+use super::key::key_behind;
+use super::upload::store_form;
+use crate::error::Error;
+use crate::origin::images::{ImageRow, Images};
+use crate::read::Content;
+use crate::state::AppState;
+use crate::views;
+
+/// How many keys one question to MySQL is about while all of them are listed.
+const KEYS_AT_ONCE: u32 = 1000;
+/// The most images that one page of the list has, and how many it has by default.
+const MOST_IMAGES: u32 = 1000;
+const USUAL_IMAGES: u32 = 100;
+
+/// The routes.
+pub(crate) fn router() -> Router<AppState> {
+    Router::new()
+        .route("/api/upload", post(upload).layer(DefaultBodyLimit::disable()))
+        .route("/api/list_keys", post(list_keys))
+        .route("/api/key/{*key}", post(key))
+        .route("/api/key/", post(key))
+        .route("/api/delete_all", post(delete_all))
+        .route("/api/images", get(list_images))
+        .route("/api/images/{*key}", get(image_info))
+        .route("/api/images/", get(image_info))
+}
+
+/// What a call without anything else to say answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Success {
+    /// Always the string `true`.
+    #[schema(example = "true")]
+    success: &'static str,
+}
+
+/// The answer to an upload.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Uploaded {
+    /// Always the string `true`.
+    #[schema(example = "true")]
+    success: &'static str,
+    /// The key under which the image is stored.
+    #[schema(value_type = String)]
+    key: Key,
+}
+
+/// All keys.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct KeyList {
+    /// Always the string `true`.
+    #[schema(example = "true")]
+    success: &'static str,
+    /// Sorted byte for byte.
+    keys: Vec<String>,
+}
+
+/// An image within JSON.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct KeyContent {
+    /// Always the string `true`.
+    #[schema(example = "true")]
+    success: &'static str,
+    /// The key.
+    key: String,
+    /// The bytes in base64.
+    content: String,
+}
+
+/// Why a call failed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Failure {
+    /// Always the string `false`.
+    #[schema(example = "false")]
+    success: &'static str,
+    /// What is wrong.
+    error: FailureDetail,
+}
+
+/// What is wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FailureDetail {
+    /// The HTTP status.
+    code: u16,
+    /// A sentence that says what is wrong and what is allowed.
+    message: String,
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        let error = FailureDetail { code: error.status().as_u16(), message: error.message() };
+        Self { success: "false", error }
+    }
+}
+
+/// What is known of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct ImageInfo {
+    /// The key.
+    #[schema(value_type = String)]
+    key: Key,
+    /// Its address on this gateway, with the hash of its bytes.
+    url: String,
+    /// `image/png`, `image/jpeg`, `image/gif` or `image/webp`.
+    content_type: String,
+    /// The size in bytes.
+    size: u64,
+    /// Pixels across.
+    width: u32,
+    /// Pixels down.
+    height: u32,
+    /// SHA-256 of the bytes, in hexadecimal: the entity tag without its quotes.
+    sha256: String,
+    /// When something was first stored under the key.
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    /// When this image was stored.
+    #[serde(with = "time::serde::rfc3339")]
+    updated_at: OffsetDateTime,
+}
+
+impl From<&ImageRow> for ImageInfo {
+    fn from(row: &ImageRow) -> Self {
+        Self {
+            key: row.key.clone(),
+            url: views::image_source(&row.key, row.tag),
+            content_type: row.content_type.clone(),
+            size: row.size,
+            width: row.width,
+            height: row.height,
+            sha256: row.tag.to_string(),
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+/// One page of the images.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ImageList {
+    /// Sorted by key, byte for byte.
+    images: Vec<ImageInfo>,
+    /// The `after` with which the list goes on; `null` at its end.
+    next: Option<String>,
+}
+
+/// An upload as a form sends it.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes the form in the OpenAPI document")]
+pub(crate) struct UploadForm {
+    /// The key.
+    key: String,
+    /// The bytes of a PNG, JPEG, GIF or WebP image. File name and type are not needed.
+    #[schema(value_type = String, format = Binary)]
+    file: Vec<u8>,
+}
+
+/// Stores an image that a form sends.
+#[utoipa::path(
+    post,
+    path = "/api/upload",
+    tag = "api",
+    request_body(content = UploadForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 200, description = "It is stored", body = Uploaded),
+        (status = 400, description = "Not a key, or a form that is not understood", body = Failure),
+        (status = 403, description = "Asked for by another web site", body = Failure),
+        (status = 408, description = "The body came to a standstill", body = Failure),
+        (status = 413, description = "More bytes or pixels than are stored", body = Failure),
+        (status = 415, description = "Not multipart/form-data, or not a PNG, JPEG, GIF or WebP image", body = Failure),
+        (status = 422, description = "An image that is empty, cut off or contradicts itself", body = Failure),
+        (status = 500, description = "Something went wrong in the gateway", body = Failure),
+        (status = 503, description = "MySQL or the image store does not answer; or it is stored, and the cache is still being told", body = Failure),
+    )
+)]
+pub(crate) async fn upload(State(state): State<AppState>, request: Request) -> Result<Json<Uploaded>, Error> {
+    let stored = store_form(&state, request).await?;
+    Ok(Json(Uploaded { success: "true", key: stored.row.key }))
+}
+
+/// All keys, sorted. The answer is sent as it is read: a million keys cost no memory.
+#[utoipa::path(
+    post,
+    path = "/api/list_keys",
+    tag = "api",
+    responses(
+        (status = 200, description = "All keys", body = KeyList),
+        (status = 403, description = "Asked for by another web site", body = Failure),
+        (status = 500, description = "Something went wrong in the gateway", body = Failure),
+        (status = 503, description = "MySQL does not answer", body = Failure),
+    )
+)]
+pub(crate) async fn list_keys(State(state): State<AppState>) -> Result<Response, Error> {
+    let images = state.images.clone();
+    // The first keys come before the head of the answer, so that a failure can still be its status. A
+    // later one breaks the body off: a list that is not whole must not look whole.
+    let first = images.keys(None, KEYS_AT_ONCE).await?;
+    let pages = stream::once(std::future::ready(Ok(first.clone()))).chain(pages_behind(images, first));
+    let mut is_first = true;
+    let entries = pages.map(move |page| {
+        let mut text = Vec::new();
+        for key in page? {
+            if !std::mem::take(&mut is_first) {
+                text.push(b',');
+            }
+            serde_json::to_writer(&mut text, &key).map_err(|error| Error::Internal(error.into()))?;
+        }
+        Ok(Bytes::from(text))
+    });
+    let head = stream::once(std::future::ready(Ok(Bytes::from_static(br#"{"success":"true","keys":["#))));
+    let tail = stream::once(std::future::ready(Ok(Bytes::from_static(b"]}"))));
+    Ok(json_stream(head.chain(entries).chain(tail)))
+}
+
+/// The pages behind `first`, each read when it is needed.
+fn pages_behind(images: Images, first: Vec<Key>) -> impl Stream<Item = Result<Vec<Key>, Error>> {
+    stream::try_unfold(first, move |page| {
+        let images = images.clone();
+        async move {
+            if page.len() < KEYS_AT_ONCE as usize {
+                return Ok(None);
+            }
+            let next = images.keys(page.last(), KEYS_AT_ONCE).await?;
+            Ok(Some((next.clone(), next)))
+        }
+    })
+}
+
+/// JSON that is sent as it is made.
+fn json_stream(parts: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Response {
+    let body = Body::from_stream(parts.inspect_err(Error::log));
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+}
+
+/// An image, its bytes in base64.
+#[utoipa::path(
+    post,
+    path = "/api/key/{key}",
+    tag = "api",
+    params(("key" = String, Path, description = "The key: all of the rest of the path, slashes included")),
+    responses(
+        (status = 200, description = "The image", body = KeyContent),
+        (status = 400, description = "Not a key", body = Failure),
+        (status = 403, description = "Asked for by another web site", body = Failure),
+        (status = 404, description = "Nothing is stored under the key", body = Failure),
+        (status = 500, description = "Something went wrong in the gateway", body = Failure),
+        (status = 503, description = "It is not cached, and the origin does not answer", body = Failure),
+    )
+)]
+pub(crate) async fn key(State(state): State<AppState>, uri: Uri) -> Result<Response, Error> {
+    let key = key_behind("/api/key/", &uri)?;
+    let read = state.read(&key, None).await?;
+    let mut headers = HeaderMap::new();
+    headers.insert("cache-status", read.cache_status.header_value());
+    headers.insert("server-timing", server_timing(&read)?);
+    let key = serde_json::to_string(&key).map_err(|error| Error::Internal(error.into()))?;
+    let head = format!(r#"{{"success":"true","key":{key},"content":""#);
+    let response = match read.content {
+        Content::Bytes(bytes) => {
+            let mut text = head;
+            text.reserve(bytes.len().div_ceil(3) * 4 + 2);
+            BASE64.encode_string(&bytes, &mut text);
+            text.push_str("\"}");
+            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
+        }
+        Content::Stream(body) => {
+            let chunks = body.into_data_stream().map_err(|error| Error::Internal(error.into()));
+            let head = stream::once(std::future::ready(Ok(Bytes::from(head))));
+            let tail = stream::once(std::future::ready(Ok(Bytes::from_static(b"\"}"))));
+            json_stream(head.chain(base64_chunks(chunks)).chain(tail))
+        }
+        Content::Fresh => {
+            return Err(Error::Internal(anyhow::anyhow!("the cache answered fresh to nobody's tag")));
+        }
+    };
+    Ok((headers, response).into_response())
+}
+
+/// The base64 of a body, chunk by chunk: of what does not divide by three, the rest waits for the next.
+fn base64_chunks(
+    chunks: impl Stream<Item = Result<Bytes, Error>>,
+) -> impl Stream<Item = Result<Bytes, Error>> {
+    let mut held = BytesMut::new();
+    // An empty chunk marks the end, where the rest goes as it is.
+    let with_end = chunks.map(|chunk| chunk.map(Some)).chain(stream::once(std::future::ready(Ok(None))));
+    with_end.map(move |chunk| {
+        let ready = match chunk? {
+            Some(chunk) => {
+                held.extend_from_slice(&chunk);
+                let whole = held.len() - held.len() % 3;
+                held.split_to(whole)
+            }
+            None => held.split(),
+        };
+        Ok(Bytes::from(BASE64.encode(ready)))
+    })
+}
+
+/// Deletes all images.
+#[utoipa::path(
+    post,
+    path = "/api/delete_all",
+    tag = "api",
+    responses(
+        (status = 200, description = "All images are deleted", body = Success),
+        (status = 403, description = "Asked for by another web site", body = Failure),
+        (status = 500, description = "Something went wrong in the gateway", body = Failure),
+        (status = 503, description = "MySQL does not answer; or all are deleted, and the cache is still being told", body = Failure),
+    )
+)]
+pub(crate) async fn delete_all(State(state): State<AppState>) -> Result<Json<Success>, Error> {
+    let count = state.delete_all().await?;
+    tracing::info!(count, "all images were deleted");
+    Ok(Json(Success { success: "true" }))
+}
+
+/// Which images are listed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ListQuery {
+    prefix: String,
+    after: Option<String>,
+    limit: Option<String>,
+}
+
+/// What is known of the images, one page at a time.
+#[utoipa::path(
+    get,
+    path = "/api/images",
+    tag = "images",
+    params(
+        ("prefix" = Option<String>, Query, description = "Only keys that begin so"),
+        ("after" = Option<String>, Query, description = "Only keys behind this one: the `next` of the page before"),
+        ("limit" = Option<u32>, Query, description = "The most images on the page, 1 to 1,000; 100 if not given", minimum = 1, maximum = 1000),
+    ),
+    responses(
+        (status = 200, description = "A page of images", body = ImageList),
+        (status = 400, description = "A parameter that is not allowed", body = Failure),
+        (status = 500, description = "Something went wrong in the gateway", body = Failure),
+        (status = 503, description = "MySQL does not answer", body = Failure),
+    )
+)]
+pub(crate) async fn list_images(
+    State(state): State<AppState>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<ImageList>, Error> {
+    let query = parameters(query)?;
+    let limit = match query.limit.as_deref() {
+        None => USUAL_IMAGES,
+        Some(text) => {
+            text.parse().ok().filter(|limit| (1..=MOST_IMAGES).contains(limit)).ok_or_else(|| {
+                Error::BadRequest(format!("limit {text:?} is not allowed: 1 to {MOST_IMAGES} is"))
+            })?
+        }
+    };
+    // One more than asked for tells whether the list goes on.
+    let mut rows = state.images.page(&query.prefix, query.after.as_deref(), limit + 1).await?;
+    let goes_on = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next = if goes_on { rows.last().map(|row| row.key.to_string()) } else { None };
+    Ok(Json(ImageList { images: rows.iter().map(ImageInfo::from).collect(), next }))
+}
+
+/// The parameters of a query, or why they can't be read.
+pub(crate) fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Error> {
+    match query {
+        Ok(Query(parameters)) => Ok(parameters),
+        Err(rejection) => Err(Error::BadRequest(rejection.body_text())),
+    }
+}
+
+/// What is known of an image.
+#[utoipa::path(
+    get,
+    path = "/api/images/{key}",
+    tag = "images",
+    params(("key" = String, Path, description = "The key: all of the rest of the path, slashes included")),
+    responses(
+        (status = 200, description = "What is known of it", body = ImageInfo),
+        (status = 400, description = "Not a key", body = Failure),
+        (status = 404, description = "Nothing is stored under the key", body = Failure),
+        (status = 500, description = "Something went wrong in the gateway", body = Failure),
+        (status = 503, description = "MySQL does not answer", body = Failure),
+    )
+)]
+pub(crate) async fn image_info(State(state): State<AppState>, uri: Uri) -> Result<Json<ImageInfo>, Error> {
+    let key = key_behind("/api/images/", &uri)?;
+    let row = state.images.get(&key).await?.ok_or(Error::NoImage(key))?;
+    Ok(Json(ImageInfo::from(&row)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn base64_in_chunks_is_base64_at_once(chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..10), 0..10)) {
+            let whole: Vec<u8> = chunks.concat();
+            let parts = stream::iter(chunks.into_iter().map(|chunk| Ok(Bytes::from(chunk))));
+            let encoded: Vec<Bytes> = tokio::runtime::Builder::new_current_thread().build().unwrap()
+                .block_on(base64_chunks(parts).try_collect()).unwrap();
+            prop_assert_eq!(encoded.concat(), BASE64.encode(whole).into_bytes());
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What surrounds every route: refusing what other web sites ask for, headers that keep browsers safe,
+//! counting.
+
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{self, HeaderName};
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::{failure, lend};
+use crate::error::Error;
+use crate::state::AppState;
+
+/// Scripts, styles and images come from this gateway's own files, and nothing is written into the page.
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+     font-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+);
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The label of what matched no route.
+const UNMATCHED: &str = "unmatched";
+
+/// Surrounds every route.
+pub(super) async fn guard(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = if changes_something(&method) && is_from_another_site(request.headers()) {
+        failure(&state.views, request.uri().path(), Error::CrossSite)
+    } else if lend::has_body(&request) {
+        let most = state.config.max_image_bytes().saturating_mul(2);
+        lend::run(request, next, most).await
+    } else {
+        next.run(request).await
+    };
+    add_security_headers(response.headers_mut());
+    let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
+    state.metrics.count_request(label(&method), route, response.status().as_str(), started.elapsed());
+    response
+}
+
+/// A method as a label: anybody can make up new ones.
+fn label(method: &Method) -> &str {
+    match method.as_str() {
+        known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH") => known,
+        _ => "other",
+    }
+}
+
+fn changes_something(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// Whether a browser sends this on behalf of another web site. Browsers say so in `Sec-Fetch-Site`, older
+/// ones in `Origin`; other programs send neither, and have nobody's rights to misuse.
+fn is_from_another_site(headers: &HeaderMap) -> bool {
+    if let Some(site) = headers.get(SEC_FETCH_SITE) {
+        return site != "same-origin" && site != "none";
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, rest)| rest);
+    match (authority, host) {
+        (Some(authority), Some(host)) => !authority.eq_ignore_ascii_case(host),
+        _ => true,
+    }
+}
+
+/// Adds what every answer has, unless its handler has said something of its own.
+pub(super) fn add_security_headers(headers: &mut HeaderMap) {
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(PAGE_POLICY);
+    headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+    headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    fn refused(pairs: &[(&'static str, &str)]) -> bool {
+        let headers = pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+            .collect();
+        is_from_another_site(&headers)
+    }
+
+    #[test]
+    fn only_what_another_site_sends_is_refused() {
+        assert!(!refused(&[]));
+        assert!(!refused(&[("sec-fetch-site", "same-origin")]));
+        assert!(!refused(&[("sec-fetch-site", "none")]));
+        assert!(refused(&[("sec-fetch-site", "cross-site")]));
+        // Another port of this machine is the same site, and somebody else all the same.
+        assert!(refused(&[("sec-fetch-site", "same-site")]));
+        assert!(!refused(&[("origin", "http://127.0.0.1:5000"), ("host", "127.0.0.1:5000")]));
+        assert!(refused(&[("origin", "http://127.0.0.1:5001"), ("host", "127.0.0.1:5000")]));
+        assert!(refused(&[("origin", "http://evil.example"), ("host", "127.0.0.1:5000")]));
+        assert!(refused(&[("origin", "null"), ("host", "127.0.0.1:5000")]));
+        assert!(refused(&[("origin", "http://127.0.0.1:5000")]));
+    }
+
+    #[test]
+    fn only_known_methods_are_labels() {
+        assert_eq!(label(&Method::GET), "GET");
+        assert_eq!(label(&Method::from_bytes(b"BREW").unwrap()), "other");
+    }
+}

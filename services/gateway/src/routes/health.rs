@@ -1,0 +1,71 @@
+//! `/healthz` and `/readyz`: for those who start, watch and balance.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::openapi;
+use crate::state::{AppState, Health};
+
+/// The routes.
+pub(crate) fn router() -> Router<AppState> {
+    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz))
+}
+
+/// That the process serves.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Alive {
+    /// `ok`.
+    status: &'static str,
+    /// The version of the gateway.
+    version: &'static str,
+}
+
+impl Alive {
+    /// This process.
+    pub(crate) const NOW: Self = Self { status: "ok", version: env!("CARGO_PKG_VERSION") };
+}
+
+/// Which parts are there.
+#[derive(Debug, Serialize)]
+pub(crate) struct Readiness {
+    /// Whether all of them are.
+    ready: bool,
+    /// Each part by its name.
+    parts: Health,
+}
+
+/// Says that the process serves, whatever else is missing.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "operation",
+    responses((status = 200, description = "The process serves", body = Alive))
+)]
+pub(crate) async fn healthz() -> Json<Alive> {
+    Json(Alive::NOW)
+}
+
+/// Says which parts of the system are there, and which are missing.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operation",
+    responses(
+        (status = 200, description = "All parts are there", body = openapi::Readiness),
+        (status = 503, description = "A part is missing", body = openapi::Readiness),
+    )
+)]
+pub(crate) async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<Readiness>) {
+    answer(state.health().await)
+}
+
+/// The answer to [`readyz`].
+pub(crate) fn answer(health: Health) -> (StatusCode, Json<Readiness>) {
+    let ready = health.is_ready();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready, parts: health }))
+}

@@ -1,0 +1,309 @@
+//! `/images/{key}`: the bytes of an image, for `<img>` and for programs.
+
+use std::ops::Range;
+use std::time::SystemTime;
+
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header::{self, HeaderName};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use axum::{Json, Router};
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt as _};
+
+use super::api::{Failure, ImageInfo};
+use super::key::key_behind;
+use crate::conditional::{self, Decision, WriteConditions};
+use crate::error::Error;
+use crate::origin::upload;
+use crate::read::{Content, ImageMeta, Portion, ReadOutcome};
+use crate::state::AppState;
+use crate::views;
+
+const PREFIX: &str = "/images/";
+/// An address that names the bytes by their hash can be kept for ever.
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+/// An image is looked at, never run, even when it is opened by itself.
+const IMAGE_POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// The routes.
+pub(crate) fn router() -> Router<AppState> {
+    let methods: MethodRouter<AppState> =
+        get(get_image).put(put_image).delete(delete_image).layer(DefaultBodyLimit::disable());
+    // The second one is for the empty key, which deserves a sentence of its own.
+    Router::new().route("/images/{*key}", methods.clone()).route(PREFIX, methods)
+}
+
+/// The bytes of an image.
+///
+/// `HEAD` answers the same without them. `Cache-Status` (RFC 9211) says what the cache did.
+#[utoipa::path(
+    get,
+    path = "/images/{key}",
+    tag = "images",
+    params(
+        ("key" = String, Path, description = "The key: all of the rest of the path, slashes included"),
+        ("v" = Option<String>, Query, description = "SHA-256 of the bytes: if they have it, the answer may be kept for ever"),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags that the asker holds"),
+        ("If-Modified-Since" = Option<String>, Header, description = "Counts without If-None-Match"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags that the asker wants"),
+        ("Range" = Option<String>, Header, description = "One range of bytes"),
+        ("If-Range" = Option<String>, Header, description = "The range counts only for this image"),
+    ),
+    responses(
+        (status = 200, description = "The image", content(
+            (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/gif"), (Vec<u8> = "image/webp"))),
+        (status = 206, description = "The range of it that was asked for", content(
+            (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/gif"), (Vec<u8> = "image/webp"))),
+        (status = 304, description = "The asker holds it"),
+        (status = 400, description = "Not a key", body = Failure),
+        (status = 404, description = "Nothing is stored under the key", body = Failure),
+        (status = 412, description = "If-Match or If-Unmodified-Since does not hold", body = Failure),
+        (status = 416, description = "The range is not within the image", body = Failure),
+        (status = 500, description = "Something went wrong in the gateway", body = Failure),
+        (status = 503, description = "It is not cached, and the origin does not answer", body = Failure),
+    )
+)]
+pub(crate) async fn get_image(
+    State(state): State<AppState>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let key = key_behind(PREFIX, &uri)?;
+    let is_head = method == Method::HEAD;
+    let decide = |image: &ImageMeta| {
+        let decision = conditional::decide(&headers, &image.tag, image.modified_s, image.size);
+        match decision {
+            // Ranges are for GET alone (RFC 9110, section 14.2).
+            Decision::Part(_) | Decision::NotSatisfiable if is_head => Decision::Whole,
+            decision => decision,
+        }
+    };
+    let choose = |image: &ImageMeta| match decide(image) {
+        Decision::Whole if !is_head => Portion::All,
+        Decision::Part(range) => Portion::Part(range),
+        _ => Portion::Nothing,
+    };
+    let read = state.read_portion(&key, conditional::held_tag(&headers), &choose).await?;
+    let decision = match read.content {
+        Content::Fresh => Decision::NotModified,
+        Content::Bytes(_) | Content::Stream(_) => decide(&read.image),
+    };
+    respond(&state, &uri, read, decision, is_head)
+}
+
+fn respond(
+    state: &AppState,
+    uri: &Uri,
+    read: ReadOutcome,
+    decision: Decision,
+    is_head: bool,
+) -> Result<Response, Error> {
+    let image = &read.image;
+    let mut headers = HeaderMap::with_capacity(16);
+    headers.insert(header::ETAG, value(conditional::etag(&image.tag))?);
+    let wanted = version(uri);
+    let cache_control = match wanted {
+        Some(version) if version.eq_ignore_ascii_case(&image.tag.to_string()) => IMMUTABLE,
+        _ => state.config.image_cache_control.clone(),
+    };
+    headers.insert(header::CACHE_CONTROL, cache_control);
+    if let Some(modified_s) = image.modified_s {
+        // A clock that is ahead elsewhere must not show (RFC 9110, section 8.8.2.1).
+        let modified = conditional::at(modified_s).min(SystemTime::now());
+        axum_extra::headers::HeaderMapExt::typed_insert(
+            &mut headers,
+            axum_extra::headers::LastModified::from(modified),
+        );
+    }
+    headers.insert(CACHE_STATUS, read.cache_status.header_value());
+    headers.insert(SERVER_TIMING, server_timing(&read)?);
+    headers.insert(header::CONTENT_SECURITY_POLICY, IMAGE_POLICY);
+    let (status, range) = match decision {
+        Decision::NotModified => return Ok((StatusCode::NOT_MODIFIED, headers).into_response()),
+        Decision::PreconditionFailed => {
+            return Err(Error::PreconditionFailed(
+                "another image than the one asked for is stored under this key",
+            ));
+        }
+        Decision::NotSatisfiable => return Err(Error::RangeNotSatisfiable { size: image.size }),
+        Decision::Whole => (StatusCode::OK, 0..image.size),
+        Decision::Part(range) => {
+            let text = format!("bytes {}-{}/{}", range.start, range.end.saturating_sub(1), image.size);
+            headers.insert(header::CONTENT_RANGE, value(text)?);
+            (StatusCode::PARTIAL_CONTENT, range)
+        }
+    };
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::CONTENT_TYPE, content_type(&image.content_type)?);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
+    let body = match read.content {
+        _ if is_head => Body::empty(),
+        Content::Bytes(bytes) => Body::from(part_of(&bytes, &range)),
+        Content::Stream(body) => body,
+        Content::Fresh => Body::empty(),
+    };
+    Ok((status, headers, body).into_response())
+}
+
+/// A part of bytes that are there, without a copy.
+fn part_of(bytes: &Bytes, range: &Range<u64>) -> Bytes {
+    let at = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(bytes.len());
+    bytes.slice(at(range.start)..at(range.end))
+}
+
+/// The hash in the address, `?v=…`.
+fn version(uri: &Uri) -> Option<&str> {
+    uri.query()?.split('&').find_map(|pair| pair.strip_prefix("v="))
+}
+
+/// How long the cache took and, unless it was a hit, the origin with all that came behind it.
+pub(crate) fn server_timing(read: &ReadOutcome) -> Result<HeaderValue, Error> {
+    let cache_ms = read.cache_time.as_secs_f64() * 1000.0;
+    let rest_ms = read.elapsed.saturating_sub(read.cache_time).as_secs_f64() * 1000.0;
+    value(match read.cache_status {
+        crate::read::CacheStatus::Hit => format!("cache;dur={cache_ms:.3}"),
+        _ => format!("cache;dur={cache_ms:.3}, origin;dur={rest_ms:.3}"),
+    })
+}
+
+fn content_type(text: &str) -> Result<HeaderValue, Error> {
+    Ok(match text {
+        "image/png" => HeaderValue::from_static("image/png"),
+        "image/jpeg" => HeaderValue::from_static("image/jpeg"),
+        "image/gif" => HeaderValue::from_static("image/gif"),
+        "image/webp" => HeaderValue::from_static("image/webp"),
+        other => value(other.to_owned())?,
+    })
+}
+
+/// A header's value of our own making.
+pub(crate) fn value(text: String) -> Result<HeaderValue, Error> {
+    HeaderValue::from_maybe_shared(Bytes::from(text)).map_err(|error| Error::Internal(error.into()))
+}
+
+/// Stores an image: the body is its bytes.
+#[utoipa::path(
+    put,
+    path = "/images/{key}",
+    tag = "images",
+    params(
+        ("key" = String, Path, description = "The key: all of the rest of the path, slashes included"),
+        ("If-Match" = Option<String>, Header, description = "Only if this image is stored there now"),
+        ("If-None-Match" = Option<String>, Header, description = "*: only if nothing is stored there now"),
+    ),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "PNG, JPEG, GIF or WebP"),
+    responses(
+        (status = 200, description = "It replaced the image that was stored there", body = ImageInfo),
+        (status = 201, description = "It is stored under a new key", body = ImageInfo),
+        (status = 400, description = "Not a key, or a body that broke off", body = Failure),
+        (status = 403, description = "Asked for by another web site", body = Failure),
+        (status = 408, description = "The body came to a standstill", body = Failure),
+        (status = 412, description = "If-Match or If-None-Match does not hold; nothing was changed", body = Failure),
+        (status = 413, description = "More bytes or pixels than are stored", body = Failure),
+        (status = 415, description = "Not a PNG, JPEG, GIF or WebP image", body = Failure),
+        (status = 422, description = "An image that is empty, cut off or contradicts itself", body = Failure),
+        (status = 500, description = "Something went wrong in the gateway", body = Failure),
+        (status = 503, description = "MySQL or the image store does not answer; or it is stored, and the cache is still being told", body = Failure),
+    )
+)]
+pub(crate) async fn put_image(
+    State(state): State<AppState>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Error> {
+    let key = key_behind(PREFIX, &uri)?;
+    let conditions = WriteConditions::from_headers(&headers)?;
+    if headers.contains_key(header::CONTENT_RANGE) {
+        // Section 14.5: a part must not be stored as if it were all.
+        return Err(Error::BadRequest("Content-Range is not allowed: send the whole image".into()));
+    }
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return Err(Error::UnsupportedType(
+            "Content-Encoding is not allowed: send the bytes of the image as they are".into(),
+        ));
+    }
+    let limits = state.upload_limits();
+    if content_length(&headers).is_some_and(|length| length > limits.max_bytes) {
+        return Err(limits.too_many_bytes());
+    }
+    let staged = upload::receive(&state.blobs, limits, data(body)).await?;
+    let stored = state.store(key, staged, conditions).await?;
+    let status = if stored.created { StatusCode::CREATED } else { StatusCode::OK };
+    let mut answer = HeaderMap::new();
+    answer.insert(header::ETAG, value(conditional::etag(&stored.row.tag))?);
+    if stored.created {
+        let address = views::image_source(&stored.row.key, stored.row.tag);
+        let address = address.split('?').next().unwrap_or_default();
+        answer.insert(header::LOCATION, value(address.to_owned())?);
+    }
+    Ok((status, answer, Json(ImageInfo::from(&stored.row))).into_response())
+}
+
+/// The chunks of a body.
+pub(crate) fn data(body: Body) -> impl Stream<Item = Result<Bytes, Error>> {
+    body.into_data_stream().map_err(|error| Error::BadRequest(format!("the body broke off: {error}")))
+}
+
+/// The length that a request claims for its body.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Deletes an image.
+#[utoipa::path(
+    delete,
+    path = "/images/{key}",
+    tag = "images",
+    params(
+        ("key" = String, Path, description = "The key: all of the rest of the path, slashes included"),
+        ("If-Match" = Option<String>, Header, description = "Only if this image is stored there now"),
+    ),
+    responses(
+        (status = 204, description = "It is deleted"),
+        (status = 400, description = "Not a key", body = Failure),
+        (status = 403, description = "Asked for by another web site", body = Failure),
+        (status = 404, description = "Nothing is stored under the key", body = Failure),
+        (status = 412, description = "If-Match does not hold; nothing was changed", body = Failure),
+        (status = 500, description = "Something went wrong in the gateway", body = Failure),
+        (status = 503, description = "MySQL does not answer; or it is deleted, and the cache is still being told", body = Failure),
+    )
+)]
+pub(crate) async fn delete_image(
+    State(state): State<AppState>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<StatusCode, Error> {
+    let key = key_behind(PREFIX, &uri)?;
+    state.delete(&key, WriteConditions::from_headers(&headers)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn the_version_is_found_wherever_it_stands() {
+        let version_of = |uri: &str| version(&uri.parse().unwrap()).map(str::to_owned);
+        assert_eq!(version_of("/images/cat?v=ab12"), Some("ab12".into()));
+        assert_eq!(version_of("/images/cat?x=1&v=ab12&y"), Some("ab12".into()));
+        assert_eq!(version_of("/images/cat?vv=1"), None);
+        assert_eq!(version_of("/images/cat"), None);
+    }
+
+    #[test]
+    fn a_part_is_cut_without_leaving_the_bytes() {
+        let bytes = Bytes::from_static(b"0123456789");
+        assert_eq!(part_of(&bytes, &(2..5)), "234");
+        assert_eq!(part_of(&bytes, &(0..10)), "0123456789");
+        assert_eq!(part_of(&bytes, &(8..99)), "89");
+    }
+}

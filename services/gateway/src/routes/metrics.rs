@@ -1,0 +1,37 @@
+//! `/metrics`: for Prometheus.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderName, header};
+use axum::routing::get;
+
+use super::api::Failure;
+use crate::error::Error;
+use crate::metrics::{CONTENT_TYPE, Snapshot};
+use crate::state::AppState;
+
+/// The routes.
+pub(crate) fn router() -> Router<AppState> {
+    Router::new().route("/metrics", get(metrics))
+}
+
+/// The counts of the gateway, those of the worker, and which parts are there.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operation",
+    responses(
+        (status = 200, description = "Prometheus' text form", body = String, content_type = "text/plain"),
+        (status = 500, description = "Something went wrong in the gateway", body = Failure),
+    )
+)]
+pub(crate) async fn metrics(
+    State(state): State<AppState>,
+) -> Result<([(HeaderName, &'static str); 1], String), Error> {
+    // What does not answer is left out, and its part is said to be down.
+    let (health, cache, pending) = tokio::join!(state.health(), state.cache.stats(), state.pending_count());
+    let slow_consumers = state.cache.bus().slow_consumer_count();
+    let snapshot = Snapshot { health, cache: cache.ok(), pending: pending.ok(), slow_consumers };
+    let text = state.metrics.render(&snapshot).map_err(|error| Error::Internal(error.into()))?;
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
+}

@@ -1,0 +1,192 @@
+//! `/api/stats`: what the cache did over time, as JSON or CSV.
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use time::format_description::well_known::Rfc3339;
+use wire::stats::{Series, SeriesRequest, SeriesRow};
+use wire::{Counters, Span};
+
+use super::api::{Failure, parameters};
+use super::openapi;
+use crate::error::Error;
+use crate::state::AppState;
+
+/// The columns of the CSV before those of [`Counters::NAMES`].
+const COLUMNS: [&str; 9] = [
+    "interval_start",
+    "interval_ms",
+    "worker",
+    "incarnation",
+    "sequence",
+    "window_count",
+    "cache_size",
+    "capacity",
+    "key_count",
+];
+
+/// The routes.
+pub(crate) fn router() -> Router<AppState> {
+    Router::new().route("/api/stats", get(stats))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct StatsQuery {
+    range: Option<String>,
+    step: Option<String>,
+}
+
+/// What the cache did over time.
+#[utoipa::path(
+    get,
+    path = "/api/stats",
+    tag = "cache",
+    params(
+        ("range" = Option<String>, Query, description = "How far back: a whole number and a unit (ms, s, m, h, d); 10m if not given", example = "10m"),
+        ("step" = Option<String>, Query, description = "The interval that one row stands for; made longer if more than 400 rows would come", example = "5s"),
+    ),
+    responses(
+        (status = 200, description = "The rows, the oldest first", content(
+            (openapi::Stats = "application/json"), (String = "text/csv"))),
+        (status = 400, description = "A parameter that is not allowed", body = Failure),
+        (status = 500, description = "Something went wrong", body = Failure),
+        (status = 503, description = "No recorder answers", body = Failure),
+    )
+)]
+pub(crate) async fn stats(
+    State(state): State<AppState>,
+    headers: HeaderMap,
+    query: Result<Query<StatsQuery>, QueryRejection>,
+) -> Result<Response, Error> {
+    let query = parameters(query)?;
+    let mut request = SeriesRequest::default();
+    if let Some(range) = &query.range {
+        request.range = span("range", range)?;
+    }
+    if let Some(step) = &query.step {
+        request.step = Some(span("step", step)?);
+    }
+    let series = state.cache.series(&request).await?;
+    let mut response = if prefers_csv(&headers) {
+        let content_type = HeaderValue::from_static("text/csv; charset=utf-8; header=present");
+        ([(header::CONTENT_TYPE, content_type)], csv(&series)).into_response()
+    } else {
+        Json(series).into_response()
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    Ok(response)
+}
+
+fn span(name: &str, text: &str) -> Result<Span, Error> {
+    text.parse().map_err(|error| Error::BadRequest(format!("{name}: {error}")))
+}
+
+/// Whether the asker names CSV and likes it at least as well as JSON.
+fn prefers_csv(headers: &HeaderMap) -> bool {
+    let accept: Vec<&str> =
+        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let accept = accept.join(",");
+    let csv = weight(&accept, "text/csv");
+    csv > 0.0 && csv >= weight(&accept, "application/json")
+}
+
+/// How much a header `Accept` likes exactly this type, 0 to 1.
+fn weight(accept: &str, media_type: &str) -> f32 {
+    let weights = accept.split(',').filter_map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        if !parts.next()?.eq_ignore_ascii_case(media_type) {
+            return None;
+        }
+        Some(parts.find_map(|part| part.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0)))
+    });
+    weights.fold(0.0, f32::max)
+}
+
+/// The rows as RFC 4180 has them, with a header.
+fn csv(series: &Series) -> String {
+    let mut text = COLUMNS.iter().chain(Counters::NAMES).copied().collect::<Vec<_>>().join(",");
+    text.push_str("\r\n");
+    for row in &series.rows {
+        text.push_str(&csv_row(row).join(","));
+        text.push_str("\r\n");
+    }
+    text
+}
+
+fn csv_row(row: &SeriesRow) -> Vec<String> {
+    let or_empty = |text: &Option<String>| quoted(text.as_deref().unwrap_or_default());
+    let mut fields = vec![
+        row.interval_start.format(&Rfc3339).unwrap_or_default(),
+        row.interval_ms.to_string(),
+        or_empty(&row.worker),
+        or_empty(&row.incarnation),
+        row.sequence.map(|sequence| sequence.to_string()).unwrap_or_default(),
+        row.window_count.to_string(),
+        row.cache_size.to_string(),
+        row.capacity.to_string(),
+        row.key_count.to_string(),
+    ];
+    fields.extend(row.counters.values().map(|value| value.to_string()));
+    fields
+}
+
+/// A field, in quotes where it needs them.
+fn quoted(text: &str) -> String {
+    if text.contains(['"', ',', '\r', '\n']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use time::macros::datetime;
+
+    fn accepting(accept: &str) -> bool {
+        prefers_csv(&[(header::ACCEPT, accept.parse().unwrap())].into_iter().collect())
+    }
+
+    #[test]
+    fn csv_is_for_those_who_name_it() {
+        assert!(accepting("text/csv"));
+        assert!(accepting("text/csv, */*;q=0.1"));
+        assert!(accepting("application/json;q=0.5, text/csv;q=0.9"));
+        assert!(!accepting("application/json, text/csv;q=0.9"));
+        assert!(!accepting("*/*"));
+        assert!(!accepting("text/html,application/xhtml+xml,*/*;q=0.8"));
+        assert!(!accepting("text/csv;q=0"));
+        assert!(!prefers_csv(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn rows_become_lines_with_as_many_fields_as_the_head() {
+        let row = SeriesRow {
+            interval_start: datetime!(2026-01-02 03:04:05 UTC),
+            interval_ms: 5000,
+            worker: Some("one, \"two\"".into()),
+            incarnation: None,
+            sequence: Some(7),
+            window_count: 1,
+            cache_size: 10,
+            capacity: 20,
+            key_count: 2,
+            counters: Counters { request_count: 3, hit_count: 2, miss_count: 1, ..Counters::default() },
+        };
+        let from = datetime!(2026-01-02 03:00:00 UTC);
+        let text = csv(&Series { from, to: from, step_ms: 5000, rows: vec![row] });
+        let lines: Vec<&str> = text.split("\r\n").collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines[0].starts_with("interval_start,interval_ms,worker,incarnation,sequence,window_count,cache_size,capacity,key_count,request_count,hit_count"));
+        assert!(lines[1].starts_with("2026-01-02T03:04:05Z,5000,\"one, \"\"two\"\"\",,7,1,10,20,2,3,2,1,"));
+        // One comma stands within quotes.
+        assert_eq!(lines[1].matches(',').count(), lines[0].matches(',').count() + 1);
+    }
+}

@@ -1,0 +1,147 @@
+//! The HTTP server under the routes.
+//!
+//! `axum::serve` has no time limit for a request's head, no cap on connections, and waits for the last
+//! connection without end; so hyper is driven here directly.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use crate::routes::starting;
+use crate::state::{Health, Part};
+use crate::views::Views;
+
+/// How long a connection may take to send a request's head, and how long it may stay idle before it.
+const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// How long to wait when the process has no file descriptor left for another connection.
+const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
+
+/// What takes requests from the first moment: it says what is being waited for, until the routes are
+/// there.
+#[derive(Debug, Clone)]
+pub(crate) struct Front {
+    views: Views,
+    app: Arc<OnceLock<Router>>,
+    waiting_for: Arc<Mutex<Health>>,
+}
+
+impl Front {
+    /// A front without routes.
+    pub(crate) fn new(views: Views) -> Self {
+        let waiting = Part { ok: false, message: "waiting for it".into() };
+        let unknown = Part { ok: false, message: "unknown as long as NATS is not there".into() };
+        let health =
+            Health { nats: waiting.clone(), memcache: unknown.clone(), recorder: unknown, mysql: waiting };
+        Self { views, app: Arc::default(), waiting_for: Arc::new(Mutex::new(health)) }
+    }
+
+    /// Notes that a part is there.
+    pub(crate) fn found(&self, part: impl FnOnce(&mut Health) -> &mut Part) {
+        let mut waiting_for = self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner);
+        *part(&mut waiting_for) = Part { ok: true, message: "connected".into() };
+    }
+
+    /// Opens the routes.
+    pub(crate) fn open(&self, app: Router) {
+        // There is one start, so it is never set before.
+        let _ = self.app.set(app);
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
+        if let Some(app) = self.app.get() {
+            return app.clone().oneshot(request).await;
+        }
+        let waiting_for = self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(starting(&self.views, request.uri().path(), &waiting_for))
+    }
+}
+
+/// How the server treats connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServerLimits {
+    /// The most connections at once; further ones wait to be accepted.
+    pub(crate) max_connections: usize,
+    /// How long the stop waits for requests in flight.
+    pub(crate) grace: Duration,
+}
+
+/// Serves until the stop, then finishes what is in flight, and cuts off what takes longer than the grace.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    front: Front,
+    limits: ServerLimits,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let graceful = GracefulShutdown::new();
+    let slots = Arc::new(Semaphore::new(limits.max_connections));
+    let cut = CancellationToken::new();
+    let _cut_at_last = cut.clone().drop_guard();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+    let accept = async {
+        loop {
+            let slot = slots.clone().acquire_owned().await?;
+            let stream = accepted(&listener).await?;
+            // Answers are written whole: there is nothing to wait for.
+            stream.set_nodelay(true)?;
+            let front = front.clone();
+            let service = service_fn(move |request| {
+                let front = front.clone();
+                async move { front.answer(request).await }
+            });
+            let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+            let cut = cut.clone();
+            tokio::spawn(async move {
+                let _slot = slot;
+                if let Some(Err(error)) = cut.run_until_cancelled(connection).await {
+                    tracing::debug!(%error, "a connection broke off");
+                }
+            });
+        }
+    };
+    if let Some(failed) = shutdown.run_until_cancelled(accept).await {
+        return failed;
+    }
+    drop(listener);
+    if timeout(limits.grace, graceful.shutdown()).await.is_err() {
+        tracing::warn!(
+            "requests in flight were cut off, because they took longer than the grace of the stop"
+        );
+    }
+    Ok(())
+}
+
+/// The next connection. What goes wrong with one connection does not end the server.
+async fn accepted(listener: &TcpListener) -> io::Result<tokio::net::TcpStream> {
+    loop {
+        let error = match listener.accept().await {
+            Ok((stream, _)) => return Ok(stream),
+            Err(error) => error,
+        };
+        match error.kind() {
+            io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted => {}
+            _ => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(OUT_OF_DESCRIPTORS_PAUSE).await;
+            }
+        }
+    }
+}

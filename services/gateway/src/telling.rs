@@ -1,0 +1,127 @@
+//! Telling the cache that an image changed, until it has acknowledged it (design rules 6 and 9).
+
+use std::time::Duration;
+
+use runtime::bus::RequestFailure;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::CacheClient;
+use crate::error::Error;
+use crate::origin::pending::{Note, Pending, Scope};
+
+/// How long an upload or a deletion waits for the acknowledgement before it is answered 503.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How long one request waits. A repeated invalidation is harmless, a lost one is not.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// How often each gateway looks for notes that somebody has left behind.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How old those are: whoever made them has given up by then, or is gone.
+const LEFT_BEHIND: Duration = Duration::from_secs(6);
+/// How many of them are told of in one go.
+const BATCH: u32 = 100;
+/// Who clears the cache, in its history.
+const BY: &str = "gateway: all images deleted";
+
+/// Tells the cache, and removes the note when it has acknowledged. Clones share the connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Teller {
+    cache: CacheClient,
+    pending: Pending,
+}
+
+impl Teller {
+    /// Tells this cache, and keeps these notes.
+    pub(crate) fn new(cache: CacheClient, pending: Pending) -> Self {
+        Self { cache, pending }
+    }
+
+    /// Tells the cache of one change, again and again for up to five seconds. True once no cache holds the
+    /// image from before.
+    pub(crate) async fn tell(&self, note: &Note) -> bool {
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).min(ATTEMPT_LIMIT);
+            if self.attempt(&note.scope, left).await {
+                break;
+            }
+            let next = Instant::now() + pause;
+            if next >= deadline {
+                return false;
+            }
+            sleep_until(next).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        if let Err(error) = self.pending.remove(note).await {
+            // It will be told of once more, which is harmless.
+            tracing::warn!(error = error.message(), "the note of an acknowledged invalidation remains");
+        }
+        true
+    }
+
+    async fn attempt(&self, scope: &Scope, limit: Duration) -> bool {
+        let failure = match scope {
+            Scope::Key(key) => self.cache.invalidate(key, limit).await.err(),
+            Scope::Everything => self.cache.try_clear(BY, limit).await.err(),
+        };
+        match failure {
+            None => true,
+            Some(failure) => means_no_cache(&failure),
+        }
+    }
+
+    /// How many changes the cache has not acknowledged yet.
+    pub(crate) async fn pending_count(&self) -> Result<u64, Error> {
+        self.pending.count().await
+    }
+
+    /// Tells of what others have left behind, until the stop. Every gateway does: that two tell of the
+    /// same change is harmless.
+    pub(crate) async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let mut failing = false;
+        while shutdown.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
+            match shutdown.run_until_cancelled(self.tell_left_behind()).await {
+                None => break,
+                Some(Ok(told)) => {
+                    failing = false;
+                    if told > 0 {
+                        tracing::info!(told, "the cache was told of changes that were left behind");
+                    }
+                }
+                Some(Err(reason)) => {
+                    if !failing {
+                        tracing::warn!(reason, "changes that were left behind can't be told of now");
+                    }
+                    failing = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell_left_behind(&self) -> Result<u64, String> {
+        let mut told = 0;
+        for note in self.pending.older_than(LEFT_BEHIND, BATCH).await.map_err(|error| error.message())? {
+            if !self.tell(&note).await {
+                return Err("the cache does not acknowledge".to_owned());
+            }
+            told += 1;
+        }
+        Ok(told)
+    }
+}
+
+/// Whether a failure means that no cache is there, so that none can hold an old image (design rule 9).
+/// This is the one place that decides it.
+///
+/// "No responders" comes from the server that we are connected to: nobody has subscribed to
+/// invalidations. A worker subscribes to them before it serves, keeps serving nothing after each
+/// connection until a round trip has proven that subscription, and drops all it held at that moment; a
+/// worker that stops unsubscribes from gets first. So whoever might serve is subscribed, and whoever is
+/// not, will serve only what it reads after this change.
+fn means_no_cache(failure: &RequestFailure) -> bool {
+    matches!(failure, RequestFailure::NoResponders(_))
+}
