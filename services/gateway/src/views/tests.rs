@@ -1,10 +1,20 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-use super::*;
-use crate::read::{Content, ImageMeta};
-use crate::state::Part;
+use std::collections::HashSet;
 use std::time::Duration;
+
 use time::macros::datetime;
-use wire::{CacheConfig, Capacity};
+use time::{OffsetDateTime, UtcOffset};
+use wire::inspect::ResidentKey;
+use wire::stats::{ConfigRevision, Series, SeriesRow};
+use wire::{CacheConfig, CacheStats, Capacity, ConfigReply, Counters, Key, Policy};
+
+use super::figures::{Figure, stats_figures};
+use super::images::file_name;
+use super::shell::Moment;
+use super::*;
+use crate::origin::images::ImageRow;
+use crate::read::{CacheStatus, Content, ImageMeta, ReadOutcome};
+use crate::state::{Health, Part};
 
 const NOW: OffsetDateTime = datetime!(2026-01-02 10:00:00 UTC);
 const MARKUP: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>";
@@ -130,10 +140,12 @@ fn health(ok: bool) -> Health {
 }
 
 fn cache_page(full: bool) -> CachePage {
+    let mut form = CacheForm::new(full.then(config).as_ref());
+    form.confirmation = MARKUP.into();
     CachePage {
         done: full.then(|| Done { title: "Done.".into(), text: MARKUP.into() }),
         error: (!full).then(|| FormError { form: "delete_all", message: MARKUP.into() }),
-        form: CacheForm { confirmation: MARKUP.into(), ..CacheForm::new(full.then(config).as_ref()) },
+        form,
         config: full.then(|| config_view(&config(), NOW)),
         stats: full.then(stats),
         share: 0.25,
@@ -288,7 +300,7 @@ fn nothing_is_inline() {
 fn ids_are_unique_in_a_page_and_labels_have_their_fields() {
     for (name, html) in every_page(&views()) {
         let ids: Vec<_> = html.split(" id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-        let distinct: std::collections::HashSet<_> = ids.iter().collect();
+        let distinct: HashSet<_> = ids.iter().collect();
         assert_eq!(ids.len(), distinct.len(), "{name}: {ids:?}");
         for label in html.split("<label for=\"").skip(1).filter_map(|rest| rest.split('"').next()) {
             assert!(ids.contains(&label), "{name}: {label}");

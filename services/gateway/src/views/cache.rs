@@ -1,0 +1,165 @@
+//! What the page of the cache's settings is given.
+
+use minijinja::value::Serde;
+use minijinja::{Value, context};
+use serde::Serialize;
+use time::OffsetDateTime;
+use wire::stats::ConfigRevision;
+use wire::{CacheStats, ConfigReply, Policy};
+
+use super::shell::{Done, Moment};
+use crate::units;
+
+/// What has to be typed to delete everything.
+pub const DELETE_ALL_PHRASE: &str = "delete everything";
+
+/// `cache.html`
+#[derive(Debug, Serialize)]
+pub struct CachePage {
+    /// What was just done.
+    pub done: Option<Done>,
+    /// What was refused.
+    pub error: Option<FormError>,
+    /// What stands in the forms.
+    pub form: CacheForm,
+    /// What is in force.
+    pub config: Option<Value>,
+    /// The worker's counters.
+    pub stats: Option<CacheStats>,
+    /// How full the cache is, 0 to 1.
+    pub share: f64,
+    /// Why there are no counters.
+    pub stats_error: Option<String>,
+    /// The changes, the newest first.
+    pub history: Vec<ChangeView>,
+    /// Why there are none to show.
+    pub history_error: Option<String>,
+    /// How many images are stored.
+    pub stored_count: Option<u64>,
+    /// What has to be typed to delete everything.
+    pub confirmation_phrase: &'static str,
+}
+
+/// A form of the page was refused.
+#[derive(Debug, Serialize)]
+pub struct FormError {
+    /// Which: `config`, `clear` or `delete_all`.
+    pub form: &'static str,
+    /// Why.
+    pub message: String,
+}
+
+/// What stands in the forms of the cache's page: what was typed, else what is in force.
+#[derive(Debug, Serialize)]
+pub struct CacheForm {
+    /// Capacity, as text, because what was typed may be none.
+    pub capacity_mb: String,
+    /// The largest that is allowed, if the worker answers.
+    pub max_capacity_mb: Option<u64>,
+    /// The name of the policy that is chosen.
+    pub policy: String,
+    /// What was typed to confirm that everything be deleted.
+    pub confirmation: String,
+    policies: [PolicyView; 4],
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct PolicyView {
+    name: &'static str,
+    label: &'static str,
+    meaning: &'static str,
+}
+
+impl CacheForm {
+    /// With what is in force.
+    pub fn new(config: Option<&ConfigReply>) -> Self {
+        Self {
+            capacity_mb: config.map(|reply| reply.config.capacity_mb.mb().to_string()).unwrap_or_default(),
+            max_capacity_mb: config.map(|reply| reply.max_capacity_mb),
+            policy: config.map(|reply| reply.config.policy.to_string()).unwrap_or_default(),
+            confirmation: String::new(),
+            policies: Policy::ALL.map(policy_view),
+        }
+    }
+}
+
+fn policy_view(policy: Policy) -> PolicyView {
+    let (label, meaning) = match policy {
+        Policy::None => (
+            "None",
+            "Keeps nothing: every read is a miss and comes from the origin. It shows what the cache is worth.",
+        ),
+        Policy::Random => (
+            "Random replacement",
+            "An entry drawn by lot leaves, each as likely as any other. No pattern of reads can defeat it.",
+        ),
+        Policy::Lru => (
+            "Least recently used",
+            "The entry that was not read for the longest time leaves. Right when what was read lately is read again.",
+        ),
+        Policy::ClockPro => (
+            "CLOCK-Pro",
+            "Entries that are read again and again stay, even while something reads through everything once. \
+             The choice for real traffic.",
+        ),
+    };
+    PolicyView { name: policy.as_str(), label, meaning }
+}
+
+/// One change of the configuration.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct ChangeView {
+    revision: u64,
+    pub(super) what: String,
+    capacity: u64,
+    policy: &'static str,
+    by: String,
+    at: Moment,
+}
+
+/// The changes in words, each against the one before it. Newest first, as they come.
+pub fn changes(revisions: &[ConfigRevision], now: OffsetDateTime) -> Vec<ChangeView> {
+    let before = revisions.iter().skip(1).map(Some).chain([None]);
+    let view = |(revision, before): (&ConfigRevision, Option<&ConfigRevision>)| {
+        let mut what = Vec::new();
+        if let Some(before) = before {
+            if revision.max_capacity != before.max_capacity {
+                let (from, to) = (units::bytes(before.max_capacity), units::bytes(revision.max_capacity));
+                what.push(format!("capacity {from} → {to}"));
+            }
+            if revision.replacement_policy != before.replacement_policy {
+                what.push(format!("policy {} → {}", before.replacement_policy, revision.replacement_policy));
+            }
+            if revision.generation != before.generation {
+                what.push("cleared".to_owned());
+            }
+            if what.is_empty() {
+                what.push("set again, unchanged".to_owned());
+            }
+        } else {
+            what.push(format!("{}, {}", units::bytes(revision.max_capacity), revision.replacement_policy));
+        }
+        ChangeView {
+            revision: revision.revision,
+            what: what.join(", "),
+            capacity: revision.max_capacity,
+            policy: revision.replacement_policy.as_str(),
+            by: revision.changed_by.clone(),
+            at: Moment::new(revision.created_at, now),
+        }
+    };
+    revisions.iter().zip(before).map(view).collect()
+}
+
+/// The configuration in force, as `cache.html` needs it.
+pub fn config_view(reply: &ConfigReply, now: OffsetDateTime) -> Value {
+    context! {
+        changed_by => &reply.config.changed_by,
+        changed_at => Serde(Moment::new(reply.config.changed_at, now)),
+    }
+}
+
+/// How much of `capacity` is used, 0 to 1.
+pub fn share(size: u64, capacity: u64) -> f64 {
+    if capacity == 0 { 0.0 } else { (size as f64 / capacity as f64).min(1.0) }
+}

@@ -1,0 +1,305 @@
+//! What the pages about images are given: gallery, list, one image, upload.
+
+use std::collections::HashMap;
+
+use minijinja::value::Serde;
+use minijinja::{Value, context};
+use serde::Serialize;
+use time::OffsetDateTime;
+use wire::Key;
+use wire::inspect::ResidentKey;
+
+use super::figures::Figure;
+use super::links::{escaped, image_page, image_source};
+use super::shell::{Done, Moment};
+use crate::origin::images::ImageRow;
+use crate::read::{CacheStatus, ReadOutcome};
+
+/// `home.html`
+#[derive(Debug, Serialize)]
+pub struct HomePage {
+    /// What was just deleted, in a sentence.
+    pub deleted: Option<String>,
+    /// The headline figures.
+    pub figures: Vec<Figure>,
+    /// The newest images.
+    pub images: Vec<ImageView>,
+    /// How many are stored.
+    pub stored_count: Option<u64>,
+    /// Why there are none to show.
+    pub images_error: Option<String>,
+}
+
+/// `upload.html`
+#[derive(Debug, Default, Serialize)]
+pub struct UploadPage {
+    /// The key as it was typed.
+    pub key: String,
+    /// Why nothing was stored; or, if `stored`, what is still to come.
+    pub error: Option<String>,
+    /// Whether it is stored nevertheless.
+    pub stored: bool,
+    /// The largest image, in bytes.
+    pub max_bytes: u64,
+    /// The most pixels, in millions.
+    pub max_megapixels: u64,
+    /// Where the viewer's browser found this gateway, such as `http://127.0.0.1:5000`.
+    pub base: String,
+}
+
+/// `image_form.html`
+#[derive(Debug, Default, Serialize)]
+pub struct ImageFormPage {
+    /// The key as it was typed.
+    pub key: String,
+    /// Why there is nothing to show.
+    pub error: Option<String>,
+    /// Whether the key is a good one to store something under.
+    pub can_upload: bool,
+}
+
+/// `image_delete.html`
+#[derive(Debug, Serialize)]
+pub struct DeletePage {
+    /// The image.
+    #[serde(flatten)]
+    pub image: ImageView,
+}
+
+/// `keys.html`
+#[derive(Debug, Default, Serialize)]
+pub struct KeysPage {
+    /// The filter as it was typed.
+    pub prefix: String,
+    /// The key behind which this page begins.
+    pub after: Option<String>,
+    /// The images of this page.
+    pub images: Vec<ImageView>,
+    /// How many are stored in all.
+    pub stored_count: Option<u64>,
+    /// Why there are none to show.
+    pub error: Option<String>,
+    /// Where the list begins, unless it does here.
+    pub first: Option<String>,
+    /// Where it goes on.
+    pub next: Option<String>,
+}
+
+/// `image.html`
+#[derive(Debug, Serialize)]
+pub struct ImagePage {
+    key: String,
+    page: String,
+    src: String,
+    done: Option<Done>,
+    read: ReadView,
+    size: u64,
+    content_type: String,
+    width: Option<u32>,
+    height: Option<u32>,
+    stored: Option<Moment>,
+    first_stored: Option<Moment>,
+    resident: Option<Value>,
+    hash: String,
+    file_name: String,
+    url: String,
+    curl: String,
+    nats: String,
+}
+
+/// What one read through the cache came to.
+#[derive(Debug, Serialize)]
+struct ReadView {
+    kind: &'static str,
+    label: &'static str,
+    milliseconds: String,
+    meaning: &'static str,
+}
+
+impl ReadView {
+    fn new(read: &ReadOutcome) -> Self {
+        let (kind, label, meaning) = match read.cache_status {
+            CacheStatus::Hit => ("hit", "Hit", "The bytes came from the cache’s memory."),
+            CacheStatus::Stored => (
+                "miss",
+                "Miss",
+                "The bytes came from the origin and are in the cache now: the next read is a hit.",
+            ),
+            CacheStatus::Collapsed => (
+                "miss",
+                "Miss",
+                "This read shared the origin’s bytes with another that had asked a moment before.",
+            ),
+            CacheStatus::Miss => (
+                "miss",
+                "Miss",
+                "The bytes came from the origin. They were not put into the cache, because its policy keeps \
+                 nothing or another reader is about to.",
+            ),
+            CacheStatus::Refused => (
+                "miss",
+                "Miss",
+                "The bytes came from the origin. They were not put into the cache, because the image was \
+                 replaced meanwhile.",
+            ),
+            CacheStatus::TooLarge => (
+                "bypass",
+                "Bypass",
+                "Too large for the bus or for the cache, so it always comes from the origin.",
+            ),
+            CacheStatus::Unavailable => {
+                ("bypass", "Bypass", "No cache answers, so the bytes came from the origin.")
+            }
+            CacheStatus::TimedOut => (
+                "bypass",
+                "Bypass",
+                "The cache took longer than a read waits for it, so the bytes came from the origin.",
+            ),
+        };
+        let milliseconds = read.elapsed.as_secs_f64() * 1000.0;
+        let milliseconds =
+            if milliseconds < 10.0 { format!("{milliseconds:.2}") } else { format!("{milliseconds:.0}") };
+        Self { kind, label, milliseconds, meaning }
+    }
+}
+
+impl ImagePage {
+    /// The page of an image that was just read. `row` is what the database knows, if it answers;
+    /// `base` is where the viewer's browser found this gateway, such as `http://127.0.0.1:5000`.
+    pub fn new(
+        key: &Key,
+        read: &ReadOutcome,
+        row: Option<&ImageRow>,
+        residency: &Residency,
+        done: Option<Done>,
+        base: &str,
+        now: OffsetDateTime,
+    ) -> Self {
+        let image = &read.image;
+        // The row may already be of the image that replaced the one that was read.
+        let row = row.filter(|row| row.tag == image.tag);
+        let stored = row
+            .map(|row| row.updated_at)
+            .or_else(|| image.modified_s.and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok()));
+        let url = format!("{base}/images/{}", escaped(key.as_str()));
+        let file_name = file_name(key, &image.content_type);
+        let resident = residency.of(key).map(|entry| match entry {
+            Some(entry) => {
+                let since = now - time::Duration::milliseconds(i64::try_from(entry.age_ms).unwrap_or(0));
+                context! { since => Serde(Moment::new(since, now)), hits => entry.hits }
+            }
+            None => Value::from(false),
+        });
+        Self {
+            page: image_page(key),
+            src: image_source(key, image.tag),
+            done,
+            read: ReadView::new(read),
+            size: image.size,
+            content_type: image.content_type.clone(),
+            width: row.map(|row| row.width),
+            height: row.map(|row| row.height),
+            stored: stored.map(|at| Moment::new(at, now)),
+            first_stored: row
+                .filter(|row| row.created_at != row.updated_at)
+                .map(|row| Moment::new(row.created_at, now)),
+            resident,
+            hash: image.tag.to_string(),
+            curl: format!("curl -o {file_name} '{url}'"),
+            nats: format!(
+                "bin/nats req {} '' --translate 'tee {file_name}' > /dev/null",
+                wire::subject::get(key)
+            ),
+            url,
+            file_name,
+            key: key.to_string(),
+        }
+    }
+}
+
+/// A name for the file on the viewer's disk, in letters that every shell and file system takes as
+/// they are: the key's last part, with the ending of its type.
+pub(super) fn file_name(key: &Key, content_type: &str) -> String {
+    let ending = match content_type {
+        "image/png" => "png",
+        "image/jpeg" => "jpg",
+        "image/gif" => "gif",
+        "image/webp" => "webp",
+        _ => "bin",
+    };
+    let last = key.as_str().rsplit('/').find(|part| !part.is_empty()).unwrap_or_default();
+    let stem = last.rsplit_once('.').map_or(last, |(stem, _)| stem);
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' };
+    let stem: String = stem.chars().map(plain).take(80).collect();
+    let stem = stem.trim_matches(['-', '_']);
+    format!("{}.{ending}", if stem.is_empty() { "image" } else { stem })
+}
+
+/// An image in a list.
+#[derive(Debug, Serialize)]
+pub struct ImageView {
+    key: String,
+    page: String,
+    src: String,
+    kind: &'static str,
+    width: u32,
+    height: u32,
+    size: u64,
+    stored: Moment,
+    /// Whether it is in the cache; none when nobody knows.
+    resident: Option<bool>,
+    hits: u64,
+}
+
+impl ImageView {
+    /// The image of a row, and what the cache says about it.
+    pub fn new(row: &ImageRow, residency: &Residency, now: OffsetDateTime) -> Self {
+        let resident = residency.of(&row.key);
+        Self {
+            key: row.key.to_string(),
+            page: image_page(&row.key),
+            src: image_source(&row.key, row.tag),
+            kind: kind_of(&row.content_type),
+            width: row.width,
+            height: row.height,
+            size: row.size,
+            stored: Moment::new(row.updated_at, now),
+            resident: resident.as_ref().map(Option::is_some),
+            hits: resident.flatten().map_or(0, |entry| entry.hits),
+        }
+    }
+}
+
+/// What people call a content type.
+fn kind_of(content_type: &str) -> &'static str {
+    match content_type {
+        "image/png" => "PNG",
+        "image/jpeg" => "JPEG",
+        "image/gif" => "GIF",
+        "image/webp" => "WebP",
+        _ => "image",
+    }
+}
+
+/// Which keys are in the cache, as far as the cache was asked.
+#[derive(Debug, Default)]
+pub struct Residency {
+    entries: HashMap<Key, ResidentKey>,
+    /// Whether a key that is not among the entries is known to be absent.
+    complete: bool,
+}
+
+impl Residency {
+    /// From what the cache answered, `complete` if nothing was left out that could be asked for here.
+    pub fn new(entries: Vec<ResidentKey>, complete: bool) -> Self {
+        Self { entries: entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect(), complete }
+    }
+
+    /// The entry of a key, that there is none, or that it is not known.
+    pub(super) fn of(&self, key: &Key) -> Option<Option<&ResidentKey>> {
+        match self.entries.get(key) {
+            Some(entry) => Some(Some(entry)),
+            None => self.complete.then_some(None),
+        }
+    }
+}

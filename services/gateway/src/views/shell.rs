@@ -1,0 +1,150 @@
+//! What surrounds the content of every page, and small things that several pages say.
+
+use serde::Serialize;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use time::{OffsetDateTime, UtcOffset};
+
+use crate::state::{Health, Part};
+use crate::units;
+
+/// What every page shows around its content.
+#[derive(Debug, Serialize)]
+pub struct Shell {
+    nav: Vec<NavEntry>,
+    pub(super) ready: bool,
+    summary: &'static str,
+    parts: Vec<PartView>,
+    pub(super) notices: Vec<PartView>,
+}
+
+#[derive(Debug, Serialize)]
+struct NavEntry {
+    href: &'static str,
+    label: &'static str,
+    icon: &'static str,
+    current: bool,
+}
+
+/// A part of the system, and what it means that it is not there.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct PartView {
+    pub(super) label: &'static str,
+    ok: bool,
+    message: String,
+    meaning: &'static str,
+}
+
+/// An entry of the navigation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// `/`
+    Gallery,
+    /// `/upload_image`
+    Upload,
+    /// `/image`
+    LookUp,
+    /// `/keys_list`
+    Keys,
+    /// `/cache_properties`
+    Cache,
+    /// `/cache_stats`
+    Stats,
+}
+
+impl Section {
+    const ALL: [(Self, &'static str, &'static str, &'static str); 6] = [
+        (Self::Gallery, "/", "Gallery", "gallery"),
+        (Self::Upload, "/upload_image", "Upload", "upload"),
+        (Self::LookUp, "/image", "Look up", "search"),
+        (Self::Keys, "/keys_list", "Keys", "keys"),
+        (Self::Cache, "/cache_properties", "Cache", "cache"),
+        (Self::Stats, "/cache_stats", "Stats", "stats"),
+    ];
+}
+
+impl Shell {
+    /// Around a page of this section; none is marked in the navigation without one. Without `health`
+    /// nothing is said of the system, as nobody asked it.
+    pub fn new(section: Option<Section>, health: Option<&Health>) -> Self {
+        let nav = Section::ALL.into_iter().map(|(entry, href, label, icon)| NavEntry {
+            href,
+            label,
+            icon,
+            current: section == Some(entry),
+        });
+        let parts: Vec<PartView> = health.map(part_views).unwrap_or_default();
+        let down = parts.iter().filter(|part| !part.ok).count();
+        let summary = match down {
+            0 => "All parts are up",
+            1 => "One part is down",
+            _ => "Several parts are down",
+        };
+        // Without the bus nothing behind it can be asked: one notice says it all.
+        let bus_is_down = health.is_some_and(|health| !health.nats.ok);
+        let notices = parts
+            .iter()
+            .filter(|part| !part.ok && !(bus_is_down && ["Cache worker", "Recorder"].contains(&part.label)))
+            .cloned()
+            .collect();
+        Self { nav: nav.collect(), ready: down == 0, summary, parts, notices }
+    }
+}
+
+fn part_views(health: &Health) -> Vec<PartView> {
+    let view = |(name, part): (&str, &Part)| {
+        let (label, meaning) = match name {
+            "nats" => (
+                "NATS",
+                "Every read comes from the origin: slower, never an error. Settings and statistics can’t be \
+                 read or changed.",
+            ),
+            "memcache" => (
+                "Cache worker",
+                "Every read comes from the origin: slower, never an error. The cache’s settings can’t be changed.",
+            ),
+            "recorder" => (
+                "Recorder",
+                "There are no charts and no history now. What the cache counts meanwhile is kept and recorded later.",
+            ),
+            _ => ("Database", "Cached images are still served. Nothing can be stored, listed or deleted."),
+        };
+        PartView { label, ok: part.ok, message: part.message.clone(), meaning }
+    };
+    health.parts().into_iter().map(view).collect()
+}
+
+/// A moment as templates write it: in UTC, until the viewer's browser puts it into the zone there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Moment {
+    pub(super) iso: String,
+    pub(super) text: String,
+    pub(super) ago: String,
+}
+
+impl Moment {
+    /// The moment `at`, seen from `now`.
+    pub(super) fn new(at: OffsetDateTime, now: OffsetDateTime) -> Self {
+        let at = at.to_offset(UtcOffset::UTC);
+        let words = format_description!("[day padding:none] [month repr:short] [year], [hour]:[minute] UTC");
+        let past_ms = u64::try_from((now - at).whole_milliseconds()).unwrap_or(0);
+        Self {
+            iso: at.format(&Rfc3339).unwrap_or_default(),
+            text: at.format(words).unwrap_or_default(),
+            ago: if past_ms < 1000 {
+                "just now".to_owned()
+            } else {
+                format!("{} ago", units::duration(past_ms))
+            },
+        }
+    }
+}
+
+/// A sentence about something that was just done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Done {
+    /// What was done.
+    pub title: String,
+    /// What that means.
+    pub text: String,
+}
