@@ -327,7 +327,7 @@ impl Chart {
             _ => format!("Times in {zone}"),
         };
         let values = || lines.iter().flatten().map(|(_, value)| *value);
-        match values().last() {
+        match values().next_back() {
             None => format!("{range}: no values."),
             Some(last) => format!(
                 "{range}: lowest {}, highest {}, last {}.",

@@ -43,7 +43,7 @@ pub fn compact(value: f64) -> String {
 /// What is not quite all never reads as all: 0.99999 is `99.9 %`.
 pub fn percent(ratio: f64) -> String {
     let percent = (ratio.clamp(0.0, 1.0) * 1000.0).floor() / 10.0;
-    if percent.fract() == 0.0 && (percent < 0.05 || percent > 99.95) {
+    if percent == 0.0 || percent == 100.0 {
         format!("{percent:.0}\u{a0}%")
     } else {
         format!("{percent:.1}\u{a0}%")

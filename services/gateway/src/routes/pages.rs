@@ -19,7 +19,7 @@ use wire::{Key, KeyError, Span};
 use crate::chart::ChartError;
 use crate::conditional::WriteConditions;
 use crate::error::Error;
-use crate::routes::upload::store_form;
+use crate::routes::upload::{RefusedForm, store_form};
 use crate::state::AppState;
 use crate::units;
 use crate::views::{
@@ -371,9 +371,9 @@ async fn upload(State(state): State<AppState>, headers: HeaderMap, request: Requ
             let how = if stored.created { "new" } else { "replaced" };
             Ok(see_other(&format!("{}&stored={how}", image_page(&stored.row.key))))
         }
-        Err(error) => {
+        Err(RefusedForm { error, key }) => {
             let health = state.health().await;
-            let page = upload_page(&state, &headers, String::new(), Some(&error));
+            let page = upload_page(&state, &headers, key.unwrap_or_default(), Some(&error));
             let shell = Shell::new(Some(Section::Upload), Some(&health));
             state.render_refusal(&error, "upload.html", &shell, &page)
         }

@@ -39,6 +39,7 @@ pub(crate) fn router() -> Router<AppState> {
 pub(crate) struct StatsQuery {
     range: Option<String>,
     step: Option<String>,
+    format: Option<String>,
 }
 
 /// What the cache did over time.
@@ -49,6 +50,7 @@ pub(crate) struct StatsQuery {
     params(
         ("range" = Option<String>, Query, description = "How far back: a whole number and a unit (ms, s, m, h, d); 10m if not given", example = "10m"),
         ("step" = Option<String>, Query, description = "The interval that one row stands for; made longer if more than 400 rows would come", example = "5s"),
+        ("format" = Option<String>, Query, description = "json or csv; if not given, the header Accept decides, which a link can't set", example = "json"),
     ),
     responses(
         (status = 200, description = "The rows, the oldest first", content(
@@ -71,8 +73,16 @@ pub(crate) async fn stats(
     if let Some(step) = &query.step {
         request.step = Some(span("step", step)?);
     }
+    let as_csv = match query.format.as_deref() {
+        None => prefers_csv(&headers),
+        Some("csv") => true,
+        Some("json") => false,
+        Some(other) => {
+            return Err(Error::BadRequest(format!("format \"{other}\" is not allowed: json and csv are")));
+        }
+    };
     let series = state.cache.series(&request).await?;
-    let mut response = if prefers_csv(&headers) {
+    let mut response = if as_csv {
         let content_type = HeaderValue::from_static("text/csv; charset=utf-8; header=present");
         ([(header::CONTENT_TYPE, content_type)], csv(&series)).into_response()
     } else {

@@ -8,7 +8,7 @@ use axum::extract::{FromRequest as _, Request};
 use axum::http::header;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use wire::{Key, KeyError};
 
 use super::images::{content_length, data};
@@ -20,6 +20,24 @@ use crate::state::{AppState, Stored};
 /// What a form may have besides the bytes of the image: boundaries, headers of its parts, the key.
 const FORM_OVERHEAD: u64 = 64 << 10;
 
+/// How much of a key is kept to be shown again, though it is too long for one.
+const SHOWN_KEY_BYTES: usize = 4 * wire::key::MAX_KEY_BYTES;
+
+/// A form that was refused, with the key that was typed into it, if it came that far.
+#[derive(Debug)]
+pub(crate) struct RefusedForm {
+    /// Why.
+    pub(crate) error: Error,
+    /// What stood in the part `key`, whether or not it is one.
+    pub(crate) key: Option<String>,
+}
+
+impl From<RefusedForm> for Error {
+    fn from(refused: RefusedForm) -> Self {
+        refused.error
+    }
+}
+
 /// Reads the form and stores the image. It is answered by the caller, in the shape of its interface.
 ///
 /// The parts may come in any order, with or without file name and type; the query string is not looked at.
@@ -28,7 +46,17 @@ const FORM_OVERHEAD: u64 = 64 << 10;
 /// # Errors
 /// Whatever is wrong with the form, the key or the image; [`Error::StillTelling`] when it is stored and
 /// the cache may not know it yet.
-pub(crate) async fn store_form(state: &AppState, request: Request) -> Result<Stored, Error> {
+pub(crate) async fn store_form(state: &AppState, request: Request) -> Result<Stored, RefusedForm> {
+    let mut typed = None;
+    let stored = store_typed(state, request, &mut typed).await;
+    stored.map_err(|error| RefusedForm { error, key: typed })
+}
+
+async fn store_typed(
+    state: &AppState,
+    request: Request,
+    typed: &mut Option<String>,
+) -> Result<Stored, Error> {
     let is_form =
         request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(
             |content_type| {
@@ -55,21 +83,43 @@ pub(crate) async fn store_form(state: &AppState, request: Request) -> Result<Sto
     let form = Multipart::from_request(request, state).await.map_err(|rejection| {
         Error::BadRequest(format!("the form can't be read: {}", rejection.body_text()))
     })?;
-    let (key, staged) = read_form(state, form).await.map_err(|error| trouble.take().unwrap_or(error))?;
+    let (key, staged) =
+        read_form(state, form, typed).await.map_err(|error| trouble.take().unwrap_or(error))?;
     state.store(key, staged, WriteConditions::default()).await
 }
 
-async fn read_form(state: &AppState, mut form: Multipart) -> Result<(Key, Staged), Error> {
+/// `typed` gets what stands in the part `key`. It may come behind the file, so an image that is refused
+/// does not end the reading: a page would have forgotten the key.
+async fn read_form(
+    state: &AppState,
+    mut form: Multipart,
+    typed: &mut Option<String>,
+) -> Result<(Key, Staged), Error> {
     let deadline = Instant::now() + upload::UPLOAD_LIMIT;
     let mut key = None;
     let mut file = None;
-    while let Some(part) = form.next_field().await.map_err(|error| broken(&error))? {
+    loop {
+        let part = match timeout_at(deadline, form.next_field()).await {
+            Ok(Ok(Some(part))) => part,
+            Ok(Ok(None)) => break,
+            // A refused image says more than the end that its form then came to.
+            Ok(Err(error)) => {
+                return Err(file.and_then(Result::err).unwrap_or_else(|| broken(&error)));
+            }
+            Err(_) => return Err(Error::BodyTimeout(upload::UPLOAD_LIMIT.as_secs())),
+        };
         let name = part.name().unwrap_or_default().to_owned();
         match name.as_str() {
-            "key" if key.is_none() => key = Some(read_key(part, deadline).await?),
+            "key" if key.is_none() => key = Some(read_key(part, deadline, typed).await?),
             "file" if file.is_none() => {
                 let bytes = part.map(|chunk| chunk.map_err(|error| broken(&error)));
-                file = Some(upload::receive(&state.blobs, state.upload_limits(), bytes).await?);
+                let received = upload::receive(&state.blobs, state.upload_limits(), bytes).await;
+                file = match received {
+                    Err(
+                        error @ (Error::TooLarge(_) | Error::UnsupportedType(_) | Error::Unprocessable(_)),
+                    ) => Some(Err(error)),
+                    other => Some(Ok(other?)),
+                };
             }
             "key" | "file" => {
                 return Err(Error::BadRequest(format!(
@@ -89,21 +139,21 @@ async fn read_form(state: &AppState, mut form: Multipart) -> Result<(Key, Staged
     };
     let key = key.ok_or_else(|| missing("key"))?;
     let file = file.ok_or_else(|| missing("file"))?;
-    Ok((key, file))
+    Ok((key, file?))
 }
 
-/// Reads the key, of which no more is held in memory than a key may have.
-async fn read_key(mut part: Field<'_>, deadline: Instant) -> Result<Key, Error> {
+/// Reads the key, of which little more is held in memory than a key may have.
+async fn read_key(mut part: Field<'_>, deadline: Instant, typed: &mut Option<String>) -> Result<Key, Error> {
     let mut chunks = stream::poll_fn(|context| part.poll_next_unpin(context))
         .map(|chunk| chunk.map_err(|error| broken(&error)));
     let mut bytes = Vec::new();
     let mut length = 0;
     while let Some(chunk) = upload::next(&mut chunks, deadline).await? {
         length += chunk.len();
-        if length <= wire::key::MAX_KEY_BYTES {
-            bytes.extend_from_slice(&chunk);
-        }
+        let room = SHOWN_KEY_BYTES - bytes.len();
+        bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
     }
+    *typed = Some(String::from_utf8_lossy(&bytes).into_owned());
     if length > wire::key::MAX_KEY_BYTES {
         return Err(KeyError::TooLong(length).into());
     }

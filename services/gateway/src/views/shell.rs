@@ -82,11 +82,9 @@ impl Shell {
         };
         // Without the bus nothing behind it can be asked: one notice says it all.
         let bus_is_down = health.is_some_and(|health| !health.nats.ok);
-        let notices = parts
-            .iter()
-            .filter(|part| !part.ok && !(bus_is_down && ["Cache worker", "Recorder"].contains(&part.label)))
-            .cloned()
-            .collect();
+        let behind_the_bus = |part: &PartView| ["Cache worker", "Recorder"].contains(&part.label);
+        let notices = parts.iter().filter(|part| !part.ok);
+        let notices = notices.filter(|part| !bus_is_down || !behind_the_bus(part)).cloned().collect();
         Self { nav: nav.collect(), ready: down == 0, summary, parts, notices }
     }
 }
