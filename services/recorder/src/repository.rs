@@ -209,8 +209,11 @@ impl Repository {
         let mut connection = self.connection().await?;
         let work = async {
             let mut transaction = connection.begin().await?;
-            // The number of rows varies, so there is no point in keeping the statement.
-            insert.build().persistent(false).execute(&mut *transaction).await?;
+            // One window is the usual case. Statements for other numbers of rows are not kept: closing
+            // them has no answer, and without TCP_NODELAY, which sqlx does not set, what is sent next
+            // waits 40 ms for the acknowledgement of that.
+            let insert = insert.build().persistent(windows.len() == 1);
+            insert.execute(&mut *transaction).await?;
             for bucket in buckets {
                 sqlx::query(&**REPLACE_ROLLUP)
                     .bind(bucket)
