@@ -23,11 +23,25 @@ pub struct Config {
     pub nats_password: String,
 
     /// Account for reading and writing rows, as mysql://user:password@host:port/database
-    #[arg(long, env = "RECORDER_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "RECORDER_DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub database_url: String,
 
     /// Account that makes the tables and may grant rights on them, used at the start only; same form
-    #[arg(long, env = "MIGRATION_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "MIGRATION_DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub migration_database_url: String,
 
     /// Name of the gateway's account, which is granted rights on the gateway's tables
@@ -55,7 +69,7 @@ pub struct Config {
 
 /// A URL is not one of an account. It is not shown, because it holds a password.
 #[derive(Debug, thiserror::Error)]
-#[error("{setting} is not of the form mysql://user:password@host:port/database: {reason}")]
+#[error("{setting} has to be of the form mysql://user:password@host:port/database: {reason}")]
 pub struct DatabaseUrlError {
     setting: &'static str,
     reason: String,
@@ -81,6 +95,9 @@ impl Config {
 
 fn account(setting: &'static str, url: &str) -> Result<MySqlConnectOptions, DatabaseUrlError> {
     let error = |reason: &str| DatabaseUrlError { setting, reason: reason.to_owned() };
+    if url.is_empty() {
+        return Err(error("it is not set"));
+    }
     // Other schemes are read by sqlx as if they were this one.
     if !url.starts_with("mysql://") && !url.starts_with("mariadb://") {
         return Err(error("it does not begin with mysql://"));
@@ -106,7 +123,7 @@ mod tests {
             ["", "postgres://me:secret@h/d", "mysql://me:secret@h", "mysql://me:secret@h:x/d", "secret"]
         {
             let error = account("X", url).unwrap_err().to_string();
-            assert!(error.starts_with("X is not of the form") && !error.contains("secret"), "{error}");
+            assert!(error.starts_with("X has to be of the form") && !error.contains("secret"), "{error}");
         }
     }
 

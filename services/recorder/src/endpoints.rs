@@ -21,7 +21,7 @@ use crate::repository::{Repository, RepositoryError};
 const QUEUE_GROUP: &str = "recorder";
 /// That of the endpoint whose pattern covers the others' subjects: in one group with them, it would
 /// get a share of their messages instead of a copy.
-const UNKNOWN_QUEUE_GROUP: &str = "recorder_unknown";
+const UNKNOWN_QUEUE_GROUP: &str = "recorder-unknown";
 /// Questions answered at the same time; further ones wait.
 const CONCURRENCY: usize = 6;
 /// The most changes in one answer.

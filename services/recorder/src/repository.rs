@@ -578,7 +578,8 @@ fn windows_between() -> String {
 /// depends on the session's time zone.
 fn select_steps(parts: &str) -> String {
     format!(
-        "SELECT TIMESTAMPDIFF(MICROSECOND, TIMESTAMP'1970-01-01 00:00:00', interval_start) DIV ? AS step_number, \
+        "SELECT CAST(TIMESTAMPDIFF(MICROSECOND, TIMESTAMP'1970-01-01 00:00:00', interval_start) DIV ? AS SIGNED) \
+         AS step_number, \
          MIN(worker), MAX(worker), MIN(incarnation), MAX(incarnation), MAX(sequence), {}, {}, \
          MAX(cache_size), MAX(capacity), MAX(key_count){} \
          FROM ({parts}) AS parts GROUP BY step_number ORDER BY step_number",

@@ -298,6 +298,7 @@ fn prepare(server: PathBuf, installer: PathBuf, port: u16, admin_password: &str)
         command.arg(option("datadir", folder.join("data")));
         command.arg(option("socket", folder.join("socket")));
         command.arg(option("init-file", folder.join("init.sql")));
+        command.arg(option("tmpdir", folder.join("tmp")));
         command.args([format!("--port={port}"), format!("--sql-mode={SQL_MODE}")]);
         command.args([
             "--bind-address=127.0.0.1",
@@ -318,6 +319,9 @@ fn prepare(server: PathBuf, installer: PathBuf, port: u16, admin_password: &str)
         command
     });
     let folder = guardian.folder();
+    // A server that starts removes the temporary tables that it finds in its folder for them. In one
+    // that several share, those are the others'.
+    std::fs::create_dir(folder.join("tmp")).expect("the temporary folder can be written to");
     std::fs::write(
         folder.join("init.sql"),
         format!(
@@ -330,6 +334,7 @@ fn prepare(server: PathBuf, installer: PathBuf, port: u16, admin_password: &str)
         .arg("--no-defaults")
         .args(owner(folder))
         .arg(option("datadir", folder.join("data")))
+        .arg(option("tmpdir", folder.join("tmp")))
         .args(["--skip-test-db", "--skip-name-resolve", "--innodb-log-file-size=16M"])
         .output()
         .expect("mariadb-install-db runs");
