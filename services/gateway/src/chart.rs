@@ -347,7 +347,10 @@ pub fn sparkline(chart: Chart, series: &Series) -> Result<String, ChartError> {
     const WIDTH: i32 = 200 * TENTHS;
     const HEIGHT: i32 = 32 * TENTHS;
     let timeline = Timeline::new(series);
-    let lines = timeline.lines(|row| chart.value(row));
+    let mut lines = timeline.lines(|row| chart.value(row));
+    // It is stretched to its place, in which a circle would not stay one: a single point is a line of
+    // no length with round ends.
+    lines.iter_mut().filter(|line| line.len() == 1).for_each(|line| line.extend_from_within(..));
     let most = lines.iter().flatten().map(|(_, value)| *value).fold(0.0, f64::max);
     let mut drawing = String::new();
     let draw = |drawing: &mut String| {

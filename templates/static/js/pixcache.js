@@ -26,7 +26,7 @@
     const label = button.querySelector("span");
     const before = label.textContent;
     try {
-      await navigator.clipboard.writeText(button.parentElement.querySelector("code").textContent);
+      await navigator.clipboard.writeText(button.closest(".snippet").querySelector("code").textContent);
       label.textContent = "Copied";
     } catch {
       label.textContent = "Not allowed";

@@ -11,7 +11,15 @@
   const keyNote = form.querySelector("[data-key-note]");
   const drop = file.parentElement;
   const maxBytes = Number(form.dataset.maxBytes);
-  const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(bytes < 10 * 2 ** 20 ? 1 : 0)} MB`;
+  const unprompted = fileHelp.textContent;
+
+  // As the server writes them: 1 kB is 1024 bytes.
+  function size(bytes) {
+    if (bytes < 1024) return `${bytes} B`;
+    if (bytes < 2 ** 20) return `${Math.round(bytes / 1024)} kB`;
+    return `${Number((bytes / 2 ** 20).toFixed(1))} MB`;
+  }
+
   // A key that somebody typed, or that the page came with, is not overwritten.
   let suggested = key.value === "" ? "" : null;
 
@@ -24,6 +32,7 @@
       preview.width = Math.max(1, Math.round(picture.width * scale));
       preview.height = Math.max(1, Math.round(picture.height * scale));
       preview.getContext("2d").drawImage(picture, 0, 0, preview.width, preview.height);
+      fileHelp.textContent = `${picture.width} × ${picture.height} pixels, ${size(chosen.size)}`;
       picture.close();
       preview.hidden = false;
     } catch {
@@ -35,9 +44,9 @@
     const [chosen] = file.files;
     drop.classList.remove("is-over");
     file.setCustomValidity("");
-    fileHelp.textContent = chosen ? `${chosen.name}, ${megabytes(chosen.size)}` : "Choose a file, or drop one here.";
+    fileHelp.textContent = chosen ? size(chosen.size) : unprompted;
     if (chosen && chosen.size > maxBytes) {
-      file.setCustomValidity(`This file has ${megabytes(chosen.size)}; up to ${megabytes(maxBytes)} are allowed.`);
+      file.setCustomValidity(`This file has ${size(chosen.size)}; up to ${size(maxBytes)} are allowed.`);
       file.reportValidity();
     }
     if (chosen && suggested !== null && key.value === suggested) {

@@ -358,6 +358,11 @@ fn upload_page(state: &AppState, headers: &HeaderMap, key: String, error: Option
         key,
         // An image that is stored but not yet known to the cache is no refusal.
         stored: matches!(error, Some(Error::StillTelling { .. })),
+        wrong: match error {
+            Some(Error::Key(_)) => Some("key"),
+            Some(Error::TooLarge(_) | Error::UnsupportedType(_) | Error::Unprocessable(_)) => Some("file"),
+            _ => None,
+        },
         error: error.map(sentence),
         max_bytes: state.config.max_image_bytes(),
         max_megapixels: state.config.max_image_megapixels,

@@ -37,6 +37,8 @@ pub struct UploadPage {
     pub key: String,
     /// Why nothing was stored; or, if `stored`, what is still to come.
     pub error: Option<String>,
+    /// Which field is to blame: `key` or `file`.
+    pub wrong: Option<&'static str>,
     /// Whether it is stored nevertheless.
     pub stored: bool,
     /// The largest image, in bytes.

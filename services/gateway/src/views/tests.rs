@@ -218,6 +218,7 @@ fn every_page(views: &Views) -> Vec<(String, String)> {
                 &UploadPage {
                     key: MARKUP.into(),
                     error: error(),
+                    wrong: (!full).then_some("key"),
                     stored: false,
                     max_bytes: 20 << 20,
                     max_megapixels: 100,
