@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
+use memmap2::MmapMut;
 use sniff::Format;
 use wire::{Capacity, Counters, Key, Lease, Policy, Tag};
 
@@ -32,7 +33,7 @@ const LARGEST_ENTRY_PERCENT: u64 = 90;
 pub struct Entry {
     /// Its key.
     pub key: Key,
-    /// Its bytes, in memory of their own: a slice of a NATS read buffer would pin all of that.
+    /// Its bytes, in memory of their own.
     pub bytes: Bytes,
     /// Its type.
     pub format: Format,
@@ -50,7 +51,7 @@ impl Entry {
     /// An entry with a copy of `bytes`.
     pub fn new(key: Key, bytes: &[u8], format: Format, tag: Tag, modified_s: i64, since: Instant) -> Self {
         let (hits, last_used) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { key, bytes: Bytes::copy_from_slice(bytes), format, tag, modified_s, since, hits, last_used }
+        Self { key, bytes: own_copy(bytes), format, tag, modified_s, since, hits, last_used }
     }
 
     /// What it counts for against the capacity, in bytes. Never 0.
@@ -62,6 +63,25 @@ impl Entry {
     pub fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)
     }
+}
+
+/// From so many bytes on, an entry's bytes are a mapping of their own.
+const MAPPED_BYTES: usize = 64 << 10;
+
+/// A copy in memory that belongs to nothing else: a slice of a NATS read buffer would pin all of that.
+///
+/// Large values of mixed sizes fragment every allocator, and one that gives memory back late makes the
+/// process outgrow its capacity: at 256 MB and sizes from 1 kB to 4 MB the resident set was 1.7 times
+/// the capacity. A mapping is back with the system as soon as the entry is dropped.
+fn own_copy(bytes: &[u8]) -> Bytes {
+    if bytes.len() >= MAPPED_BYTES
+        && let Ok(mut mapping) = MmapMut::map_anon(bytes.len())
+    {
+        mapping.copy_from_slice(bytes);
+        return Bytes::from_owner(mapping);
+    }
+    // Also where the system has no more mappings to give (vm.max_map_count).
+    Bytes::copy_from_slice(bytes)
 }
 
 /// A replacement policy with its resident entries, kept within a capacity of weight.

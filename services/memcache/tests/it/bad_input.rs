@@ -107,6 +107,6 @@ async fn malformed_headers_and_messages_without_a_reply_do_no_harm() {
         operator.publish(subject, "junk".into()).await.unwrap();
     }
     operator.flush().await.unwrap();
-    scene.put("cat", &samples::chelsea().bytes).await.unwrap();
+    scene.put("cat", samples::chelsea().bytes).await.unwrap();
     worker.stop().await.unwrap();
 }

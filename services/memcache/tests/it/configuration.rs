@@ -44,7 +44,7 @@ async fn a_smaller_capacity_evicts_at_once_and_a_change_of_policy_keeps_the_entr
     let scene = Scene::new().await;
     let worker = scene.start_worker(&[]).await;
     for image in samples::all() {
-        scene.put(image.name, &image.bytes).await.unwrap();
+        scene.put(image.name, image.bytes).await.unwrap();
     }
     for policy in ["random", "clock_pro", "lru"] {
         scene.configure(&format!(r#"{{"policy":"{policy}"}}"#)).await;
@@ -65,7 +65,7 @@ async fn a_clear_drops_everything_and_is_a_revision() {
     let scene = Scene::new().await;
     let worker = scene.start_worker(&[]).await;
     for image in samples::all() {
-        scene.put(image.name, &image.bytes).await.unwrap();
+        scene.put(image.name, image.bytes).await.unwrap();
     }
     let weight = scene.stats().await.unwrap().cache_size_bytes;
     let cleared: ClearReply = scene.ask_json(subject::CLEAR, "").await.unwrap();

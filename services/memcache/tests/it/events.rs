@@ -28,9 +28,9 @@ async fn whoever_watches_sees_what_happens_to_keys() {
     assert_eq!(reply.kinds.len(), 6);
     let image = samples::astronaut();
     scene.get("a.b").await;
-    scene.put("a.b", &image.bytes).await.unwrap();
+    scene.put("a.b", image.bytes).await.unwrap();
     scene.get("a.b").await;
-    scene.put("second", &image.bytes).await.unwrap();
+    scene.put("second", image.bytes).await.unwrap();
     let large = Meta { size: Some(9_000_000), ..Meta::default() };
     assert_eq!(code(scene.ask(&subject::put(&key("third")), "", Some(&large)).await), Code::TooLarge);
     scene.ask(&subject::invalidate(&key("second")), "", None).await.unwrap();
@@ -62,7 +62,7 @@ async fn only_the_kinds_that_were_asked_for_come() {
     operator.flush().await.unwrap();
     let _: WatchReply = scene.ask_json(subject::WATCH, r#"{"seconds":60,"kinds":["hit"]}"#).await.unwrap();
     scene.get("cat").await;
-    scene.put("cat", &samples::chelsea().bytes).await.unwrap();
+    scene.put("cat", samples::chelsea().bytes).await.unwrap();
     scene.get("cat").await;
     let event: KeyEvent = serde_json::from_slice(&next(&mut events).await.payload).unwrap();
     assert_eq!(event.kind, KeyEventKind::Hit);
@@ -114,7 +114,7 @@ async fn changes_and_clears_are_announced() {
     let mut events = operator.subscribe("cache.event.*.memcache-1").await.unwrap();
     operator.flush().await.unwrap();
     scene.configure(r#"{"capacity_mb":5,"by":"me"}"#).await;
-    scene.put("cat", &samples::chelsea().bytes).await.unwrap();
+    scene.put("cat", samples::chelsea().bytes).await.unwrap();
     scene.ask(subject::CLEAR, r#"{"by":"you"}"#, None).await.unwrap();
     let mut seen = Vec::new();
     while seen.len() < 2 {

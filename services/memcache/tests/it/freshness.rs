@@ -15,10 +15,10 @@ async fn a_fill_that_an_invalidation_or_a_clear_overtook_is_refused() {
     let image = samples::chelsea();
     let lease = scene.lease("cat").await;
     scene.ask(&subject::invalidate(&key("cat")), "", None).await.unwrap();
-    assert_eq!(code(scene.fill("cat", &image.bytes, lease).await), Code::Conflict);
+    assert_eq!(code(scene.fill("cat", image.bytes, lease).await), Code::Conflict);
     let lease = scene.lease("cat").await;
     scene.ask(subject::CLEAR, "", None).await.unwrap();
-    assert_eq!(code(scene.fill("cat", &image.bytes, lease).await), Code::Conflict);
+    assert_eq!(code(scene.fill("cat", image.bytes, lease).await), Code::Conflict);
     assert!(matches!(scene.get("cat").await, Got::Miss(Some(_))));
     worker.stop().await.unwrap();
 }
@@ -31,7 +31,7 @@ async fn a_lease_of_an_earlier_life_is_refused() {
     worker.stop().await.unwrap();
     let worker = scene.start_worker(&[]).await;
     scene.lease("cat").await;
-    assert_eq!(code(scene.fill("cat", &samples::chelsea().bytes, lease).await), Code::Conflict);
+    assert_eq!(code(scene.fill("cat", samples::chelsea().bytes, lease).await), Code::Conflict);
     worker.stop().await.unwrap();
 }
 
@@ -40,7 +40,7 @@ async fn after_a_reconnection_nothing_that_was_held_is_served_and_no_old_lease_f
     let scene = Scene::new().await;
     let worker = scene.start_worker(&[]).await;
     let image = samples::chelsea();
-    scene.put("cat", &image.bytes).await.unwrap();
+    scene.put("cat", image.bytes).await.unwrap();
     let lease = scene.lease("dog").await;
     scene.server.restart().await;
     eventually("the worker serves again", PATIENCE, async || {
@@ -48,8 +48,8 @@ async fn after_a_reconnection_nothing_that_was_held_is_served_and_no_old_lease_f
     })
     .await;
     assert!(matches!(scene.get("cat").await, Got::Miss(_)));
-    assert_eq!(code(scene.fill("dog", &image.bytes, lease).await), Code::Conflict);
-    scene.put("cat", &image.bytes).await.unwrap();
+    assert_eq!(code(scene.fill("dog", image.bytes, lease).await), Code::Conflict);
+    scene.put("cat", image.bytes).await.unwrap();
     assert!(matches!(scene.get("cat").await, Got::Hit(_)));
     worker.stop().await.unwrap();
 }

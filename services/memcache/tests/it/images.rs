@@ -12,13 +12,13 @@ async fn what_is_put_by_request_comes_back_byte_for_byte_with_type_and_tag() {
     let scene = Scene::new().await;
     let worker = scene.start_worker(&[]).await;
     for image in samples::all() {
-        let reply = scene.put(image.name, &image.bytes).await.unwrap();
+        let reply = scene.put(image.name, image.bytes).await.unwrap();
         assert!(reply.stored);
-        assert_eq!(reply.tag, tag_of(&image.bytes).to_string());
+        assert_eq!(reply.tag, tag_of(image.bytes).to_string());
         let Got::Hit(got) = scene.get(image.name).await else { panic!("{} is resident", image.name) };
         assert!(got.payload == image.bytes, "{} came back changed", image.name);
         assert_eq!(got.meta.content_type, Some(reply.content_type));
-        assert_eq!(got.meta.tag, Some(tag_of(&image.bytes)));
+        assert_eq!(got.meta.tag, Some(tag_of(image.bytes)));
     }
     assert_eq!(scene.stats().await.unwrap().key_count, 7);
     worker.stop().await.unwrap();
@@ -29,8 +29,8 @@ async fn whoever_holds_the_tag_gets_no_bytes() {
     let scene = Scene::new().await;
     let worker = scene.start_worker(&[]).await;
     let image = samples::chelsea();
-    scene.put("cat", &image.bytes).await.unwrap();
-    assert!(matches!(scene.get_holding("cat", Some(tag_of(&image.bytes))).await, Got::Fresh));
+    scene.put("cat", image.bytes).await.unwrap();
+    assert!(matches!(scene.get_holding("cat", Some(tag_of(image.bytes))).await, Got::Fresh));
     assert!(matches!(scene.get_holding("cat", Some(tag_of(b"else"))).await, Got::Hit(_)));
     let stats = scene.stats().await.unwrap();
     assert_eq!((stats.counters.hit_count, stats.counters.served_bytes), (2, image.bytes.len() as u64));
@@ -44,8 +44,8 @@ async fn a_miss_leases_the_fill_to_one_and_the_fill_is_taken_once() {
     let image = samples::chelsea();
     let lease = scene.lease("cat").await;
     assert!(matches!(scene.get("cat").await, Got::Miss(None)));
-    scene.fill("cat", &image.bytes, lease).await.unwrap();
-    assert_eq!(code(scene.fill("cat", &image.bytes, lease).await), Code::Conflict);
+    scene.fill("cat", image.bytes, lease).await.unwrap();
+    assert_eq!(code(scene.fill("cat", image.bytes, lease).await), Code::Conflict);
     let Got::Hit(got) = scene.get("cat").await else { panic!("the fill is resident") };
     assert_eq!(got.meta.modified_s, Some(1_700_000_000));
     let stats = scene.stats().await.unwrap();
@@ -59,7 +59,7 @@ async fn an_image_too_large_for_the_cache_or_the_bus_is_rejected_and_counted() {
     let worker = scene.start_worker(&["--cache-capacity-mb", "1"]).await;
     let mut large = samples::chelsea().bytes.to_vec();
     large.resize(1_000_000, 0);
-    scene.put("cat", &samples::chelsea().bytes).await.unwrap();
+    scene.put("cat", samples::chelsea().bytes).await.unwrap();
     assert_eq!(code(scene.put("cat", &large).await), Code::TooLarge);
     // The older value under its key is gone, and this miss leases.
     let lease = scene.lease("cat").await;
@@ -75,7 +75,7 @@ async fn resident_keys_are_listed_and_invalidated() {
     let worker = scene.start_worker(&[]).await;
     let image = samples::chelsea();
     for name in ["a/1", "a/2", "b.png"] {
-        scene.put(name, &image.bytes).await.unwrap();
+        scene.put(name, image.bytes).await.unwrap();
     }
     let list: KeysReply = scene.ask_json(subject::KEYS, "").await.unwrap();
     assert_eq!(list.keys.first().unwrap().key, key("b.png"));

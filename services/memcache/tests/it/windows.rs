@@ -38,7 +38,7 @@ async fn the_windows_add_up_to_what_was_asked_and_the_last_is_acknowledged_befor
     for round in 0..3 {
         for image in samples::all() {
             if round == 0 {
-                scene.put(image.name, &image.bytes).await.unwrap();
+                scene.put(image.name, image.bytes).await.unwrap();
             }
             scene.get(image.name).await;
         }
@@ -67,7 +67,7 @@ async fn the_windows_add_up_to_what_was_asked_and_the_last_is_acknowledged_befor
 async fn windows_of_an_outage_are_kept_and_come_later_each_once() {
     let scene = Scene::new().await;
     let worker = scene.start_worker(&[]).await;
-    scene.put("cat", &samples::chelsea().bytes).await.unwrap();
+    scene.put("cat", samples::chelsea().bytes).await.unwrap();
     scene.get("cat").await;
     scene.server.kill().await;
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
