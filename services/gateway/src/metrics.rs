@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     reads: [IntCounter; CacheStatus::ALL.len()],
     cache_answers: Histogram,
     origin_reads: IntCounter,
+    waiting_reads: IntGauge,
     uploads: IntCounter,
     upload_bytes: IntCounter,
 }
@@ -63,14 +64,17 @@ impl Metrics {
         )?;
         let origin_reads =
             IntCounter::new("pixcache_origin_reads_total", "Reads of an image's row and file")?;
+        let waiting_reads =
+            IntGauge::new("pixcache_waiting_reads", "Reads that wait for another one to fill the cache")?;
         let uploads = IntCounter::new("pixcache_uploads_total", "Images stored")?;
         let upload_bytes = IntCounter::new("pixcache_upload_bytes_total", "Bytes of the images stored")?;
-        let all: [Box<dyn Collector>; 7] = [
+        let all: [Box<dyn Collector>; 8] = [
             Box::new(requests.clone()),
             Box::new(durations.clone()),
             Box::new(read_counts.clone()),
             Box::new(cache_answers.clone()),
             Box::new(origin_reads.clone()),
+            Box::new(waiting_reads.clone()),
             Box::new(uploads.clone()),
             Box::new(upload_bytes.clone()),
         ];
@@ -78,7 +82,17 @@ impl Metrics {
             registry.register(collector)?;
         }
         let reads = CacheStatus::ALL.map(|status| read_counts.with_label_values(&[status.as_str()]));
-        Ok(Self { registry, requests, durations, reads, cache_answers, origin_reads, uploads, upload_bytes })
+        Ok(Self {
+            registry,
+            requests,
+            durations,
+            reads,
+            cache_answers,
+            origin_reads,
+            waiting_reads,
+            uploads,
+            upload_bytes,
+        })
     }
 
     /// Counts an answered request. `route` is the pattern that matched, never the path: there are as many
@@ -101,6 +115,11 @@ impl Metrics {
     /// The counter of reads of the origin.
     pub(crate) fn origin_reads(&self) -> IntCounter {
         self.origin_reads.clone()
+    }
+
+    /// The gauge of reads that wait for another one's fill.
+    pub(crate) fn waiting_reads(&self) -> IntGauge {
+        self.waiting_reads.clone()
     }
 
     /// Counts an image that was stored.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::HeaderValue;
 use bytes::Bytes;
-use prometheus::IntCounter;
+use prometheus::{IntCounter, IntGauge};
 use runtime::bus::{Reply, RequestFailure};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::reply::Code;
@@ -21,6 +21,7 @@ use wire::{Key, Lease, Meta, Tag};
 use crate::cache::CacheClient;
 use crate::error::Error;
 use crate::flight::{ClosedFlight, Flights};
+use crate::metrics::Metrics;
 use crate::origin::blobs::{BlobError, Blobs};
 use crate::origin::images::{ImageRow, Images};
 
@@ -168,6 +169,7 @@ pub(crate) struct Reader {
     flights: Flights<(ImageMeta, Bytes)>,
     fills: Arc<Semaphore>,
     origin_reads: IntCounter,
+    waiting_reads: IntGauge,
     /// Whether the last read found the cache out of reach: only a change is logged.
     without_cache: AtomicBool,
 }
@@ -184,13 +186,13 @@ enum Looked {
 }
 
 impl Reader {
-    /// A reader of these. `origin_reads` counts the rows that it reads.
+    /// A reader of these.
     pub(crate) fn new(
         cache: CacheClient,
         images: Images,
         blobs: Blobs,
         budget: Duration,
-        origin_reads: IntCounter,
+        metrics: &Metrics,
     ) -> Self {
         Self {
             cache,
@@ -199,7 +201,8 @@ impl Reader {
             budget,
             flights: Flights::default(),
             fills: Arc::new(Semaphore::new(FILL_KILOBYTES)),
-            origin_reads,
+            origin_reads: metrics.origin_reads(),
+            waiting_reads: metrics.waiting_reads(),
             without_cache: AtomicBool::new(false),
         }
     }
@@ -220,11 +223,8 @@ impl Reader {
         let (image, content, cache_status) = match looked {
             Looked::Hit(image, content) => (image, content, CacheStatus::Hit),
             Looked::Leased(lease) => self.fill(key, lease, choose).await?,
-            Looked::Missed => match self.flights.join(key) {
-                Some(passenger) => match passenger.arrive().await {
-                    Some((image, bytes)) => (image, Content::Bytes(bytes), CacheStatus::Collapsed),
-                    None => self.origin(key, choose, CacheStatus::Miss).await?,
-                },
+            Looked::Missed => match self.share(key).await {
+                Some((image, bytes)) => (image, Content::Bytes(bytes), CacheStatus::Collapsed),
                 None => self.origin(key, choose, CacheStatus::Miss).await?,
             },
             Looked::Bypass(status) => self.origin(key, choose, status).await?,
@@ -308,6 +308,13 @@ impl Reader {
         let flight = flight.close();
         let status = self.send_fill(key, lease, &image, &bytes, flight).await;
         Ok((image, Content::Bytes(bytes), status))
+    }
+
+    /// What another read of this process has just filled the cache with, if there is one under way.
+    async fn share(&self, key: &Key) -> Option<(ImageMeta, Bytes)> {
+        let passenger = self.flights.join(key)?;
+        let _waiting = Waiting::new(&self.waiting_reads);
+        passenger.arrive().await
     }
 
     /// Sends a fill, and shares it if it was accepted.
@@ -411,6 +418,22 @@ impl Reader {
     fn fill_permit(&self, size: u64) -> Option<OwnedSemaphorePermit> {
         let kilobytes = u32::try_from(size.div_ceil(1024)).ok()?;
         self.fills.clone().try_acquire_many_owned(kilobytes).ok()
+    }
+}
+
+/// Counts a read as waiting, until it goes on or is given up.
+struct Waiting<'a>(&'a IntGauge);
+
+impl<'a> Waiting<'a> {
+    fn new(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -143,13 +143,8 @@ impl AppState {
         let images = Images::new(pool.clone());
         let cache = CacheClient::new(bus);
         let metrics = Metrics::new()?;
-        let reader = Reader::new(
-            cache.clone(),
-            images.clone(),
-            blobs.clone(),
-            config.cache_budget(),
-            metrics.origin_reads(),
-        );
+        let reader =
+            Reader::new(cache.clone(), images.clone(), blobs.clone(), config.cache_budget(), &metrics);
         let teller = Teller::new(cache.clone(), Pending::new(pool));
         Ok(Self(Arc::new(Shared {
             config,

@@ -4,11 +4,12 @@
 //! ([`pending`](super::pending), design rule 6), as its first statement: the note's row serialises the
 //! writers of a key.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sqlx::mysql::{MySqlConnection, MySqlPool};
 use sqlx::{Acquire as _, MySql, QueryBuilder};
 use time::OffsetDateTime;
+use tokio::time::{sleep, timeout};
 use wire::{Key, Tag};
 
 use super::pending::{self, Note, Scope};
@@ -17,6 +18,8 @@ use crate::error::Error;
 
 /// How often a transaction is tried again that lost to another one.
 const MAX_RETRIES: u32 = 5;
+/// How long a question or a transaction may take. A database that stands still is no better than none.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 /// How many rows one transaction of [`Images::delete_batch`] removes.
 const BATCH_ROWS: u32 = 500;
 /// MySQL's codes for a deadlock and for a lock that did not become free in time. Nothing was changed.
@@ -164,14 +167,17 @@ macro_rules! retried {
     ($attempt:expr) => {{
         let mut retries = 0;
         loop {
-            match $attempt.await {
+            let Ok(tried) = timeout(STATEMENT_LIMIT, $attempt).await else {
+                break Err(Failed { error: no_answer(), may_have_committed: true });
+            };
+            match tried {
                 Ok(done) => break Ok(done),
                 Err(Try::Lost(error)) if retries == MAX_RETRIES => break Err(Failed::from(error)),
                 Err(Try::Lost(_)) => {
                     retries += 1;
                     // Apart by chance, so that the same two don't meet again.
                     let pause = rand::random_range(1..=10 * u64::from(retries));
-                    tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+                    sleep(Duration::from_millis(pause)).await;
                 }
                 Err(Try::Failed(failed)) => break Err(failed),
             }
@@ -196,13 +202,13 @@ impl Images {
     /// # Errors
     /// [`Error::Unavailable`] when MySQL does not answer.
     pub async fn get(&self, key: &Key) -> Result<Option<ImageRow>, Error> {
-        let columns: Option<Columns> = sqlx::query_as(
+        let question = sqlx::query_as(
             "SELECT image_key, location, content_type, size, width, height, sha256, created_at, updated_at \
              FROM images WHERE image_key = ?",
         )
         .bind(key.as_str().as_bytes())
-        .fetch_optional(&self.pool)
-        .await?;
+        .fetch_optional(&self.pool);
+        let columns: Option<Columns> = answered(question).await?;
         columns.map(ImageRow::try_from).transpose()
     }
 
@@ -212,7 +218,7 @@ impl Images {
     /// # Errors
     /// As [`Images::get`].
     pub async fn page(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<ImageRow>, Error> {
-        let columns: Vec<Columns> = sqlx::query_as(
+        let question = sqlx::query_as(
             "SELECT image_key, location, content_type, size, width, height, sha256, created_at, updated_at \
              FROM images WHERE image_key > ? AND image_key >= ? AND (? OR image_key < ?) \
              ORDER BY image_key LIMIT ?",
@@ -222,8 +228,8 @@ impl Images {
         .bind(prefix.is_empty())
         .bind(behind(prefix.as_bytes()))
         .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let columns: Vec<Columns> = answered(question).await?;
         columns.into_iter().map(ImageRow::try_from).collect()
     }
 
@@ -232,12 +238,12 @@ impl Images {
     /// # Errors
     /// As [`Images::get`].
     pub async fn keys(&self, after: Option<&Key>, limit: u32) -> Result<Vec<Key>, Error> {
-        let keys: Vec<Vec<u8>> =
+        let question =
             sqlx::query_scalar("SELECT image_key FROM images WHERE image_key > ? ORDER BY image_key LIMIT ?")
                 .bind(after.map(Key::as_str).unwrap_or_default().as_bytes())
                 .bind(limit)
-                .fetch_all(&self.pool)
-                .await?;
+                .fetch_all(&self.pool);
+        let keys: Vec<Vec<u8>> = answered(question).await?;
         keys.iter().map(|key| Key::from_bytes(key).map_err(|_| corrupt("key"))).collect()
     }
 
@@ -246,7 +252,8 @@ impl Images {
     /// # Errors
     /// As [`Images::get`].
     pub async fn count(&self) -> Result<u64, Error> {
-        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM images").fetch_one(&self.pool).await?;
+        let count: i64 =
+            answered(sqlx::query_scalar("SELECT COUNT(*) FROM images").fetch_one(&self.pool)).await?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
@@ -255,13 +262,13 @@ impl Images {
     /// # Errors
     /// As [`Images::get`].
     pub async fn newest(&self, limit: u32) -> Result<Vec<ImageRow>, Error> {
-        let columns: Vec<Columns> = sqlx::query_as(
+        let question = sqlx::query_as(
             "SELECT image_key, location, content_type, size, width, height, sha256, created_at, updated_at \
              FROM images ORDER BY updated_at DESC, image_key LIMIT ?",
         )
         .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let columns: Vec<Columns> = answered(question).await?;
         columns.into_iter().map(ImageRow::try_from).collect()
     }
 }
@@ -395,7 +402,7 @@ impl Images {
         for location in locations {
             list.push_bind(location);
         }
-        Ok(query.push(")").build_query_scalar().fetch_all(&self.pool).await?)
+        answered(query.push(")").build_query_scalar().fetch_all(&self.pool)).await
     }
 
     /// Whether the gateway's tables are there.
@@ -404,6 +411,18 @@ impl Images {
         sqlx::query("SELECT image_key FROM pending_invalidations LIMIT 1").execute(&self.pool).await?;
         Ok(())
     }
+}
+
+/// The answer to a question, if it comes in time.
+pub(super) async fn answered<T>(question: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Error> {
+    match timeout(STATEMENT_LIMIT, question).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(no_answer()),
+    }
+}
+
+fn no_answer() -> Error {
+    Error::Unavailable { part: "MySQL", reason: format!("no answer within {} s", STATEMENT_LIMIT.as_secs()) }
 }
 
 /// What stands under a key, locked until the end of the transaction.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::mysql::{MySqlConnection, MySqlPool};
 use wire::Key;
 
+use super::images::answered;
 use crate::error::Error;
 
 /// What the cache must be told to drop.
@@ -74,14 +75,14 @@ impl Pending {
 
     /// Up to `limit` notes that are older than `age`, the oldest first.
     pub(crate) async fn older_than(&self, age: Duration, limit: u32) -> Result<Vec<Note>, Error> {
-        let rows: Vec<(Vec<u8>, u64)> = sqlx::query_as(
+        let question = sqlx::query_as(
             "SELECT image_key, token FROM pending_invalidations \
              WHERE noted_at <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND ORDER BY noted_at LIMIT ?",
         )
         .bind(u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
         .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let rows: Vec<(Vec<u8>, u64)> = answered(question).await?;
         let notes = rows.into_iter().map(|(key, token)| {
             let scope = if key.is_empty() { Scope::Everything } else { Scope::Key(Key::from_bytes(&key)?) };
             Ok(Note { scope, token })
@@ -91,18 +92,18 @@ impl Pending {
 
     /// How many there are: 0 in peace.
     pub(crate) async fn count(&self) -> Result<u64, Error> {
-        let count: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM pending_invalidations").fetch_one(&self.pool).await?;
+        let question = sqlx::query_scalar("SELECT COUNT(*) FROM pending_invalidations").fetch_one(&self.pool);
+        let count: i64 = answered(question).await?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
     /// Removes a note whose change the cache has acknowledged, unless a later change has replaced it.
     pub(crate) async fn remove(&self, note: &Note) -> Result<(), Error> {
-        sqlx::query("DELETE FROM pending_invalidations WHERE image_key = ? AND token = ?")
+        let deletion = sqlx::query("DELETE FROM pending_invalidations WHERE image_key = ? AND token = ?")
             .bind(note.scope.column())
             .bind(note.token)
-            .execute(&self.pool)
-            .await?;
+            .execute(&self.pool);
+        answered(deletion).await?;
         Ok(())
     }
 }

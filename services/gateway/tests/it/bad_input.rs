@@ -1,0 +1,229 @@
+//! Whatever comes in is answered with the right code and a sentence, in the shape of its interface, and
+//! changes nothing.
+
+use serde_json::json;
+use testkit::samples;
+
+use crate::helpers::Scene;
+use crate::http::Form;
+
+/// A PNG whose header claims 60,000 × 60,000 pixels, with the checksum that belongs to it.
+fn huge() -> Vec<u8> {
+    let mut png = samples::chelsea().bytes.to_vec();
+    png[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
+    png[29..33].copy_from_slice(&0x0fb0_e215_u32.to_be_bytes());
+    png
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_image_are_refused_wherever_they_come_in() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    let chelsea = samples::chelsea().bytes;
+    let jpeg = samples::rocket().bytes;
+    let mut corrupt = chelsea.to_vec();
+    corrupt[20] ^= 1;
+    let cases: [(&str, &[u8], u16); 8] = [
+        ("nothing", b"", 422),
+        ("text named .png", b"hello, this is text", 415),
+        ("an SVG", b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415),
+        ("a truncated PNG", &chelsea[..chelsea.len() / 2], 422),
+        ("a truncated JPEG", &jpeg[..jpeg.len() - 2], 422),
+        ("a PNG with a wrong checksum", &corrupt, 422),
+        ("a PNG that claims 3.6 gigapixels", &huge(), 413),
+        ("an archive", b"PK\x03\x04\x00\x00\x00\x00", 415),
+    ];
+    for (what, bytes, expected) in cases {
+        assert_eq!(gateway.put("/images/cat.png", bytes).await.failure(), expected, "{what} as a body");
+        let form = Form::new().key("cat.png").part_with(
+            "name=\"file\"; filename=\"cat.png\"",
+            "Content-Type: image/png\r\n",
+            bytes,
+        );
+        assert_eq!(gateway.upload(form).await.failure(), expected, "{what} in a form");
+    }
+    assert_eq!(gateway.post("/api/list_keys").await.json()["keys"], json!([]));
+    testkit::eventually("refused uploads leave no file", crate::helpers::PATIENCE, async || {
+        scene.file_count() == 0
+    })
+    .await;
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_key_is_refused_by_every_route() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    let image = samples::chelsea().bytes;
+    let long = "x".repeat(256);
+    for bad in [
+        "", ".", "..", "%2e%2E", "%00", "a%0Ab", "a%7Fb", "%C2%85", "%FF", "a%C3", "a%2", "%zz", "%20a",
+        "a%20", &long,
+    ] {
+        for (method, prefix) in [
+            ("GET", "/images/"),
+            ("HEAD", "/images/"),
+            ("DELETE", "/images/"),
+            ("GET", "/api/images/"),
+            ("POST", "/api/key/"),
+        ] {
+            let answer = gateway.send(method, &format!("{prefix}{bad}"), &[], b"").await;
+            assert_eq!(answer.status, 400, "{method} {prefix}{bad}");
+            if method != "HEAD" {
+                answer.failure();
+            }
+        }
+        assert_eq!(gateway.put(&format!("/images/{bad}"), image).await.failure(), 400, "{bad}");
+    }
+    let in_form: [&[u8]; 9] = [b"", b".", b"..", b" a", b"a\t", b"a\nb", b"\xff", b"\0", long.as_bytes()];
+    for bad in in_form {
+        let form = Form::new().part("name=\"key\"", bad).file(image);
+        assert_eq!(gateway.upload(form).await.failure(), 400, "{:?}", String::from_utf8_lossy(bad));
+        let form = Form::new().file(image).part("name=\"key\"", bad);
+        assert_eq!(gateway.upload(form).await.failure(), 400, "{:?}", String::from_utf8_lossy(bad));
+    }
+    assert_eq!(gateway.post("/api/list_keys").await.json()["keys"], json!([]));
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forms_that_are_not_understood_are_refused_and_say_why() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    let image = samples::chelsea().bytes;
+    let says = async |form: Form, words: &str| {
+        let answer = gateway.upload(form).await;
+        assert_eq!(answer.failure(), 400, "{words}");
+        let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(words), "{message}");
+    };
+    says(Form::new().key("a"), "\"file\" is missing").await;
+    says(Form::new().file(image), "\"key\" is missing").await;
+    says(Form::new(), "missing").await;
+    says(Form::new().key("a").key("b").file(image), "\"key\" comes twice").await;
+    says(Form::new().key("a").file(image).file(image), "\"file\" comes twice").await;
+    says(Form::new().key("a").part("name=\"colour\"", b"red").file(image), "\"colour\"").await;
+    says(Form::new().part("nam=\"key\"", b"a").file(image), "only \"key\" and \"file\"").await;
+
+    let post = async |content_type: &str, body: &[u8]| {
+        gateway.send("POST", "/api/upload", &[("Content-Type", content_type)], body).await.failure()
+    };
+    let form_type = Form::content_type();
+    assert_eq!(post("application/json", b"{}").await, 415);
+    assert_eq!(post("image/png", image).await, 415);
+    assert_eq!(post("multipart/form-data", b"").await, 400);
+    assert_eq!(post(&form_type, b"not a form at all").await, 400);
+    assert_eq!(post(&form_type, &Form::new().key("a").file(image).unfinished()).await, 400);
+    assert_eq!(gateway.send("POST", "/api/upload", &[], b"").await.failure(), 415);
+    testkit::eventually("refused uploads leave no file", crate::helpers::PATIENCE, async || {
+        scene.file_count() == 0
+    })
+    .await;
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_methods_and_parameters_that_do_not_exist_are_refused() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    for path in ["/api", "/api/", "/api/nothing", "/images", "/api/cache/", "/api/upload/x"] {
+        assert_eq!(gateway.get(path).await.failure(), 404, "{path}");
+    }
+    for (method, path, allow) in [
+        ("GET", "/api/upload", "POST"),
+        ("GET", "/api/list_keys", "POST"),
+        ("DELETE", "/api/delete_all", "POST"),
+        ("PUT", "/api/key/cat", "POST"),
+        ("POST", "/images/cat", "GET, HEAD, PUT, DELETE"),
+        ("PATCH", "/images/cat", "GET, HEAD, PUT, DELETE"),
+        ("POST", "/api/images", "GET, HEAD"),
+        ("POST", "/api/stats", "GET, HEAD"),
+        ("DELETE", "/api/cache", "GET, HEAD, PUT"),
+        ("GET", "/api/cache/clear", "POST"),
+        ("POST", "/metrics", "GET, HEAD"),
+        ("BREW", "/healthz", "GET, HEAD"),
+    ] {
+        let answer = gateway.send(method, path, &[], b"").await;
+        assert_eq!(answer.failure(), 405, "{method} {path}");
+        assert_eq!(answer.header("allow"), allow, "{method} {path}");
+        let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(allow), "{message}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    }
+    // Elsewhere people are addressed.
+    let page = gateway.get("/nothing").await;
+    assert_eq!(page.status, 404);
+    assert!(page.header("content-type").starts_with("text/html"));
+    let page = gateway.delete("/keys_list").await;
+    assert_eq!(page.status, 405);
+    assert!(page.header("content-type").starts_with("text/html"), "{}", page.text());
+
+    for path in [
+        "/api/images?limit=0",
+        "/api/images?limit=1001",
+        "/api/images?limit=-1",
+        "/api/images?limit=ten",
+        "/api/images?limit=99999999999999999999",
+        "/api/images?limt=10",
+        "/api/images?limit=1&limit=2",
+        "/api/stats?range=soon",
+        "/api/stats?range=0s",
+        "/api/stats?range=10m&step=-1s",
+        "/api/stats?rnage=10m",
+    ] {
+        assert_eq!(gateway.get(path).await.failure(), 400, "{path}");
+    }
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_the_cache_does_not_allow_are_named_and_change_nothing() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    let before = gateway.get("/api/cache").await.json();
+    let put = async |content_type: &str, body: &str| {
+        gateway.send("PUT", "/api/cache", &[("Content-Type", content_type)], body.as_bytes()).await
+    };
+    for (change, named) in [
+        (r#"{"capacity_mb":0}"#, "capacity_mb 0"),
+        (r#"{"capacity_mb":-1}"#, "-1"),
+        (r#"{"capacity_mb":1e12}"#, "1000000000000"),
+        (r#"{"capacity_mb":"abc"}"#, "abc"),
+        (r#"{"policy":"mru"}"#, "mru"),
+        (r#"{"capacity_mb":1,"policy":"mru"}"#, "mru"),
+        (r#"{"capacity":1}"#, "capacity"),
+        ("{}", "nothing to change"),
+        ("[1]", "JSON object"),
+        ("hello", "JSON object"),
+        ("", "JSON object"),
+    ] {
+        let answer = put("application/json", change).await;
+        assert_eq!(answer.failure(), 400, "{change}");
+        let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(named), "{message}");
+    }
+    assert_eq!(put("text/plain", r#"{"capacity_mb":1}"#).await.failure(), 415);
+    let long = format!(r#"{{"policy":"lru","by":"{}"}}"#, "x".repeat(70_000));
+    assert_eq!(put("application/json", &long).await.failure(), 413);
+    assert_eq!(gateway.get("/api/cache").await.json(), before);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_web_sites_may_look_and_change_nothing() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    let image = samples::chelsea().bytes;
+    let foreign = [("Sec-Fetch-Site", "cross-site")];
+    assert_eq!(gateway.send("PUT", "/images/cat", &foreign, image).await.failure(), 403);
+    assert_eq!(gateway.put("/images/cat", image).await.status, 201);
+    for (method, path) in [
+        ("DELETE", "/images/cat"),
+        ("POST", "/api/delete_all"),
+        ("POST", "/api/cache/clear"),
+        ("PUT", "/api/cache"),
+    ] {
+        assert_eq!(gateway.send(method, path, &foreign, b"").await.failure(), 403, "{method} {path}");
+        let older = [("Origin", "http://evil.example")];
+        assert_eq!(gateway.send(method, path, &older, b"").await.failure(), 403, "{method} {path}");
+    }
+    assert_eq!(gateway.send("GET", "/images/cat", &foreign, b"").await.status, 200);
+    let own = format!("http://127.0.0.1:{}", gateway.port);
+    let same = [("Sec-Fetch-Site", "same-origin"), ("Origin", &*own)];
+    assert_eq!(gateway.send("DELETE", "/images/cat", &same, b"").await.status, 204);
+    gateway.stop().await.unwrap();
+}

@@ -1,0 +1,352 @@
+//! A cache that refuses, dawdles or says nothing: what a real worker can't be made to show on demand.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_nats::{HeaderMap, Message};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use runtime::bus::headers_of;
+use testkit::database::Account;
+use testkit::{eventually, samples};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use wire::meta::{self, Meta};
+use wire::reply::{ERROR_CODE_HEADER, ERROR_HEADER};
+use wire::{Lease, subject};
+
+use crate::helpers::{Gateway, PATIENCE, Scene, key};
+
+/// What the responder answers; nothing at all with `None`.
+type Said = Option<(HeaderMap, Bytes)>;
+
+fn refusal(code: u16, meta: Option<Meta>) -> Said {
+    let mut headers = meta.as_ref().map(headers_of).unwrap_or_default();
+    headers.insert(ERROR_CODE_HEADER, code.to_string());
+    headers.insert(ERROR_HEADER, "as the test wants it");
+    Some((headers, Bytes::new()))
+}
+
+fn leased(number: u64) -> Said {
+    refusal(404, Some(Meta { lease: Some(Lease(number.into())), ..Meta::default() }))
+}
+
+fn json(text: &'static str) -> Said {
+    Some((HeaderMap::new(), Bytes::from_static(text.as_bytes())))
+}
+
+const STORED: &str = r#"{"stored":true,"bytes":1,"content_type":"image/png","tag":""}"#;
+
+/// Answers on `pattern` in the worker's place.
+async fn respond(
+    scene: &Scene,
+    pattern: &'static str,
+    answer: impl Fn(&Message) -> Said + Send + 'static,
+) -> JoinHandle<()> {
+    let client = scene.nats.connect("memcache").await;
+    let mut requests = client.subscribe(pattern).await.unwrap();
+    // A round trip proves that the subscription stands.
+    client.flush().await.unwrap();
+    let ready = client.subscribe(client.new_inbox()).await;
+    drop(ready);
+    client.flush().await.unwrap();
+    tokio::spawn(async move {
+        while let Some(request) = requests.next().await {
+            if let (Some((headers, body)), Some(reply)) = (answer(&request), request.reply.clone()) {
+                client.publish_with_headers(reply, headers, body).await.unwrap();
+            }
+        }
+    })
+}
+
+/// A scene with an image that no worker knows of.
+async fn scene(flags: &[&str]) -> (Scene, Gateway) {
+    let scene = Scene::new().await;
+    let gateway = scene.start_gateway(flags).await;
+    assert_eq!(gateway.put("/images/cat", samples::chelsea().bytes).await.status, 201);
+    (scene, gateway)
+}
+
+async fn assert_served(gateway: &Gateway, cache: &str) {
+    let answer = gateway.get("/images/cat").await;
+    assert_eq!((answer.status, answer.cache()), (200, cache));
+    assert!(answer.body == samples::chelsea().bytes && answer.complete);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_cache_the_origin_serves() {
+    let (_scene, gateway) = scene(&[]).await;
+    for _ in 0..2 {
+        assert_served(&gateway, "fwd=bypass; detail=cache-unavailable").await;
+    }
+    assert_eq!(gateway.metric("pixcache_reads_total{cache_status=\"cache-unavailable\"}").await, 2.0);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_that_says_nothing_costs_its_budget_and_no_more() {
+    let (scene, gateway) = scene(&["--cache-budget-ms", "50"]).await;
+    let _mute = respond(&scene, subject::GET, |_| None).await;
+    let started = Instant::now();
+    assert_served(&gateway, "fwd=bypass; detail=cache-timeout").await;
+    let took = started.elapsed();
+    assert!(took >= Duration::from_millis(50) && took < Duration::from_secs(2), "{took:?}");
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_becomes_of_a_fill_the_image_is_served_and_the_answer_says_what_became_of_it() {
+    let (scene, gateway) = scene(&["--cache-budget-ms", "300"]).await;
+    let leases = AtomicU64::new(1);
+    let _gets = respond(&scene, subject::GET, move |_| leased(leases.fetch_add(1, Ordering::Relaxed))).await;
+    for (answer, expected) in [
+        (refusal(409, None), "fwd=miss; detail=fill-refused"),
+        (refusal(413, None), "fwd=bypass; detail=too-large"),
+        (refusal(503, None), "fwd=miss"),
+        (json(r#"{"stored":false,"bytes":1,"content_type":"image/png","tag":""}"#), "fwd=miss"),
+        (json("no json"), "fwd=miss"),
+        (None, "fwd=miss"),
+        (json(STORED), "fwd=miss; stored"),
+    ] {
+        let puts = respond(&scene, subject::PUT, move |_| answer.clone()).await;
+        assert_served(&gateway, expected).await;
+        puts.abort();
+        let _ = puts.await;
+        eventually("nobody answers puts", PATIENCE, async || {
+            scene.ask(&subject::put(&key("x")), "").await.is_err()
+        })
+        .await;
+    }
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fill_carries_its_lease_and_what_the_row_says() {
+    let (scene, gateway) = scene(&[]).await;
+    let (seen, mut fills) = tokio::sync::mpsc::unbounded_channel();
+    let _gets = respond(&scene, subject::GET, |_| leased(0xabc)).await;
+    let _puts = respond(&scene, subject::PUT, move |request| {
+        let header = request.headers.as_ref().and_then(|headers| headers.get(meta::HEADER)).unwrap();
+        seen.send((header.as_str().parse::<Meta>().unwrap(), request.payload.clone())).unwrap();
+        json(STORED)
+    })
+    .await;
+    assert_served(&gateway, "fwd=miss; stored").await;
+    let (meta, bytes) = fills.recv().await.unwrap();
+    assert_eq!((meta.lease, meta.content_type.as_deref()), (Some(Lease(0xabc)), Some("image/png")));
+    assert_eq!(format!("\"{}\"", meta.tag.unwrap()), gateway.get("/images/cat").await.header("etag"));
+    assert!(meta.modified_s.is_some() && bytes == samples::chelsea().bytes);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_makes_no_sense_counts_as_no_cache() {
+    let (scene, gateway) = scene(&[]).await;
+    for answer in [
+        // A hit that does not say what it is, a code for something else, a header of another kind.
+        Some((HeaderMap::new(), Bytes::from_static(b"bytes"))),
+        refusal(503, None),
+        refusal(500, None),
+        refusal(999, None),
+        Some((
+            HeaderMap::from_iter([(meta::HEADER.parse().unwrap(), "tag=12".parse().unwrap())]),
+            Bytes::new(),
+        )),
+    ] {
+        let gets = respond(&scene, subject::GET, move |_| answer.clone()).await;
+        assert_served(&gateway, "fwd=bypass; detail=cache-unavailable").await;
+        gets.abort();
+        let _ = gets.await;
+        eventually("nobody answers gets", PATIENCE, async || {
+            scene
+                .ask(&subject::get(&key("x")), "")
+                .await
+                .is_err_and(|failure| matches!(failure, runtime::bus::RequestFailure::NoResponders(_)))
+        })
+        .await;
+    }
+    gateway.stop().await.unwrap();
+}
+
+/// Lets all statements on `images` wait until the returned connection is closed.
+async fn hold_rows(scene: &Scene) -> sqlx::MySqlConnection {
+    let mut holder = scene.database.connect(Account::Admin).await;
+    sqlx::query("LOCK TABLES images WRITE").execute(&mut holder).await.unwrap();
+    holder
+}
+
+/// Asks for the image so often that the first one has the lease and the others wait for it. What they are
+/// answered, in order.
+async fn read_together(scene: &Scene, gateway: &Gateway, count: usize) -> Vec<String> {
+    let holder = hold_rows(scene).await;
+    let leader = async {
+        let answer = gateway.get("/images/cat").await;
+        assert!(answer.status == 200 && answer.body == samples::chelsea().bytes);
+        answer.cache().to_owned()
+    };
+    let others = async {
+        eventually("the first one reads the rows", PATIENCE, async || {
+            let waiting: i64 = sqlx::query_scalar(
+                "SELECT COUNT(*) FROM information_schema.processlist \
+                 WHERE info LIKE 'SELECT image_key, location%' AND state LIKE 'Waiting%'",
+            )
+            .fetch_one(&scene.pool)
+            .await
+            .unwrap();
+            waiting == 1
+        })
+        .await;
+        let reads = futures_util::future::join_all((1..count).map(|_| gateway.get("/images/cat")));
+        let release = async {
+            let all = (count - 1) as f64;
+            eventually("the others wait for it", PATIENCE, async || {
+                gateway.metric("pixcache_waiting_reads").await == all
+            })
+            .await;
+            drop(holder);
+        };
+        let (answers, ()) = tokio::join!(reads, release);
+        answers
+    };
+    let (leader, others) = tokio::join!(leader, others);
+    let mut statuses = vec![leader];
+    for answer in others {
+        assert!(answer.status == 200 && answer.body == samples::chelsea().bytes);
+        statuses.push(answer.cache().to_owned());
+    }
+    statuses
+}
+
+/// The first get is given the lease, the others none.
+async fn one_lease(scene: &Scene) -> JoinHandle<()> {
+    let asked = AtomicU64::new(0);
+    respond(scene, subject::GET, move |_| {
+        if asked.fetch_add(1, Ordering::Relaxed) == 0 { leased(1) } else { refusal(404, None) }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_misses_read_the_origin_once() {
+    let (scene, gateway) = scene(&[]).await;
+    let _gets = one_lease(&scene).await;
+    let _puts = respond(&scene, subject::PUT, |_| json(STORED)).await;
+    let before = gateway.metric("pixcache_origin_reads_total").await;
+    let statuses = read_together(&scene, &gateway, 8).await;
+    let mut expected = vec!["fwd=miss; collapsed"; 8];
+    expected[0] = "fwd=miss; stored";
+    assert_eq!(statuses, expected);
+    assert_eq!(gateway.metric("pixcache_origin_reads_total").await - before, 1.0);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_accepted_is_not_shared() {
+    let (scene, gateway) = scene(&[]).await;
+    let _gets = one_lease(&scene).await;
+    let _puts = respond(&scene, subject::PUT, |_| refusal(409, None)).await;
+    let before = gateway.metric("pixcache_origin_reads_total").await;
+    let statuses = read_together(&scene, &gateway, 4).await;
+    assert_eq!(statuses, ["fwd=miss; detail=fill-refused", "fwd=miss", "fwd=miss", "fwd=miss"]);
+    assert_eq!(gateway.metric("pixcache_origin_reads_total").await - before, 4.0);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flight_takes_nobody_in_once_its_fill_was_sent() {
+    let (scene, gateway) = scene(&["--cache-budget-ms", "5000"]).await;
+    let _gets = one_lease(&scene).await;
+    let client = scene.nats.connect("memcache").await;
+    let mut puts = client.subscribe(subject::PUT).await.unwrap();
+    client.flush().await.unwrap();
+    let leader = async {
+        let answer = gateway.get("/images/cat").await;
+        assert_eq!(answer.cache(), "fwd=miss; stored");
+    };
+    let latecomer = async {
+        let fill = puts.next().await.unwrap();
+        // The fill is on its way and not answered: this one reads for itself, and is done before it.
+        assert_served(&gateway, "fwd=miss").await;
+        client.publish(fill.reply.unwrap(), STORED.into()).await.unwrap();
+    };
+    tokio::join!(leader, latecomer);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_answered_when_the_cache_has_acknowledged_it() {
+    let (scene, gateway) = scene(&[]).await;
+    let may_answer = Arc::new(Semaphore::new(0));
+    let client = scene.nats.connect("memcache").await;
+    let mut told = client.subscribe(subject::INVALIDATE).await.unwrap();
+    client.flush().await.unwrap();
+    let acknowledge = async {
+        let request = told.next().await.unwrap();
+        assert_eq!(request.subject.as_str(), subject::invalidate(&key("cat")));
+        // The row is there and noted, and the upload is not answered.
+        assert_eq!(scene.pending_count().await, 1);
+        let _answered = may_answer.acquire().await.unwrap();
+        client.publish(request.reply.unwrap(), r#"{"resident":true}"#.into()).await.unwrap();
+    };
+    let upload = async {
+        let uploading = gateway.put("/images/cat", samples::coffee().bytes);
+        tokio::pin!(uploading);
+        let early = tokio::time::timeout(Duration::from_millis(500), &mut uploading).await;
+        assert!(early.is_err(), "the upload was answered before its invalidation");
+        may_answer.add_permits(1);
+        assert_eq!(uploading.await.status, 200);
+    };
+    tokio::join!(acknowledge, upload);
+    assert_eq!(scene.pending_count().await, 0);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_cache_does_not_acknowledge_is_503_and_is_told_again_by_any_gateway() {
+    let (scene, gateway) = scene(&[]).await;
+    let mute = respond(&scene, subject::INVALIDATE, |_| None).await;
+    let mute_clear = respond(&scene, subject::CLEAR, |_| None).await;
+    let (replaced, deleted, all) = tokio::join!(
+        gateway.put("/images/cat", samples::coffee().bytes),
+        gateway.delete("/images/dog"),
+        gateway.post("/api/delete_all"),
+    );
+    for answer in [&replaced, &deleted, &all] {
+        assert_eq!(answer.failure(), 503);
+        assert!(answer.text().contains("still being told"), "{}", answer.text());
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+    assert_eq!(scene.pending_count().await, 3);
+    // The gateway that knows of it is gone. Another one, and a cache that answers, are there now.
+    gateway.crash().await;
+    mute.abort();
+    mute_clear.abort();
+    let (seen, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let _tell = respond(&scene, subject::INVALIDATE, {
+        let seen = seen.clone();
+        move |request| {
+            seen.send(request.subject.to_string()).unwrap();
+            json(r#"{"resident":true}"#)
+        }
+    })
+    .await;
+    let _clear = respond(&scene, subject::CLEAR, move |request| {
+        seen.send(request.subject.to_string()).unwrap();
+        json(r#"{"entries":0,"bytes":0,"generation":1,"revision":2}"#)
+    })
+    .await;
+    let other = scene.start_gateway(&[]).await;
+    eventually("all is told", PATIENCE, async || scene.pending_count().await == 0).await;
+    let mut subjects = Vec::new();
+    while let Ok(subject) = told.try_recv() {
+        subjects.push(subject);
+    }
+    for expected in
+        [subject::invalidate(&key("cat")), subject::invalidate(&key("dog")), subject::CLEAR.into()]
+    {
+        assert!(subjects.contains(&expected), "{expected} in {subjects:?}");
+    }
+    assert_eq!(other.metric("pixcache_pending_invalidations").await, 0.0);
+    other.stop().await.unwrap();
+}

@@ -1,0 +1,109 @@
+//! The promise: after an upload or delete is answered, no request through any gateway returns an older
+//! image.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use testkit::{eventually, samples};
+
+use crate::helpers::{Gateway, PATIENCE, Scene};
+
+/// An image that carries a number behind its end.
+fn numbered(number: u64) -> Vec<u8> {
+    let mut bytes = samples::chelsea().bytes.to_vec();
+    bytes.extend_from_slice(&number.to_be_bytes());
+    bytes
+}
+
+fn number_of(bytes: &[u8]) -> u64 {
+    let (_, number) = bytes.split_last_chunk::<8>().unwrap();
+    u64::from_be_bytes(*number)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_reader_at_any_gateway_sees_an_older_image_than_the_last_one_answered() {
+    let (scene, _worker, one) = Scene::running().await;
+    let two = scene.start_gateway(&[]).await;
+    let gateways = [&one, &two];
+    let answered = AtomicU64::new(0);
+    let done = AtomicBool::new(false);
+    one.put("/images/cat", &numbered(0)).await;
+    let hits = AtomicU64::new(0);
+    let write = async {
+        let start = Instant::now();
+        let mut number = 0;
+        while start.elapsed() < Duration::from_secs(4) {
+            number += 1;
+            let gateway = gateways[usize::from(number % 2 == 0)];
+            assert_eq!(gateway.put("/images/cat", &numbered(number)).await.status, 200);
+            answered.store(number, Ordering::SeqCst);
+            // Long enough for some hits, short enough for many races.
+            tokio::time::sleep(Duration::from_millis(number * 7 % 23)).await;
+        }
+        done.store(true, Ordering::SeqCst);
+        number
+    };
+    let read = async |gateway: &Gateway| {
+        while !done.load(Ordering::SeqCst) {
+            let at_least = answered.load(Ordering::SeqCst);
+            let answer = gateway.get("/images/cat").await;
+            assert_eq!(answer.status, 200);
+            let seen = number_of(&answer.body);
+            assert!(seen >= at_least, "saw {seen} after {at_least} was answered ({})", answer.cache());
+            if answer.cache() == "hit" {
+                hits.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    let readers = futures_util::future::join_all((0..8).map(|at| read(gateways[at % 2])));
+    let (writes, _) = tokio::join!(write, readers);
+    assert!(writes > 20 && hits.load(Ordering::Relaxed) > 20, "{writes} writes, {hits:?} hits");
+    assert_eq!(scene.pending_count().await, 0);
+    two.stop().await.unwrap();
+    one.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_gateway_left_behind_when_it_died_is_told_by_another() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    gateway.put("/images/cat", &numbered(1)).await;
+    gateway.get("/images/cat").await;
+    assert_eq!(gateway.get("/images/cat").await.cache(), "hit");
+    // What is left of a gateway that dies between the row and the invalidation: here, of a deletion.
+    sqlx::query("DELETE FROM images").execute(&scene.pool).await.unwrap();
+    sqlx::query("INSERT INTO pending_invalidations VALUES ('cat', 7, UTC_TIMESTAMP(6) - INTERVAL 7 SECOND)")
+        .execute(&scene.pool)
+        .await
+        .unwrap();
+    eventually("the note is gone", PATIENCE, async || scene.pending_count().await == 0).await;
+    assert_eq!(gateway.get("/images/cat").await.failure(), 404);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_everything_empties_the_cache_too() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    for image in samples::all() {
+        let path = format!("/images/{}", image.name);
+        gateway.put(&path, image.bytes).await;
+        gateway.get(&path).await;
+    }
+    assert_eq!(scene.cache_stats().await.unwrap().key_count, 7);
+    assert_eq!(gateway.post("/api/delete_all").await.status, 200);
+    assert_eq!(scene.cache_stats().await.unwrap().key_count, 0);
+    for image in samples::all() {
+        assert_eq!(gateway.get(&format!("/images/{}", image.name)).await.status, 404);
+    }
+    assert_eq!((scene.file_count(), scene.pending_count().await), (0, 0));
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_key_without_an_image_drops_what_an_operator_put_there() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    scene.ask("cache.put.ghost", samples::chelsea().bytes).await.unwrap();
+    assert_eq!(gateway.get("/images/ghost").await.cache(), "hit");
+    assert_eq!(gateway.delete("/images/ghost").await.failure(), 404);
+    assert_eq!(gateway.get("/images/ghost").await.failure(), 404);
+    gateway.stop().await.unwrap();
+}

@@ -1,0 +1,274 @@
+//! Gateways on a bus and a database of their own, with a real worker beside them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Parser as _;
+use gateway::Config;
+use runtime::Bus;
+use runtime::args::NatsArgs;
+use runtime::bus::{Reply, RequestFailure};
+use sqlx::MySqlPool;
+use tempfile::TempDir;
+use testkit::database::Account;
+use testkit::{Database, NatsServer, eventually, repository_root};
+use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use wire::{CacheStats, Key, subject};
+
+use crate::http::{self, Answer, Form};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Everything around the gateways of one test.
+pub(crate) struct Scene {
+    pub(crate) nats: NatsServer,
+    pub(crate) database: Database,
+    pub(crate) pool: MySqlPool,
+    pub(crate) folder: TempDir,
+    /// Somebody who asks the cache, as a gateway does.
+    pub(crate) asker: Bus,
+}
+
+/// One gateway, in this process.
+pub(crate) struct Gateway {
+    pub(crate) port: u16,
+    shutdown: CancellationToken,
+    run: JoinHandle<anyhow::Result<()>>,
+}
+
+/// One worker: the real binary. It is killed when this is dropped.
+pub(crate) struct Worker {
+    child: Child,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Scene {
+    /// A bus and a migrated database; nobody on them yet.
+    pub(crate) async fn new() -> Self {
+        Self::with(Database::migrated().await).await
+    }
+
+    pub(crate) async fn with(database: Database) -> Self {
+        let nats = NatsServer::start().await;
+        let pool = database.pool(Account::Admin);
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let args = NatsArgs { nats_url: None, nats_port: nats.port() };
+        let asker = Bus::connect(&args, "gateway", nats.password("gateway"), 1024, PATIENCE)
+            .await
+            .expect("the bus lets us in");
+        Self { nats, database, pool, folder, asker }
+    }
+
+    /// A scene with a worker and a gateway.
+    pub(crate) async fn running() -> (Self, Worker, Gateway) {
+        let scene = Self::new().await;
+        let worker = scene.start_worker().await;
+        let gateway = scene.start_gateway(&[]).await;
+        (scene, worker, gateway)
+    }
+
+    /// Starts the worker's binary, and waits until it serves.
+    pub(crate) async fn start_worker(&self) -> Worker {
+        let child = Command::new(worker_binary().await)
+            .env("NATS_URL", "")
+            .env("NATS_PORT", self.nats.port().to_string())
+            .env("NATS_MEMCACHE_PASSWORD", self.nats.password("memcache"))
+            .env("RUST_LOG", "warn")
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the worker's binary runs");
+        let worker = Worker { child };
+        eventually("the worker serves", PATIENCE, async || {
+            self.cache_stats().await.is_some_and(|stats| stats.serving)
+        })
+        .await;
+        worker
+    }
+
+    /// The flags of a gateway here.
+    pub(crate) fn config(&self, flags: &[&str]) -> Config {
+        let port = self.nats.port().to_string();
+        let url = self.database.url(Account::Gateway);
+        let images = self.folder.path().join("images");
+        let templates = repository_root().join("templates");
+        let mut arguments = vec!["gateway", "--nats-url", "", "--nats-port", &port];
+        arguments.extend(["--nats-password", self.nats.password("gateway"), "--database-url", &url]);
+        arguments.extend(["--image-dir", text(&images), "--template-dir", text(&templates)]);
+        // A debug build on a busy machine is not what the budget is made for.
+        arguments.extend(["--cache-budget-ms", "2000"]);
+        let given: Vec<&str> = flags.iter().copied().filter(|flag| flag.starts_with("--")).collect();
+        let mut kept = Vec::new();
+        let mut skip = false;
+        for argument in arguments {
+            if std::mem::take(&mut skip) {
+                continue;
+            }
+            if given.contains(&argument) {
+                skip = true;
+            } else {
+                kept.push(argument);
+            }
+        }
+        kept.extend(flags);
+        Config::parse_from(kept)
+    }
+
+    /// Starts a gateway with further flags, and waits until it serves.
+    pub(crate) async fn start_gateway(&self, flags: &[&str]) -> Gateway {
+        let gateway = self.spawn_gateway(flags).await;
+        gateway.serves().await;
+        gateway
+    }
+
+    /// Starts a gateway without waiting for what it needs.
+    pub(crate) async fn spawn_gateway(&self, flags: &[&str]) -> Gateway {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let port = listener.local_addr().expect("it has an address").port();
+        let shutdown = CancellationToken::new();
+        let run = tokio::spawn(gateway::run(self.config(flags), listener, shutdown.clone()));
+        Gateway { port, shutdown, run }
+    }
+
+    pub(crate) async fn cache_stats(&self) -> Option<CacheStats> {
+        let reply = self.ask(subject::STATS, "").await.ok()?;
+        serde_json::from_slice(&reply.payload).ok()
+    }
+
+    pub(crate) async fn ask(
+        &self,
+        subject: &str,
+        payload: impl Into<Bytes>,
+    ) -> Result<Reply, RequestFailure> {
+        self.asker.request(subject.to_owned(), None, payload.into(), ANSWER).await
+    }
+
+    /// Changes the configuration of the cache.
+    pub(crate) async fn configure(&self, change: &'static str) {
+        self.ask(subject::CONFIG_SET, change).await.expect("the change is allowed");
+    }
+
+    /// How many files lie in the image folder, unfinished ones included.
+    pub(crate) fn file_count(&self) -> usize {
+        count_files(&self.folder.path().join("images"))
+    }
+
+    pub(crate) async fn pending_count(&self) -> i64 {
+        sqlx::query_scalar("SELECT COUNT(*) FROM pending_invalidations")
+            .fetch_one(&self.pool)
+            .await
+            .expect("the table can be read")
+    }
+}
+
+impl Gateway {
+    /// Waits until the routes are there.
+    pub(crate) async fn serves(&self) {
+        eventually("the gateway serves", PATIENCE, async || {
+            assert!(!self.run.is_finished(), "the gateway has ended");
+            self.get("/api/openapi.json").await.status == 200
+        })
+        .await;
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        http::send(self.port, method, path, headers, body).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], b"").await
+    }
+
+    pub(crate) async fn post(&self, path: &str) -> Answer {
+        self.send("POST", path, &[], b"").await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &[u8]) -> Answer {
+        self.send("PUT", path, &[], body).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send("DELETE", path, &[], b"").await
+    }
+
+    pub(crate) async fn upload(&self, form: Form) -> Answer {
+        let content_type = Form::content_type();
+        self.send("POST", "/api/upload", &[("Content-Type", &content_type)], &form.bytes()).await
+    }
+
+    /// A value of `/metrics`.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").await.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} in\n{text}")).parse().expect("a metric is a number")
+    }
+
+    /// Stops it, and says how it ended.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.shutdown.cancel();
+        self.run.await.expect("the gateway does not panic")
+    }
+
+    /// Waits until it ends by itself, and says how.
+    pub(crate) async fn end(self) -> anyhow::Result<()> {
+        self.run.await.expect("the gateway does not panic")
+    }
+
+    /// Ends it as a crash does: nothing is finished.
+    pub(crate) async fn crash(self) {
+        self.run.abort();
+        let _ = self.run.await;
+    }
+}
+
+pub(crate) fn key(text: &str) -> Key {
+    Key::new(text).expect("a key")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary folders have plain names")
+}
+
+fn count_files(folder: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+    paths.map(|path| if path.is_dir() { count_files(&path) } else { 1 }).sum()
+}
+
+/// The worker's binary, built by the same cargo with the same profile. Services don't depend on each
+/// other, so cargo does not build it for this test by itself.
+async fn worker_binary() -> PathBuf {
+    static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
+    let build = || async {
+        let building = tokio::task::spawn_blocking(|| {
+            let built = Command::new(env!("CARGO"))
+                .args(["build", "--quiet", "--package", "memcache"])
+                .current_dir(repository_root())
+                .status()
+                .expect("cargo runs");
+            assert!(built.success(), "the worker can't be built");
+        });
+        building.await.expect("the build does not panic");
+        // This test lies in target/<profile>/deps.
+        let test = std::env::current_exe().expect("a test has a path");
+        test.ancestors().nth(2).expect("it lies two folders deep").join("memcache")
+    };
+    BUILT.get_or_init(build).await.clone()
+}

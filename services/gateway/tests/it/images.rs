@@ -1,0 +1,263 @@
+//! `/images/{key}` for `<img>` and for programs.
+
+use serde_json::json;
+use testkit::samples;
+
+use crate::helpers::Scene;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_comes_back_byte_for_byte_first_from_the_origin_then_from_the_cache() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    for image in samples::all() {
+        let path = format!("/images/{}", image.name);
+        let stored = gateway.put(&path, image.bytes).await;
+        assert_eq!((stored.status, stored.header("location")), (201, &*path));
+        for (expected, timing) in [("fwd=miss; stored", "origin;dur="), ("hit", "cache;dur=")] {
+            let answer = gateway.get(&path).await;
+            assert_eq!((answer.status, answer.cache()), (200, expected), "{}", image.name);
+            assert!(answer.header("server-timing").contains(timing));
+            assert!(answer.body == image.bytes && answer.complete);
+            assert_eq!(answer.header("content-type"), image.content_type);
+            assert_eq!(answer.header("etag"), stored.header("etag"));
+            assert_eq!(answer.header("cache-control"), "no-cache");
+            assert_eq!(answer.header("accept-ranges"), "bytes");
+            assert_eq!(answer.header("content-security-policy"), "default-src 'none'; sandbox");
+            assert_eq!(answer.header("x-content-type-options"), "nosniff");
+            assert_eq!(answer.header("referrer-policy"), "no-referrer");
+            assert!(answer.header("last-modified").ends_with(" GMT"));
+        }
+        let info = gateway.get(&format!("/api/images/{}", image.name)).await.json();
+        assert_eq!((&info["width"], &info["height"]), (&json!(image.width), &json!(image.height)));
+        assert_eq!(info["size"], json!(image.bytes.len()));
+        assert_eq!(format!("\"{}\"", info["sha256"].as_str().unwrap()), stored.header("etag"));
+        assert_eq!(info, stored.json());
+    }
+    let stats = scene.cache_stats().await.unwrap();
+    assert_eq!(
+        (stats.counters.request_count, stats.counters.hit_count, stats.counters.fill_count),
+        (14, 7, 7)
+    );
+    assert_eq!(gateway.metric("pixcache_reads_total{cache_status=\"hit\"}").await, 7.0);
+    assert_eq!(gateway.metric("pixcache_reads_total{cache_status=\"stored\"}").await, 7.0);
+    assert_eq!(gateway.metric("pixcache_cache_hits_total{worker=\"memcache-1\"}").await, 7.0);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_image_is_the_new_one_at_once() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    let (old, new) = (samples::chelsea().bytes, samples::coffee().bytes);
+    let first = gateway.put("/images/cat", old).await;
+    gateway.get("/images/cat").await;
+    assert_eq!(gateway.get("/images/cat").await.cache(), "hit");
+    let second = gateway.put("/images/cat", new).await;
+    assert_eq!((first.status, second.status), (201, 200));
+    let answer = gateway.get("/images/cat").await;
+    assert_eq!(answer.cache(), "fwd=miss; stored");
+    assert!(answer.body == new);
+    assert_ne!(first.header("etag"), second.header("etag"));
+
+    // The same bytes again are another upload, and another moment.
+    let before = gateway.get("/api/images/cat").await.json();
+    gateway.put("/images/cat", new).await;
+    let after = gateway.get("/api/images/cat").await.json();
+    assert_eq!(before["created_at"], after["created_at"]);
+    assert!(before["updated_at"].as_str() < after["updated_at"].as_str());
+    assert_eq!(before["sha256"], after["sha256"]);
+    testkit::eventually("replaced files are gone", crate::helpers::PATIENCE, async || {
+        scene.file_count() == 1
+    })
+    .await;
+
+    assert_eq!(gateway.delete("/images/cat").await.status, 204);
+    assert_eq!(gateway.get("/images/cat").await.failure(), 404);
+    assert_eq!(gateway.delete("/images/cat").await.failure(), 404);
+    testkit::eventually("the file is gone", crate::helpers::PATIENCE, async || scene.file_count() == 0).await;
+    assert_eq!(scene.pending_count().await, 0);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditional_requests_and_ranges_are_honoured_by_cache_and_origin_alike() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    let bytes = samples::retina().bytes;
+    let etag = gateway.put("/images/eye", bytes).await.header("etag").to_owned();
+    let modified = gateway.get("/images/eye").await.header("last-modified").to_owned();
+    let size = bytes.len();
+    let other = format!("\"{}\"", "0".repeat(64));
+    for policy in [r#"{"policy":"lru"}"#, r#"{"policy":"none"}"#] {
+        scene.configure(policy).await;
+        gateway.get("/images/eye").await;
+        let ask = async |headers: &[(&str, &str)]| gateway.send("GET", "/images/eye", headers, b"").await;
+
+        for headers in [("If-None-Match", &*etag), ("If-None-Match", "*"), ("If-Modified-Since", &*modified)]
+        {
+            let answer = ask(&[headers]).await;
+            assert_eq!((answer.status, answer.body.len()), (304, 0), "{headers:?} {policy}");
+            assert_eq!(answer.header("etag"), etag);
+            assert_eq!(answer.header("cache-control"), "no-cache");
+        }
+        let answer = ask(&[("If-None-Match", &other), ("If-Modified-Since", &modified)]).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(ask(&[("If-Match", &other)]).await.failure(), 412);
+        assert_eq!(ask(&[("If-Match", &etag)]).await.status, 200);
+
+        for (range, from, to) in
+            [("bytes=0-0", 0, 1), ("bytes=1000-1999", 1000, 2000), ("bytes=-5", size - 5, size)]
+        {
+            let answer = ask(&[("Range", range)]).await;
+            assert_eq!(answer.status, 206, "{range} {policy}");
+            assert_eq!(answer.header("content-range"), format!("bytes {from}-{}/{size}", to - 1));
+            assert!(answer.body == bytes[from..to] && answer.complete, "{range} {policy}");
+        }
+        let beyond = ask(&[("Range", "bytes=99999999-")]).await;
+        assert_eq!(beyond.failure(), 416);
+        assert_eq!(beyond.header("content-range"), format!("bytes */{size}"));
+        assert_eq!(ask(&[("Range", "bytes=0-1,5-6")]).await.status, 200);
+        assert_eq!(ask(&[("Range", "bytes=0-9"), ("If-Range", &etag)]).await.status, 206);
+        assert_eq!(ask(&[("Range", "bytes=0-9"), ("If-Range", &other)]).await.status, 200);
+
+        let head = gateway.send("HEAD", "/images/eye", &[("Range", "bytes=0-9")], b"").await;
+        assert_eq!((head.status, head.body.len()), (200, 0));
+        assert_eq!(head.header("content-length"), size.to_string());
+        assert_eq!(head.header("etag"), etag);
+        assert!(head.complete);
+    }
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_obey_their_conditions_and_change_nothing_otherwise() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    let (one, two) = (samples::chelsea().bytes, samples::coffee().bytes);
+    let put = async |headers: &[(&str, &str)], bytes: &[u8]| {
+        gateway.send("PUT", "/images/cat", headers, bytes).await
+    };
+    assert_eq!(put(&[("If-Match", "*")], one).await.failure(), 412);
+    assert_eq!(gateway.get("/images/cat").await.status, 404);
+    let first = put(&[("If-None-Match", "*")], one).await;
+    assert_eq!(first.status, 201);
+    assert_eq!(put(&[("If-None-Match", "*")], two).await.failure(), 412);
+    let etag = first.header("etag");
+    let other = format!("\"{}\"", "0".repeat(64));
+    assert_eq!(put(&[("If-Match", &other)], two).await.failure(), 412);
+    assert_eq!(put(&[("If-Match", "no quotes")], two).await.failure(), 400);
+    assert!(gateway.get("/images/cat").await.body == one);
+    assert_eq!(put(&[("If-Match", etag)], two).await.status, 200);
+    assert!(gateway.get("/images/cat").await.body == two);
+    let delete = async |etag: &str| gateway.send("DELETE", "/images/cat", &[("If-Match", etag)], b"").await;
+    assert_eq!(delete(etag).await.failure(), 412);
+    let current = gateway.get("/images/cat").await.header("etag").to_owned();
+    assert_eq!(delete(&current).await.status, 204);
+    testkit::eventually("refused uploads leave no file", crate::helpers::PATIENCE, async || {
+        scene.file_count() == 0
+    })
+    .await;
+    assert_eq!(scene.pending_count().await, 0);
+
+    // Of many who want to be first, one is.
+    let racing = (0..8).map(|_| put(&[("If-None-Match", "*")], one));
+    let statuses: Vec<u16> =
+        futures_util::future::join_all(racing).await.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 1, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == 412).count(), 7, "{statuses:?}");
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_with_the_hash_is_immutable_only_if_the_bytes_have_it() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    gateway.put("/images/cat", samples::chelsea().bytes).await;
+    let url = gateway.get("/api/images/cat").await.json()["url"].as_str().unwrap().to_owned();
+    assert!(gateway.get(&url).await.header("cache-control").contains("immutable"));
+    gateway.put("/images/cat", samples::coffee().bytes).await;
+    for _ in 0..2 {
+        let answer = gateway.get(&url).await;
+        assert_eq!((answer.status, answer.header("cache-control")), (200, "no-cache"));
+    }
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_look_like_paths_or_alike_are_keys() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    let image = samples::chelsea().bytes;
+    let other = samples::coffee().bytes;
+    for (path, key) in [
+        ("/images/..%2F..%2Fetc%2Fpasswd", "../../etc/passwd"),
+        ("/images/a/../b", "a/../b"),
+        ("/images/a", "a"),
+        ("/images/a/", "a/"),
+        ("/images//a", "/a"),
+        ("/images/Cat", "Cat"),
+        ("/images/cat", "cat"),
+        ("/images/c%C3%A4t", "cät"),
+        ("/images/with%20space", "with space"),
+        ("/images/100%25", "100%"),
+        ("/images/%3Cscript%3E", "<script>"),
+    ] {
+        assert_eq!(gateway.get(path).await.failure(), 404, "{path} is taken");
+        let stored = gateway.put(path, image).await;
+        assert_eq!((stored.status, &stored.json()["key"]), (201, &json!(key)), "{path}");
+        let url = stored.json()["url"].as_str().unwrap().to_owned();
+        for path in [path, &url] {
+            assert!(gateway.get(path).await.body == image, "{path}");
+        }
+    }
+    assert_eq!(gateway.put("/images/CAT", other).await.status, 201);
+    assert!(gateway.get("/images/cat").await.body == image);
+    // Slashes encoded or not name the same key.
+    assert_eq!(gateway.get("/images/a%2F").await.status, 200);
+    assert_eq!(gateway.get("/images/a/%2E./b").await.status, 200);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_too_large_for_the_bus_comes_from_the_origin_and_is_counted() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    // Bytes behind an image's end are part of the file all the same.
+    let mut large = samples::rocket().bytes.to_vec();
+    large.resize(12 << 20, 7);
+    assert_eq!(gateway.put("/images/large", &large).await.status, 201);
+    for round in 1..=2 {
+        let answer = gateway.get("/images/large").await;
+        assert_eq!((answer.status, answer.cache()), (200, "fwd=bypass; detail=too-large"));
+        assert!(answer.body == large && answer.complete);
+        let stats = scene.cache_stats().await.unwrap().counters;
+        assert_eq!((stats.rejection_count, stats.miss_count, stats.fill_count), (round, round, 0));
+    }
+    let part = gateway.send("GET", "/images/large", &[("Range", "bytes=9000000-9000009")], b"").await;
+    assert!(part.status == 206 && part.body == large[9_000_000..9_000_010]);
+    assert_eq!(gateway.send("HEAD", "/images/large", &[], b"").await.header("content-length"), "12582912");
+    let base64 = gateway.post("/api/key/large").await;
+    assert!(base64.complete);
+    assert_eq!(base64.json()["content"].as_str().unwrap().len(), (12 << 20) / 3 * 4);
+
+    // One that the bus carries and a small cache doesn't hold.
+    scene.configure(r#"{"capacity_mb":1}"#).await;
+    let medium = &large[..3 << 20];
+    gateway.put("/images/medium", medium).await;
+    let answer = gateway.get("/images/medium").await;
+    assert_eq!(answer.cache(), "fwd=bypass; detail=too-large");
+    assert!(answer.body == medium);
+    // And one of almost three megabytes that is cached.
+    scene.configure(r#"{"capacity_mb":64}"#).await;
+    assert_eq!(gateway.get("/images/medium").await.cache(), "fwd=miss; stored");
+    let hit = gateway.get("/images/medium").await;
+    assert!(hit.cache() == "hit" && hit.body == medium);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_policy_none_every_read_is_a_miss() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    scene.configure(r#"{"policy":"none"}"#).await;
+    gateway.put("/images/cat", samples::chelsea().bytes).await;
+    for _ in 0..3 {
+        let answer = gateway.get("/images/cat").await;
+        assert_eq!((answer.status, answer.cache()), (200, "fwd=miss"));
+    }
+    let stats = scene.cache_stats().await.unwrap().counters;
+    assert_eq!((stats.request_count, stats.miss_count), (3, 3));
+    gateway.stop().await.unwrap();
+}

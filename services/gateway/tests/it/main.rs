@@ -1,0 +1,15 @@
+//! The gateway against a real nats-server, a real MariaDB and the real worker.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod api;
+mod bad_input;
+mod faults;
+mod freshness;
+mod helpers;
+mod http;
+mod images;
+mod operation;
+mod outages;
+mod pages;
+mod uploads;

@@ -1,0 +1,502 @@
+//! The pages, as a browser without scripts uses them.
+
+use std::process::{Child, Command, Stdio};
+
+use testkit::database::Account;
+use testkit::{eventually, repository_root, samples};
+
+use crate::helpers::{Gateway, PATIENCE, Scene};
+use crate::http::{Answer, Form};
+
+const PAGES: [&str; 6] = ["/", "/upload_image", "/image", "/keys_list", "/cache_properties", "/cache_stats"];
+const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
+const MARKUP: &str = "<script>alert(1)</script>\"'><img src=x>";
+
+impl Gateway {
+    /// Sends a form without files.
+    async fn submit(&self, path: &str, fields: &str) -> Answer {
+        self.send("POST", path, &[FORM], fields.as_bytes()).await
+    }
+
+    /// Sends the upload form.
+    async fn submit_upload(&self, form: Form) -> Answer {
+        let content_type = Form::content_type();
+        self.send("POST", "/upload_image", &[("Content-Type", &content_type)], &form.bytes()).await
+    }
+
+    /// Goes where a form's answer leads.
+    async fn follow(&self, answer: &Answer) -> Answer {
+        assert_eq!(answer.status, 303, "{}", answer.text());
+        self.get(answer.header("location")).await
+    }
+}
+
+/// What a page says, without its markup: what stands between `<main` and its end, white space folded.
+fn words(answer: &Answer) -> String {
+    assert!(answer.header("content-type").starts_with("text/html"), "{}", answer.text());
+    let text = answer.text();
+    let main = text.split_once("<main").map_or(text.as_str(), |(_, main)| main);
+    let mut words = String::new();
+    for part in main.split('<') {
+        words.push_str(part.split_once('>').map_or("", |(_, text)| text));
+        words.push(' ');
+    }
+    let words = words.replace("&#x2f;", "/").replace("&quot;", "\"").replace("&#x27;", "'");
+    words.replace("&lt;", "<").replace("&gt;", ">").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The value of the attribute behind this piece of a page's text.
+fn behind<'a>(text: &'a str, piece: &str) -> &'a str {
+    let (_, rest) = text.split_once(piece).unwrap_or_else(|| panic!("no {piece} in {text}"));
+    rest.split('"').next().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_is_there_before_and_after_the_first_image() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    for stored in [false, true] {
+        if stored {
+            gateway.put("/images/chelsea.png", samples::chelsea().bytes).await;
+        }
+        for path in PAGES {
+            let page = gateway.get(path).await;
+            assert_eq!(page.status, 200, "{path}");
+            assert_eq!(page.header("content-type"), "text/html; charset=utf-8", "{path}");
+            assert!(page.header("content-security-policy").contains("script-src 'self'"), "{path}");
+            assert_eq!(page.header("cache-control"), "no-cache", "{path}");
+            assert!(page.text().contains("<h1"), "{path}");
+            let head = gateway.send("HEAD", path, &[], b"").await;
+            assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
+        }
+    }
+    let home = gateway.get("/").await;
+    assert!(
+        home.text().contains("/images/chelsea.png?v=")
+            || home.text().contains("&#x2f;images&#x2f;chelsea.png?v=")
+    );
+    assert!(words(&home).contains("1 of 1\u{a0}image"), "{}", words(&home));
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_leads_to_its_image_and_says_when_it_replaced_one() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    let key = "holiday/größe & <b>.png";
+    // The file before the key, as the page has them, and the other way round.
+    let first = gateway.submit_upload(Form::new().file(samples::chelsea().bytes).key(key)).await;
+    let page = gateway.follow(&first).await;
+    assert_eq!(page.status, 200);
+    assert!(
+        words(&page).contains("Stored.") && words(&page).contains("451 × 300 pixels"),
+        "{}",
+        words(&page)
+    );
+    assert!(words(&page).contains(key) && !page.text().contains("<b>"));
+
+    let second = gateway.submit_upload(Form::new().key(key).file(samples::coffee().bytes)).await;
+    let page = gateway.follow(&second).await;
+    assert!(
+        words(&page).contains("Replaced.") && words(&page).contains("600 × 400 pixels"),
+        "{}",
+        words(&page)
+    );
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_upload_says_why_and_keeps_the_key() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    let cut = &samples::chelsea().bytes[..20_000];
+    let long = "x".repeat(256);
+    let image = samples::chelsea().bytes;
+    for (status, form, kept) in [
+        (415, Form::new().file(b"I am text").key("my key"), "my key"),
+        (415, Form::new().key("my key").file(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "my key"),
+        (422, Form::new().file(b"").key("my key"), "my key"),
+        (422, Form::new().file(cut).key(MARKUP), MARKUP),
+        (413, Form::new().key("my key").file(&vec![0x89; 21 << 20]), "my key"),
+        (400, Form::new().file(image).key(&long), &long),
+        (400, Form::new().file(image).key(" outer"), " outer"),
+        (400, Form::new().file(image).key(""), ""),
+        (400, Form::new().file(image).key(".."), ".."),
+        (400, Form::new().file(image), ""),
+        (400, Form::new().key("my key"), "my key"),
+        (400, Form::new().file(image).key("a").key("b"), "a"),
+    ] {
+        let page = gateway.submit_upload(form).await;
+        assert_eq!(page.status, status, "{}", words(&page));
+        assert!(words(&page).contains("Nothing was stored."), "{}", words(&page));
+        let field = page.text();
+        let field = behind(&field, "name=\"key\" value=\"").replace("&lt;", "<").replace("&gt;", ">");
+        assert_eq!(field.replace("&quot;", "\"").replace("&#x27;", "'").replace("&#x2f;", "/"), kept);
+    }
+    let wrong_type = gateway.submit("/upload_image", "key=cat").await;
+    assert_eq!(wrong_type.status, 415);
+    assert_eq!(gateway.get("/api/images").await.json()["images"].as_array().unwrap().len(), 0);
+    assert_eq!(scene.file_count(), 0);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_s_page_reads_it_through_the_cache() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    gateway.put("/images/cat", samples::chelsea().bytes).await;
+    for (read, resident) in [("Miss", "with 0\u{a0}hits"), ("Hit", "with 1\u{a0}hit so far")] {
+        let page = gateway.get("/image?key=cat").await;
+        assert_eq!(page.status, 200);
+        let words = words(&page).replace(" \u{a0}", "\u{a0}");
+        assert!(words.contains(&format!("{read} ")) && words.contains(" ms "), "{words}");
+        assert!(words.contains(resident), "{words}");
+        assert!(words.contains("curl -o cat.png 'http://127.0.0.1:"), "{words}");
+        assert!(words.contains("cache.get.cat '' --translate"), "{words}");
+    }
+    // What a page shows as the image's address is that image.
+    let page = gateway.get("/image?key=cat").await.text();
+    let source = behind(&page, "<img src=\"").replace("&#x2f;", "/");
+    assert!(gateway.get(&source).await.body == samples::chelsea().bytes);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_key_or_not_stored_is_said_in_the_form() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    for (query, status, shown) in [
+        ("key=cat", 404, "cat"),
+        ("key=..%2F..%2Fetc%2Fpasswd", 404, "../../etc/passwd"),
+        ("key=", 400, ""),
+        ("key=%FF", 400, "\u{FFFD}"),
+        ("key=a%00b", 400, "a\0b"),
+        ("key=..", 400, ".."),
+        ("key=+cat", 400, " cat"),
+    ] {
+        for path in ["/image", "/image/delete"] {
+            let page = gateway.get(&format!("{path}?{query}")).await;
+            assert_eq!(page.status, status, "{path} {query}");
+            assert_eq!(
+                behind(&page.text(), "name=\"key\" value=\"").replace("&#x2f;", "/"),
+                shown,
+                "{query}"
+            );
+        }
+        let page = gateway.submit("/image/delete", query).await;
+        assert_eq!(page.status, status, "{query}");
+    }
+    let long = "x".repeat(256);
+    assert_eq!(gateway.get(&format!("/image?key={long}")).await.status, 400);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_any_kind_are_shown_as_they_are() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    let scripts = "größe-猫-ключ-مفتاح/";
+    let mut long = scripts.repeat(255 / scripts.len());
+    long.push_str(&"-".repeat(255 - long.len()));
+    for key in [MARKUP, &long, "../../etc/passwd", "a&b=c#d?e%2F", "{{ 7 * 7 }}"] {
+        let stored = gateway.submit_upload(Form::new().key(key).file(samples::rocket().bytes)).await;
+        let page = gateway.follow(&stored).await;
+        assert_eq!(page.status, 200, "{key}");
+        assert!(words(&page).contains(&key.replace('&', "&amp;")), "{key}: {}", words(&page));
+        for path in ["/", "/keys_list"] {
+            let page = gateway.get(path).await;
+            assert!(words(&page).contains(&key.replace('&', "&amp;")), "{path} {key}");
+            assert!(!page.text().contains("<script>alert") && !page.text().contains("<img src=x"), "{path}");
+        }
+    }
+    // Each link of the list leads to its image.
+    let list = gateway.get("/keys_list").await.text();
+    let links: Vec<_> =
+        list.split("<a class=\"key\" href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert_eq!(links.len(), 5);
+    for link in links {
+        assert_eq!(gateway.get(&link.replace("&#x2f;", "/")).await.status, 200, "{link}");
+    }
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_is_filtered_and_goes_on_page_by_page() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    let image = samples::rocket().bytes;
+    for n in 0..60 {
+        assert_eq!(gateway.put(&format!("/images/a%2F{n:02}"), image).await.status, 201);
+    }
+    gateway.put("/images/b", image).await;
+    gateway.get("/images/b").await;
+    let keys = |answer: &Answer| -> Vec<String> {
+        let text = answer.text();
+        let rows = text.split("<a class=\"key\" ").skip(1);
+        rows.map(|row| row.split(['>', '<']).nth(1).unwrap().replace("&#x2f;", "/")).collect()
+    };
+    let mut seen = Vec::new();
+    let mut path = "/keys_list".to_owned();
+    let last = loop {
+        let page = gateway.get(&path).await;
+        assert_eq!(page.status, 200);
+        seen.extend(keys(&page));
+        if !page.text().contains("rel=\"next\"") {
+            break page;
+        }
+        let text = page.text();
+        let before = text.split(" rel=\"next\"").next().unwrap();
+        path = before
+            .rsplit("href=\"")
+            .next()
+            .unwrap()
+            .trim_end_matches('"')
+            .replace("&#x2f;", "/")
+            .replace("&amp;", "&");
+    };
+    let mut expected: Vec<String> = (0..60).map(|n| format!("a/{n:02}")).collect();
+    expected.push("b".into());
+    assert_eq!(seen, expected);
+    assert!(words(&last).contains("b JPEG") && words(&last).contains("0\u{a0}hits"), "{}", words(&last));
+
+    assert_eq!(keys(&gateway.get("/keys_list?prefix=a%2F1").await).len(), 10);
+    assert_eq!(keys(&gateway.get("/keys_list?prefix=b").await), ["b"]);
+    let none = gateway.get("/keys_list?prefix=B").await;
+    assert!(words(&none).contains("No key begins with B"), "{}", words(&none));
+    assert_eq!(gateway.get("/keys_list?prefix=%FF").await.status, 400);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_asks_first_and_then_does_it() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    gateway.put("/images/cat", samples::chelsea().bytes).await;
+    gateway.get("/images/cat").await;
+    let question = gateway.get("/image/delete?key=cat").await;
+    assert!(words(&question).contains("Delete this image?"));
+    assert_eq!(gateway.get("/images/cat").await.status, 200);
+
+    let home = gateway.follow(&gateway.submit("/image/delete", "key=cat").await).await;
+    assert!(words(&home).contains("“cat” is deleted."), "{}", words(&home));
+    assert_eq!(gateway.get("/images/cat").await.status, 404);
+    assert_eq!(scene.cache_stats().await.unwrap().key_count, 0);
+    assert_eq!(gateway.submit("/image/delete", "key=cat").await.status, 404);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_take_effect_or_are_refused_with_what_was_typed() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    let applied = gateway.submit("/cache_properties", "capacity_mb=32&policy=clock_pro").await;
+    let page = gateway.follow(&applied).await;
+    assert!(
+        words(&page).contains("is in force.") && words(&page).contains("32\u{a0}MB, policy clock_pro"),
+        "{}",
+        words(&page)
+    );
+    let live = || async { gateway.get("/api/cache").await.json() };
+    assert_eq!(
+        (live().await["capacity_mb"].as_u64(), live().await["policy"].as_str()),
+        (Some(32), Some("clock_pro"))
+    );
+
+    let before = live().await;
+    for (fields, typed, says) in [
+        ("capacity_mb=0&policy=lru", "0", "capacity_mb 0 is not allowed"),
+        ("capacity_mb=-1&policy=lru", "-1", "capacity_mb -1 is not allowed"),
+        ("capacity_mb=1e12&policy=lru", "1e12", "is not allowed"),
+        ("capacity_mb=1.5&policy=lru", "1.5", "capacity_mb 1.5 is not allowed"),
+        ("capacity_mb=abc&policy=lru", "abc", "capacity_mb \"abc\" is not allowed"),
+        ("capacity_mb=&policy=lru", "", "is not allowed"),
+        ("policy=lru", "", "is not allowed"),
+        ("capacity_mb=32&policy=mru", "32", "policy \"mru\" is not allowed"),
+        ("capacity_mb=32", "32", "policy \"\" is not allowed"),
+    ] {
+        let page = gateway.submit("/cache_properties", fields).await;
+        assert_eq!(page.status, 400, "{fields}");
+        assert!(
+            words(&page).contains("Nothing was changed.") && words(&page).contains(says),
+            "{}",
+            words(&page)
+        );
+        assert_eq!(behind(&page.text(), "name=\"capacity_mb\" value=\""), typed, "{fields}");
+    }
+    assert_eq!(live().await, before);
+    let wrong =
+        gateway.send("POST", "/cache_properties", &[("Content-Type", "application/json")], b"{}").await;
+    assert_eq!(wrong.status, 415);
+    let huge = format!("capacity_mb={}&policy=lru", "1".repeat(70_000));
+    assert_eq!(gateway.submit("/cache_properties", &huge).await.status, 413);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clearing_the_cache_keeps_the_images() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    gateway.put("/images/cat", samples::chelsea().bytes).await;
+    gateway.get("/images/cat").await;
+    let page = gateway.follow(&gateway.submit("/cache_properties/clear", "").await).await;
+    assert!(words(&page).contains("The cache is cleared. 1\u{a0}item"), "{}", words(&page));
+    assert_eq!(scene.cache_stats().await.unwrap().key_count, 0);
+    assert_eq!(gateway.get("/images/cat").await.cache(), "fwd=miss; stored");
+    // A reload of that address by hand.
+    for path in ["/cache_properties/clear", "/cache_properties/delete_all"] {
+        assert_eq!(gateway.get(path).await.header("location"), "/cache_properties");
+    }
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_deleted_only_when_the_words_are_typed() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    for image in samples::all() {
+        gateway.put(&format!("/images/{}", image.name), image.bytes).await;
+    }
+    for typed in ["", "confirmation=", "confirmation=yes", "confirmation=Delete+everything"] {
+        let page = gateway.submit("/cache_properties/delete_all", typed).await;
+        assert_eq!(page.status, 400, "{typed}");
+        assert!(words(&page).contains("Not deleted."), "{}", words(&page));
+    }
+    assert_eq!(scene.file_count(), 7);
+    let page = gateway.submit("/cache_properties/delete_all", "confirmation=delete+everything").await;
+    let page = gateway.follow(&page).await;
+    assert!(words(&page).contains("Everything is deleted. 7\u{a0}images"), "{}", words(&page));
+    assert_eq!(scene.file_count(), 0);
+    assert!(words(&gateway.get("/").await).contains("No image is stored yet"));
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_worker_and_a_recorder_every_page_still_answers_and_says_so() {
+    let scene = Scene::new().await;
+    let gateway = scene.start_gateway(&[]).await;
+    gateway.put("/images/cat", samples::chelsea().bytes).await;
+    for path in PAGES.into_iter().chain(["/image?key=cat", "/image/delete?key=cat"]) {
+        let page = gateway.get(path).await;
+        assert_eq!(page.status, 200, "{path}");
+        let words = words(&page);
+        assert!(
+            words.contains("Cache worker is down") && words.contains("Recorder is down"),
+            "{path}: {words}"
+        );
+    }
+    assert!(words(&gateway.get("/image?key=cat").await).contains("Bypass"));
+    assert!(words(&gateway.get("/cache_stats").await).contains("There are no statistics to show now."));
+    let settings = gateway.get("/cache_properties").await;
+    assert!(words(&settings).contains("The cache does not answer, so it can’t be changed now."));
+    let refused = gateway.submit("/cache_properties", "capacity_mb=32&policy=lru").await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
+    assert_eq!(behind(&refused.text(), "name=\"capacity_mb\" value=\""), "32");
+    assert_eq!(gateway.submit("/cache_properties/clear", "").await.status, 503);
+    gateway.stop().await.unwrap();
+}
+
+/// The recorder's binary; it is killed when this is dropped.
+struct Recorder(Child);
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn start_recorder(scene: &Scene) -> Recorder {
+    let building = tokio::task::spawn_blocking(|| {
+        let build = ["build", "--quiet", "--package", "recorder"];
+        Command::new(env!("CARGO")).args(build).current_dir(repository_root()).status().expect("cargo runs")
+    });
+    assert!(building.await.expect("the build does not panic").success());
+    let test = std::env::current_exe().expect("a test has a path");
+    let child = Command::new(test.ancestors().nth(2).expect("it lies two folders deep").join("recorder"))
+        .env("NATS_URL", "")
+        .env("NATS_PORT", scene.nats.port().to_string())
+        .env("NATS_RECORDER_PASSWORD", scene.nats.password("recorder"))
+        .env("RECORDER_DATABASE_URL", scene.database.url(Account::Recorder))
+        .env("MIGRATION_DATABASE_URL", scene.database.url(Account::Migration))
+        .env("GATEWAY_DATABASE_USER", scene.database.user(Account::Gateway))
+        .env("RUST_LOG", "warn")
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("the recorder's binary runs");
+    Recorder(child)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn charts_show_what_was_recorded() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    let _recorder = start_recorder(&scene).await;
+    gateway.put("/images/cat", samples::chelsea().bytes).await;
+    for _ in 0..4 {
+        gateway.get("/images/cat").await;
+    }
+    eventually("the reads are recorded", PATIENCE, async || {
+        let rows = gateway.get("/api/stats?range=10m").await.json();
+        let rows = rows["rows"].as_array().cloned().unwrap_or_default();
+        rows.iter().filter_map(|row| row["request_count"].as_u64()).sum::<u64>() == 4
+    })
+    .await;
+
+    let page = gateway.get("/cache_stats").await;
+    assert_eq!(page.text().matches("<svg class=\"chart ").count(), 5);
+    let said = words(&page);
+    assert!(said.contains("Hit rate 75.0 %") && said.contains("3\u{a0}hits, 1\u{a0}miss"), "{said}");
+    assert!(said.contains("Times are in UTC."), "{said}");
+    for range in ["1h", "24h", "7d", "30m"] {
+        let page = gateway.get(&format!("/cache_stats?range={range}")).await;
+        assert_eq!((page.status, page.text().matches("<svg class=\"chart ").count()), (200, 5), "{range}");
+    }
+
+    let fragment = gateway.get("/cache_stats?range=10m&fragment=1&offset=330").await;
+    assert!(
+        !fragment.text().contains("<html") && fragment.text().matches("<svg class=\"chart ").count() == 5
+    );
+    assert!(fragment.text().contains("Times are in UTC+5:30."));
+    for offset in ["x", "100000", "-1440", ""] {
+        let page = gateway.get(&format!("/cache_stats?fragment=1&offset={offset}")).await;
+        assert!(page.text().contains("Times are in UTC."), "{offset}");
+    }
+    for range in ["soon", "0s", "-10m", "%FF", "<b>"] {
+        let page = gateway.get(&format!("/cache_stats?range={range}")).await;
+        assert_eq!(page.status, 400, "{range}");
+        assert!(!page.text().contains("<b>"));
+    }
+    // The links below the charts.
+    let csv = gateway.get("/api/stats?range=10m&format=csv").await;
+    assert!(csv.header("content-type").starts_with("text/csv") && csv.text().starts_with("interval_start,"));
+    assert_eq!(gateway.get("/api/stats?range=10m&format=xml").await.failure(), 400);
+
+    // The first figures of the first page, and the changes in the history.
+    assert!(words(&gateway.get("/").await).contains("Hit rate 75.0 % of 4\u{a0}reads"));
+    gateway.submit("/cache_properties", "capacity_mb=32&policy=lru").await;
+    eventually("the change is in the history", PATIENCE, async || {
+        words(&gateway.get("/cache_properties").await)
+            .contains("capacity 64\u{a0}MB → 32\u{a0}MB by settings page")
+    })
+    .await;
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn static_files_are_kept_by_browsers_and_nothing_else_is_given_away() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    let page = gateway.get("/").await.text();
+    let style = behind(&page, "<link rel=\"stylesheet\" href=\"").to_owned();
+    let linked = gateway.get(&style).await;
+    assert_eq!((linked.status, linked.header("content-type")), (200, "text/css; charset=utf-8"));
+    assert_eq!(linked.header("cache-control"), "public, max-age=31536000, immutable");
+    let plain = gateway.get("/static/css/pixcache.css").await;
+    assert_eq!(plain.header("cache-control"), "no-cache");
+    let held = [("If-None-Match", plain.header("etag"))];
+    let fresh = gateway.send("GET", "/static/css/pixcache.css", &held, b"").await;
+    assert_eq!((fresh.status, fresh.body.len()), (304, 0));
+    assert_eq!(gateway.get("/favicon.ico").await.header("content-type"), "image/svg+xml");
+    for path in [
+        "/static/",
+        "/static/css",
+        "/static/nothing.css",
+        "/static/..%2Flayout.html",
+        "/static/../layout.html",
+        "/static/%2e%2e/layout.html",
+        "/static//etc/passwd",
+        "/static/%FF",
+    ] {
+        let answer = gateway.get(path).await;
+        assert!(answer.status == 404 || answer.status == 400, "{path}: {}", answer.status);
+        assert!(!answer.text().contains("{%"), "{path}");
+    }
+    gateway.stop().await.unwrap();
+}
