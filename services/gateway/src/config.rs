@@ -112,3 +112,19 @@ fn header_value(text: &str) -> Result<HeaderValue, String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_stands_in_the_readme() {
+        use clap::CommandFactory as _;
+        let readme = include_str!("../../../README.md");
+        for argument in Config::command().get_arguments() {
+            if let Some(name) = argument.get_env().and_then(|name| name.to_str()) {
+                assert!(readme.contains(&format!("| `{name}` |")), "README.md has no row for {name}");
+            }
+        }
+    }
+}

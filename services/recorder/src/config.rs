@@ -132,4 +132,15 @@ mod tests {
         use clap::CommandFactory as _;
         Config::command().debug_assert();
     }
+
+    #[test]
+    fn every_setting_stands_in_the_readme() {
+        use clap::CommandFactory as _;
+        let readme = include_str!("../../../README.md");
+        for argument in Config::command().get_arguments() {
+            if let Some(name) = argument.get_env().and_then(|name| name.to_str()) {
+                assert!(readme.contains(&format!("| `{name}` |")), "README.md has no row for {name}");
+            }
+        }
+    }
 }
