@@ -52,9 +52,11 @@ pub fn percent(ratio: f64) -> String {
 
 /// A duration as its largest unit says it: `5 s`, `12 min`, `3 h`, `4 days`.
 pub fn duration(ms: u64) -> String {
-    let seconds = ms / 1000;
+    // Rounded: a window of 4,998 ms is one of 5 s.
+    let seconds = ms.saturating_add(500) / 1000;
     match seconds {
-        0 => format!("{ms}\u{a0}ms"),
+        0 if ms > 0 => format!("{ms}\u{a0}ms"),
+        0 => "0\u{a0}s".to_owned(),
         1..60 => format!("{seconds}\u{a0}s"),
         60..3600 => format!("{}\u{a0}min", seconds / 60),
         3600..86_400 => format!("{}\u{a0}h", seconds / 3600),
@@ -172,7 +174,10 @@ mod tests {
     #[test]
     fn durations_and_zones() {
         for (ms, text) in [
+            (0, "0 s"),
             (5, "5 ms"),
+            (4_998, "5 s"),
+            (59_600, "1 min"),
             (5_000, "5 s"),
             (61_000, "1 min"),
             (7_200_000, "2 h"),

@@ -18,7 +18,7 @@ use wire::Key;
 
 use super::images::server_timing;
 use super::key::key_behind;
-use super::upload::store_form;
+use super::upload::{Reading, store_form};
 use crate::error::Error;
 use crate::origin::images::{ImageRow, Images};
 use crate::read::Content;
@@ -192,7 +192,7 @@ pub(crate) struct UploadForm {
     )
 )]
 pub(crate) async fn upload(State(state): State<AppState>, request: Request) -> Result<Json<Uploaded>, Error> {
-    let stored = store_form(&state, request).await?;
+    let stored = store_form(&state, request, Reading::AsLittleAsPossible).await?;
     Ok(Json(Uploaded { success: "true", key: stored.row.key }))
 }
 

@@ -19,7 +19,7 @@ use wire::{Key, KeyError, Span};
 use crate::chart::ChartError;
 use crate::conditional::WriteConditions;
 use crate::error::Error;
-use crate::routes::upload::{RefusedForm, store_form};
+use crate::routes::upload::{Reading, RefusedForm, store_form};
 use crate::state::AppState;
 use crate::units;
 use crate::views::{
@@ -371,7 +371,7 @@ fn upload_page(state: &AppState, headers: &HeaderMap, key: String, error: Option
 }
 
 async fn upload(State(state): State<AppState>, headers: HeaderMap, request: Request) -> Page {
-    let made = match store_form(&state, request).await {
+    let made = match store_form(&state, request, Reading::ForTheKey).await {
         Ok(stored) => {
             let how = if stored.created { "new" } else { "replaced" };
             Ok(see_other(&format!("{}&stored={how}", image_page(&stored.row.key))))
@@ -538,7 +538,11 @@ async fn cache_page(
     };
     let page = CachePage {
         done: done.filter(|_| refused.is_none()),
-        error: refused.as_ref().map(|(form, error)| FormError { form, message: sentence(error) }),
+        // The worker names the field as programs know it; beside a form it has the form's name.
+        error: refused.as_ref().map(|(form, error)| FormError {
+            form,
+            message: sentence(error).replacen("Capacity_mb", "Capacity", 1),
+        }),
         form,
         config: config.as_ref().map(|config| config_view(config, now)),
         share: stats.as_ref().map_or(0.0, |stats| share(stats.cache_size_bytes, stats.capacity_bytes)),

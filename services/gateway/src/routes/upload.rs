@@ -23,6 +23,15 @@ const FORM_OVERHEAD: u64 = 64 << 10;
 /// How much of a key is kept to be shown again, though it is too long for one.
 const SHOWN_KEY_BYTES: usize = 4 * wire::key::MAX_KEY_BYTES;
 
+/// How much of a form with too large an image is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Nothing of a body that says so at its head; else up to the limit.
+    AsLittleAsPossible,
+    /// Up to twice the limit, because the key may come behind the image, and a page shows it again.
+    ForTheKey,
+}
+
 /// A form that was refused, with the key that was typed into it, if it came that far.
 #[derive(Debug)]
 pub(crate) struct RefusedForm {
@@ -46,15 +55,20 @@ impl From<RefusedForm> for Error {
 /// # Errors
 /// Whatever is wrong with the form, the key or the image; [`Error::StillTelling`] when it is stored and
 /// the cache may not know it yet.
-pub(crate) async fn store_form(state: &AppState, request: Request) -> Result<Stored, RefusedForm> {
+pub(crate) async fn store_form(
+    state: &AppState,
+    request: Request,
+    reading: Reading,
+) -> Result<Stored, RefusedForm> {
     let mut typed = None;
-    let stored = store_typed(state, request, &mut typed).await;
+    let stored = store_typed(state, request, reading, &mut typed).await;
     stored.map_err(|error| RefusedForm { error, key: typed })
 }
 
 async fn store_typed(
     state: &AppState,
     request: Request,
+    reading: Reading,
     typed: &mut Option<String>,
 ) -> Result<Stored, Error> {
     let is_form =
@@ -70,7 +84,11 @@ async fn store_typed(
         ));
     }
     let limits = state.upload_limits();
-    let most = limits.max_bytes + FORM_OVERHEAD;
+    let most = FORM_OVERHEAD
+        + match reading {
+            Reading::AsLittleAsPossible => limits.max_bytes,
+            Reading::ForTheKey => limits.max_bytes.saturating_mul(2),
+        };
     if content_length(request.headers()).is_some_and(|length| length > most) {
         return Err(limits.too_many_bytes());
     }
