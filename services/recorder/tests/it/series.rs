@@ -81,7 +81,7 @@ fn the_rows_of_any_range_add_up_to_its_windows() {
         let expected_ms: u64 = inside.iter().map(|window| window.interval_ms).sum();
         prop_assert_eq!(total(&found.rows), (expected, inside.len() as u64, expected_ms));
         prop_assert!(found.rows.len() as u64 <= MAX_POINTS);
-        prop_assert!(found.step_ms >= step.unwrap_or(1).min(found.step_ms));
+        prop_assert!(step.is_none_or(|step| found.step_ms >= step));
         prop_assert_eq!(
             found.rows.iter().map(|row| row.cache_size).max(),
             inside.iter().map(|window| window.cache_size).max()
