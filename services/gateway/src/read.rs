@@ -134,6 +134,17 @@ pub struct ReadOutcome {
     pub elapsed: Duration,
 }
 
+/// A read that came to nothing. The cache was asked all the same, and has counted it.
+#[derive(Debug)]
+pub(crate) struct ReadFailure {
+    /// Why.
+    pub(crate) error: Error,
+    /// What the cache did.
+    pub(crate) cache_status: CacheStatus,
+    /// How long its answer took.
+    pub(crate) cache_time: Duration,
+}
+
 /// The bytes of an image, or as much of them as there was need for.
 #[derive(Debug)]
 pub enum Content {
@@ -216,20 +227,28 @@ impl Reader {
         key: &Key,
         held: Option<Tag>,
         choose: Choose<'_>,
-    ) -> Result<ReadOutcome, Error> {
+    ) -> Result<ReadOutcome, ReadFailure> {
         let started = Instant::now();
         let looked = self.look(key, held).await;
         let cache_time = started.elapsed();
-        let (image, content, cache_status) = match looked {
-            Looked::Hit(image, content) => (image, content, CacheStatus::Hit),
-            Looked::Leased(lease) => self.fill(key, lease, choose).await?,
+        let (found, status) = match looked {
+            Looked::Hit(image, content) => (Ok((image, content, CacheStatus::Hit)), CacheStatus::Hit),
+            Looked::Leased(lease) => (self.fill(key, lease, choose).await, CacheStatus::Miss),
             Looked::Missed => match self.share(key).await {
-                Some((image, bytes)) => (image, Content::Bytes(bytes), CacheStatus::Collapsed),
-                None => self.origin(key, choose, CacheStatus::Miss).await?,
+                Some((image, bytes)) => {
+                    let status = CacheStatus::Collapsed;
+                    (Ok((image, Content::Bytes(bytes), status)), status)
+                }
+                None => (self.origin(key, choose, CacheStatus::Miss).await, CacheStatus::Miss),
             },
-            Looked::Bypass(status) => self.origin(key, choose, status).await?,
+            Looked::Bypass(status) => (self.origin(key, choose, status).await, status),
         };
-        Ok(ReadOutcome { image, content, cache_status, cache_time, elapsed: started.elapsed() })
+        match found {
+            Ok((image, content, cache_status)) => {
+                Ok(ReadOutcome { image, content, cache_status, cache_time, elapsed: started.elapsed() })
+            }
+            Err(error) => Err(ReadFailure { error, cache_status: status, cache_time }),
+        }
     }
 
     async fn look(&self, key: &Key, held: Option<Tag>) -> Looked {

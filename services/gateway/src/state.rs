@@ -26,7 +26,7 @@ use crate::origin::images::{Change, ImageRow, Images};
 use crate::origin::pending::{Note, Pending};
 use crate::origin::sweep;
 use crate::origin::upload::{Staged, UploadLimits, remove};
-use crate::read::{Choose, Portion, ReadOutcome, Reader};
+use crate::read::{Choose, Portion, ReadFailure, ReadOutcome, Reader};
 use crate::telling::Teller;
 use crate::views::Views;
 
@@ -165,7 +165,7 @@ impl AppState {
     /// # Errors
     /// [`Error::NoImage`]; [`Error::Unavailable`] when it is not cached and the origin does not answer.
     pub async fn read(&self, key: &Key, held: Option<Tag>) -> Result<ReadOutcome, Error> {
-        self.read_portion(key, held, &|_| Portion::All).await
+        self.read_portion(key, held, &|_| Portion::All).await.map_err(|failure| failure.error)
     }
 
     /// As [`AppState::read`], for an asker who may need less than all of it.
@@ -174,11 +174,13 @@ impl AppState {
         key: &Key,
         held: Option<Tag>,
         choose: Choose<'_>,
-    ) -> Result<ReadOutcome, Error> {
+    ) -> Result<ReadOutcome, ReadFailure> {
         let read = self.reader.read(key, held, choose).await;
-        if let Ok(outcome) = &read {
-            self.metrics.count_read(outcome.cache_status, outcome.cache_time);
-        }
+        let (status, time) = match &read {
+            Ok(outcome) => (outcome.cache_status, outcome.cache_time),
+            Err(failure) => (failure.cache_status, failure.cache_time),
+        };
+        self.metrics.count_read(status, time);
         read
     }
 
@@ -361,6 +363,7 @@ impl AppState {
 async fn within(question: impl Future<Output = Result<Part, Error>>) -> Part {
     match timeout(HEALTH_LIMIT, question).await {
         Ok(Ok(part)) => part,
+        Ok(Err(Error::Unavailable { reason, .. })) => Part::missing(reason),
         Ok(Err(error)) => Part::missing(error.message()),
         Err(_) => Part::missing(format!("no answer within {} ms", HEALTH_LIMIT.as_millis())),
     }

@@ -306,10 +306,7 @@ fn list_folder(
 }
 
 /// A file while it comes in. It holds at most a few parts in memory, whatever its size, and nothing of
-/// it is visible before [`BlobWriter::finish`].
-///
-/// Dropping it gives it up: in a folder the unfinished file is removed, in S3 the bucket's lifecycle rule
-/// does that.
+/// it is visible before [`BlobWriter::finish`]. Dropping it gives it up.
 #[derive(Debug)]
 pub(crate) struct BlobWriter {
     blobs: Blobs,
@@ -344,21 +341,39 @@ impl BlobWriter {
     }
 
     /// Puts the file in its place, and makes it survive a loss of power. Its name, and its size.
-    pub(crate) async fn finish(self) -> Result<(String, u64), BlobError> {
-        let Self { blobs, location, size, held, parts } = self;
-        match parts {
+    pub(crate) async fn finish(mut self) -> Result<(String, u64), BlobError> {
+        let location = std::mem::take(&mut self.location);
+        match self.parts.take() {
             Some(parts) => parts.finish().await?,
-            None => blobs.store.put(&blobs.path(&location), held.into()).await?,
+            None => {
+                let payload = std::mem::take(&mut self.held).into();
+                self.blobs.store.put(&self.blobs.path(&location), payload).await?
+            }
         };
-        blobs.sync_folders(&location).await?;
-        Ok((location, size))
+        self.blobs.sync_folders(&location).await?;
+        Ok((location, self.size))
     }
 
     /// Gives it up, and leaves nothing behind.
-    pub(crate) async fn abort(self) -> Result<(), BlobError> {
-        match self.parts {
+    pub(crate) async fn abort(mut self) -> Result<(), BlobError> {
+        match self.parts.take() {
             Some(parts) => Ok(parts.abort().await?),
             None => Ok(()),
+        }
+    }
+}
+
+impl Drop for BlobWriter {
+    fn drop(&mut self) {
+        let Some(parts) = self.parts.take() else { return };
+        // Whoever sent it has hung up. Without a runtime the process is ending; in a folder the sweep
+        // then finds what is left, in S3 a lifecycle rule of the bucket.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = parts.abort().await {
+                    tracing::warn!(%error, "what came in of an upload is left to the sweep");
+                }
+            });
         }
     }
 }

@@ -89,7 +89,14 @@ pub(crate) async fn get_image(
         Decision::Part(range) => Portion::Part(range),
         _ => Portion::Nothing,
     };
-    let read = state.read_portion(&key, conditional::held_tag(&headers), &choose).await?;
+    let read = match state.read_portion(&key, conditional::held_tag(&headers), &choose).await {
+        Ok(read) => read,
+        Err(failure) => {
+            let mut response = failure.error.into_response();
+            response.headers_mut().insert(CACHE_STATUS, failure.cache_status.header_value());
+            return Ok(response);
+        }
+    };
     let decision = match read.content {
         Content::Fresh => Decision::NotModified,
         Content::Bytes(_) | Content::Stream(_) => decide(&read.image),

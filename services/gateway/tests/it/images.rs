@@ -70,7 +70,8 @@ async fn a_replaced_image_is_the_new_one_at_once() {
     .await;
 
     assert_eq!(gateway.delete("/images/cat").await.status, 204);
-    assert_eq!(gateway.get("/images/cat").await.failure(), 404);
+    let gone = gateway.get("/images/cat").await;
+    assert_eq!((gone.failure(), gone.cache()), (404, "fwd=miss"));
     assert_eq!(gateway.delete("/images/cat").await.failure(), 404);
     testkit::eventually("the file is gone", crate::helpers::PATIENCE, async || scene.file_count() == 0).await;
     assert_eq!(scene.pending_count().await, 0);

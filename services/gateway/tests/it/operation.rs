@@ -19,6 +19,7 @@ async fn one_scrape_covers_the_system() {
         ("pixcache_http_requests_total{method=\"PUT\",route=\"/images/{*key}\",status=\"201\"}", 1.0),
         ("pixcache_reads_total{cache_status=\"hit\"}", 1.0),
         ("pixcache_reads_total{cache_status=\"stored\"}", 1.0),
+        ("pixcache_reads_total{cache_status=\"miss\"}", 1.0),
         ("pixcache_uploads_total", 1.0),
         ("pixcache_upload_bytes_total", samples::chelsea().bytes.len() as f64),
         ("pixcache_cache_requests_total{worker=\"memcache-1\"}", 3.0),
