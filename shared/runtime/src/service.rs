@@ -77,7 +77,7 @@ fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Reads a JSON payload; an empty one takes the defaults.
+/// Reads a JSON object; an empty payload takes the defaults.
 ///
 /// # Errors
 /// A [`Code::BadRequest`] that says what is wrong and shows `example`.
@@ -85,16 +85,23 @@ pub fn parse_json<T: DeserializeOwned + Default>(payload: &[u8], example: &str) 
     if payload.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());
     }
-    serde_json::from_slice(payload).map_err(|error| {
+    let bad = |reason: &dyn std::fmt::Display| {
         Refusal::new(
             Code::BadRequest,
-            format!("the request can't be read ({error}); it looks like {example}"),
+            format!("the request can't be read ({reason}); it looks like {example}"),
         )
-    })
+    };
+    // The library reads the fields of a struct from an array as well.
+    if payload.trim_ascii_start().first() != Some(&b'{') {
+        return Err(bad(&"it is no JSON object"));
+    }
+    serde_json::from_slice(payload).map_err(|error| bad(&error))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
