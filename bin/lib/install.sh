@@ -123,7 +123,8 @@ need_rust() {
 build_services() {
   local real
   real=$(dirname "$(realpath Cargo.toml)")
-  cargo build --release --locked --manifest-path "$real/Cargo.toml" --target-dir "$real/target" \
+  # Cargo ends with the command that it works for.
+  setpriv --pdeathsig TERM cargo build --release --locked --manifest-path "$real/Cargo.toml" --target-dir "$real/target" \
     --package gateway --package memcache --package recorder
 }
 
