@@ -18,6 +18,7 @@ use wire::Key;
 
 use super::images::server_timing;
 use super::key::key_behind;
+use super::openapi;
 use super::upload::{Reading, store_form};
 use crate::error::Error;
 use crate::origin::images::{ImageRow, Images};
@@ -162,23 +163,12 @@ pub(crate) struct ImageList {
     next: Option<String>,
 }
 
-/// An upload as a form sends it.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "it describes the form in the OpenAPI document")]
-pub(crate) struct UploadForm {
-    /// The key.
-    key: String,
-    /// The bytes of a PNG, JPEG, GIF or WebP image. File name and type are not needed.
-    #[schema(value_type = String, format = Binary)]
-    file: Vec<u8>,
-}
-
 /// Stores an image that a form sends.
 #[utoipa::path(
     post,
     path = "/api/upload",
     tag = "api",
-    request_body(content = UploadForm, content_type = "multipart/form-data"),
+    request_body(content = openapi::UploadForm, content_type = "multipart/form-data"),
     responses(
         (status = 200, description = "It is stored", body = Uploaded),
         (status = 400, description = "Not a key, or a form that is not understood", body = Failure),
@@ -255,7 +245,7 @@ fn json_stream(parts: impl Stream<Item = Result<Bytes, Error>> + Send + 'static)
     post,
     path = "/api/key/{key}",
     tag = "api",
-    params(("key" = String, Path, description = "The key: all of the rest of the path, slashes included")),
+    params(openapi::KeyInPath),
     responses(
         (status = 200, description = "The image", body = KeyContent),
         (status = 400, description = "Not a key", body = Failure),
@@ -392,7 +382,7 @@ pub(crate) fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T
     get,
     path = "/api/images/{key}",
     tag = "images",
-    params(("key" = String, Path, description = "The key: all of the rest of the path, slashes included")),
+    params(openapi::KeyInPath),
     responses(
         (status = 200, description = "What is known of it", body = ImageInfo),
         (status = 400, description = "Not a key", body = Failure),

@@ -15,6 +15,7 @@ use futures_util::{Stream, TryStreamExt as _};
 
 use super::api::{Failure, ImageInfo};
 use super::key::key_behind;
+use super::openapi;
 use crate::conditional::{self, Decision, WriteConditions};
 use crate::error::Error;
 use crate::origin::upload;
@@ -45,15 +46,7 @@ pub(crate) fn router() -> Router<AppState> {
     get,
     path = "/images/{key}",
     tag = "images",
-    params(
-        ("key" = String, Path, description = "The key: all of the rest of the path, slashes included"),
-        ("v" = Option<String>, Query, description = "SHA-256 of the bytes: if they have it, the answer may be kept for ever"),
-        ("If-None-Match" = Option<String>, Header, description = "Entity tags that the asker holds"),
-        ("If-Modified-Since" = Option<String>, Header, description = "Counts without If-None-Match"),
-        ("If-Match" = Option<String>, Header, description = "Entity tags that the asker wants"),
-        ("Range" = Option<String>, Header, description = "One range of bytes"),
-        ("If-Range" = Option<String>, Header, description = "The range counts only for this image"),
-    ),
+    params(openapi::KeyInPath, openapi::Version, openapi::ReadHeaders),
     responses(
         (status = 200, description = "The image", content(
             (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/gif"), (Vec<u8> = "image/webp"))),
@@ -199,11 +192,7 @@ pub(crate) fn value(text: String) -> Result<HeaderValue, Error> {
     put,
     path = "/images/{key}",
     tag = "images",
-    params(
-        ("key" = String, Path, description = "The key: all of the rest of the path, slashes included"),
-        ("If-Match" = Option<String>, Header, description = "Only if this image is stored there now"),
-        ("If-None-Match" = Option<String>, Header, description = "*: only if nothing is stored there now"),
-    ),
+    params(openapi::KeyInPath, openapi::WriteHeaders),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "PNG, JPEG, GIF or WebP"),
     responses(
         (status = 200, description = "It replaced the image that was stored there", body = ImageInfo),
@@ -268,10 +257,7 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     delete,
     path = "/images/{key}",
     tag = "images",
-    params(
-        ("key" = String, Path, description = "The key: all of the rest of the path, slashes included"),
-        ("If-Match" = Option<String>, Header, description = "Only if this image is stored there now"),
-    ),
+    params(openapi::KeyInPath, openapi::WriteHeaders),
     responses(
         (status = 204, description = "It is deleted"),
         (status = 400, description = "Not a key", body = Failure),

@@ -5,7 +5,7 @@
 
 use axum::routing::get;
 use axum::{Json, Router};
-use utoipa::{OpenApi, ToSchema};
+use utoipa::{IntoParams, OpenApi, ToSchema};
 
 use super::{api, cache, health, images, metrics, stats};
 use crate::state::AppState;
@@ -60,6 +60,91 @@ pub(crate) async fn openapi() -> Json<utoipa::openapi::OpenApi> {
     Json(Document::openapi())
 }
 
+/// A key in a path.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "it describes what key_behind reads")]
+pub(crate) struct KeyInPath {
+    /// The key: all of the rest of the path, slashes included.
+    #[param(
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^(?!\.{1,2}$)[^\s\x00-\x1F\x7F-\x9F]([^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F])?$"
+    )]
+    key: String,
+}
+
+/// An upload as a form sends it.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes what store_form reads")]
+pub(crate) struct UploadForm {
+    /// The key.
+    #[schema(
+        min_length = 1,
+        max_length = 255,
+        pattern = r"^(?!\.{1,2}$)[^\s\x00-\x1F\x7F-\x9F]([^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F])?$"
+    )]
+    key: String,
+    /// The bytes of a PNG, JPEG, GIF or WebP image. File name and type are not needed.
+    #[schema(value_type = String, format = Binary)]
+    file: Vec<u8>,
+}
+
+/// The hash in an image's address.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it describes images::version")]
+pub(crate) struct Version {
+    /// SHA-256 of the bytes: if they have it, the answer may be kept for ever.
+    #[param(required = false)]
+    v: String,
+}
+
+/// The headers that a read honours.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it describes conditional::decide")]
+pub(crate) struct ReadHeaders {
+    /// Entity tags that the asker holds.
+    #[param(rename = "If-None-Match", required = false)]
+    if_none_match: String,
+    /// A moment; it counts without If-None-Match.
+    #[param(rename = "If-Modified-Since", required = false)]
+    if_modified_since: String,
+    /// Entity tags of which the asker wants one.
+    #[param(rename = "If-Match", required = false)]
+    if_match: String,
+    /// A moment; it counts without If-Match.
+    #[param(rename = "If-Unmodified-Since", required = false)]
+    if_unmodified_since: String,
+    /// One range of bytes.
+    #[param(rename = "Range", required = false, example = "bytes=0-99")]
+    range: String,
+    /// An entity tag or a moment: the range counts only for this image.
+    #[param(rename = "If-Range", required = false)]
+    if_range: String,
+}
+
+/// The headers that a write honours.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it describes conditional::WriteConditions")]
+pub(crate) struct WriteHeaders {
+    /// Only if one of these images is there now; with `*`, any image.
+    #[param(rename = "If-Match", required = false, pattern = r#"^(\*|(W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)$"#)]
+    if_match: String,
+    /// Only if none of these images is there now; with `*`, no image at all.
+    #[param(
+        rename = "If-None-Match",
+        required = false,
+        pattern = r#"^(\*|(W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)$"#
+    )]
+    if_none_match: String,
+    /// Only if the image is not newer; it counts without If-Match.
+    #[param(rename = "If-Unmodified-Since", required = false)]
+    if_unmodified_since: String,
+}
+
 /// The configuration of the cache that is in force.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it describes wire::ConfigReply")]
@@ -104,12 +189,13 @@ pub(crate) enum Policy {
 #[expect(dead_code, reason = "it describes wire::ConfigChange")]
 pub(crate) struct CacheConfigChange {
     /// Megabytes of 2^20 bytes, from 1 to three quarters of the memory of the worker's machine.
-    #[schema(minimum = 1)]
-    capacity_mb: Option<u64>,
-    policy: Option<Policy>,
+    #[schema(minimum = 1, required = false)]
+    capacity_mb: u64,
+    #[schema(required = false)]
+    policy: Policy,
     /// Who asks, for the history.
-    #[schema(max_length = 64)]
-    by: Option<String>,
+    #[schema(max_length = 64, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$", required = false)]
+    by: String,
 }
 
 /// What a clear dropped.
