@@ -118,19 +118,10 @@ fn see_other(path: &str) -> Response {
     (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response()
 }
 
-/// The answer of a page's handler, whatever became of it.
-struct Page(Response);
-
-impl IntoResponse for Page {
-    fn into_response(self) -> Response {
-        self.0
-    }
-}
-
 impl AppState {
     /// Answers with the page that `made` is, or with one about why it could not be made.
-    fn answer(&self, made: Result<Response, Error>) -> Page {
-        Page(made.unwrap_or_else(|error| error_page(&self.views, &error)))
+    fn answer(&self, made: Result<Response, Error>) -> Response {
+        made.unwrap_or_else(|error| error_page(&self.views, &error))
     }
 
     fn render<P: Serialize>(
@@ -252,7 +243,7 @@ async fn residency(state: &AppState, request: &KeysRequest, last: Option<&Key>) 
     }
 }
 
-async fn home(State(state): State<AppState>, RawQuery(query): RawQuery) -> Page {
+async fn home(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
     let fields = Fields::of_query(query);
     let now = OffsetDateTime::now_utc();
     let resident = KeysRequest { limit: RESIDENT_LIMIT, ..KeysRequest::default() };
@@ -306,7 +297,7 @@ fn broken_chart(error: ChartError) -> Error {
     Error::Internal(anyhow::Error::new(error))
 }
 
-async fn keys(State(state): State<AppState>, RawQuery(query): RawQuery) -> Page {
+async fn keys(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
     let fields = Fields::of_query(query);
     let made = async {
         let prefix = fields.text("prefix")?.unwrap_or_default();
@@ -345,7 +336,11 @@ async fn keys(State(state): State<AppState>, RawQuery(query): RawQuery) -> Page 
     state.answer(made.await)
 }
 
-async fn upload_form(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> Page {
+async fn upload_form(
+    State(state): State<AppState>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
     let key = Fields::of_query(query).shown("key");
     let health = state.health().await;
     let page = upload_page(&state, &headers, key, None);
@@ -370,7 +365,7 @@ fn upload_page(state: &AppState, headers: &HeaderMap, key: String, error: Option
     }
 }
 
-async fn upload(State(state): State<AppState>, headers: HeaderMap, request: Request) -> Page {
+async fn upload(State(state): State<AppState>, headers: HeaderMap, request: Request) -> Response {
     let made = match store_form(&state, request, Reading::ForTheKey).await {
         Ok(stored) => {
             let how = if stored.created { "new" } else { "replaced" };
@@ -386,7 +381,7 @@ async fn upload(State(state): State<AppState>, headers: HeaderMap, request: Requ
     state.answer(made)
 }
 
-async fn image(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> Page {
+async fn image(State(state): State<AppState>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
     let fields = Fields::of_query(query);
     if fields.bytes("key").is_none() {
         let health = state.health().await;
@@ -440,7 +435,7 @@ async fn no_image(state: &AppState, key: String, error: &Error) -> Result<Respon
     state.render_refusal(error, "image_form.html", &shell, &page)
 }
 
-async fn confirm_delete(State(state): State<AppState>, RawQuery(query): RawQuery) -> Page {
+async fn confirm_delete(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
     let fields = Fields::of_query(query);
     let asked = async {
         let key = fields.key()?;
@@ -457,7 +452,7 @@ async fn confirm_delete(State(state): State<AppState>, RawQuery(query): RawQuery
     state.answer(made)
 }
 
-async fn delete(State(state): State<AppState>, request: Request) -> Page {
+async fn delete(State(state): State<AppState>, request: Request) -> Response {
     let fields = match Fields::of_form(request).await {
         Ok(fields) => fields,
         Err(error) => return state.answer(Err(error)),
@@ -474,14 +469,14 @@ async fn delete(State(state): State<AppState>, request: Request) -> Page {
     state.answer(made)
 }
 
-async fn cache(State(state): State<AppState>, RawQuery(query): RawQuery) -> Page {
+async fn cache(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
     let fields = Fields::of_query(query);
     state.answer(cache_page(&state, &fields, None).await)
 }
 
 /// A reload of an address that a form was sent to.
-async fn back_to_cache() -> Page {
-    Page(see_other("/cache_properties"))
+async fn back_to_cache() -> Response {
+    see_other("/cache_properties")
 }
 
 /// The cache's page: after a success, or with what was refused, which form it was of, and why.
@@ -541,6 +536,7 @@ async fn cache_page(
         // The worker names the field as programs know it; beside a form it has the form's name.
         error: refused.as_ref().map(|(form, error)| FormError {
             form,
+            done: matches!(error, Error::StillTelling { .. }),
             message: sentence(error).replacen("Capacity_mb", "Capacity", 1),
         }),
         form,
@@ -560,7 +556,7 @@ async fn cache_page(
     }
 }
 
-async fn configure(State(state): State<AppState>, request: Request) -> Page {
+async fn configure(State(state): State<AppState>, request: Request) -> Response {
     let fields = match Fields::of_form(request).await {
         Ok(fields) => fields,
         Err(error) => return state.answer(Err(error)),
@@ -577,7 +573,7 @@ async fn configure(State(state): State<AppState>, request: Request) -> Page {
     state.answer(made)
 }
 
-async fn clear(State(state): State<AppState>) -> Page {
+async fn clear(State(state): State<AppState>) -> Response {
     let made = match state.cache.clear(BY).await {
         Ok(reply) => {
             let (entries, bytes) = (reply.entries, reply.bytes);
@@ -588,7 +584,7 @@ async fn clear(State(state): State<AppState>) -> Page {
     state.answer(made)
 }
 
-async fn delete_all(State(state): State<AppState>, request: Request) -> Page {
+async fn delete_all(State(state): State<AppState>, request: Request) -> Response {
     let fields = match Fields::of_form(request).await {
         Ok(fields) => fields,
         Err(error) => return state.answer(Err(error)),
@@ -605,7 +601,7 @@ async fn delete_all(State(state): State<AppState>, request: Request) -> Page {
     state.answer(made)
 }
 
-async fn stats(State(state): State<AppState>, RawQuery(query): RawQuery) -> Page {
+async fn stats(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
     let fields = Fields::of_query(query);
     let made = async {
         let range: Span = match fields.text("range")? {
@@ -633,7 +629,7 @@ async fn stats(State(state): State<AppState>, RawQuery(query): RawQuery) -> Page
     state.answer(made.await)
 }
 
-async fn favicon(state: State<AppState>, query: RawQuery, headers: HeaderMap) -> Page {
+async fn favicon(state: State<AppState>, query: RawQuery, headers: HeaderMap) -> Response {
     asset(state, Path("icons/mark.svg".to_owned()), query, headers).await
 }
 
@@ -644,7 +640,7 @@ async fn asset(
     Path(path): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Page {
+) -> Response {
     let made = state.views.asset(&path).and_then(|asset| {
         let asset = asset.ok_or_else(|| Error::NoRoute(format!("/static/{path}")))?;
         let entity_tag = format!("\"{}\"", asset.version);

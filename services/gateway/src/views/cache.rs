@@ -45,6 +45,8 @@ pub struct CachePage {
 pub struct FormError {
     /// Which: `config`, `clear` or `delete_all`.
     pub form: &'static str,
+    /// Whether it is done nevertheless, and only the cache does not know it yet.
+    pub done: bool,
     /// Why.
     pub message: String,
 }

@@ -144,7 +144,7 @@ fn cache_page(full: bool) -> CachePage {
     form.confirmation = MARKUP.into();
     CachePage {
         done: full.then(|| Done { title: "Done.".into(), text: MARKUP.into() }),
-        error: (!full).then(|| FormError { form: "delete_all", message: MARKUP.into() }),
+        error: (!full).then(|| FormError { form: "delete_all", done: false, message: MARKUP.into() }),
         form,
         config: full.then(|| config_view(&config(), NOW)),
         stats: full.then(stats),
