@@ -41,6 +41,12 @@ pub struct Config {
     #[arg(long, env = "STATS_INTERVAL", value_name = "DURATION", default_value = "5s", value_parser = stats_interval)]
     pub stats_interval: Span,
 
+    /// How long the claim to serve is valid without being renewed, in milliseconds: another worker takes
+    /// over so long, and an eighth of it, after this one was last heard of. The same for all workers
+    #[arg(long, env = "CLAIM_MS", value_name = "MS", default_value_t = 4000,
+          value_parser = clap::value_parser!(u64).range(500..=60_000))]
+    pub claim_ms: u64,
+
     /// Largest image that a put may hold, in millions of pixels
     #[arg(long, env = "MAX_IMAGE_MEGAPIXELS", value_name = "MP", default_value_t = 100)]
     pub max_image_megapixels: u64,

@@ -188,7 +188,7 @@ async fn answer_all(
             Handle::Get => get(&worker, &request),
             Handle::Put => put(&worker, &request).await,
             Handle::Invalidate => invalidate(&worker, &request),
-            Handle::Clear => clear(&live, &request).await,
+            Handle::Clear => clear(&worker, &live, &request).await,
             Handle::Config => config(&live, &request).await,
             Handle::Stats => Answer::json(&worker.stats()),
             Handle::Keys => keys(&worker, &request),
@@ -261,7 +261,7 @@ async fn try_put(worker: &Worker, request: &Request) -> Result<PutReply, Refusal
     let modified_s = meta.modified_s.unwrap_or_else(|| OffsetDateTime::now_utc().unix_timestamp());
     let entry = Entry::new(key.clone(), payload, format, tag, modified_s, Instant::now());
     let Some(outcome) = worker.insert(entry, meta.lease) else {
-        let message = "this worker has just connected and serves in a moment; nothing was stored";
+        let message = "this worker does not serve at this moment; nothing was stored";
         return Err(Refusal::new(Code::Unavailable, message));
     };
     let stored = outcome_of(worker, &key, bytes, outcome)?;
@@ -349,8 +349,11 @@ fn invalidate(worker: &Worker, request: &Request) -> Answer {
         Ok(key) => key,
         Err(sentence) => return Answer::refuse(Code::BadRequest, sentence),
     };
-    // Removal and voiding of leases come before the acknowledgement.
+    // Removal and voiding of leases come before the acknowledgement, and only who serves acknowledges.
     let removed = worker.store().invalidate(&key);
+    if !worker.claim.is_valid() {
+        return Answer::Refused(claim_lost(), None);
+    }
     worker.watch.tell(
         KeyEventKind::Invalidated,
         &key,
@@ -359,7 +362,12 @@ fn invalidate(worker: &Worker, request: &Request) -> Answer {
     Answer::json(&InvalidateReply { resident: removed.is_some() })
 }
 
-async fn clear(live: &Live, request: &Request) -> Answer {
+/// What is acknowledged for a worker that no longer serves says nothing about the one that does.
+fn claim_lost() -> Refusal {
+    Refusal::new(Code::Unavailable, "this worker has just lost the claim to serve; ask again in a moment")
+}
+
+async fn clear(worker: &Worker, live: &Live, request: &Request) -> Answer {
     let asked: ClearRequest = match parse_json(&request.message.payload, r#"{"by":"me"}, or nothing"#) {
         Ok(asked) => asked,
         Err(refusal) => return Answer::Refused(refusal, None),
@@ -372,7 +380,11 @@ async fn clear(live: &Live, request: &Request) -> Answer {
         );
         return Answer::refuse(Code::BadRequest, message);
     }
-    answer_of(live.clear(asked.by.as_deref()).await)
+    let cleared = live.clear(asked.by.as_deref()).await;
+    if !worker.claim.is_valid() {
+        return Answer::Refused(claim_lost(), None);
+    }
+    answer_of(cleared)
 }
 
 async fn config(live: &Live, request: &Request) -> Answer {

@@ -3,8 +3,9 @@
 //! It knows neither MySQL nor the image files. What it holds may be dropped at any moment without harm;
 //! what it must never do is serve an image that has been replaced. The rules for that are numbered in
 //! ARCHITECTURE.md and named where they are kept: leases in [`lease`], reconnections in [`worker`],
-//! the order of a stop in [`run`].
+//! which worker serves in [`claim`], the order of a stop in [`run`].
 
+pub mod claim;
 pub mod config;
 pub mod endpoints;
 pub mod lease;
@@ -22,11 +23,12 @@ use anyhow::Context as _;
 use runtime::tasks::Tasks;
 use runtime::{Bus, streams, wait};
 use time::OffsetDateTime;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::CacheConfig;
 
+use crate::claim::Claim;
 use crate::config::Config;
 use crate::endpoints::{Endpoints, Group, Stop};
 use crate::live::Live;
@@ -37,9 +39,10 @@ use crate::worker::Worker;
 /// Messages that one subscription holds before the client drops further ones.
 const SUBSCRIPTION_CAPACITY: usize = 8192;
 /// What leaving the bus may take after everything has been answered.
-const DRAIN_TIME: Duration = Duration::from_millis(500);
+const LEAVE_TIME: Duration = Duration::from_millis(500);
 
-/// Runs the worker until `shutdown`, then stops in the order that loses nothing.
+/// Runs the worker until `shutdown`, then stops in the order that loses nothing. While another worker has
+/// the claim to serve, this one stands by; whenever it wins the claim, that is a new life of it.
 ///
 /// # Errors
 /// When NATS is not there in time, a setting is out of range, or a background task fails.
@@ -51,30 +54,110 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         changed_by: "first start".to_owned(),
         changed_at: OffsetDateTime::now_utc(),
     };
-    let limit = config.process.dependency_timeout();
-    let started = tokio::select! {
-        started = start(&config, &first, limit) => started?,
-        () = shutdown.cancelled() => return Ok(()),
-    };
-    let (worker, live, endpoints) = started;
-
-    let mut tasks = Tasks::new(shutdown.clone());
-    let stop = Stop::default();
-    let (stop_windows, stop_publishing) = (CancellationToken::new(), CancellationToken::new());
-    let (reads, rest, cutting) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
+    let Some(connected) = shutdown.run_until_cancelled(connect(&config)).await else { return Ok(()) };
+    let bus = connected?;
+    let windows = Arc::new(WindowQueue::new(config.stats_interval.duration()));
+    let stop_publishing = CancellationToken::new();
+    let mut tasks = Tasks::new(stop_publishing.clone());
     tasks.spawn(
-        "windows",
-        cutting.track_future(
-            Cutter::new(worker.clone(), config.stats_interval.duration()).run(stop_windows.clone()),
-        ),
+        "publication of windows",
+        window::publish(bus.clone(), windows.clone(), stop_publishing.clone()),
     );
-    tasks.spawn("publication of windows", window::publish(worker.clone(), stop_publishing.clone()));
-    tasks.spawn("configuration", live.clone().follow(stop.rest.clone()));
-    tasks.spawn("key events", {
-        let (worker, stop) = (worker.clone(), stop_publishing.clone());
-        async move { worker.watch.publish(stop).await }
+
+    let result = tokio::select! {
+        ended = live_again_and_again(&config, &first, &bus, &windows, &shutdown) => ended,
+        failed = tasks.watch() => failed.map_err(anyhow::Error::from),
+    };
+    if timeout(config.process.shutdown_grace(), windows.emptied()).await.is_err() {
+        tracing::warn!(
+            pending = windows.pending_count(),
+            "stopping before JetStream has acknowledged every window"
+        );
+    }
+    stop_publishing.cancel();
+    bus.drain(LEAVE_TIME).await;
+    let finished = tasks.finish(LEAVE_TIME).await;
+    result?;
+    finished?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn connect(config: &Config) -> anyhow::Result<Bus> {
+    let limit = config.process.dependency_timeout();
+    let bus =
+        Bus::connect(&config.nats, "memcache", &config.nats_password, SUBSCRIPTION_CAPACITY, limit).await?;
+    wait::until("JetStream", limit, || async { streams::ensure_event_stream(bus.jetstream()).await }).await?;
+    Ok(bus)
+}
+
+async fn live_again_and_again(
+    config: &Config,
+    first: &CacheConfig,
+    bus: &Bus,
+    windows: &Arc<WindowQueue>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let length = Duration::from_millis(config.claim_ms);
+    let mut former = None;
+    while let Some(claim) = Claim::win(bus, &config.worker_name, length, former.as_deref(), shutdown).await {
+        former = Some(claim.incarnation().to_owned());
+        let store = Store::new(first.policy, first.capacity_mb);
+        let max_pixels = config.max_image_megapixels.saturating_mul(1_000_000);
+        let worker =
+            Worker::new(config.worker_name.clone(), bus.clone(), claim, store, windows.clone(), max_pixels);
+        live(&worker, config, first, shutdown).await?;
+        if shutdown.is_cancelled() {
+            worker.claim.release().await;
+            return Ok(());
+        }
+        tracing::warn!(incarnation = worker.incarnation, "the claim to serve is lost; everything is dropped");
+    }
+    Ok(())
+}
+
+/// One life: from the claim to its loss, or to the stop. Afterwards the worker has left the bus.
+async fn live(
+    worker: &Arc<Worker>,
+    config: &Config,
+    first: &CacheConfig,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let settings = Arc::new(Live::new(worker.clone()));
+    let beginning = async {
+        let limit = config.process.dependency_timeout();
+        wait::until("the configuration in JetStream", limit, || settings.load(first)).await?;
+        let subscribed = Endpoints::subscribe(worker).await;
+        subscribed.map_err(|error| anyhow::anyhow!("the service can't be put on the bus: {error}"))
+    };
+    let endpoints = tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        () = worker.claim.keep() => return Ok(()),
+        endpoints = beginning => endpoints?,
+    };
+
+    let end = shutdown.child_token();
+    let mut tasks = Tasks::new(end.clone());
+    let stop = Stop::default();
+    let (stop_windows, stop_events) = (CancellationToken::new(), CancellationToken::new());
+    let (reads, rest) = (TaskTracker::new(), TaskTracker::new());
+    tasks.spawn("claim", {
+        let (worker, stopped) = (worker.clone(), stop.rest.clone());
+        async move {
+            if stopped.run_until_cancelled(worker.claim.keep()).await.is_some() {
+                end.cancel();
+            }
+            Ok(())
+        }
     });
-    endpoints.serve(&worker, &live, &stop, |name, group, endpoint| {
+    let cutter = Cutter::new(worker.clone(), config.stats_interval.duration());
+    tasks.spawn("windows", cutter.run(stop_windows.clone()));
+    tasks.spawn("configuration", settings.clone().follow(stop.rest.clone()));
+    tasks.spawn("key events", {
+        let (worker, stopped) = (worker.clone(), stop_events.clone());
+        async move { worker.watch.publish(stopped).await }
+    });
+    endpoints.serve(worker, &settings, &stop, |name, group, endpoint| {
         let tracker = if group == Group::Reads { &reads } else { &rest };
         let tracked = tracker.track_future(endpoint);
         tasks.spawn(name, async move {
@@ -86,8 +169,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
 
     let failure = tasks.watch().await;
 
-    // Get and put leave the bus before the invalidations do: what is still served can still be dropped.
-    let deadline = Instant::now() + config.process.shutdown_grace();
+    // Get and put leave the bus before the invalidations do (rule 8): what is still served can still be
+    // dropped. Every answer looks at the claim, so that none goes out after its end.
     let stages = async {
         stop.reads.cancel();
         reads.close();
@@ -95,48 +178,16 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         stop.rest.cancel();
         rest.close();
         rest.wait().await;
-        stop_windows.cancel();
-        cutting.close();
-        cutting.wait().await;
-        worker.windows.emptied().await;
     };
-    if timeout_at(deadline, stages).await.is_err() {
-        tracing::warn!(
-            pending = worker.windows.pending_count(),
-            "stopping before JetStream has acknowledged every window"
-        );
+    if timeout(config.process.shutdown_grace(), stages).await.is_err() {
+        tracing::warn!("requests in flight were cut off");
     }
     stop.rest.cancel();
+    // What was counted up to here is the last window of this life.
     stop_windows.cancel();
-    stop_publishing.cancel();
-    worker.bus.drain(DRAIN_TIME).await;
-    let finished = tasks.finish(DRAIN_TIME).await;
+    stop_events.cancel();
+    let finished = tasks.finish(LEAVE_TIME).await;
     failure?;
     finished?;
-    tracing::info!("stopped");
     Ok(())
-}
-
-async fn start(
-    config: &Config,
-    first: &CacheConfig,
-    limit: Duration,
-) -> anyhow::Result<(Arc<Worker>, Arc<Live>, Endpoints)> {
-    let bus =
-        Bus::connect(&config.nats, "memcache", &config.nats_password, SUBSCRIPTION_CAPACITY, limit).await?;
-    let worker = Worker::new(
-        config.worker_name.clone(),
-        bus.clone(),
-        Store::new(first.policy, first.capacity_mb),
-        WindowQueue::new(config.stats_interval.duration()),
-        memory::largest_capacity_mb(),
-        config.max_image_megapixels.saturating_mul(1_000_000),
-    );
-    let live = Arc::new(Live::new(worker.clone()));
-    wait::until("JetStream", limit, || async { streams::ensure_event_stream(bus.jetstream()).await }).await?;
-    wait::until("the configuration in JetStream", limit, || live.load(first)).await?;
-    let endpoints = Endpoints::subscribe(&worker)
-        .await
-        .map_err(|error| anyhow::anyhow!("the service can't be put on the bus: {error}"))?;
-    Ok((worker, live, endpoints))
 }

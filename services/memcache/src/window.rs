@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
+use runtime::Bus;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use wire::{Counters, Window, subject};
 
@@ -68,10 +70,10 @@ impl WindowQueue {
         self.locked().front().cloned()
     }
 
-    fn acknowledged(&self, sequence: u64) {
+    fn acknowledged(&self, window: &Window) {
         let mut windows = self.locked();
         // While it was on its way, it may have been given up.
-        if windows.front().is_some_and(|window| window.sequence == sequence) {
+        if windows.front() == Some(window) {
             windows.pop_front();
         }
         drop(windows);
@@ -160,26 +162,27 @@ fn until_boundary(now: OffsetDateTime, interval: Duration) -> Duration {
     Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
 }
 
-/// Publishes the windows one after the other, each until JetStream has acknowledged it.
+/// Publishes the windows one after the other, each until JetStream has acknowledged it, across the lives
+/// of the worker.
 ///
 /// # Errors
-/// When a window can't be written as JSON.
-pub async fn publish(worker: Arc<Worker>, shutdown: CancellationToken) -> anyhow::Result<()> {
+/// Never by itself; ends with `shutdown`.
+pub async fn publish(bus: Bus, windows: Arc<WindowQueue>, shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut pause = FIRST_PAUSE;
     let mut failing = false;
     loop {
-        let changed = worker.windows.changed.notified();
+        let changed = windows.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        let Some(window) = worker.windows.first() else {
+        let Some(window) = windows.first() else {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 () = changed => continue,
             }
         };
-        match publish_one(&worker, &window).await {
+        match publish_one(&bus, &window).await {
             Ok(()) => {
-                worker.windows.acknowledged(window.sequence);
+                windows.acknowledged(&window);
                 pause = FIRST_PAUSE;
                 if failing {
                     failing = false;
@@ -201,20 +204,16 @@ pub async fn publish(worker: Arc<Worker>, shutdown: CancellationToken) -> anyhow
     }
 }
 
-async fn publish_one(worker: &Worker, window: &Window) -> anyhow::Result<()> {
-    anyhow::ensure!(worker.bus.is_connected(), "not connected to NATS");
+async fn publish_one(bus: &Bus, window: &Window) -> anyhow::Result<()> {
+    anyhow::ensure!(bus.is_connected(), "not connected to NATS");
     let body = serde_json::to_vec(window)?;
     let mut headers = HeaderMap::new();
     headers.insert(NATS_MESSAGE_ID, window.message_id());
     let acknowledged = async {
-        let publication = worker.bus.jetstream().publish_with_headers(
-            subject::window_event(&worker.name),
-            headers,
-            body.into(),
-        );
-        publication.await?.await
+        let subject = subject::window_event(&window.worker);
+        bus.jetstream().publish_with_headers(subject, headers, body.into()).await?.await
     };
-    tokio::time::timeout(PUBLISH_TIME, acknowledged).await??;
+    timeout(PUBLISH_TIME, acknowledged).await??;
     Ok(())
 }
 
@@ -254,10 +253,10 @@ mod tests {
         }
         assert_eq!((queue.pending_count(), queue.lost_count()), (6, 2));
         assert_eq!(queue.first().unwrap().sequence, 3);
-        queue.acknowledged(2);
+        queue.acknowledged(&window(2));
         assert_eq!(queue.pending_count(), 6);
         for sequence in 3..=8 {
-            queue.acknowledged(sequence);
+            queue.acknowledged(&window(sequence));
         }
         queue.emptied().await;
     }

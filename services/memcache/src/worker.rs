@@ -8,6 +8,8 @@ use runtime::Bus;
 use tokio_util::sync::CancellationToken;
 use wire::{CacheStats, Key};
 
+use crate::claim::Claim;
+use crate::memory;
 use crate::store::{Entry, Insert, Lookup, Store};
 use crate::watch::Watch;
 use crate::window::WindowQueue;
@@ -20,16 +22,18 @@ const PROOF_TIME: Duration = Duration::from_secs(2);
 pub struct Worker {
     /// Its name in events and rows.
     pub name: String,
-    /// This life of it: 16 hexadecimal digits, drawn at the start.
+    /// This life of it: 16 hexadecimal digits, drawn with the claim.
     pub incarnation: String,
-    /// When it started.
+    /// When it began.
     pub started: Instant,
     /// The connection.
     pub bus: Bus,
+    /// The right to serve.
+    pub claim: Claim,
     /// Key events, while somebody watches.
     pub watch: Watch,
-    /// Windows that wait for JetStream.
-    pub windows: WindowQueue,
+    /// Windows that wait for JetStream, those of earlier lives of this process among them.
+    pub windows: Arc<WindowQueue>,
     /// The largest capacity that this machine allows, in megabytes.
     pub max_capacity_mb: u64,
     /// The most pixels that an image may have.
@@ -46,19 +50,20 @@ impl Worker {
     pub fn new(
         name: String,
         bus: Bus,
+        claim: Claim,
         store: Store,
-        windows: WindowQueue,
-        max_capacity_mb: u64,
+        windows: Arc<WindowQueue>,
         max_pixels: u64,
     ) -> Arc<Self> {
         Arc::new(Self {
             watch: Watch::new(name.clone(), bus.client().clone()),
             name,
-            incarnation: format!("{:016x}", rand::random::<u64>()),
+            incarnation: claim.incarnation().to_owned(),
             started: Instant::now(),
             bus,
+            claim,
             windows,
-            max_capacity_mb,
+            max_capacity_mb: memory::largest_capacity_mb(),
             max_pixels,
             revision: AtomicU64::new(0),
             store: Mutex::new(store),
@@ -72,12 +77,13 @@ impl Worker {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether what is resident may be served: only on a connection whose subscriptions are proven.
+    /// Whether what is resident may be served: only with a valid claim, and only on a connection whose
+    /// subscriptions are proven.
     ///
     /// Subscriptions come back in any order after a reconnection, and an invalidation that is sent
     /// before its subscription stands reaches nobody.
     pub fn is_serving(&self) -> bool {
-        self.proven_connection.load(Ordering::Acquire) == self.bus.connection_count()
+        self.proven_connection.load(Ordering::Acquire) == self.bus.connection_count() && self.claim.is_valid()
     }
 
     /// Looks a key up; asked under the store's lock, so that no drop comes between.
@@ -102,7 +108,8 @@ impl Worker {
     }
 
     /// After the first and each further connection: proves by a round trip that all subscriptions
-    /// stand, drops everything that was held, leases included, and only then serves again.
+    /// stand, and by a renewal that the claim does, drops everything that was held, leases included, and
+    /// only then serves again.
     ///
     /// # Errors
     /// Never by itself; ends with `shutdown`.
@@ -110,12 +117,12 @@ impl Worker {
         let mut connections = self.bus.connections();
         loop {
             connections.borrow_and_update();
-            if !self.is_serving() {
-                let connection = self.bus.connection_count();
-                match self.bus.round_trip(PROOF_TIME).await {
+            let connection = self.bus.connection_count();
+            if self.proven_connection.load(Ordering::Acquire) != connection {
+                match self.prove(connection).await {
                     Ok(()) => self.serve_from(connection),
                     Err(error) => {
-                        tracing::debug!(%error, "the round trip over a new connection failed");
+                        tracing::debug!("a new connection is not proven yet: {error:#}");
                         // The failure may have been instant; a reconnection ends the pause early.
                         tokio::select! {
                             _ = connections.changed() => {}
@@ -133,10 +140,18 @@ impl Worker {
         }
     }
 
+    async fn prove(&self, connection: u64) -> anyhow::Result<()> {
+        self.bus.round_trip(PROOF_TIME).await?;
+        if self.claim.connection() != connection {
+            self.claim.renew().await?;
+        }
+        Ok(())
+    }
+
     fn serve_from(&self, connection: u64) {
         let dropped = {
             let mut store = self.store();
-            if connection != self.bus.connection_count() {
+            if connection != self.bus.connection_count() || connection != self.claim.connection() {
                 return;
             }
             let dropped = store.clear();

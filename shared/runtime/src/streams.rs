@@ -48,17 +48,36 @@ pub async fn ensure_event_stream(jetstream: &jetstream::Context) -> Result<(), S
 
 /// The KV bucket of the live configuration, made if it is not there.
 ///
-/// It is made as a plain stream: `create_key_value` fails against nats-server 2.9, which leaves out
-/// a field that the client insists on.
-///
 /// # Errors
 /// [`StreamError`], also while JetStream is still starting.
 pub async fn ensure_config_bucket(jetstream: &jetstream::Context) -> Result<kv::Store, StreamError> {
+    let description = "The live configuration of the pixcache cache";
+    bucket(jetstream, subject::CONFIG_BUCKET, subject::CONFIG_STREAM, description, CONFIG_HISTORY).await
+}
+
+/// The KV bucket that says which worker serves, made if it is not there.
+///
+/// # Errors
+/// [`StreamError`], also while JetStream is still starting.
+pub async fn ensure_owners_bucket(jetstream: &jetstream::Context) -> Result<kv::Store, StreamError> {
+    let description = "Which pixcache worker serves";
+    bucket(jetstream, subject::OWNERS_BUCKET, subject::OWNERS_STREAM, description, 1).await
+}
+
+/// A bucket is made as a plain stream: `create_key_value` fails against nats-server 2.9, which leaves out
+/// a field that the client insists on.
+async fn bucket(
+    jetstream: &jetstream::Context,
+    name: &str,
+    stream: &'static str,
+    description: &str,
+    history: i64,
+) -> Result<kv::Store, StreamError> {
     let config = Config {
-        name: subject::CONFIG_STREAM.to_owned(),
-        description: Some("The live configuration of the pixcache cache".to_owned()),
-        subjects: vec![format!("$KV.{}.>", subject::CONFIG_BUCKET)],
-        max_messages_per_subject: CONFIG_HISTORY,
+        name: stream.to_owned(),
+        description: Some(description.to_owned()),
+        subjects: vec![format!("$KV.{name}.>")],
+        max_messages_per_subject: history,
         storage: StorageType::File,
         discard: DiscardPolicy::New,
         allow_direct: true,
@@ -66,11 +85,8 @@ pub async fn ensure_config_bucket(jetstream: &jetstream::Context) -> Result<kv::
         deny_delete: true,
         ..Config::default()
     };
-    create(jetstream, subject::CONFIG_STREAM, config).await?;
-    jetstream
-        .get_key_value(subject::CONFIG_BUCKET)
-        .await
-        .map_err(|error| StreamError { stream: subject::CONFIG_STREAM, source: error.into() })
+    create(jetstream, stream, config).await?;
+    jetstream.get_key_value(name).await.map_err(|error| StreamError { stream, source: error.into() })
 }
 
 async fn create(

@@ -55,6 +55,12 @@ pub const CONFIG_BUCKET: &str = "CACHE_CONFIG";
 pub const CONFIG_STREAM: &str = "KV_CACHE_CONFIG";
 /// The one entry in it.
 pub const CONFIG_KEY: &str = "live";
+/// The KV bucket that says which worker serves.
+pub const OWNERS_BUCKET: &str = "CACHE_OWNERS";
+/// The stream behind it.
+pub const OWNERS_STREAM: &str = "KV_CACHE_OWNERS";
+/// The entry for all keys. With partitions there would be one for each.
+pub const OWNERS_KEY: &str = "0";
 /// The recorder's durable consumer of the bucket's stream.
 pub const CONFIG_CONSUMER: &str = "recorder_config";
 /// Everything that workers publish by themselves.
