@@ -52,9 +52,11 @@ impl Scene {
     pub(crate) fn spawn_worker(&self, flags: &[&str]) -> RunningWorker {
         let port = self.server.port().to_string();
         let mut arguments = vec!["memcache", "--nats-url", "", "--nats-port", &port];
-        arguments.extend(["--stats-interval", "100ms", "--claim-ms", "1000"]);
-        if !flags.contains(&"--nats-password") {
-            arguments.extend(["--nats-password", self.server.password("memcache")]);
+        arguments.extend(["--stats-interval", "100ms"]);
+        for (flag, value) in [("--nats-password", self.server.password("memcache")), ("--claim-ms", "1000")] {
+            if !flags.contains(&flag) {
+                arguments.extend([flag, value]);
+            }
         }
         arguments.extend(flags);
         let config = Config::parse_from(arguments);

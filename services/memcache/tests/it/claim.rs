@@ -1,0 +1,158 @@
+//! One worker serves: whatever happens to it, never two that answer from what they hold.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use testkit::{eventually, samples};
+use wire::subject;
+
+use crate::helpers::{Got, PATIENCE, Scene, key};
+
+/// A worker in a process of its own, so that it can be stopped and resumed as a whole.
+struct Process(Child);
+
+impl Process {
+    fn start(scene: &Scene, name: &str, claim_ms: u32) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_memcache"));
+        command
+            .args(["--worker-name", name, "--claim-ms", &claim_ms.to_string(), "--nats-url", ""])
+            .args(["--nats-port", &scene.server.port().to_string(), "--stats-interval", "100ms"])
+            .args(["--nats-password", scene.server.password("memcache")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    fn signal(&self, signal: &str) {
+        let done =
+            Command::new("kill").args([&format!("-{signal}"), &self.0.id().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn serves(scene: &Scene, name: &str) -> bool {
+    scene.stats().await.is_some_and(|stats| stats.worker == name && stats.serving)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_worker_stands_by_and_takes_over_at_once_after_a_clean_stop() {
+    let scene = Scene::new().await;
+    // With a claim of a minute nobody could take over in time if it had to run out.
+    let long = ["--claim-ms", "60000"];
+    let first = scene.start_worker(&[&long[..], &["--worker-name", "first"]].concat()).await;
+    let second = scene.spawn_worker(&[&long[..], &["--worker-name", "second"]].concat());
+    scene.put("cat", samples::chelsea().bytes).await.unwrap();
+    for _ in 0..50 {
+        assert!(serves(&scene, "first").await);
+        assert!(matches!(scene.get("cat").await, Got::Hit(_)));
+    }
+    first.stop().await.unwrap();
+    eventually("the second serves", PATIENCE, async || serves(&scene, "second").await).await;
+    assert!(matches!(scene.get("cat").await, Got::Miss(_)));
+    second.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_that_start_at_once_one_serves() {
+    let scene = Scene::new().await;
+    let workers = ["a", "b", "c"].map(|name| scene.spawn_worker(&["--worker-name", name]));
+    eventually("one serves", PATIENCE, async || scene.stats().await.is_some_and(|stats| stats.serving)).await;
+    let first = scene.stats().await.unwrap().incarnation;
+    for _ in 0..100 {
+        assert_eq!(scene.stats().await.unwrap().incarnation, first);
+    }
+    for worker in workers {
+        worker.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_worker_is_followed_by_the_standby_when_its_claim_has_run_out() {
+    let scene = Scene::new().await;
+    let first = Process::start(&scene, "first", 1000);
+    eventually("the first serves", PATIENCE, async || serves(&scene, "first").await).await;
+    let second = Process::start(&scene, "second", 1000);
+    let killed = Instant::now();
+    drop(first);
+    eventually("the second serves", PATIENCE, async || serves(&scene, "second").await).await;
+    // The last renewal was at most a quarter of the claim ago.
+    assert!(killed.elapsed() > Duration::from_millis(750), "it took over after {:?}", killed.elapsed());
+    drop(second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_stopped_past_its_claim_and_resumed_serves_and_acknowledges_nothing() {
+    let scene = Scene::new().await;
+    let first = Process::start(&scene, "first", 1000);
+    eventually("the first serves", PATIENCE, async || serves(&scene, "first").await).await;
+    for name in ["cat", "dog"] {
+        scene.put(name, samples::chelsea().bytes).await.unwrap();
+    }
+    let second = Process::start(&scene, "second", 1000);
+    first.signal("STOP");
+    eventually("the second serves", PATIENCE, async || {
+        // Some of the questions go to the one that is stopped and get no answer.
+        tokio::time::timeout(Duration::from_millis(200), serves(&scene, "second")).await == Ok(true)
+    })
+    .await;
+    // Questions wait with the one that is stopped; then it goes on.
+    let questions = (0..200).map(|number| {
+        let name = if number % 2 == 0 { "cat" } else { "dog" };
+        scene.asker.request(subject::get(&key(name)), None, "".into(), Duration::from_secs(8))
+    });
+    let (answers, ()) = tokio::join!(futures_util::future::join_all(questions), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        first.signal("CONT");
+    });
+    // What the first holds is old: an upload could have replaced it while the second served.
+    assert!(
+        answers.iter().all(Result::is_err),
+        "an entry of the first was served after its claim had run out"
+    );
+    let stats = scene.stats().await.unwrap();
+    assert_eq!(stats.worker, "second");
+    // It is alive, and serves again when the second has gone.
+    drop(second);
+    eventually("the first serves again, as a new life", PATIENCE, async || serves(&scene, "first").await)
+        .await;
+    assert_eq!(scene.stats().await.unwrap().key_count, 0);
+    drop(first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_longer_than_the_claim_ends_no_process() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&["--claim-ms", "500"]).await;
+    let before = scene.stats().await.unwrap().incarnation;
+    scene.put("cat", samples::chelsea().bytes).await.unwrap();
+    scene.server.kill().await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    scene.server.start_again().await;
+    eventually("it serves again", PATIENCE, async || scene.stats().await.is_some_and(|stats| stats.serving))
+        .await;
+    assert_ne!(scene.stats().await.unwrap().incarnation, before);
+    assert!(matches!(scene.get("cat").await, Got::Miss(_)));
+    scene.put("cat", samples::chelsea().bytes).await.unwrap();
+    assert!(matches!(scene.get("cat").await, Got::Hit(_)));
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_the_bucket_has_forgotten_is_lost_and_won_anew() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let before = scene.stats().await.unwrap().incarnation;
+    scene.server.restart_without_its_store().await;
+    eventually("it serves again, as a new life", PATIENCE, async || {
+        scene.stats().await.is_some_and(|stats| stats.serving && stats.incarnation != before)
+    })
+    .await;
+    worker.stop().await.unwrap();
+}
