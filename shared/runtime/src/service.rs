@@ -100,8 +100,6 @@ pub fn parse_json<T: DeserializeOwned + Default>(payload: &[u8], example: &str) 
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     #[test]
