@@ -11,6 +11,7 @@ mod guardian;
 pub mod nats;
 mod port;
 pub mod samples;
+mod service;
 mod tools;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 pub use database::{Database, MariaDb};
 pub use nats::NatsServer;
 pub use port::free_port;
+pub use service::service_binary;
 
 /// How long a server may take to start or to stop before a test fails.
 const PATIENCE: Duration = Duration::from_secs(30);

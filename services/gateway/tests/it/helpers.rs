@@ -1,6 +1,6 @@
 //! Gateways on a bus and a database of their own, with a real worker beside them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -15,7 +15,6 @@ use tempfile::TempDir;
 use testkit::database::Account;
 use testkit::{Database, NatsServer, eventually, repository_root};
 use tokio::net::TcpListener;
-use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wire::{CacheStats, Key, subject};
@@ -81,7 +80,7 @@ impl Scene {
 
     /// Starts the worker's binary, and waits until it serves.
     pub(crate) async fn start_worker(&self) -> Worker {
-        let child = Command::new(worker_binary().await)
+        let child = Command::new(testkit::service_binary("memcache"))
             .env("NATS_URL", "")
             .env("NATS_PORT", self.nats.port().to_string())
             .env("NATS_MEMCACHE_PASSWORD", self.nats.password("memcache"))
@@ -250,25 +249,4 @@ fn count_files(folder: &Path) -> usize {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
     paths.map(|path| if path.is_dir() { count_files(&path) } else { 1 }).sum()
-}
-
-/// The worker's binary, built by the same cargo with the same profile. Services don't depend on each
-/// other, so cargo does not build it for this test by itself.
-async fn worker_binary() -> PathBuf {
-    static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-    let build = || async {
-        let building = tokio::task::spawn_blocking(|| {
-            let built = Command::new(env!("CARGO"))
-                .args(["build", "--quiet", "--package", "memcache"])
-                .current_dir(repository_root())
-                .status()
-                .expect("cargo runs");
-            assert!(built.success(), "the worker can't be built");
-        });
-        building.await.expect("the build does not panic");
-        // This test lies in target/<profile>/deps.
-        let test = std::env::current_exe().expect("a test has a path");
-        test.ancestors().nth(2).expect("it lies two folders deep").join("memcache")
-    };
-    BUILT.get_or_init(build).await.clone()
 }

@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 
 use testkit::database::Account;
-use testkit::{eventually, repository_root, samples};
+use testkit::{eventually, samples};
 
 use crate::helpers::{Gateway, PATIENCE, Scene};
 use crate::http::{Answer, Form};
@@ -405,14 +405,8 @@ impl Drop for Recorder {
     }
 }
 
-async fn start_recorder(scene: &Scene) -> Recorder {
-    let building = tokio::task::spawn_blocking(|| {
-        let build = ["build", "--quiet", "--package", "recorder"];
-        Command::new(env!("CARGO")).args(build).current_dir(repository_root()).status().expect("cargo runs")
-    });
-    assert!(building.await.expect("the build does not panic").success());
-    let test = std::env::current_exe().expect("a test has a path");
-    let child = Command::new(test.ancestors().nth(2).expect("it lies two folders deep").join("recorder"))
+fn start_recorder(scene: &Scene) -> Recorder {
+    let child = Command::new(testkit::service_binary("recorder"))
         .env("NATS_URL", "")
         .env("NATS_PORT", scene.nats.port().to_string())
         .env("NATS_RECORDER_PASSWORD", scene.nats.password("recorder"))
@@ -429,7 +423,7 @@ async fn start_recorder(scene: &Scene) -> Recorder {
 #[tokio::test(flavor = "multi_thread")]
 async fn charts_show_what_was_recorded() {
     let (scene, _worker, gateway) = Scene::running().await;
-    let _recorder = start_recorder(&scene).await;
+    let _recorder = start_recorder(&scene);
     gateway.put("/images/cat", samples::chelsea().bytes).await;
     for _ in 0..4 {
         gateway.get("/images/cat").await;
