@@ -150,7 +150,7 @@ pub(crate) struct ReadFailure {
 pub enum Content {
     /// All of them, in memory.
     Bytes(Bytes),
-    /// The [`Portion`] asked for, coming from the origin as it is sent.
+    /// The portion asked for, coming from the origin as it is sent.
     Stream(Body),
     /// None: they are those that the asker holds under the tag that it named.
     Fresh,

@@ -41,12 +41,23 @@ impl Teller {
     /// Tells the cache of one change, again and again for up to five seconds. True once no cache holds the
     /// image from before.
     pub(crate) async fn tell(&self, note: &Note) -> bool {
+        if !self.acknowledged(&note.scope).await {
+            return false;
+        }
+        if let Err(error) = self.pending.remove(note).await {
+            // It will be told of once more, which is harmless.
+            tracing::warn!(error = error.message(), "the note of an acknowledged invalidation remains");
+        }
+        true
+    }
+
+    async fn acknowledged(&self, scope: &Scope) -> bool {
         let deadline = Instant::now() + ANSWER_LIMIT;
         let mut pause = FIRST_PAUSE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).min(ATTEMPT_LIMIT);
-            if self.attempt(&note.scope, left).await {
-                break;
+            if self.attempt(scope, left).await {
+                return true;
             }
             let next = Instant::now() + pause;
             if next >= deadline {
@@ -55,11 +66,6 @@ impl Teller {
             sleep_until(next).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        if let Err(error) = self.pending.remove(note).await {
-            // It will be told of once more, which is harmless.
-            tracing::warn!(error = error.message(), "the note of an acknowledged invalidation remains");
-        }
-        true
     }
 
     async fn attempt(&self, scope: &Scope, limit: Duration) -> bool {
@@ -104,13 +110,20 @@ impl Teller {
 
     async fn tell_left_behind(&self) -> Result<u64, String> {
         let mut told = 0;
-        for note in self.pending.older_than(LEFT_BEHIND, BATCH).await.map_err(|error| error.message())? {
-            if !self.tell(&note).await {
-                return Err("the cache does not acknowledge".to_owned());
+        loop {
+            let notes = self.pending.older_than(LEFT_BEHIND, BATCH).await.map_err(|error| error.message())?;
+            let is_last = notes.len() < BATCH as usize;
+            for note in notes {
+                if !self.acknowledged(&note.scope).await {
+                    return Err("the cache does not acknowledge".to_owned());
+                }
+                self.pending.remove(&note).await.map_err(|error| error.message())?;
+                told += 1;
             }
-            told += 1;
+            if is_last {
+                return Ok(told);
+            }
         }
-        Ok(told)
     }
 }
 

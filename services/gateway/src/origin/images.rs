@@ -1,8 +1,7 @@
 //! The rows of `images`: which key has which file.
 //!
-//! Each transaction that changes one also notes that the cache must be told
-//! ([`pending`](super::pending), design rule 6), as its first statement: the note's row serialises the
-//! writers of a key.
+//! Each transaction that changes one also notes that the cache must be told (`pending.rs`, design rule 6),
+//! as its first statement: the note's row serialises the writers of a key.
 
 use std::time::{Duration, SystemTime};
 

@@ -71,11 +71,15 @@ async fn what_a_gateway_left_behind_when_it_died_is_told_by_another() {
     assert_eq!(gateway.get("/images/cat").await.cache(), "hit");
     // What is left of a gateway that dies between the row and the invalidation: here, of a deletion.
     sqlx::query("DELETE FROM images").execute(&scene.pool).await.unwrap();
-    sqlx::query("INSERT INTO pending_invalidations VALUES ('cat', 7, UTC_TIMESTAMP(6) - INTERVAL 7 SECOND)")
-        .execute(&scene.pool)
-        .await
-        .unwrap();
-    eventually("the note is gone", PATIENCE, async || scene.pending_count().await == 0).await;
+    // And of an outage: more changes than are told of in one go, before that one.
+    for key in (0..250).map(|number| format!("other/{number}")).chain(["cat".to_owned()]) {
+        sqlx::query("INSERT INTO pending_invalidations VALUES (?, 7, UTC_TIMESTAMP(6) - INTERVAL 7 SECOND)")
+            .bind(key)
+            .execute(&scene.pool)
+            .await
+            .unwrap();
+    }
+    eventually("the notes are gone", PATIENCE, async || scene.pending_count().await == 0).await;
     assert_eq!(gateway.get("/images/cat").await.failure(), 404);
     gateway.stop().await.unwrap();
 }

@@ -167,7 +167,7 @@ async fn writes_obey_their_conditions_and_change_nothing_otherwise() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_with_the_hash_is_immutable_only_if_the_bytes_have_it() {
-    let (_scene, _worker, gateway) = Scene::running().await;
+    let (scene, _worker, gateway) = Scene::running().await;
     gateway.put("/images/cat", samples::chelsea().bytes).await;
     let url = gateway.get("/api/images/cat").await.json()["url"].as_str().unwrap().to_owned();
     assert!(gateway.get(&url).await.header("cache-control").contains("immutable"));
@@ -176,6 +176,11 @@ async fn an_address_with_the_hash_is_immutable_only_if_the_bytes_have_it() {
         let answer = gateway.get(&url).await;
         assert_eq!((answer.status, answer.header("cache-control")), (200, "no-cache"));
     }
+    let other = scene.start_gateway(&["--image-cache-control", "public, max-age=60"]).await;
+    let current = other.get("/api/images/cat").await.json()["url"].as_str().unwrap().to_owned();
+    assert!(other.get(&current).await.header("cache-control").contains("immutable"));
+    assert_eq!(other.get("/images/cat").await.header("cache-control"), "public, max-age=60");
+    other.stop().await.unwrap();
     gateway.stop().await.unwrap();
 }
 
