@@ -1,5 +1,6 @@
 //! Every setting of the gateway: a flag and an environment variable each.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,6 +28,22 @@ pub struct Config {
     /// Password of the user "gateway" on NATS
     #[arg(long, env = "NATS_GATEWAY_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
     pub nats_password: String,
+
+    /// Token that every change needs, as Authorization: Bearer or as the password of a login; at least 16
+    /// visible ASCII characters. Without it, only programs on this machine are listened to
+    #[arg(
+        long,
+        env = "ADMIN_TOKEN",
+        value_name = "TOKEN",
+        default_value = "",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
+    pub admin_token: AdminToken,
+
+    /// Whether reads need the token too, everywhere but at /healthz
+    #[arg(long, env = "PRIVATE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub private: bool,
 
     /// Folder of the image files, made if it is not there
     #[arg(long, env = "IMAGE_DIR", value_name = "FOLDER", default_value = "var/images")]
@@ -85,7 +102,75 @@ pub struct Config {
     pub log: LogArgs,
 }
 
+/// A token, or none if it is empty. It is never shown.
+#[derive(Clone)]
+pub struct AdminToken(String);
+
+impl AdminToken {
+    /// The token, if one is set.
+    pub fn as_set(&self) -> Option<&str> {
+        (!self.0.is_empty()).then_some(&self.0)
+    }
+}
+
+impl From<String> for AdminToken {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.as_set().is_some() { "AdminToken(set)" } else { "AdminToken(none)" })
+    }
+}
+
+/// Settings that do not go together. A value that must not be shown is also checked here and not by clap,
+/// which repeats what it refuses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A token that could be guessed, or that no header could carry.
+    #[error(
+        "ADMIN_TOKEN must be at least {MIN_TOKEN_CHARACTERS} visible ASCII characters, such as \
+         `openssl rand -hex 32` prints"
+    )]
+    WeakToken,
+    /// Everybody on the network could change everything.
+    #[error(
+        "HOST is {0}, which others can reach, so ADMIN_TOKEN must be set: every change then needs it. Without it, \
+         listen on 127.0.0.1"
+    )]
+    OpenToOthers(IpAddr),
+    /// Nobody could read anything.
+    #[error("PRIVATE is set, so ADMIN_TOKEN must be set too: it is what lets people in")]
+    PrivateWithoutToken,
+}
+
+/// The fewest characters of a token.
+const MIN_TOKEN_CHARACTERS: usize = 16;
+
 impl Config {
+    /// Checks the settings that depend on each other, before anything is listened to.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: a sentence for whoever starts the gateway.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        match self.admin_token.as_set() {
+            Some(token) => {
+                let is_visible = token.bytes().all(|byte| byte.is_ascii_graphic());
+                if token.len() < MIN_TOKEN_CHARACTERS || !is_visible {
+                    return Err(ConfigError::WeakToken);
+                }
+            }
+            None if !self.host.to_canonical().is_loopback() => {
+                return Err(ConfigError::OpenToOthers(self.host));
+            }
+            None if self.private => return Err(ConfigError::PrivateWithoutToken),
+            None => {}
+        }
+        Ok(())
+    }
+
     /// The largest image in bytes.
     pub fn max_image_bytes(&self) -> u64 {
         self.max_image_mb << 20
@@ -116,6 +201,33 @@ fn header_value(text: &str) -> Result<HeaderValue, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn checked(flags: &[&str]) -> Result<(), ConfigError> {
+        let needed = ["gateway", "--database-url", "mysql://x", "--nats-password", "x"];
+        Config::parse_from(needed.iter().chain(flags)).check()
+    }
+
+    #[test]
+    fn nothing_but_this_machine_is_listened_to_without_a_token() {
+        for host in ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(checked(&["--host", host]), Ok(()), "{host}");
+        }
+        for host in ["0.0.0.0", "::", "10.0.0.1", "::ffff:10.0.0.1"] {
+            assert!(matches!(checked(&["--host", host]), Err(ConfigError::OpenToOthers(_))), "{host}");
+            assert_eq!(checked(&["--host", host, "--admin-token", "0123456789abcdef"]), Ok(()), "{host}");
+        }
+        assert_eq!(checked(&["--private"]), Err(ConfigError::PrivateWithoutToken));
+        assert_eq!(checked(&["--private", "--admin-token", "0123456789abcdef"]), Ok(()));
+    }
+
+    #[test]
+    fn a_token_is_long_and_visible_and_never_shown() {
+        for weak in ["0123456789abcde", "0123456789 abcdef", "0123456789abcdé€", "0123456789abcdef\n"] {
+            assert_eq!(checked(&["--admin-token", weak]), Err(ConfigError::WeakToken), "{weak:?}");
+        }
+        assert_eq!(checked(&["--admin-token", ""]), Ok(()));
+        assert!(!format!("{:?}", AdminToken::from("0123456789abcdef".to_owned())).contains("0123"));
+    }
 
     #[test]
     fn every_setting_stands_in_the_readme() {

@@ -21,6 +21,16 @@ pub enum Error {
     /// What stands there is not a key.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Something that only those with the token may do.
+    #[error(
+        "this needs the admin token: send it as \"Authorization: Bearer …\", or log in with it as the password"
+    )]
+    NoToken,
+    /// Credentials that are none here.
+    #[error(
+        "this is not the admin token: send it as \"Authorization: Bearer …\", or log in with it as the password"
+    )]
+    WrongToken,
     /// A change that another web site asked this browser for.
     #[error("this request was sent by another web site, which may not change anything here")]
     CrossSite,
@@ -88,6 +98,7 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::Key(_) => StatusCode::BAD_REQUEST,
+            Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
             Self::CrossSite => StatusCode::FORBIDDEN,
             Self::NoImage(_) | Self::NoRoute(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -121,6 +132,9 @@ impl Error {
         }
     }
 }
+
+/// How to come in: browsers know the first, programs take either.
+const CHALLENGES: [&str; 2] = ["Basic realm=\"pixcache\", charset=\"UTF-8\"", "Bearer realm=\"pixcache\""];
 
 /// MySQL's code for a table that does not exist.
 const NO_SUCH_TABLE: u16 = 1146;
@@ -190,6 +204,11 @@ impl Error {
             Self::MethodNotAllowed { allow, .. } => {
                 if let Ok(allow) = HeaderValue::from_str(allow) {
                     headers.insert(header::ALLOW, allow);
+                }
+            }
+            Self::NoToken | Self::WrongToken => {
+                for challenge in CHALLENGES {
+                    headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
                 }
             }
             Self::RangeNotSatisfiable { size } => {

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::Config;
 use origin::blobs::Blobs;
 use origin::images::Images;
+use routes::access::Gate;
 use server::{Front, ServerLimits};
 use state::AppState;
 use views::Views;
@@ -49,14 +50,15 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// It takes requests at once, and answers them with 503 until NATS and MySQL are there.
 ///
 /// # Errors
-/// When NATS or MySQL are not there in time, or a background task ends unexpectedly.
+/// When settings do not go together, NATS or MySQL are not there in time, or a background task ends unexpectedly.
 pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
     let grace = config.process.shutdown_grace();
     let views = Views::load(&config.template_dir)
         .with_context(|| format!("the templates in {} can't be loaded", config.template_dir.display()))?;
     let blobs = blobs(&config)?;
     let address = listener.local_addr()?;
-    let front = Front::new(views.clone());
+    let gate = Gate::new(&config)?;
+    let front = Front::new(views.clone(), gate.clone());
     let limits = ServerLimits { max_connections: config.max_connections as usize, grace };
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("HTTP server", server::serve(listener, front.clone(), limits, shutdown.clone()));
@@ -74,7 +76,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let state = AppState::new(config, views, blobs, pool.clone(), bus.clone())?;
     tasks.spawn("telling of pending invalidations", state.run_teller(shutdown.clone()));
     tasks.spawn("sweep", state.run_sweep(shutdown.clone()));
-    front.open(routes::app(state.clone()));
+    front.open(routes::app(state.clone(), gate));
     tracing::info!("serving");
 
     let ended = tasks.watch().await;

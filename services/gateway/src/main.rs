@@ -28,6 +28,7 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
+    config.check()?;
     let shutdown = runtime::shutdown::on_signals().context("signals can't be caught")?;
     let listener = TcpListener::bind((config.host, config.port))
         .await

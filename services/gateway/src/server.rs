@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use crate::routes::access::Gate;
 use crate::routes::starting;
 use crate::state::{Health, Part};
 use crate::views::Views;
@@ -36,18 +37,19 @@ const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub(crate) struct Front {
     views: Views,
+    gate: Gate,
     app: Arc<OnceLock<Router>>,
     waiting_for: Arc<Mutex<Health>>,
 }
 
 impl Front {
     /// A front without routes.
-    pub(crate) fn new(views: Views) -> Self {
+    pub(crate) fn new(views: Views, gate: Gate) -> Self {
         let waiting = Part { ok: false, message: "waiting for it".into() };
         let unknown = Part { ok: false, message: "unknown as long as NATS is not there".into() };
         let health =
             Health { nats: waiting.clone(), memcache: unknown.clone(), recorder: unknown, mysql: waiting };
-        Self { views, app: Arc::default(), waiting_for: Arc::new(Mutex::new(health)) }
+        Self { views, gate, app: Arc::default(), waiting_for: Arc::new(Mutex::new(health)) }
     }
 
     /// Notes that a part is there.
@@ -67,7 +69,7 @@ impl Front {
             return app.clone().oneshot(request).await;
         }
         let waiting_for = self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(starting(&self.views, request.uri().path(), &waiting_for))
+        Ok(starting(&self.views, &self.gate, &request, &waiting_for))
     }
 }
 

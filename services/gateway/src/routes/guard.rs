@@ -1,5 +1,5 @@
-//! What surrounds every route: refusing what other web sites ask for, headers that keep browsers safe,
-//! counting.
+//! What surrounds every route: refusing what other web sites ask for and what needs the token, headers
+//! that keep browsers safe, counting.
 
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use super::access::Gate;
 use super::{failure, lend};
 use crate::error::Error;
 use crate::state::AppState;
@@ -28,9 +29,7 @@ pub(super) async fn guard(State(state): State<AppState>, request: Request, next:
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = if changes_something(&method) && is_from_another_site(request.headers()) {
-        failure(&state.views, request.uri().path(), Error::CrossSite)
-    } else if lend::has_body(&request) {
+    let mut response = if lend::has_body(&request) {
         let most = state.config.max_image_bytes().saturating_mul(2);
         lend::run(request, next, most).await
     } else {
@@ -42,6 +41,27 @@ pub(super) async fn guard(State(state): State<AppState>, request: Request, next:
     response
 }
 
+/// Passes on what may be done. Within [`guard`], so that a body that is refused here is read like any
+/// other, and whoever sends it sees why.
+pub(super) async fn admit(
+    State((state, gate)): State<(AppState, Gate)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let admitted = if is_no_read(request.method()) && is_from_another_site(request.headers()) {
+        Err(Error::CrossSite)
+    } else {
+        gate.admit(request.method(), route, request.headers())
+    };
+    let mut response = match admitted {
+        Ok(()) => next.run(request).await,
+        Err(error) => failure(&state.views, request.uri().path(), error),
+    };
+    gate.keep_private(response.headers_mut());
+    response
+}
+
 /// A method as a label: anybody can make up new ones.
 fn label(method: &Method) -> &str {
     match method.as_str() {
@@ -50,7 +70,8 @@ fn label(method: &Method) -> &str {
     }
 }
 
-fn changes_something(method: &Method) -> bool {
+/// Whether a browser would have asked before it let another web site read the answer.
+fn is_no_read(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 

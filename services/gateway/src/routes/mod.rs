@@ -1,5 +1,6 @@
 //! The routes: one file a feature, its `router()` beside its handlers.
 
+pub(crate) mod access;
 pub(crate) mod api;
 mod cache;
 mod guard;
@@ -13,6 +14,7 @@ pub mod pages;
 mod stats;
 pub(crate) mod upload;
 
+use access::Gate;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
@@ -26,8 +28,8 @@ use crate::views::Views;
 /// The most bytes of a body that is no image.
 const SMALL_BODY: usize = 64 << 10;
 
-/// Everything that the gateway answers.
-pub fn app(state: AppState) -> Router {
+/// Everything that the gateway answers to those whom the gate lets in.
+pub(crate) fn app(state: AppState, gate: Gate) -> Router {
     let routes = Router::new()
         .merge(api::router())
         .merge(cache::router())
@@ -40,6 +42,7 @@ pub fn app(state: AppState) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .fallback(no_route)
         .layer(DefaultBodyLimit::max(SMALL_BODY))
+        .layer(from_fn_with_state((state.clone(), gate), guard::admit))
         .layer(from_fn_with_state(state.clone(), guard::guard))
         .with_state(state.clone());
     // The methods that are allowed are only known to what surrounds the routes.
@@ -96,8 +99,17 @@ fn shortened(path: &str) -> String {
 }
 
 /// What is answered until the gateway has found NATS and MySQL.
-pub(crate) fn starting(views: &Views, path: &str, waiting_for: &crate::state::Health) -> Response {
+pub(crate) fn starting<B>(
+    views: &Views,
+    gate: &Gate,
+    request: &axum::http::Request<B>,
+    waiting_for: &crate::state::Health,
+) -> Response {
+    let path = request.uri().path();
+    // Nothing can be changed yet; what is said is no less private.
+    let refused = gate.admit(&Method::GET, Some(path).filter(|path| *path == "/healthz"), request.headers());
     let mut response = match path {
+        path if let Err(error) = refused => failure(views, path, error),
         "/healthz" => axum::Json(health::Alive::NOW).into_response(),
         "/readyz" => health::answer(waiting_for.clone()).into_response(),
         _ => {

@@ -5,7 +5,9 @@
 
 use axum::routing::get;
 use axum::{Json, Router};
-use utoipa::{IntoParams, OpenApi, ToSchema};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
+use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
 
 use super::{api, cache, health, images, metrics, stats};
 use crate::state::AppState;
@@ -15,12 +17,47 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/api/openapi.json", get(openapi))
 }
 
+/// Says of each operation what the token changes about it.
+struct Rights;
+
+impl Modify for Rights {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let schemes = [("bearer", HttpAuthScheme::Bearer), ("login", HttpAuthScheme::Basic)];
+        if let Some(components) = &mut document.components {
+            for (name, scheme) in schemes.clone() {
+                components.add_security_scheme(name, SecurityScheme::Http(Http::new(scheme)));
+            }
+        }
+        let no_token = ResponseBuilder::new()
+            .description("The admin token is set, and this needs it")
+            .content(
+                "application/json",
+                ContentBuilder::new().schema(Some(Ref::from_schema_name("Failure"))).build(),
+            )
+            .build();
+        for (path, item) in &mut document.paths.paths {
+            if path == "/healthz" {
+                continue;
+            }
+            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+            for operation in operations.into_iter().flatten() {
+                operation.responses.responses.insert("401".into(), no_token.clone().into());
+                let no_scopes: [&str; 0] = [];
+                let mut ways = vec![SecurityRequirement::default()];
+                ways.extend(schemes.iter().map(|(name, _)| SecurityRequirement::new(*name, no_scopes)));
+                operation.security = Some(ways);
+            }
+        }
+    }
+}
+
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "pixcache",
-        description = "Stores images under keys, serves them at memory speed, and shows what its cache is doing.\n\nA key is 1 to 255 bytes of UTF-8 without control characters and without white space at its ends. In a path it is percent-encoded, slashes or not, as you like. A change asked for by another web site is refused with 403. Until NATS and MySQL are there, every path but /healthz answers 503."
+        description = "Stores images under keys, serves them at memory speed, and shows what its cache is doing.\n\nA key is 1 to 255 bytes of UTF-8 without control characters and without white space at its ends. In a path it is percent-encoded, slashes or not, as you like. A change asked for by another web site is refused with 403. Where the admin token is set, every change needs it, and where everything is private, every read but /healthz too: as Authorization: Bearer, or as the password of a Basic login. Until NATS and MySQL are there, every path but /healthz answers 503."
     ),
+    modifiers(&Rights),
     tags(
         (name = "images", description = "Images for programs and for <img>"),
         (name = "api", description = "Calls with JSON, for existing clients"),
