@@ -7,6 +7,7 @@ import net from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { suite, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { Checkout, checkout, Child, command, Parts, sample, samples, until } from "./lib/checkout.mjs";
 
 const lastLine = (text) => text.trimEnd().split("\n").at(-1);
@@ -338,6 +339,28 @@ suite("a Procfile runner, typed directly", () => {
       }
     });
   }
+
+  test("a stop in the middle of the start is a clean one, at any moment", async (t) => {
+    const system = checkout(t);
+    await system.start();
+    await system.bin("stop");
+    for (const fresh of [true, false]) {
+      for (const ms of [250, 400, 550, 700, 850, 1000, 1300]) {
+        // The very first start sets up the database, which takes a while.
+        if (fresh) rmSync(system.at("var/mariadb"), { recursive: true, force: true });
+        const runner = system.spawn("foreman", ["start"]);
+        await delay(ms);
+        const began = Date.now();
+        runner.kill("SIGTERM");
+        await runner.exited;
+        await system.empty(5);
+        assert.ok(Date.now() - began < 4000, `${Date.now() - began} ms, asked after ${ms} ms:\n${runner.output}`);
+        assert.doesNotMatch(runner.output, /SIGKILL/, `asked after ${ms} ms`);
+      }
+    }
+    await system.start();
+    assert.equal((await system.fetch("/readyz")).status, 200);
+  });
 
   test("overmind's way: a script of sh in a session of its own, stopped by SIGINT to its process group", async (t) => {
     const system = checkout(t);
