@@ -397,7 +397,8 @@ impl Signs {
                 tracing::warn!(user, "the server cut this connection off, because it was read too slowly");
             }
             Event::ServerError(error) => tracing::error!(user, %error, "the NATS server refuses something"),
-            Event::ClientError(error) => tracing::error!(user, %error, "the NATS client failed at something"),
+            // Each failed attempt to reconnect is one; that the connection is lost has been said.
+            Event::ClientError(error) => tracing::debug!(user, %error, "NATS client"),
             Event::LameDuckMode | Event::Draining => tracing::info!(user, %event, "NATS"),
         }
     }
