@@ -84,6 +84,12 @@ pub struct Config {
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
 
+    /// Most requests without a body that are worked on at once, and as many again with one; further ones
+    /// are answered 503
+    #[arg(long, env = "MAX_REQUESTS", value_name = "NUMBER", default_value_t = 1024,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_requests: u32,
+
     /// Most connections to MySQL at once
     #[arg(long, env = "DATABASE_CONNECTIONS", value_name = "NUMBER", default_value_t = 16,
           value_parser = clap::value_parser!(u32).range(1..=1_000))]

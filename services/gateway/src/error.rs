@@ -77,6 +77,9 @@ pub enum Error {
         /// What was done: `stored` or `deleted`.
         done: &'static str,
     },
+    /// So much is being worked on that this would only wait.
+    #[error("this gateway is working on as many requests as it takes at once; try again in a second")]
+    Busy,
     /// A part that this request needs does not answer.
     #[error("{part} can't be reached now: {reason}")]
     Unavailable {
@@ -108,7 +111,9 @@ impl Error {
             Self::UnsupportedType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::StillTelling { .. } | Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::StillTelling { .. } | Self::Busy | Self::Unavailable { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Refused(refusal) => {
                 StatusCode::from_u16(refusal.code.number()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
             }
@@ -216,7 +221,7 @@ impl Error {
                     headers.insert(header::CONTENT_RANGE, range);
                 }
             }
-            Self::StillTelling { .. } | Self::Unavailable { .. } => {
+            Self::StillTelling { .. } | Self::Busy | Self::Unavailable { .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}

@@ -1,6 +1,6 @@
 //! The look-aside read: the cache first, then the origin, and what came of it.
 //!
-//! Each read asks the cache exactly once, so that the cache's own counts are those of the reads. A miss
+//! Each read asks the cache once, or not at all while too many bytes are on their way from it, so that the cache's own counts are those of the reads. A miss
 //! comes with a lease for one asker at a time, who alone fills (design rules 1 and 2): with bytes from a
 //! row that was read after the lease had arrived.
 
@@ -24,6 +24,7 @@ use crate::flight::{ClosedFlight, Flights};
 use crate::metrics::Metrics;
 use crate::origin::blobs::{BlobError, Blobs};
 use crate::origin::images::{ImageRow, Images};
+use crate::room::{self, Room};
 
 /// What the bus carries besides an image's bytes: the headers of a fill and of a hit.
 const HEADER_ROOM: usize = 512;
@@ -34,8 +35,9 @@ const SMALL_BYTES: u64 = 256 << 10;
 const MAX_ROUNDS: u32 = 20;
 /// A fill may take so many times the budget of a read: its bytes have to get there.
 const FILL_BUDGETS: u32 = 4;
-/// The bytes of all fills on their way, in kilobytes. When there are more, a miss is streamed and not
-/// filled, so that misses of many large images at once don't fill the memory instead.
+/// The bytes in memory that come from the origin, in kilobytes, until whoever asked has taken them. When
+/// there are more, a miss is streamed and not filled, so that misses of many large images at once don't
+/// fill the memory instead.
 const FILL_KILOBYTES: usize = 128 << 10;
 
 /// What is known of an image that is about to be answered.
@@ -70,11 +72,13 @@ pub enum CacheStatus {
     Unavailable,
     /// The cache took longer than the budget.
     TimedOut,
+    /// The cache was not asked, because so many bytes were on their way from it already.
+    Busy,
 }
 
 impl CacheStatus {
     /// Every status.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Hit,
         Self::Stored,
         Self::Collapsed,
@@ -83,6 +87,7 @@ impl CacheStatus {
         Self::TooLarge,
         Self::Unavailable,
         Self::TimedOut,
+        Self::Busy,
     ];
 
     /// The word for logs, metrics and pages.
@@ -96,6 +101,7 @@ impl CacheStatus {
             Self::TooLarge => "too-large",
             Self::Unavailable => "cache-unavailable",
             Self::TimedOut => "cache-timeout",
+            Self::Busy => "busy",
         }
     }
 
@@ -110,6 +116,7 @@ impl CacheStatus {
             Self::TooLarge => "pixcache; fwd=bypass; detail=too-large",
             Self::Unavailable => "pixcache; fwd=bypass; detail=cache-unavailable",
             Self::TimedOut => "pixcache; fwd=bypass; detail=cache-timeout",
+            Self::Busy => "pixcache; fwd=bypass; detail=busy",
         }
     }
 
@@ -179,6 +186,7 @@ pub(crate) struct Reader {
     budget: Duration,
     flights: Flights<(ImageMeta, Bytes)>,
     fills: Arc<Semaphore>,
+    room: Room,
     origin_reads: IntCounter,
     waiting_reads: IntGauge,
     /// Whether the last read found the cache out of reach: only a change is logged.
@@ -212,6 +220,7 @@ impl Reader {
             budget,
             flights: Flights::default(),
             fills: Arc::new(Semaphore::new(FILL_KILOBYTES)),
+            room: Room::default(),
             origin_reads: metrics.origin_reads(),
             waiting_reads: metrics.waiting_reads(),
             without_cache: AtomicBool::new(false),
@@ -253,7 +262,31 @@ impl Reader {
 
     async fn look(&self, key: &Key, held: Option<Tag>) -> Looked {
         let asked = held.map(|tag| Meta { tag: Some(tag), ..Meta::default() });
-        let answer = self.cache.get(key, asked.as_ref(), self.budget).await;
+        let asking = Instant::now();
+        let most = self.cache.bus().max_payload();
+        let Some(reserved) = self.room.reserve(key, most, self.budget / 2).await else {
+            return Looked::Bypass(CacheStatus::Busy);
+        };
+        let limit = self.budget.saturating_sub(asking.elapsed());
+        let answer = self.cache.get(key, asked.as_ref(), limit).await;
+        let answer = match answer {
+            Ok(mut reply) => {
+                if !reply.meta.fresh {
+                    self.room.note(key, reply.payload.len() as u64);
+                }
+                reply.payload = reserved.hold(reply.payload);
+                Ok(reply)
+            }
+            // It is on its way, perhaps.
+            Err(late @ RequestFailure::TimedOut { .. }) => {
+                drop(reserved);
+                Err(late)
+            }
+            Err(other) => {
+                reserved.give_back();
+                Err(other)
+            }
+        };
         let (looked, trouble) = match answer {
             Ok(reply) => match hit(reply) {
                 Some((image, content)) => (Looked::Hit(image, content), None),
@@ -265,7 +298,11 @@ impl Reader {
             Err(RequestFailure::Refused(refused)) => match refused.refusal.code {
                 Code::NotFound => match refused.meta.lease {
                     Some(lease) => (Looked::Leased(lease), None),
-                    None => (Looked::Missed, None),
+                    None => {
+                        // Another gateway may be filling it with an image of any size.
+                        self.room.forget(key);
+                        (Looked::Missed, None)
+                    }
                 },
                 Code::TooLarge => (Looked::Bypass(CacheStatus::TooLarge), None),
                 _ => (Looked::Bypass(CacheStatus::Unavailable), Some(refused.refusal.message)),
@@ -306,7 +343,7 @@ impl Reader {
     ) -> Result<(ImageMeta, Content, CacheStatus), Error> {
         let flight = self.flights.lead(key);
         let mut rounds = Rounds::default();
-        let (image, bytes, _permit) = loop {
+        let (image, bytes) = loop {
             // The lease is here already, so a change that this row does not show yet will void it.
             let row = self.row(key).await?;
             let image = ImageMeta::from(&row);
@@ -320,7 +357,7 @@ impl Reader {
                 return self.finish(key, row, image, choose, CacheStatus::Miss, rounds).await;
             };
             match self.blobs.read(&row.location, row.size).await {
-                Ok(bytes) => break (image, bytes, permit),
+                Ok(bytes) => break (image, room::hold(bytes, permit)),
                 Err(error) => rounds.again(&row, error)?,
             }
         };
@@ -405,10 +442,13 @@ impl Reader {
         loop {
             let opened = match choose(&image) {
                 Portion::Nothing => Ok(Content::Stream(Body::empty())),
-                Portion::All if row.size <= SMALL_BYTES => {
-                    self.blobs.read(&row.location, row.size).await.map(Content::Bytes)
-                }
-                Portion::All => self.open(&row, 0..row.size).await,
+                Portion::All => match self.fill_permit(row.size).filter(|_| row.size <= SMALL_BYTES) {
+                    Some(permit) => {
+                        let read = self.blobs.read(&row.location, row.size).await;
+                        read.map(|bytes| Content::Bytes(room::hold(bytes, permit)))
+                    }
+                    None => self.open(&row, 0..row.size).await,
+                },
                 Portion::Part(range) => self.open(&row, range).await,
             };
             match opened {
@@ -426,14 +466,21 @@ impl Reader {
 
     async fn row(&self, key: &Key) -> Result<ImageRow, Error> {
         self.origin_reads.inc();
-        self.images.get(key).await?.ok_or_else(|| Error::NoImage(key.clone()))
+        let row = self.images.get(key).await?.ok_or_else(|| Error::NoImage(key.clone()))?;
+        self.room.note(key, row.size);
+        Ok(row)
+    }
+
+    /// Notes how large the image is that is about to be stored under `key`.
+    pub(crate) fn expect(&self, key: &Key, size: u64) {
+        self.room.note(key, size);
     }
 
     fn is_too_large(&self, size: u64) -> bool {
         usize::try_from(size).map_or(true, |size| size + HEADER_ROOM > self.cache.bus().max_payload())
     }
 
-    /// The right to hold so many bytes for a fill, if there is room.
+    /// The right to hold so many bytes of the origin, if there is room.
     fn fill_permit(&self, size: u64) -> Option<OwnedSemaphorePermit> {
         let kilobytes = u32::try_from(size.div_ceil(1024)).ok()?;
         self.fills.clone().try_acquire_many_owned(kilobytes).ok()

@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use crate::patient::Patient;
 use crate::routes::access::Gate;
 use crate::routes::starting;
 use crate::state::{Health, Part};
@@ -29,6 +30,11 @@ use crate::views::Views;
 
 /// How long a connection may take to send a request's head, and how long it may stay idle before it.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// How long a peer may take nothing of its answer.
+const WRITE_LIMIT: Duration = Duration::from_secs(30);
+/// The most bytes of a request's head, and of an answer that waits for its peer, beyond the piece that is
+/// being sent.
+const BUFFER_BYTES: usize = 64 << 10;
 /// How long to wait when the process has no file descriptor left for another connection.
 const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
 
@@ -94,7 +100,7 @@ pub(crate) async fn serve(
     let cut = CancellationToken::new();
     let _cut_at_last = cut.clone().drop_guard();
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(BUFFER_BYTES);
     let accept = async {
         loop {
             let slot = slots.clone().acquire_owned().await?;
@@ -106,7 +112,8 @@ pub(crate) async fn serve(
                 let front = front.clone();
                 async move { front.answer(request).await }
             });
-            let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+            let stream = TokioIo::new(Patient::new(stream, WRITE_LIMIT));
+            let connection = graceful.watch(http.serve_connection(stream, service));
             let cut = cut.clone();
             tokio::spawn(async move {
                 let _slot = slot;

@@ -225,6 +225,7 @@ impl AppState {
         let outcome = outcome.map(|written| {
             staged.keep();
             self.metrics.count_upload(size);
+            self.reader.expect(&written.row.key, size);
             if let Some(replaced) = written.replaced.clone() {
                 self.remove_later(replaced);
             }

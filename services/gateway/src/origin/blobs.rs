@@ -30,7 +30,7 @@ const FOLDER_PART_BYTES: usize = 1 << 20;
 /// How many parts of one upload may be on their way at once: one is written while the next comes in.
 const PARTS_IN_FLIGHT: usize = 2;
 /// How much of a file is read at once while it is sent.
-const READ_BYTES: usize = 256 << 10;
+const READ_BYTES: usize = 128 << 10;
 /// The folders of the first level: the first two digits of a name.
 pub(crate) const SHELVES: RangeInclusive<u8> = 0..=u8::MAX;
 

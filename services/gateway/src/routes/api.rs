@@ -28,6 +28,8 @@ use crate::views;
 
 /// How many keys one question to MySQL is about while all of them are listed.
 const KEYS_AT_ONCE: u32 = 1000;
+/// Up to this size an image is written into JSON at once.
+const WHOLE_BYTES: usize = 64 << 10;
 /// The most images that one page of the list has, and how many it has by default.
 const MOST_IMAGES: u32 = 1000;
 const USUAL_IMAGES: u32 = 100;
@@ -264,6 +266,13 @@ pub(crate) async fn key(State(state): State<AppState>, uri: Uri) -> Result<Respo
     let key = serde_json::to_string(&key).map_err(|error| Error::Internal(error.into()))?;
     let head = format!(r#"{{"success":"true","key":{key},"content":""#);
     let response = match read.content {
+        // What is large is encoded as it is sent: the text would be a copy, and a third larger.
+        Content::Bytes(bytes) if bytes.len() > WHOLE_BYTES => {
+            let starts = (0..bytes.len()).step_by(WHOLE_BYTES);
+            let chunks: Vec<_> =
+                starts.map(|start| Ok(bytes.slice(start..bytes.len().min(start + WHOLE_BYTES)))).collect();
+            encoded(head, stream::iter(chunks))
+        }
         Content::Bytes(bytes) => {
             let mut text = head;
             text.reserve(bytes.len().div_ceil(3) * 4 + 2);
@@ -272,16 +281,20 @@ pub(crate) async fn key(State(state): State<AppState>, uri: Uri) -> Result<Respo
             ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
         }
         Content::Stream(body) => {
-            let chunks = body.into_data_stream().map_err(|error| Error::Internal(error.into()));
-            let head = stream::once(std::future::ready(Ok(Bytes::from(head))));
-            let tail = stream::once(std::future::ready(Ok(Bytes::from_static(b"\"}"))));
-            json_stream(head.chain(base64_chunks(chunks)).chain(tail))
+            encoded(head, body.into_data_stream().map_err(|error| Error::Internal(error.into())))
         }
         Content::Fresh => {
             return Err(Error::Internal(anyhow::anyhow!("the cache answered fresh to nobody's tag")));
         }
     };
     Ok((headers, response).into_response())
+}
+
+/// The end of an answer: what stands before the base64, then that, as it is made.
+fn encoded(head: String, chunks: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Response {
+    let head = stream::once(std::future::ready(Ok(Bytes::from(head))));
+    let tail = stream::once(std::future::ready(Ok(Bytes::from_static(b"\"}"))));
+    json_stream(head.chain(base64_chunks(chunks)).chain(tail))
 }
 
 /// The base64 of a body, chunk by chunk: of what does not divide by three, the rest waits for the next.

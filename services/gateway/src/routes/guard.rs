@@ -1,6 +1,7 @@
 //! What surrounds every route: refusing what other web sites ask for and what needs the token, headers
 //! that keep browsers safe, counting.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -8,9 +9,11 @@ use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
+use tokio::sync::Semaphore;
 
 use super::access::Gate;
 use super::{failure, lend};
+use crate::config::Config;
 use crate::error::Error;
 use crate::state::AppState;
 
@@ -24,17 +27,43 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// The label of what matched no route.
 const UNMATCHED: &str = "unmatched";
 
+/// How many requests are worked on at once: those with a body apart, so that nobody who sends one slowly
+/// takes the turn of a reader. A connection waits for its answer with one request, so the answers that are
+/// still being sent are bounded by the connections.
+#[derive(Debug, Clone)]
+pub(super) struct Turns {
+    without_body: Arc<Semaphore>,
+    with_body: Arc<Semaphore>,
+}
+
+impl Turns {
+    /// As many as the settings say.
+    pub(super) fn new(config: &Config) -> Self {
+        let turns = || Arc::new(Semaphore::new(config.max_requests as usize));
+        Self { without_body: turns(), with_body: turns() }
+    }
+}
+
 /// Surrounds every route.
-pub(super) async fn guard(State(state): State<AppState>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(
+    State((state, turns)): State<(AppState, Turns)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = if lend::has_body(&request) {
+    let turns = if lend::has_body(&request) { &turns.with_body } else { &turns.without_body };
+    let turn = turns.try_acquire();
+    let mut response = if turn.is_err() && request.uri().path() != "/healthz" {
+        failure(&state.views, request.uri().path(), Error::Busy)
+    } else if lend::has_body(&request) {
         let most = state.config.max_image_bytes().saturating_mul(2);
         lend::run(request, next, most).await
     } else {
         next.run(request).await
     };
+    drop(turn);
     add_security_headers(response.headers_mut());
     let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
     state.metrics.count_request(label(&method), route, response.status().as_str(), started.elapsed());

@@ -43,7 +43,7 @@ pub(crate) fn app(state: AppState, gate: Gate) -> Router {
         .fallback(no_route)
         .layer(DefaultBodyLimit::max(SMALL_BODY))
         .layer(from_fn_with_state((state.clone(), gate), guard::admit))
-        .layer(from_fn_with_state(state.clone(), guard::guard))
+        .layer(from_fn_with_state((state.clone(), guard::Turns::new(&state.config)), guard::guard))
         .with_state(state.clone());
     // The methods that are allowed are only known to what surrounds the routes.
     Router::new().fallback_service(routes).layer(map_response_with_state(state, name_methods))

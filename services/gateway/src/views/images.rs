@@ -152,6 +152,11 @@ impl ReadView {
             CacheStatus::Unavailable => {
                 ("bypass", "Bypass", "No cache answers, so the bytes came from the origin.")
             }
+            CacheStatus::Busy => (
+                "bypass",
+                "Bypass",
+                "So many bytes were on their way from the cache that it was not asked; these came from the origin.",
+            ),
             CacheStatus::TimedOut => (
                 "bypass",
                 "Bypass",

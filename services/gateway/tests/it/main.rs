@@ -13,4 +13,5 @@ mod images;
 mod operation;
 mod outages;
 mod pages;
+mod rude;
 mod uploads;

@@ -1,0 +1,229 @@
+//! Room for the bytes that the cache sends: what is asked for at once, and what is not sent on yet.
+//!
+//! A reply is as large as its image, and how large that is shows only when it is here. nats-server cuts a
+//! connection off on which more waits than `max_pending`, and a reply stays in memory until its reader has
+//! taken it. So each get first reserves room for the largest reply that may come, and keeps as much of it
+//! as did come until the bytes are gone. What was seen of a key last says what may come, so that many
+//! small images are asked for at once; of a key that was not seen, anything may.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use wire::Key;
+
+/// Room for replies of small images: apart, so that these wait for no large one.
+const SMALL_ROOM: usize = 16 << 20;
+/// Room for all others. Together they are half of `max_pending` in nats.conf.
+const LARGE_ROOM: usize = 48 << 20;
+/// What counts as small.
+const SMALL_BYTES: usize = 256 << 10;
+/// What room is counted in.
+const UNIT: usize = 1024;
+/// How long a reply may still be on its way when nobody waits for it any more.
+const LATE: Duration = Duration::from_secs(2);
+/// How many keys are remembered: two megabytes.
+const SLOTS: usize = 1 << 18;
+
+/// The room of this process.
+#[derive(Debug)]
+pub(crate) struct Room {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+    hasher: RandomState,
+    /// The upper half of a slot tells its key from others, the lower half is the size plus one.
+    sizes: Box<[AtomicU64]>,
+}
+
+/// Room for one reply. Unless it was used or given back, it stays taken for a while when it is dropped:
+/// a reply that nobody waits for any more comes all the same.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            small: Arc::new(Semaphore::new(SMALL_ROOM / UNIT)),
+            large: Arc::new(Semaphore::new(LARGE_ROOM / UNIT)),
+            hasher: RandomState::new(),
+            sizes: std::iter::repeat_with(AtomicU64::default).take(SLOTS).collect(),
+        }
+    }
+}
+
+impl Room {
+    /// Room for the reply about `key`, which has at most `most` bytes. Waits for it for at most `limit`.
+    pub(crate) async fn reserve(&self, key: &Key, most: usize, limit: Duration) -> Option<Reserved> {
+        let expected = self.size_of(key).map_or(most, |size| size.min(most));
+        let lane = if expected <= SMALL_BYTES { &self.small } else { &self.large };
+        // A reply larger than all the room is asked for alone.
+        let units = units(expected).min(u32::try_from(LARGE_ROOM / UNIT).unwrap_or(u32::MAX));
+        let permit = match lane.clone().try_acquire_many_owned(units) {
+            Ok(permit) => permit,
+            Err(_) => timeout(limit, lane.clone().acquire_many_owned(units)).await.ok()?.ok()?,
+        };
+        Some(Reserved { permit: Some(permit) })
+    }
+
+    /// Notes how large the image under `key` is.
+    pub(crate) fn note(&self, key: &Key, size: u64) {
+        let (slot, mark) = self.slot(key);
+        let size = u32::try_from(size).unwrap_or(u32::MAX - 1).min(u32::MAX - 1);
+        let value = mark | u64::from(size + 1);
+        // A line of memory that nobody writes to is read by all processors at once.
+        if slot.load(Ordering::Relaxed) != value {
+            slot.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets the size of `key`: its next image may have any.
+    pub(crate) fn forget(&self, key: &Key) {
+        let (slot, mark) = self.slot(key);
+        let value = slot.load(Ordering::Relaxed);
+        if value & MARK == mark && value & !MARK != 0 {
+            slot.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn size_of(&self, key: &Key) -> Option<usize> {
+        let (slot, mark) = self.slot(key);
+        let value = slot.load(Ordering::Relaxed);
+        if value & MARK != mark {
+            return None;
+        }
+        usize::try_from((value & !MARK).checked_sub(1)?).ok()
+    }
+
+    fn slot(&self, key: &Key) -> (&AtomicU64, u64) {
+        let hash = self.hasher.hash_one(key.as_str());
+        // The lowest bits choose the slot, the upper half is the mark.
+        let at = usize::try_from(hash & !MARK).unwrap_or_default() % self.sizes.len();
+        (&self.sizes[at], hash & MARK)
+    }
+}
+
+/// The bits of a slot that tell its key from others.
+const MARK: u64 = !(u32::MAX as u64);
+
+impl Reserved {
+    /// Keeps as much room as `bytes` take until the last of them is gone.
+    pub(crate) fn hold(mut self, bytes: Bytes) -> Bytes {
+        let Some(mut permit) = self.permit.take() else { return bytes };
+        let surplus = permit.num_permits().saturating_sub(units(bytes.len()) as usize);
+        drop(permit.split(surplus));
+        hold(bytes, permit)
+    }
+
+    /// Gives the room back: nothing comes that needs it.
+    pub(crate) fn give_back(mut self) {
+        self.permit = None;
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let Some(permit) = self.permit.take() else { return };
+        // Without a runtime the process is ending.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                sleep(LATE).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+/// Keeps a permit for as long as these bytes are in memory, whoever holds them.
+pub(crate) fn hold(bytes: Bytes, permit: OwnedSemaphorePermit) -> Bytes {
+    Bytes::from_owner(Held { bytes, _permit: permit })
+}
+
+struct Held {
+    bytes: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT).max(1)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    const MOST: usize = 8 << 20;
+    const NOW: Duration = Duration::ZERO;
+
+    fn key(text: &str) -> Key {
+        Key::new(text).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_known_may_be_large_and_small_images_do_not_wait_for_it() {
+        let room = Room::default();
+        room.note(&key("small"), 10_000);
+        let mut large = Vec::new();
+        while let Some(reserved) = room.reserve(&key("new"), MOST, NOW).await {
+            large.push(reserved);
+        }
+        assert_eq!(large.len(), 6);
+        let mut small = Vec::new();
+        while let Some(reserved) = room.reserve(&key("small"), MOST, NOW).await {
+            small.push(reserved);
+        }
+        assert!(small.len() > 1000, "{}", small.len());
+
+        // What came to nothing takes none.
+        large.pop().unwrap().give_back();
+        // What has come takes only its own room, and that until it is gone.
+        let bytes = large.pop().unwrap().hold(Bytes::from(vec![0; 1000]));
+        assert!(room.reserve(&key("new"), MOST, NOW).await.is_some_and(|reserved| {
+            reserved.give_back();
+            true
+        }));
+        let (part, free) = (bytes.slice(..10), room.large.available_permits());
+        drop(bytes);
+        assert_eq!(room.large.available_permits(), free);
+        drop(part);
+        assert_eq!(room.large.available_permits(), free + 1);
+
+        // A reply that nobody waits for comes all the same.
+        let free = room.large.available_permits();
+        drop(large.pop());
+        assert_eq!(room.large.available_permits(), free);
+        sleep(LATE * 2).await;
+        assert_eq!(room.large.available_permits(), free + MOST / UNIT);
+    }
+
+    #[test]
+    fn a_size_is_known_of_its_key_alone() {
+        let room = Room::default();
+        assert_eq!(room.size_of(&key("a")), None);
+        for number in 0..1000 {
+            room.note(&key(&format!("key {number}")), number);
+        }
+        let known = (0..1000).filter(|number| {
+            let size = room.size_of(&key(&format!("key {number}")));
+            assert!(size.is_none_or(|size| size == *number));
+            size.is_some()
+        });
+        assert!(known.count() > 980);
+        room.note(&key("a"), u64::MAX);
+        assert!(room.size_of(&key("a")).is_some_and(|size| size > MOST));
+        room.forget(&key("a"));
+        assert_eq!(room.size_of(&key("a")), None);
+    }
+}
