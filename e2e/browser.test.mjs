@@ -155,7 +155,8 @@ suite("in the browser", () => {
     const charts = page.locator("figure svg.chart, .chart-panel svg");
     assert.equal(await charts.count(), 5);
     for (let at = 0; at < 5; at++) {
-      const box = await charts.nth(at).boundingBox();
+      // The page puts new charts in the place of the old ones every few seconds.
+      const box = await until(`chart ${at} is laid out`, () => charts.nth(at).boundingBox());
       assert.ok(box.width > 200 && box.height > 80, `chart ${at} is ${box.width} x ${box.height}`);
       assert.ok((await charts.nth(at).locator("text, tspan").count()) > 3, `chart ${at} has no labels`);
       assert.ok((await charts.nth(at).locator("polyline, path, polygon, line, rect, circle").count()) > 3, `chart ${at} is empty`);
