@@ -5,60 +5,40 @@ use std::sync::Arc;
 use lru::LruCache;
 use wire::Key;
 
-use super::{Entry, Replacement};
+use super::Entry;
+use super::bounded::Order;
 
 /// The library's cache without its own bound, which counts entries; here bytes are bounded.
-pub(super) struct Lru {
-    entries: LruCache<Key, Arc<Entry>>,
-    weight: u64,
-    capacity: u64,
-}
+pub(super) struct Lru(LruCache<Key, Arc<Entry>>);
 
 impl Lru {
-    pub(super) fn new(capacity: u64) -> Self {
-        Self { entries: LruCache::unbounded(), weight: 0, capacity }
-    }
-
-    fn evict_above(&mut self, weight: u64, evicted: &mut Vec<Arc<Entry>>) {
-        while self.weight > weight {
-            let Some((_, entry)) = self.entries.pop_lru() else { return };
-            self.weight -= entry.weight();
-            evicted.push(entry);
-        }
+    pub(super) fn new() -> Self {
+        Self(LruCache::unbounded())
     }
 }
 
-impl Replacement for Lru {
+impl Order for Lru {
     fn get(&mut self, key: &Key) -> Option<&Arc<Entry>> {
-        self.entries.get(key)
+        self.0.get(key)
     }
 
-    fn insert(&mut self, entry: Arc<Entry>, evicted: &mut Vec<Arc<Entry>>) {
-        self.evict_above(self.capacity.saturating_sub(entry.weight()), evicted);
-        self.weight += entry.weight();
-        self.entries.put(entry.key.clone(), entry);
+    fn insert(&mut self, entry: Arc<Entry>) {
+        self.0.put(entry.key.clone(), entry);
     }
 
     fn remove(&mut self, key: &Key) -> Option<Arc<Entry>> {
-        let entry = self.entries.pop(key)?;
-        self.weight -= entry.weight();
-        Some(entry)
+        self.0.pop(key)
     }
 
-    fn set_capacity(&mut self, bytes: u64, evicted: &mut Vec<Arc<Entry>>) {
-        self.capacity = bytes;
-        self.evict_above(bytes, evicted);
-    }
-
-    fn weight(&self) -> u64 {
-        self.weight
+    fn evict(&mut self) -> Option<Arc<Entry>> {
+        self.0.pop_lru().map(|(_, entry)| entry)
     }
 
     fn len(&self) -> usize {
-        self.entries.len()
+        self.0.len()
     }
 
     fn for_each(&self, see: &mut dyn FnMut(&Arc<Entry>)) {
-        self.entries.iter().for_each(|(_, entry)| see(entry));
+        self.0.iter().for_each(|(_, entry)| see(entry));
     }
 }

@@ -3,6 +3,7 @@
 //! Everything stands under one lock (see [`crate::worker`]), because a lookup is a hash, a few pointers
 //! and a few additions: far less than the message around it.
 
+mod bounded;
 mod clock_pro;
 mod listing;
 mod lru;
@@ -17,6 +18,7 @@ use memmap2::MmapMut;
 use sniff::Format;
 use wire::{Capacity, Counters, Key, Lease, Policy, Tag};
 
+use self::bounded::Bounded;
 use crate::lease::Leases;
 
 /// What an entry weighs beyond its key and its bytes: the entry itself, its place in the policy's
@@ -112,8 +114,8 @@ trait Replacement: Send {
 fn replacement(policy: Policy, capacity: u64) -> Option<Box<dyn Replacement>> {
     match policy {
         Policy::None => None,
-        Policy::Random => Some(Box::new(random::Random::new(capacity, rand::random()))),
-        Policy::Lru => Some(Box::new(lru::Lru::new(capacity))),
+        Policy::Random => Some(Box::new(Bounded::new(capacity, random::Random::new(rand::random())))),
+        Policy::Lru => Some(Box::new(Bounded::new(capacity, lru::Lru::new()))),
         Policy::ClockPro => Some(Box::new(clock_pro::ClockPro::new(capacity))),
     }
 }

@@ -7,55 +7,40 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use wire::Key;
 
-use super::{Entry, Replacement};
+use super::Entry;
+use super::bounded::Order;
 
 /// Entries at positions 0 to n − 1 without gaps, so that a uniform number picks one in O(1).
 pub(super) struct Random {
     entries: IndexMap<Key, Arc<Entry>>,
-    weight: u64,
-    capacity: u64,
     dice: SmallRng,
 }
 
 impl Random {
-    pub(super) fn new(capacity: u64, seed: u64) -> Self {
-        Self { entries: IndexMap::new(), weight: 0, capacity, dice: SmallRng::seed_from_u64(seed) }
-    }
-
-    fn evict_above(&mut self, weight: u64, evicted: &mut Vec<Arc<Entry>>) {
-        while self.weight > weight && !self.entries.is_empty() {
-            let position = self.dice.random_range(0..self.entries.len());
-            let Some((_, entry)) = self.entries.swap_remove_index(position) else { return };
-            self.weight -= entry.weight();
-            evicted.push(entry);
-        }
+    pub(super) fn new(seed: u64) -> Self {
+        Self { entries: IndexMap::new(), dice: SmallRng::seed_from_u64(seed) }
     }
 }
 
-impl Replacement for Random {
+impl Order for Random {
     fn get(&mut self, key: &Key) -> Option<&Arc<Entry>> {
         self.entries.get(key)
     }
 
-    fn insert(&mut self, entry: Arc<Entry>, evicted: &mut Vec<Arc<Entry>>) {
-        self.evict_above(self.capacity.saturating_sub(entry.weight()), evicted);
-        self.weight += entry.weight();
+    fn insert(&mut self, entry: Arc<Entry>) {
         self.entries.insert(entry.key.clone(), entry);
     }
 
     fn remove(&mut self, key: &Key) -> Option<Arc<Entry>> {
-        let entry = self.entries.swap_remove(key)?;
-        self.weight -= entry.weight();
-        Some(entry)
+        self.entries.swap_remove(key)
     }
 
-    fn set_capacity(&mut self, bytes: u64, evicted: &mut Vec<Arc<Entry>>) {
-        self.capacity = bytes;
-        self.evict_above(bytes, evicted);
-    }
-
-    fn weight(&self) -> u64 {
-        self.weight
+    fn evict(&mut self) -> Option<Arc<Entry>> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        let position = self.dice.random_range(0..self.entries.len());
+        self.entries.swap_remove_index(position).map(|(_, entry)| entry)
     }
 
     fn len(&self) -> usize {

@@ -165,7 +165,7 @@ fn random_replacement_is_uniform() {
     const ENTRIES: u16 = 100;
     const TRIALS: u32 = 20_000;
     let size = usize::try_from(MEGABYTE / u64::from(ENTRIES) - ENTRY_OVERHEAD_BYTES - 5).unwrap();
-    let mut random = random::Random::new(MEGABYTE, 20_260_101);
+    let mut random = Bounded::new(MEGABYTE, random::Random::new(20_260_101));
     let template = vec![0; size];
     let fresh = |number: u16| {
         Arc::new(Entry::new(

@@ -1,0 +1,85 @@
+//! The accounting that policies share which know an order of eviction, but nothing of weights.
+
+use std::sync::Arc;
+
+use wire::Key;
+
+use super::{Entry, Replacement};
+
+/// Resident entries in the order in which a policy evicts them.
+pub(super) trait Order: Send {
+    /// Finds an entry, as a use of it.
+    fn get(&mut self, key: &Key) -> Option<&Arc<Entry>>;
+
+    /// Inserts an entry whose key is not resident.
+    fn insert(&mut self, entry: Arc<Entry>);
+
+    /// Removes an entry by request.
+    fn remove(&mut self, key: &Key) -> Option<Arc<Entry>>;
+
+    /// Removes the entry whose turn it is.
+    fn evict(&mut self) -> Option<Arc<Entry>>;
+
+    /// How many entries there are.
+    fn len(&self) -> usize;
+
+    /// Shows each entry, in any order, as no use of it.
+    fn for_each(&self, see: &mut dyn FnMut(&Arc<Entry>));
+}
+
+/// An order whose entries weigh at most a capacity.
+pub(super) struct Bounded<O> {
+    order: O,
+    weight: u64,
+    capacity: u64,
+}
+
+impl<O: Order> Bounded<O> {
+    /// An empty order, which may weigh `capacity` bytes.
+    pub(super) fn new(capacity: u64, order: O) -> Self {
+        Self { order, weight: 0, capacity }
+    }
+
+    fn evict_above(&mut self, weight: u64, evicted: &mut Vec<Arc<Entry>>) {
+        while self.weight > weight {
+            let Some(entry) = self.order.evict() else { return };
+            self.weight -= entry.weight();
+            evicted.push(entry);
+        }
+    }
+}
+
+impl<O: Order> Replacement for Bounded<O> {
+    fn get(&mut self, key: &Key) -> Option<&Arc<Entry>> {
+        self.order.get(key)
+    }
+
+    fn insert(&mut self, entry: Arc<Entry>, evicted: &mut Vec<Arc<Entry>>) {
+        self.evict_above(self.capacity.saturating_sub(entry.weight()), evicted);
+        self.weight += entry.weight();
+        self.order.insert(entry);
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Arc<Entry>> {
+        let entry = self.order.remove(key)?;
+        self.weight -= entry.weight();
+        Some(entry)
+    }
+
+    fn set_capacity(&mut self, bytes: u64, evicted: &mut Vec<Arc<Entry>>) {
+        self.capacity = bytes;
+        self.evict_above(bytes, evicted);
+    }
+
+    fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    fn for_each(&self, see: &mut dyn FnMut(&Arc<Entry>)) {
+        self.order.for_each(see);
+    }
+}
