@@ -24,7 +24,8 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 # What runs keeps its data, sockets and passwords here: nobody else's business.
 make_var() {
-  [[ -d var ]] || mkdir -m 700 var
+  # Another command may be making it at this moment.
+  [[ -d var ]] || mkdir -m 700 var 2>/dev/null || [[ -d var ]] || die "the folder var cannot be made in $PWD"
   mkdir -p var/run var/log
 }
 
