@@ -1,0 +1,587 @@
+//! What can happen, and when.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use stateright::{Model, Property};
+
+use crate::next::Next;
+use crate::rules::Rule;
+use crate::state::{
+    Budget, CLAIM_TICKS, Claim, GatewayId, MARGIN_TICKS, Origin, Owner, READS, Reading, Sight, Subscriptions,
+    System, TELLINGS, TellingStep, Unfinished, Verdict, Version, Worker, WorkerId,
+};
+
+/// How large a system is, and what may happen in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scene {
+    pub(crate) name: &'static str,
+    pub(crate) gateways: u8,
+    /// How many reads go on at once. One after another there may be any number.
+    pub(crate) readers: usize,
+    pub(crate) budget: Budget,
+    /// Whether an uploader may be answered 503, and gateways tell of what was left behind.
+    pub(crate) gives_up: bool,
+    /// Whether replaced files are removed.
+    pub(crate) removes_files: bool,
+    /// Whether subscriptions are made and ended one by one.
+    pub(crate) one_by_one: bool,
+    /// Whether there is a second worker, and time in which a claim runs out.
+    pub(crate) standby: bool,
+}
+
+/// The protocol in a scene, with some rules left out.
+#[derive(Debug)]
+pub(crate) struct Protocol {
+    pub(crate) scene: Scene,
+    left_out: &'static [Rule],
+    /// Whether states tell what the last step has shown.
+    pub(crate) looks: bool,
+    /// Whether what a read returned is held to like what an upload was answered for.
+    pub(crate) counts_reads: bool,
+    /// Which of the promises have been seen broken.
+    broken: [AtomicBool; 4],
+}
+
+/// One thing that happens. Reads and tellings are named by their places, which are sorted after each step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A read begins: its `get` goes to a worker, or the server says that there are no responders.
+    Ask {
+        gateway: GatewayId,
+        worker: Option<WorkerId>,
+    },
+    AnswerGet {
+        read: u8,
+    },
+    GetTimesOut {
+        read: u8,
+    },
+    MissArrives {
+        read: u8,
+    },
+    ReadRow {
+        read: u8,
+    },
+    ReadFile {
+        read: u8,
+    },
+    /// The fill goes to a worker, or the server says that there are no responders.
+    SendFill {
+        read: u8,
+        worker: Option<WorkerId>,
+    },
+    TakeFill {
+        read: u8,
+    },
+    FillAnswered {
+        read: u8,
+    },
+    FillTimesOut {
+        read: u8,
+    },
+    TakeLateFill {
+        worker: WorkerId,
+    },
+
+    /// The transaction of an upload is committed.
+    Upload {
+        gateway: GatewayId,
+    },
+    /// That of a request which finds the row as it wants it.
+    Repeat {
+        gateway: GatewayId,
+    },
+    WriteOwedRow {
+        telling: u8,
+    },
+    WriteOwedNote {
+        telling: u8,
+    },
+    /// The invalidation goes to a worker, or the server says that there are no responders.
+    SendInvalidate {
+        telling: u8,
+        worker: Option<WorkerId>,
+    },
+    TakeInvalidate {
+        telling: u8,
+    },
+    InvalidateTimesOut {
+        telling: u8,
+    },
+    /// The acknowledgement arrives: the note goes, unless MySQL is away, and the uploader is answered.
+    Settle {
+        telling: u8,
+        note_goes: bool,
+    },
+    /// The uploader is answered 503.
+    GiveUp {
+        telling: u8,
+    },
+    /// A gateway finds a note that was left behind.
+    TellLeftBehind {
+        gateway: GatewayId,
+    },
+    RemoveFile {
+        version: Version,
+    },
+    GatewayDies {
+        gateway: GatewayId,
+    },
+
+    /// The policy evicts the entry. An invalidation that nobody waits for any more does no more than this
+    /// and [`Step::LeaseEnds`] do.
+    Evict {
+        worker: WorkerId,
+    },
+    LeaseEnds {
+        worker: WorkerId,
+    },
+    /// A get is answered whose reader has given up; or one of the many readers beyond those here.
+    LeaseToNobody {
+        worker: WorkerId,
+    },
+    /// The rest of an invalidation, where that is not one step.
+    Finish {
+        worker: WorkerId,
+    },
+
+    LoseConnection {
+        worker: WorkerId,
+    },
+    Reconnect {
+        worker: WorkerId,
+    },
+    Subscribe {
+        worker: WorkerId,
+        to: Subscriptions,
+    },
+    /// A round trip proves the connection.
+    Prove {
+        worker: WorkerId,
+    },
+    Kill {
+        worker: WorkerId,
+    },
+    Stop {
+        worker: WorkerId,
+    },
+    Unsubscribe {
+        worker: WorkerId,
+        from: Subscriptions,
+    },
+    /// A stop ends: the claim is given up, and the process is gone.
+    Leave {
+        worker: WorkerId,
+    },
+    /// nats-server starts again, without the bucket of the claim.
+    ServerForgets,
+
+    /// Time passes, except for a worker whose clock stands still.
+    Tick {
+        asleep: Option<WorkerId>,
+    },
+    TakeClaim {
+        worker: WorkerId,
+    },
+    /// The bucket takes a renewal.
+    Renew {
+        worker: WorkerId,
+    },
+    /// The acknowledgement of the renewal arrives.
+    Renewed {
+        worker: WorkerId,
+    },
+    LoseClaim {
+        worker: WorkerId,
+    },
+    Release {
+        worker: WorkerId,
+    },
+}
+
+/// The promise.
+pub(crate) const NEVER_STALE: &str = "a read returns nothing older than what was answered before it began";
+/// What rule 5 is for.
+pub(crate) const NEVER_FAILS: &str = "a read of a stored image finds it";
+/// What the notes of rule 6 are for.
+pub(crate) const NOTHING_LEFT_BEHIND: &str = "whoever serves an old image is going to be told";
+/// What the claim is for.
+pub(crate) const ONE_SERVES: &str = "no two workers serve at once";
+
+impl Protocol {
+    pub(crate) fn new(scene: Scene, left_out: &'static [Rule]) -> Self {
+        Self { scene, left_out, looks: false, counts_reads: false, broken: Default::default() }
+    }
+
+    pub(crate) fn keeps(&self, rule: Rule) -> bool {
+        !self.left_out.contains(&rule)
+    }
+
+    pub(crate) fn workers(&self) -> std::ops::Range<WorkerId> {
+        0..if self.scene.standby { 2 } else { 1 }
+    }
+
+    /// One of all the states that are like this one.
+    pub(crate) fn canonical(&self, system: System) -> System {
+        system.canonical(self.workers().end)
+    }
+
+    /// One worker serves, with nothing resident; the row names the first image.
+    pub(crate) fn start(&self) -> System {
+        let serving = Worker {
+            entry: None,
+            leased: false,
+            late_fill: None,
+            subscriptions: Subscriptions::ALL,
+            connected: true,
+            proven: true,
+            stopping: false,
+            claim: Some(Claim { age: 0, renewal: None, on_this_connection: true }),
+            unchanged: 0,
+            unfinished: Unfinished::Nothing,
+        };
+        let standby = Worker {
+            subscriptions: Subscriptions::NONE,
+            connected: self.scene.standby,
+            proven: false,
+            claim: None,
+            ..serving
+        };
+        System {
+            origin: Origin { row: 0, note: None, last_token: 0, removed: 0 },
+            workers: [serving, standby],
+            owner: if self.scene.standby { Owner::Life(0) } else { Owner::Nobody },
+            reads: [None; READS],
+            tellings: [None; TELLINGS],
+            answered: 0,
+            left: self.scene.budget,
+            verdict: Verdict::Good,
+            sight: None,
+        }
+    }
+
+    /// Reports only the first of the states in which a promise is broken: stateright keeps the last
+    /// counterexample that it comes upon before it ends, and a breadth-first search the shortest first.
+    fn holds(&self, promise: usize, good: bool) -> bool {
+        good || self.broken[promise].swap(true, Ordering::Relaxed)
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.scene.name)?;
+        if !self.left_out.is_empty() {
+            write!(f, " without {:?}", self.left_out)?;
+        }
+        Ok(())
+    }
+}
+
+impl Model for Protocol {
+    type State = System;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<System> {
+        vec![self.canonical(self.start())]
+    }
+
+    fn actions(&self, system: &System, steps: &mut Vec<Step>) {
+        if system.verdict != Verdict::Good {
+            return;
+        }
+        self.steps_of_reads(system, steps);
+        self.steps_of_tellings(system, steps);
+        for worker in self.workers() {
+            self.steps_of_a_store(system, worker, steps);
+            self.steps_of_a_connection(system, worker, steps);
+            if self.scene.standby {
+                self.steps_of_a_claim(system, worker, steps);
+            }
+        }
+        if self.scene.standby {
+            steps.push(Step::Tick { asleep: None });
+            if !self.keeps(Rule::ClocksGoOn) {
+                steps.extend(self.workers().map(|worker| Step::Tick { asleep: Some(worker) }));
+            }
+        }
+        if system.left.wipes > 0 {
+            steps.push(Step::ServerForgets);
+        }
+    }
+
+    fn next_state(&self, system: &System, step: Step) -> Option<System> {
+        Some(self.canonical(Next::after(self, system, step)))
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        if self.looks {
+            return self.sights();
+        }
+        vec![
+            Property::always(NEVER_STALE, |protocol, system: &System| {
+                protocol.holds(0, system.verdict != Verdict::Stale)
+            }),
+            Property::always(NEVER_FAILS, |protocol, system: &System| {
+                protocol.holds(1, system.verdict != Verdict::Failed)
+            }),
+            Property::always(NOTHING_LEFT_BEHIND, |protocol, system: &System| {
+                protocol.holds(2, system.whoever_serves_old_is_told())
+            }),
+            Property::always(ONE_SERVES, |protocol, system: &System| {
+                protocol.holds(3, system.workers.iter().filter(|worker| worker.serves()).count() <= 1)
+            }),
+        ]
+    }
+}
+
+impl Protocol {
+    /// What there is to see in this scene.
+    fn sights(&self) -> Vec<Property<Self>> {
+        fn sight(name: &'static str, seen: fn(&Protocol, &System) -> bool) -> Property<Protocol> {
+            Property::sometimes(name, seen)
+        }
+        macro_rules! sights {
+            ($($sight:ident),*) => {
+                vec![$(sight(stringify!($sight), |_, system| system.sight == Some(Sight::$sight))),*]
+            };
+        }
+        let Scene { readers, budget, gives_up, removes_files, standby, .. } = self.scene;
+        let mut sights = sights!(HitOfTheNewest, FillRefused, LateFillStored, Bypass);
+        if readers > 1 && self.scene.gateways > 1 {
+            sights.extend(sights!(FlightShared, FlightNotShared));
+        }
+        if gives_up {
+            sights.extend(sights!(StillTelling, LeftBehindTold, LaterNoteKept));
+        }
+        if removes_files {
+            sights.extend(sights!(RowReadAgain));
+        }
+        if budget.losses > 0 {
+            sights.extend(sights!(NoResponders, UnprovenAsked));
+        }
+        if budget.stops > 0 {
+            sights.extend(sights!(StoppingAsked));
+        }
+        if standby {
+            sights.extend(sights!(StandbyServes, NotAcknowledged, ClaimCameBack));
+        }
+        sights
+    }
+}
+
+impl Worker {
+    /// Whether whoever asks it may be served.
+    fn serves(&self) -> bool {
+        self.connected && self.proven && self.has_valid_claim() && self.subscriptions.has(Subscriptions::GET)
+    }
+}
+
+impl System {
+    fn whoever_serves_old_is_told(&self) -> bool {
+        let is_old = |worker: &Worker| worker.entry.is_some_and(|version| version < self.origin.row);
+        let is_going_to_be_told = self.origin.note.is_some()
+            || self.tellings.iter().flatten().any(|telling| telling.at != TellingStep::Acknowledged);
+        is_going_to_be_told || !self.workers.iter().any(|worker| worker.serves() && is_old(worker))
+    }
+}
+
+/// Which steps can be taken.
+impl Protocol {
+    fn steps_of_reads(&self, system: &System, steps: &mut Vec<Step>) {
+        if system.reads.iter().flatten().count() < self.scene.readers {
+            for gateway in 0..self.scene.gateways {
+                steps.extend(system.routes(Subscriptions::GET).map(|worker| Step::Ask { gateway, worker }));
+            }
+        }
+        for (read, reading) in (0..).zip(&system.reads) {
+            let Some(reading) = reading else { continue };
+            match reading.at {
+                Reading::Get { .. } => {
+                    steps.extend([Step::AnswerGet { read }, Step::GetTimesOut { read }]);
+                }
+                Reading::Miss { .. } => {
+                    steps.extend([Step::MissArrives { read }, Step::GetTimesOut { read }]);
+                }
+                Reading::Leading { bytes: true, .. } => {
+                    let routes = system.routes(Subscriptions::PUT);
+                    steps.extend(routes.map(|worker| Step::SendFill { read, worker }));
+                }
+                Reading::Leading { bytes: false, .. } | Reading::Origin => steps.push(match reading.row {
+                    None => Step::ReadRow { read },
+                    Some(_) => Step::ReadFile { read },
+                }),
+                Reading::Aboard { .. } => {}
+                Reading::Fill { .. } => steps.extend([Step::TakeFill { read }, Step::FillTimesOut { read }]),
+                Reading::Filled { .. } => {
+                    steps.extend([Step::FillAnswered { read }, Step::FillTimesOut { read }]);
+                }
+            }
+        }
+    }
+
+    fn steps_of_tellings(&self, system: &System, steps: &mut Vec<Step>) {
+        let left = system.left;
+        let has_room = system.tellings.contains(&None);
+        let is_left_behind = system.origin.note.is_some()
+            && system.tellings.iter().flatten().all(|telling| telling.asker.is_some());
+        for gateway in 0..self.scene.gateways {
+            if has_room && left.uploads > 0 {
+                steps.push(Step::Upload { gateway });
+            }
+            if has_room && left.repeats > 0 {
+                steps.push(Step::Repeat { gateway });
+            }
+            if has_room && is_left_behind && self.scene.gives_up {
+                steps.push(Step::TellLeftBehind { gateway });
+            }
+            if left.deaths > 0 {
+                steps.push(Step::GatewayDies { gateway });
+            }
+        }
+        if self.scene.removes_files {
+            let is_there = |version: &Version| system.origin.removed & (1 << *version) == 0;
+            let replaced = (0..system.origin.row).filter(is_there);
+            steps.extend(replaced.map(|version| Step::RemoveFile { version }));
+        }
+        for (telling, told) in (0..).zip(&system.tellings) {
+            let Some(told) = told else { continue };
+            match told.at {
+                TellingStep::RowOwed => steps.push(Step::WriteOwedRow { telling }),
+                TellingStep::NoteOwed => steps.push(Step::WriteOwedNote { telling }),
+                TellingStep::Due => {
+                    let routes = system.routes(Subscriptions::INVALIDATE);
+                    steps.extend(routes.map(|worker| Step::SendInvalidate { telling, worker }));
+                    if !self.keeps(Rule::NoRespondersMeansNone) {
+                        steps.push(Step::SendInvalidate { telling, worker: None });
+                    }
+                    if self.scene.gives_up {
+                        steps.push(Step::GiveUp { telling });
+                    }
+                }
+                TellingStep::Invalidate { .. } => {
+                    steps.extend([Step::TakeInvalidate { telling }, Step::InvalidateTimesOut { telling }]);
+                }
+                TellingStep::Acknowledged => {
+                    steps.push(Step::Settle { telling, note_goes: true });
+                    if self.scene.gives_up && told.asker.is_some() {
+                        steps.push(Step::Settle { telling, note_goes: false });
+                    }
+                }
+            }
+        }
+    }
+
+    fn steps_of_a_store(&self, system: &System, worker: WorkerId, steps: &mut Vec<Step>) {
+        let it = system.worker(worker);
+        if it.entry.is_some() {
+            steps.push(Step::Evict { worker });
+        }
+        if it.leased {
+            steps.push(Step::LeaseEnds { worker });
+        } else if it.entry.is_none() && self.grants(it) {
+            steps.push(Step::LeaseToNobody { worker });
+        }
+        if it.late_fill.is_some() {
+            steps.push(Step::TakeLateFill { worker });
+        }
+        if it.unfinished != Unfinished::Nothing {
+            steps.push(Step::Finish { worker });
+        }
+    }
+
+    fn steps_of_a_connection(&self, system: &System, worker: WorkerId, steps: &mut Vec<Step>) {
+        let (it, left) = (system.worker(worker), system.left);
+        if !it.connected && !it.stopping {
+            steps.push(Step::Reconnect { worker });
+        }
+        if !it.lives() {
+            return;
+        }
+        if it.connected && left.losses > 0 {
+            steps.push(Step::LoseConnection { worker });
+        }
+        if left.kills > 0 {
+            steps.push(Step::Kill { worker });
+        }
+        if it.stopping {
+            let has_left = |one, rule| !it.subscriptions.has(one) || !self.keeps(rule);
+            let others_have_left = has_left(Subscriptions::GET, Rule::GetLeavesBeforeInvalidate)
+                && has_left(Subscriptions::PUT, Rule::PutLeavesBeforeInvalidate);
+            let may_leave = |from: &Subscriptions| {
+                it.subscriptions.has(*from) && (*from != Subscriptions::INVALIDATE || others_have_left)
+            };
+            let leaving = Subscriptions::EACH.into_iter().filter(may_leave);
+            steps.extend(leaving.map(|from| Step::Unsubscribe { worker, from }));
+            if it.subscriptions == Subscriptions::NONE {
+                steps.push(Step::Leave { worker });
+            }
+        } else if it.connected {
+            let missing = Subscriptions::EACH.into_iter().filter(|one| !it.subscriptions.has(*one));
+            steps.extend(missing.map(|to| Step::Subscribe { worker, to }));
+            let renewed = it.claim.is_some_and(|claim| claim.on_this_connection)
+                || !self.keeps(Rule::NewConnectionsRenewBeforeServing);
+            if !it.proven && it.subscriptions == Subscriptions::ALL && renewed {
+                steps.push(Step::Prove { worker });
+            }
+            if it.proven && left.stops > 0 {
+                steps.push(Step::Stop { worker });
+            }
+        }
+    }
+
+    fn steps_of_a_claim(&self, system: &System, worker: WorkerId, steps: &mut Vec<Step>) {
+        let it = system.worker(worker);
+        let Some(claim) = it.claim else {
+            let margin = if self.keeps(Rule::StandbysWaitAMargin) { MARGIN_TICKS } else { 0 };
+            let has_waited = it.unchanged >= CLAIM_TICKS + margin || !self.keeps(Rule::StandbysWait);
+            let is_free = match system.owner {
+                Owner::Nobody | Owner::Released => true,
+                Owner::Former(former) => former == worker,
+                Owner::Life(_) | Owner::Gone => false,
+            };
+            if it.connected && (has_waited || is_free) {
+                steps.push(Step::TakeClaim { worker });
+            }
+            return;
+        };
+        let is_owner = system.owner == Owner::Life(worker);
+        if it.connected && claim.renewal.is_some() {
+            steps.push(Step::Renewed { worker });
+        } else if it.connected && is_owner && it.has_valid_claim() {
+            steps.push(Step::Renew { worker });
+        }
+        if !is_owner || !it.has_valid_claim() {
+            steps.push(Step::LoseClaim { worker });
+        }
+        if is_owner && it.stopping && !self.keeps(Rule::ReleasedLast) {
+            steps.push(Step::Release { worker });
+        }
+    }
+}
+
+/// Whether a worker serves, in the parts that can be left out: `Worker::is_serving` in the code.
+impl Protocol {
+    pub(crate) fn hits(&self, worker: &Worker) -> bool {
+        (worker.proven || !self.keeps(Rule::NoHitsBeforeTheProof))
+            && (worker.has_valid_claim() || !self.keeps(Rule::HitsNeedTheClaim))
+    }
+
+    pub(crate) fn grants(&self, worker: &Worker) -> bool {
+        let may_be_asked = worker.lives();
+        may_be_asked
+            && (worker.proven || !self.keeps(Rule::NoLeasesBeforeTheProof))
+            && (worker.has_valid_claim() || !self.keeps(Rule::LeasesNeedTheClaim))
+    }
+
+    pub(crate) fn takes_fills(&self, worker: &Worker) -> bool {
+        (worker.proven || !self.keeps(Rule::NoFillsBeforeTheProof))
+            && (worker.has_valid_claim() || !self.keeps(Rule::FillsNeedTheClaim))
+    }
+
+    pub(crate) fn acknowledges(&self, worker: &Worker) -> bool {
+        let renewed = worker.claim.is_some_and(|claim| claim.on_this_connection)
+            || !self.keeps(Rule::NewConnectionsRenewBeforeAcknowledging);
+        renewed && (worker.has_valid_claim() || !self.keeps(Rule::AcknowledgementsNeedTheClaim))
+    }
+}

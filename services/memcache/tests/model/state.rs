@@ -1,0 +1,418 @@
+//! What the parts of the system hold at one moment, and what is on its way between them.
+//!
+//! A message belongs to one exchange, so it is kept as the step at which that exchange stands: a
+//! [`Reading::Get`] is a `cache.get.<key>` on its way to a worker or in its buffer, a [`Reading::Miss`] the
+//! reply on its way back. Each may arrive at any later moment or never, whatever else arrives before it.
+
+use std::cmp::Ordering;
+
+/// The number of an image. 0 is stored at first, each upload stores the next.
+pub(crate) type Version = u8;
+/// Which gateway: 0 or 1.
+pub(crate) type GatewayId = u8;
+/// Which worker: 0 or 1.
+pub(crate) type WorkerId = u8;
+
+/// How many reads can go on at once.
+pub(crate) const READS: usize = 3;
+/// How many tellings can: those of two uploads, and one of what was left behind.
+pub(crate) const TELLINGS: usize = 3;
+/// `CLAIM_MS`, in ticks.
+pub(crate) const CLAIM_TICKS: u8 = 1;
+/// How much longer a worker that stands by waits, in ticks.
+pub(crate) const MARGIN_TICKS: u8 = 1;
+
+/// The whole system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct System {
+    pub(crate) origin: Origin,
+    pub(crate) workers: [Worker; 2],
+    /// The entry of the bucket `CACHE_OWNERS`.
+    pub(crate) owner: Owner,
+    pub(crate) reads: [Option<Read>; READS],
+    pub(crate) tellings: [Option<Telling>; TELLINGS],
+    /// The newest version whose upload was answered. No read that begins now may return an older one.
+    pub(crate) answered: Version,
+    /// What may still happen.
+    pub(crate) left: Budget,
+    pub(crate) verdict: Verdict,
+    /// What the last step has shown, where a test looks for it.
+    pub(crate) sight: Option<Sight>,
+}
+
+/// What has come to light. A run ends with anything but good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Verdict {
+    Good,
+    /// A read returned an older image than one whose upload was answered before the read began.
+    Stale,
+    /// A read of a stored image came to nothing.
+    Failed,
+}
+
+/// Things that must be seen to happen, lest a promise is kept because nothing ever does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Sight {
+    /// A hit of the newest image, after all uploads.
+    HitOfTheNewest,
+    /// A fill was refused, since an invalidation had voided its lease.
+    FillRefused,
+    /// A fill was stored whose sender had given up.
+    LateFillStored,
+    /// A read got what another one's flight had read.
+    FlightShared,
+    /// A read left a flight whose fill was not stored, and read for itself.
+    FlightNotShared,
+    /// A read gave up the cache, and went to the origin.
+    Bypass,
+    /// A read found its file gone, and went to the row again.
+    RowReadAgain,
+    /// An uploader was told that the cache is still being told.
+    StillTelling,
+    /// What was left behind was acknowledged to a gateway that did not make the change.
+    LeftBehindTold,
+    /// An acknowledgement left the note of a later upload where it was.
+    LaterNoteKept,
+    /// Nobody was there to invalidate anything.
+    NoResponders,
+    /// A worker whose connection is not proven yet answered a get.
+    UnprovenAsked,
+    /// A get reached a worker that is on its way out.
+    StoppingAsked,
+    /// A worker served although the one before it, whose claim has run out, is still on the bus.
+    StandbyServes,
+    /// A worker whose claim has run out refused to acknowledge an invalidation.
+    NotAcknowledged,
+    /// A claim that had run out became valid again by a renewal sent in time.
+    ClaimCameBack,
+}
+
+/// How often something may happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Budget {
+    /// Uploads. A delete is an upload of a version that nobody can fill.
+    pub(crate) uploads: u8,
+    /// Requests that find the row as they want it, such as an upload or a delete sent again.
+    pub(crate) repeats: u8,
+    /// Gateways that die. Another life of them begins at once.
+    pub(crate) deaths: u8,
+    /// Connections of a worker that are lost.
+    pub(crate) losses: u8,
+    /// Workers that are killed, and started again.
+    pub(crate) kills: u8,
+    /// Workers that are stopped in order, and started again.
+    pub(crate) stops: u8,
+    /// Restarts of nats-server in which it loses the bucket of the claim.
+    pub(crate) wipes: u8,
+}
+
+/// Any number of times. With no count to keep, that even makes for fewer states than a few times.
+pub(crate) const ANY: u8 = u8::MAX;
+
+/// The row of the key, its note, and the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Origin {
+    /// The image that the row names.
+    pub(crate) row: Version,
+    /// The token of the row in `pending_invalidations`, if there is one.
+    pub(crate) note: Option<u8>,
+    /// The token that was drawn last.
+    pub(crate) last_token: u8,
+    /// A bit for each image whose file has been removed.
+    pub(crate) removed: u8,
+}
+
+/// The number of a fill lease.
+///
+/// A number that is not its worker's current one never will be again (rule 1), so all such are written as
+/// [`Lease::VOID`]. That keeps the states finite, however many reads there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Lease(u8);
+
+impl Lease {
+    /// No longer current anywhere.
+    pub(crate) const VOID: Self = Self(0);
+
+    /// The one that is out at this worker.
+    pub(crate) fn current_of(worker: WorkerId) -> Self {
+        Self(worker + 1)
+    }
+
+    fn swap_workers(&mut self) {
+        if *self != Self::VOID {
+            self.0 = 3 - self.0;
+        }
+    }
+}
+
+/// A worker: its process, its place on the bus, and what it holds under the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Worker {
+    /// The resident image.
+    pub(crate) entry: Option<Version>,
+    /// Whether a lease is out.
+    pub(crate) leased: bool,
+    /// A fill in its buffer whose sender no longer waits.
+    pub(crate) late_fill: Option<(Lease, Version)>,
+    /// The subscriptions that stand at the server.
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) connected: bool,
+    /// Whether a round trip has proven the connection. Once lost, it counts as proven until the next one.
+    pub(crate) proven: bool,
+    /// Whether it is on its way out.
+    pub(crate) stopping: bool,
+    pub(crate) claim: Option<Claim>,
+    /// For how many ticks a worker that stands by has seen the claim unchanged.
+    pub(crate) unchanged: u8,
+    /// What an invalidation has still to do, where it is not one step.
+    pub(crate) unfinished: Unfinished,
+}
+
+/// What an invalidation has still to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Unfinished {
+    Nothing,
+    /// It is acknowledged, and nothing has been done.
+    Everything,
+    /// The entry is removed. Then comes the lease, then the acknowledgement to the holder of this token.
+    Lease {
+        token: u8,
+    },
+}
+
+/// A worker's right to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Claim {
+    /// Ticks on the worker's clock since it sent the last renewal that it knows to have succeeded.
+    pub(crate) age: u8,
+    /// Ticks since it sent the renewal whose acknowledgement is on its way.
+    pub(crate) renewal: Option<u8>,
+    /// Whether it was won or renewed on the present connection.
+    pub(crate) on_this_connection: bool,
+}
+
+/// Whom the bucket names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Owner {
+    /// There is no entry.
+    Nobody,
+    /// The present life of a worker.
+    Life(WorkerId),
+    /// The last life of a worker, which serves no more and stands by again.
+    Former(WorkerId),
+    /// A life that was killed.
+    Gone,
+    /// A life that gave the claim up.
+    Released,
+}
+
+/// Subscriptions of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Subscriptions(u8);
+
+impl Subscriptions {
+    pub(crate) const NONE: Self = Self(0);
+    pub(crate) const GET: Self = Self(1);
+    pub(crate) const PUT: Self = Self(2);
+    pub(crate) const INVALIDATE: Self = Self(4);
+    pub(crate) const ALL: Self = Self(7);
+    pub(crate) const EACH: [Self; 3] = [Self::GET, Self::PUT, Self::INVALIDATE];
+
+    pub(crate) fn has(self, one: Self) -> bool {
+        self.0 & one.0 != 0
+    }
+
+    pub(crate) fn with(self, one: Self) -> Self {
+        Self(self.0 | one.0)
+    }
+
+    pub(crate) fn without(self, one: Self) -> Self {
+        Self(self.0 & !one.0)
+    }
+}
+
+/// A read by somebody, through a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Read {
+    pub(crate) gateway: GatewayId,
+    /// The newest version whose upload was answered when it began.
+    pub(crate) floor: Version,
+    /// What the row said.
+    pub(crate) row: Option<Version>,
+    pub(crate) at: Reading,
+}
+
+/// How far a read has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Reading {
+    /// `cache.get.<key>` is on its way to a worker.
+    Get { worker: WorkerId },
+    /// The reply is on its way back: nothing is resident, perhaps with a lease.
+    Miss { lease: Option<Lease> },
+    /// It has a lease, and reads the origin for all aboard its flight.
+    Leading {
+        lease: Lease,
+        /// Whether others may join: no other flight of this gateway has begun since.
+        open: bool,
+        /// Whether it has the file's bytes, too.
+        bytes: bool,
+    },
+    /// It waits for the flight of another read, which is named by its place.
+    Aboard { leader: u8 },
+    /// `cache.put.<key>` is on its way to a worker. Without a lease it is unconditional.
+    Fill { lease: Option<Lease>, worker: WorkerId },
+    /// The reply to it is on its way back.
+    Filled { stored: bool },
+    /// It reads the origin for itself alone.
+    Origin,
+}
+
+/// A change that a gateway tells the cache of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Telling {
+    pub(crate) gateway: GatewayId,
+    pub(crate) token: u8,
+    /// The version whose uploader waits for the answer; none for a change that was left behind.
+    pub(crate) asker: Option<Version>,
+    pub(crate) at: TellingStep,
+}
+
+/// How far a telling has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum TellingStep {
+    /// The note is written and the row is not, where that is not one transaction.
+    RowOwed,
+    /// The row is written and the note is not, where that is not one transaction.
+    NoteOwed,
+    /// `cache.invalidate.<key>` is to be sent.
+    Due,
+    /// It is on its way to a worker.
+    Invalidate { worker: WorkerId },
+    /// The acknowledgement is on its way back, or the server's word that nobody is there.
+    Acknowledged,
+}
+
+impl Worker {
+    /// As `Claim::is_valid`.
+    pub(crate) fn has_valid_claim(&self) -> bool {
+        self.claim.is_some_and(|claim| claim.age <= CLAIM_TICKS)
+    }
+
+    fn cmp_but_for_its_number(&self, other: &Self) -> Ordering {
+        let what_has_no_number = |worker: &Self| Self { late_fill: None, ..*worker };
+        what_has_no_number(self).cmp(&what_has_no_number(other))
+    }
+
+    /// Whether a life of it is on, rather than that it stands by.
+    pub(crate) fn lives(&self) -> bool {
+        self.claim.is_some()
+    }
+}
+
+impl System {
+    pub(crate) fn worker(&self, worker: WorkerId) -> &Worker {
+        &self.workers[usize::from(worker)]
+    }
+
+    pub(crate) fn read(&self, read: u8) -> Option<Read> {
+        self.reads[usize::from(read)]
+    }
+
+    pub(crate) fn telling(&self, telling: u8) -> Option<Telling> {
+        self.tellings[usize::from(telling)]
+    }
+
+    /// To whom the server can route a message; to nobody when it answers "no responders".
+    pub(crate) fn routes(&self, to: Subscriptions) -> impl Iterator<Item = Option<WorkerId>> + use<> {
+        let subscribed = [0, 1].map(|worker| self.worker(worker).subscriptions.has(to).then_some(worker));
+        let nobody = (subscribed == [None, None]).then_some(None);
+        subscribed.into_iter().filter(Option::is_some).chain(nobody)
+    }
+
+    /// One of all the states that differ from this one only in the numbers of gateways and workers, and in
+    /// the places of reads and tellings.
+    pub(crate) fn canonical(mut self, workers: u8) -> Self {
+        self.sort();
+        if workers == 1 {
+            return self.least_by_gateways();
+        }
+        match self.workers[0].cmp_but_for_its_number(&self.workers[1]) {
+            Ordering::Less => self.least_by_gateways(),
+            Ordering::Greater => self.with_workers_swapped().least_by_gateways(),
+            Ordering::Equal => self.least_by_gateways().min(self.with_workers_swapped().least_by_gateways()),
+        }
+    }
+
+    fn least_by_gateways(self) -> Self {
+        let at_the_other = |read: &Read| read.gateway != 0;
+        let told_by_the_other = |telling: &Telling| telling.gateway != 0;
+        if !self.reads.iter().flatten().any(at_the_other)
+            && !self.tellings.iter().flatten().any(told_by_the_other)
+        {
+            return self;
+        }
+        self.min(self.with_gateways_swapped())
+    }
+
+    fn with_gateways_swapped(mut self) -> Self {
+        for read in self.reads.iter_mut().flatten() {
+            read.gateway = 1 - read.gateway;
+        }
+        for telling in self.tellings.iter_mut().flatten() {
+            telling.gateway = 1 - telling.gateway;
+        }
+        self.sort();
+        self
+    }
+
+    fn with_workers_swapped(mut self) -> Self {
+        self.workers.swap(0, 1);
+        for worker in &mut self.workers {
+            if let Some((lease, _)) = &mut worker.late_fill {
+                lease.swap_workers();
+            }
+        }
+        match &mut self.owner {
+            Owner::Life(worker) | Owner::Former(worker) => *worker = 1 - *worker,
+            Owner::Nobody | Owner::Gone | Owner::Released => {}
+        }
+        for read in self.reads.iter_mut().flatten() {
+            match &mut read.at {
+                Reading::Get { worker } => *worker = 1 - *worker,
+                Reading::Miss { lease } => lease.iter_mut().for_each(Lease::swap_workers),
+                Reading::Leading { lease, .. } => lease.swap_workers(),
+                Reading::Fill { lease, worker } => {
+                    lease.iter_mut().for_each(Lease::swap_workers);
+                    *worker = 1 - *worker;
+                }
+                Reading::Aboard { .. } | Reading::Filled { .. } | Reading::Origin => {}
+            }
+        }
+        for telling in self.tellings.iter_mut().flatten() {
+            if let TellingStep::Invalidate { worker } = &mut telling.at {
+                *worker = 1 - *worker;
+            }
+        }
+        self.sort();
+        self
+    }
+
+    /// Sorts what is only a set: the tellings, and the reads with the places that point to them.
+    fn sort(&mut self) {
+        self.tellings.sort_unstable();
+        let mut order: [u8; READS] = [0, 1, 2];
+        order.sort_by_key(|&place| self.read(place));
+        if order == [0, 1, 2] {
+            return;
+        }
+        self.reads = order.map(|place| self.read(place));
+        for read in self.reads.iter_mut().flatten() {
+            if let Reading::Aboard { leader } = &mut read.at {
+                *leader = (0..)
+                    .zip(order)
+                    .find_map(|(place, from)| (from == *leader).then_some(place))
+                    .unwrap_or(*leader);
+            }
+        }
+    }
+}
