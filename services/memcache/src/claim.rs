@@ -11,9 +11,10 @@
 //! comes back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::jetstream::kv;
+use runtime::clock::Moment;
 use runtime::{Bus, streams};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -47,9 +48,11 @@ pub struct Claim {
     entry: Entry,
     length: Duration,
     /// The zero of `end_ms`.
-    origin: Instant,
-    /// Until when it is valid, in milliseconds since `origin`.
+    origin: Moment,
+    /// Until when it is valid, in milliseconds since `origin`. Zero is for good.
     end_ms: AtomicU64,
+    /// Cancelled when it has ended for good.
+    ended: CancellationToken,
     /// The connection on which it was renewed last.
     connection: AtomicU64,
     /// The revision of the entry as this worker wrote it; held while it is renewed.
@@ -115,6 +118,12 @@ impl Claim {
         self.connection.load(Ordering::Acquire)
     }
 
+    /// Ends it at once and for good, whatever is on its way.
+    pub fn end(&self) {
+        self.end_ms.store(0, Ordering::Release);
+        self.ended.cancel();
+    }
+
     /// Renews it once.
     ///
     /// # Errors
@@ -123,19 +132,23 @@ impl Claim {
         let mut revision = self.revision.lock().await;
         if !self.is_valid() {
             // Whoever stands by may have it already, though the bucket does not say so yet.
+            self.end();
             return Err(RenewalError::Lost);
         }
         let bucket = &self.bucket;
         let renewed = async {
             let connection = self.bus.connection_count();
-            let sent = Instant::now();
-            if let Some(next) = write(bucket, &self.entry, Some(*revision)).await? {
-                return Ok(Some((next, sent, connection)));
+            // Behind another connection may be another bucket, in which the same number is somebody else's.
+            if connection == self.connection() {
+                let sent = Moment::now();
+                if let Some(next) = write(bucket, &self.entry, Some(*revision)).await? {
+                    return Ok(Some((next, sent, connection)));
+                }
             }
             // A write of our own, whose acknowledgement was lost, is no loss of the claim.
             match read(bucket).await? {
-                Some((entry, current)) if entry == self.entry => {
-                    let sent = Instant::now();
+                Some((Found::Claim(entry), current)) if entry == self.entry => {
+                    let sent = Moment::now();
                     let written = write(bucket, &self.entry, Some(current)).await?;
                     Ok(written.map(|next| (next, sent, connection)))
                 }
@@ -145,11 +158,17 @@ impl Claim {
         match timeout(self.length / 2, renewed).await {
             Ok(Ok(Some((next, sent, connection)))) => {
                 *revision = next;
-                self.end_ms.store(millis(sent + self.length - self.origin), Ordering::Release);
+                let end_ms = millis((sent + self.length).since(self.origin));
+                let extended = self
+                    .end_ms
+                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, |end| (end != 0).then_some(end_ms));
                 self.connection.store(connection, Ordering::Release);
-                Ok(())
+                extended.map(|_| ()).map_err(|_| RenewalError::Lost)
             }
-            Ok(Ok(None)) => Err(RenewalError::Lost),
+            Ok(Ok(None)) => {
+                self.end();
+                Err(RenewalError::Lost)
+            }
             Ok(Err(error)) => Err(RenewalError::Failed(error)),
             Err(_) => Err(RenewalError::Failed(anyhow::anyhow!("no answer in time"))),
         }
@@ -159,7 +178,10 @@ impl Claim {
     pub async fn keep(&self) {
         let mut failing = false;
         loop {
-            sleep(if failing { self.length / 16 } else { self.length / 4 }).await;
+            let pause = sleep(if failing { self.length / 16 } else { self.length / 4 });
+            if self.ended.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
             match self.renew().await {
                 Ok(()) => failing = false,
                 Err(RenewalError::Lost) => return,
@@ -178,7 +200,7 @@ impl Claim {
 
     /// Gives it up, after the worker has left the bus: whoever stands by need not wait.
     pub async fn release(&self) {
-        self.end_ms.store(0, Ordering::Release);
+        self.end();
         let revision = self.revision.lock().await;
         let entry = Entry { released: true, ..self.entry.clone() };
         let released = write(&self.bucket, &entry, Some(*revision));
@@ -197,8 +219,8 @@ struct Standby<'a> {
     worker: &'a str,
     length: Duration,
     former: Option<&'a str>,
-    /// The revision that stood in the bucket, and when it was first seen there.
-    seen: Option<(u64, Instant)>,
+    /// What stood in the bucket, at which revision, and when it was first seen there.
+    seen: Option<(Found, u64, Moment)>,
     said: String,
 }
 
@@ -211,30 +233,32 @@ impl Standby<'_> {
         };
         self.bucket = Some(bucket.clone());
         let found = timeout(self.length, read(&bucket)).await??;
-        let Some((entry, revision)) = found else { return self.take(bucket, None).await };
-        let is_ours = self.former == Some(entry.incarnation.as_str());
-        if entry.released || is_ours {
-            return self.take(bucket, Some(revision)).await;
-        }
-        let now = Instant::now();
-        let since = match self.seen {
-            Some((seen, since)) if seen == revision => since,
-            _ => {
-                self.seen = Some((revision, now));
-                now
+        let Some((found, revision)) = found else { return self.take(bucket, None).await };
+        // By whichever length is longer, if they were set differently.
+        let (valid_ms, waiting) = match &found {
+            Found::Claim(entry) if entry.released || self.former == Some(entry.incarnation.as_str()) => {
+                return self.take(bucket, Some(revision)).await;
+            }
+            Found::Claim(entry) => {
+                (entry.valid_ms, format!("worker {} has the claim to serve", entry.worker))
+            }
+            Found::Unreadable(why) => {
+                (0, format!("the claim to serve can't be read and is waited out: {why}"))
             }
         };
-        // By whichever length is longer, if they were set differently.
-        let length = self.length.max(Duration::from_millis(entry.valid_ms));
-        if now - since > length + length / 8 {
-            tracing::info!(
-                worker = entry.worker,
-                incarnation = entry.incarnation,
-                "the claim to serve has run out"
-            );
-            return self.take(bucket, Some(revision)).await;
+        let length = self.length.max(Duration::from_millis(valid_ms));
+        let now = Moment::now();
+        match &self.seen {
+            // Both, since the revisions of a bucket that was made anew begin again.
+            Some((seen, seen_revision, since)) if (seen, *seen_revision) == (&found, revision) => {
+                if now.since(*since) > length + length / 8 {
+                    tracing::info!(revision, "the claim to serve has run out");
+                    return self.take(bucket, Some(revision)).await;
+                }
+            }
+            _ => self.seen = Some((found, revision, now)),
         }
-        self.say(format!("standing by: worker {} has the claim to serve", entry.worker));
+        self.say(format!("standing by: {waiting}"));
         Ok(None)
     }
 
@@ -246,7 +270,7 @@ impl Standby<'_> {
             released: false,
         };
         let connection = self.bus.connection_count();
-        let origin = Instant::now();
+        let origin = Moment::now();
         let Some(revision) = write(&bucket, &entry, expected).await? else { return Ok(None) };
         Ok(Some(Claim {
             bus: self.bus.clone(),
@@ -255,6 +279,7 @@ impl Standby<'_> {
             length: self.length,
             origin,
             end_ms: AtomicU64::new(millis(self.length)),
+            ended: CancellationToken::new(),
             connection: AtomicU64::new(connection),
             revision: Mutex::new(revision),
         }))
@@ -269,18 +294,26 @@ impl Standby<'_> {
     }
 }
 
-/// The entry and its revision, also one that can't be read as a claim: then nobody has it.
-async fn read(bucket: &kv::Store) -> anyhow::Result<Option<(Entry, u64)>> {
-    let Some(found) = bucket.entry(subject::OWNERS_KEY).await? else { return Ok(None) };
-    let free = || Entry { worker: String::new(), incarnation: String::new(), valid_ms: 0, released: true };
-    let entry = match found.operation {
-        kv::Operation::Put => serde_json::from_slice(&found.value).unwrap_or_else(|error| {
-            tracing::error!(%error, "what stands in the bucket is no claim; it is passed over");
-            free()
-        }),
-        kv::Operation::Delete | kv::Operation::Purge => free(),
+/// What stands in the bucket.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// Somebody's claim.
+    Claim(Entry),
+    /// Something else, and what: whoever had the claim before may not know it yet, so that it is waited out.
+    Unreadable(String),
+}
+
+/// What stands in the bucket, and its revision.
+async fn read(bucket: &kv::Store) -> anyhow::Result<Option<(Found, u64)>> {
+    let Some(entry) = bucket.entry(subject::OWNERS_KEY).await? else { return Ok(None) };
+    let found = match entry.operation {
+        kv::Operation::Put => match serde_json::from_slice(&entry.value) {
+            Ok(claim) => Found::Claim(claim),
+            Err(error) => Found::Unreadable(error.to_string()),
+        },
+        kv::Operation::Delete | kv::Operation::Purge => Found::Unreadable("it was deleted".to_owned()),
     };
-    Ok(Some((entry, found.revision)))
+    Ok(Some((found, entry.revision)))
 }
 
 /// Writes the entry if its revision is still `expected`; the new revision, or `None` if it is not.

@@ -261,8 +261,7 @@ async fn try_put(worker: &Worker, request: &Request) -> Result<PutReply, Refusal
     let modified_s = meta.modified_s.unwrap_or_else(|| OffsetDateTime::now_utc().unix_timestamp());
     let entry = Entry::new(key.clone(), payload, format, tag, modified_s, Instant::now());
     let Some(outcome) = worker.insert(entry, meta.lease) else {
-        let message = "this worker does not serve at this moment; nothing was stored";
-        return Err(Refusal::new(Code::Unavailable, message));
+        return Err(not_serving());
     };
     let stored = outcome_of(worker, &key, bytes, outcome)?;
     Ok(PutReply { stored, bytes, content_type: format.content_type().to_owned(), tag: tag.to_string() })
@@ -349,10 +348,11 @@ fn invalidate(worker: &Worker, request: &Request) -> Answer {
         Ok(key) => key,
         Err(sentence) => return Answer::refuse(Code::BadRequest, sentence),
     };
-    // Removal and voiding of leases come before the acknowledgement, and only who serves acknowledges.
+    // Removal and voiding of leases come before the acknowledgement, and only who serves acknowledges
+    // (rule 9): on a new connection another worker may have the claim already.
     let removed = worker.store().invalidate(&key);
-    if !worker.claim.is_valid() {
-        return Answer::Refused(claim_lost(), None);
+    if !worker.is_serving() {
+        return Answer::Refused(not_serving(), None);
     }
     worker.watch.tell(
         KeyEventKind::Invalidated,
@@ -362,9 +362,9 @@ fn invalidate(worker: &Worker, request: &Request) -> Answer {
     Answer::json(&InvalidateReply { resident: removed.is_some() })
 }
 
-/// What is acknowledged for a worker that no longer serves says nothing about the one that does.
-fn claim_lost() -> Refusal {
-    Refusal::new(Code::Unavailable, "this worker has just lost the claim to serve; ask again in a moment")
+/// What a worker acknowledged that does not serve would say nothing about the one that does.
+fn not_serving() -> Refusal {
+    Refusal::new(Code::Unavailable, "this worker does not serve at this moment; ask again")
 }
 
 async fn clear(worker: &Worker, live: &Live, request: &Request) -> Answer {
@@ -381,8 +381,8 @@ async fn clear(worker: &Worker, live: &Live, request: &Request) -> Answer {
         return Answer::refuse(Code::BadRequest, message);
     }
     let cleared = live.clear(asked.by.as_deref()).await;
-    if !worker.claim.is_valid() {
-        return Answer::Refused(claim_lost(), None);
+    if !worker.is_serving() {
+        return Answer::Refused(not_serving(), None);
     }
     answer_of(cleared)
 }

@@ -182,6 +182,8 @@ async fn live(
     if timeout(config.process.shutdown_grace(), stages).await.is_err() {
         tracing::warn!("requests in flight were cut off");
     }
+    // Whatever still reads requests must not serve when invalidations have left.
+    worker.claim.end();
     stop.rest.cancel();
     // What was counted up to here is the last window of this life.
     stop_windows.cancel();

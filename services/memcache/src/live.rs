@@ -47,6 +47,15 @@ struct InForce {
     bucket_created_at: OffsetDateTime,
 }
 
+/// Whether a revision drops everything when it is put into force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clears {
+    /// It was written in order to.
+    Always,
+    /// If its generation is another one than what was in force.
+    IfNew,
+}
+
 impl Live {
     /// Nothing is in force yet.
     pub fn new(worker: Arc<Worker>) -> Self {
@@ -62,7 +71,7 @@ impl Live {
         let mut in_force = self.in_force.lock().await;
         loop {
             if let Some((config, revision)) = read(&bucket).await? {
-                self.put_into_force(&mut in_force, &bucket, config, revision);
+                self.put_into_force(&mut in_force, &bucket, config, revision, Clears::IfNew);
                 return Ok(());
             }
             // Another worker may be first; then its revision is read.
@@ -114,7 +123,7 @@ impl Live {
             match serde_json::from_slice(&change.value) {
                 Ok(config) => {
                     let mut in_force = self.in_force.lock().await;
-                    self.put_into_force(&mut in_force, &bucket, config, change.revision);
+                    self.put_into_force(&mut in_force, &bucket, config, change.revision, Clears::IfNew);
                 }
                 Err(error) => {
                     tracing::error!(%error, revision = change.revision, "the entry in the bucket is no configuration and is passed over");
@@ -131,7 +140,7 @@ impl Live {
     pub async fn change(&self, payload: &[u8]) -> Result<ConfigReply, Refusal> {
         let change = ConfigChange::parse(payload, self.worker.max_capacity_mb).map_err(bad_request)?;
         let (in_force, _) = self
-            .write(change.by.as_deref(), |config| {
+            .write(change.by.as_deref(), Clears::IfNew, |config| {
                 config.capacity_mb = change.capacity_mb.unwrap_or(config.capacity_mb);
                 config.policy = change.policy.unwrap_or(config.policy);
             })
@@ -144,7 +153,7 @@ impl Live {
     /// # Errors
     /// A refusal with the code for it. Nothing is dropped then.
     pub async fn clear(&self, by: Option<&str>) -> Result<ClearReply, Refusal> {
-        let (in_force, dropped) = self.write(by, |config| config.generation += 1).await?;
+        let (in_force, dropped) = self.write(by, Clears::Always, |config| config.generation += 1).await?;
         let (entries, bytes) = dropped.unwrap_or_default();
         Ok(ClearReply { entries, bytes, generation: in_force.config.generation, revision: in_force.revision })
     }
@@ -157,7 +166,7 @@ impl Live {
         let bucket = self.bucket().await.map_err(unavailable)?;
         let mut in_force = self.in_force.lock().await;
         if let Some((config, revision)) = read(&bucket).await.map_err(unavailable)? {
-            self.put_into_force(&mut in_force, &bucket, config, revision);
+            self.put_into_force(&mut in_force, &bucket, config, revision, Clears::IfNew);
         }
         drop(in_force);
         self.get().await
@@ -193,6 +202,7 @@ impl Live {
     async fn write(
         &self,
         by: Option<&str>,
+        clears: Clears,
         change: impl Fn(&mut CacheConfig),
     ) -> Result<(InForce, Option<(u64, u64)>), Refusal> {
         let bucket = self.bucket().await.map_err(unavailable)?;
@@ -208,7 +218,7 @@ impl Live {
             config.changed_by = by.filter(|by| !by.is_empty()).unwrap_or("nats").to_owned();
             config.changed_at = OffsetDateTime::now_utc();
             if let Some(revision) = write(&bucket, &config, Some(revision)).await.map_err(unavailable)? {
-                let dropped = self.put_into_force(&mut in_force, &bucket, config, revision);
+                let dropped = self.put_into_force(&mut in_force, &bucket, config, revision, clears);
                 let now =
                     in_force.clone().ok_or_else(|| Refusal::new(Code::Internal, "nothing is in force"))?;
                 return Ok((now, dropped));
@@ -228,6 +238,7 @@ impl Live {
         bucket: &kv::Store,
         config: CacheConfig,
         revision: u64,
+        clears: Clears,
     ) -> Option<(u64, u64)> {
         let bucket_created_at = bucket.stream.cached_info().created;
         if in_force
@@ -241,8 +252,11 @@ impl Live {
         let (evicted, dropped) = {
             let mut store = self.worker.store();
             let evicted = store.configure(config.policy, config.capacity_mb);
-            let is_clear =
-                before.as_ref().is_some_and(|before| before.config.generation != config.generation);
+            // In a bucket that was made anew, generations begin again as well.
+            let is_new = before.as_ref().is_some_and(|before| {
+                before.config.generation != config.generation || before.bucket_created_at != bucket_created_at
+            });
+            let is_clear = clears == Clears::Always || is_new;
             (evicted, is_clear.then(|| store.clear()))
         };
         self.worker.revision.store(revision, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod bus;
+pub mod clock;
 pub mod logging;
 pub mod service;
 pub mod shutdown;

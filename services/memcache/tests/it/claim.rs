@@ -3,10 +3,13 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use memcache::claim::{Claim, RenewalError};
+use runtime::Bus;
 use testkit::{eventually, samples};
+use tokio_util::sync::CancellationToken;
 use wire::subject;
 
-use crate::helpers::{Got, PATIENCE, Scene, key};
+use crate::helpers::{Got, PATIENCE, Scene, connect, key};
 
 /// A worker in a process of its own, so that it can be stopped and resumed as a whole.
 struct Process(Child);
@@ -155,4 +158,86 @@ async fn a_claim_that_the_bucket_has_forgotten_is_lost_and_won_anew() {
     })
     .await;
     worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_lost_its_claim_with_the_bucket_acknowledges_nothing_for_the_one_that_serves() {
+    let scene = Scene::new().await;
+    // The first knows its claim to be valid long after the second has won another.
+    let long = ["--claim-ms", "60000"];
+    let first = scene.start_worker(&[&long[..], &["--worker-name", "first"]].concat()).await;
+    let second = scene.spawn_worker(&[&long[..], &["--worker-name", "second"]].concat());
+    scene.server.restart_without_its_store().await;
+    let mut told = 0;
+    eventually("the second serves, and is told of many changes", PATIENCE, async || {
+        let stored = scene.put("cat", samples::chelsea().bytes).await.is_ok();
+        if stored && scene.ask(&subject::invalidate(&key("cat")), "", None).await.is_ok() {
+            for _ in 0..4 {
+                let got = scene.get("cat").await;
+                assert!(matches!(got, Got::Miss(_)), "after the invalidation was acknowledged: {got:?}");
+            }
+            told += 1;
+        }
+        told == 100
+    })
+    .await;
+    assert!(serves(&scene, "second").await);
+    first.stop().await.unwrap();
+    second.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_is_no_claim_is_waited_out_as_one() {
+    let scene = Scene::new().await;
+    let claim = ["--claim-ms", "2000"];
+    let first = scene.start_worker(&[&claim[..], &["--worker-name", "first"]].concat()).await;
+    let second = scene.spawn_worker(&[&claim[..], &["--worker-name", "second"]].concat());
+    let entry = format!("$KV.CACHE_OWNERS.{}", subject::OWNERS_KEY);
+    let writer = scene.server.connect("memcache").await;
+    writer.publish(entry, "no claim".into()).await.unwrap();
+    writer.flush().await.unwrap();
+    let written = Instant::now();
+    eventually("the first has lost its claim", PATIENCE, async || !serves(&scene, "first").await).await;
+    eventually("one serves", PATIENCE, async || scene.stats().await.is_some_and(|stats| stats.serving)).await;
+    assert!(written.elapsed() > Duration::from_millis(2000), "after {:?}", written.elapsed());
+    first.stop().await.unwrap();
+    second.stop().await.unwrap();
+}
+
+async fn win(bus: &Bus, worker: &str) -> Claim {
+    let length = Duration::from_secs(60);
+    Claim::win(bus, worker, length, None, &CancellationToken::new()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_is_not_renewed_over_another_that_has_its_number_in_a_bucket_made_anew() {
+    let scene = Scene::new().await;
+    let bus = connect(&scene.server, "memcache").await;
+    let first = win(&bus, "first").await;
+    scene.server.restart_without_its_store().await;
+    let other = connect(&scene.server, "memcache").await;
+    let second = win(&other, "second").await;
+    let outcome = eventually("the renewal is answered", PATIENCE, async || match first.renew().await {
+        Err(RenewalError::Failed(_)) => None,
+        outcome => Some(outcome),
+    })
+    .await;
+    assert!(matches!(outcome, Err(RenewalError::Lost)));
+    assert!(!first.is_valid());
+    second.renew().await.unwrap();
+    assert!(second.is_valid());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_was_ended_is_never_valid_again() {
+    let scene = Scene::new().await;
+    let bus = connect(&scene.server, "memcache").await;
+    let claim = win(&bus, "worker").await;
+    claim.renew().await.unwrap();
+    // Whichever comes first: a renewal that is on its way does not bring it back.
+    let ended = async { claim.end() };
+    let (_, ()) = tokio::join!(claim.renew(), ended);
+    assert!(!claim.is_valid());
+    assert!(matches!(claim.renew().await, Err(RenewalError::Lost)));
+    claim.keep().await;
 }
