@@ -3,7 +3,8 @@
 
 use crate::protocol::{NEVER_FAILS, NEVER_STALE, NOTHING_LEFT_BEHIND, ONE_SERVES, Protocol};
 use crate::rules::Rule;
-use crate::scenes::{CUTS, DEATHS, LIVES, PEACE, RECONNECTIONS, REMOVALS, STANDBY};
+use crate::scenes::smaller::{DEATHS_ALONE, ONE_LOSS, ONE_STOP, QUIET_STANDBY, RECONNECTIONS};
+use crate::scenes::{DEATHS, PEACE, REMOVALS, STANDBY};
 use crate::search::{breaks, breaks_without, holds_without};
 
 #[test]
@@ -83,7 +84,7 @@ fn rule_6_silence_must_not_be_answered_as_success() {
 
 #[test]
 fn rule_6_without_a_note_a_gateway_that_dies_leaves_the_old_image_behind() {
-    breaks_without(&[Rule::ChangesAreNoted], DEATHS, NOTHING_LEFT_BEHIND);
+    breaks_without(&[Rule::ChangesAreNoted], DEATHS_ALONE, NOTHING_LEFT_BEHIND);
 }
 
 #[test]
@@ -93,17 +94,17 @@ fn rule_6_without_a_note_the_same_request_sent_again_is_answered_and_the_old_ima
 
 #[test]
 fn rule_6_a_note_after_the_transaction_is_too_late() {
-    breaks_without(&[Rule::NotedNotAfterTheRow], DEATHS, NOTHING_LEFT_BEHIND);
+    breaks_without(&[Rule::NotedNotAfterTheRow], DEATHS_ALONE, NOTHING_LEFT_BEHIND);
 }
 
 #[test]
 fn rule_6_a_note_before_the_transaction_may_be_gone_too_early() {
-    breaks_without(&[Rule::NotedNotBeforeTheRow], DEATHS, NOTHING_LEFT_BEHIND);
+    breaks_without(&[Rule::NotedNotBeforeTheRow], DEATHS_ALONE, NOTHING_LEFT_BEHIND);
 }
 
 #[test]
 fn rule_6_an_acknowledgement_must_not_remove_the_note_of_a_later_upload() {
-    breaks_without(&[Rule::NotesGoByTheirToken], DEATHS, NOTHING_LEFT_BEHIND);
+    breaks_without(&[Rule::NotesGoByTheirToken], DEATHS_ALONE, NOTHING_LEFT_BEHIND);
 }
 
 #[test]
@@ -146,7 +147,7 @@ fn rule_8_a_get_after_invalidations_have_left_may_be_stale() {
 
 #[test]
 fn rule_9_a_hit_after_the_claim_ran_out_may_be_stale() {
-    breaks_without(&[Rule::HitsNeedTheClaim], STANDBY, NEVER_STALE);
+    breaks_without(&[Rule::HitsNeedTheClaim], QUIET_STANDBY, NEVER_STALE);
 }
 
 #[test]
@@ -156,48 +157,48 @@ fn rule_9_a_fill_after_the_claim_ran_out_may_be_stale_for_those_who_share_it() {
 
 #[test]
 fn rule_9_an_acknowledgement_after_the_claim_ran_out_says_nothing_about_who_serves() {
-    breaks_without(&[Rule::AcknowledgementsNeedTheClaim], STANDBY, NEVER_STALE);
+    breaks_without(&[Rule::AcknowledgementsNeedTheClaim], QUIET_STANDBY, NEVER_STALE);
 }
 
 #[test]
 fn rule_9_a_claim_must_count_from_before_its_renewal_was_sent() {
-    breaks_without(&[Rule::ClaimsCountFromBeforeTheRenewal], STANDBY, NEVER_STALE);
+    breaks_without(&[Rule::ClaimsCountFromBeforeTheRenewal], QUIET_STANDBY, NEVER_STALE);
 }
 
 #[test]
 fn rule_9_a_worker_that_is_silent_must_be_waited_for() {
-    breaks_without(&[Rule::StandbysWait], STANDBY, NEVER_STALE);
+    breaks_without(&[Rule::StandbysWait], QUIET_STANDBY, NEVER_STALE);
 }
 
 #[test]
 fn rule_9_clocks_that_differ_need_a_margin() {
-    breaks_without(&[Rule::StandbysWaitAMargin], STANDBY, NEVER_STALE);
+    breaks_without(&[Rule::StandbysWaitAMargin], QUIET_STANDBY, NEVER_STALE);
 }
 
 #[test]
 fn rule_9_a_clock_that_stands_still_while_others_go_on_makes_two_owners() {
-    breaks_without(&[Rule::ClocksGoOn], STANDBY, NEVER_STALE);
-    breaks_without(&[Rule::ClocksGoOn], STANDBY, ONE_SERVES);
+    breaks_without(&[Rule::ClocksGoOn], QUIET_STANDBY, NEVER_STALE);
+    breaks_without(&[Rule::ClocksGoOn], QUIET_STANDBY, ONE_SERVES);
 }
 
 #[test]
 fn rule_9_an_entry_kept_across_claims_may_be_stale() {
-    breaks_without(&[Rule::LostClaimsDropEverything], STANDBY, NEVER_STALE);
+    breaks_without(&[Rule::LostClaimsDropEverything], QUIET_STANDBY, NEVER_STALE);
 }
 
 #[test]
 fn rule_9_a_claim_given_up_before_the_worker_has_left_makes_two_owners() {
-    breaks_without(&[Rule::ReleasedLast], LIVES, NEVER_STALE);
+    breaks_without(&[Rule::ReleasedLast], ONE_STOP, NEVER_STALE);
 }
 
 #[test]
 fn rule_9_nothing_must_be_served_on_a_new_connection_before_the_claim_was_renewed_on_it() {
-    breaks_without(&[Rule::NewConnectionsRenewBeforeServing], CUTS, NEVER_STALE);
+    breaks_without(&[Rule::NewConnectionsRenewBeforeServing], ONE_LOSS, NEVER_STALE);
 }
 
 #[test]
 fn rule_9_nothing_must_be_acknowledged_on_a_new_connection_before_the_claim_was_renewed_on_it() {
-    breaks_without(&[Rule::NewConnectionsRenewBeforeAcknowledging], CUTS, NEVER_STALE);
+    breaks_without(&[Rule::NewConnectionsRenewBeforeAcknowledging], ONE_LOSS, NEVER_STALE);
 }
 
 #[test]
@@ -209,7 +210,7 @@ fn rule_9_no_responders_from_a_server_that_does_not_see_the_worker_means_nothing
 #[test]
 fn some_parts_of_the_rules_are_kept_for_the_sake_of_clarity() {
     holds_without(&[Rule::PutLeavesBeforeInvalidate], RECONNECTIONS);
-    holds_without(&[Rule::LeasesNeedTheClaim], STANDBY);
+    holds_without(&[Rule::LeasesNeedTheClaim], QUIET_STANDBY);
 }
 
 /// The promise is about answered uploads, no more: it makes of a key what Lamport calls a regular register

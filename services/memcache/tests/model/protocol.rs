@@ -352,7 +352,10 @@ impl Protocol {
             sights.extend(sights!(FlightShared, FlightNotShared));
         }
         if gives_up {
-            sights.extend(sights!(StillTelling, LeftBehindTold, LaterNoteKept));
+            sights.extend(sights!(StillTelling, LeftBehindTold));
+            if budget.uploads + budget.repeats > 1 {
+                sights.extend(sights!(LaterNoteKept));
+            }
         }
         if removes_files {
             sights.extend(sights!(RowReadAgain));

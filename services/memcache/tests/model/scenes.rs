@@ -34,11 +34,11 @@ pub(crate) const DEATHS: Scene = Scene {
     ..PEACE
 };
 
-/// The same with two reads at once, and one upload.
+/// Gateways die with two reads in flight.
 pub(crate) const DEATHS_IN_FLIGHT: Scene = Scene {
     name: "deaths in flight",
     readers: 2,
-    budget: Budget { uploads: 1, repeats: 1, deaths: ANY, ..NOTHING },
+    budget: Budget { uploads: 1, deaths: ANY, ..NOTHING },
     ..PEACE
 };
 
@@ -51,10 +51,6 @@ pub(crate) const CONNECTIONS: Scene = Scene {
     one_by_one: true,
     ..PEACE
 };
-
-/// The same with one upload, which is enough for what is missed when a rule is left out.
-pub(crate) const RECONNECTIONS: Scene =
-    Scene { name: "reconnections", budget: Budget { uploads: 1, ..CONNECTIONS.budget }, ..CONNECTIONS };
 
 /// A second worker takes over whenever the first has not renewed its claim in time: since it was stopped
 /// and is resumed later, is slow, or cannot reach the bucket.
@@ -83,3 +79,27 @@ pub(crate) const CUTS: Scene = Scene {
     budget: Budget { uploads: 1, losses: ANY, wipes: ANY, ..NOTHING },
     ..STANDBY
 };
+
+/// Smaller ones, which are enough for what is missed where a rule is left out.
+pub(crate) mod smaller {
+    use super::{Budget, CONNECTIONS, CUTS, DEATHS, LIVES, STANDBY, Scene};
+
+    /// Without requests sent again.
+    pub(crate) const DEATHS_ALONE: Scene =
+        Scene { name: "deaths alone", budget: Budget { repeats: 0, ..DEATHS.budget }, ..DEATHS };
+
+    /// With one upload.
+    pub(crate) const RECONNECTIONS: Scene =
+        Scene { name: "reconnections", budget: Budget { uploads: 1, ..CONNECTIONS.budget }, ..CONNECTIONS };
+
+    /// With one read at a time.
+    pub(crate) const QUIET_STANDBY: Scene = Scene { name: "a quiet standby", readers: 1, ..STANDBY };
+
+    /// With no more than one stop.
+    pub(crate) const ONE_STOP: Scene =
+        Scene { name: "one stop", budget: Budget { kills: 0, stops: 1, ..LIVES.budget }, ..LIVES };
+
+    /// With no more than one loss, that of the bucket.
+    pub(crate) const ONE_LOSS: Scene =
+        Scene { name: "one loss", budget: Budget { losses: 0, wipes: 1, ..CUTS.budget }, ..CUTS };
+}
