@@ -209,6 +209,14 @@ suite("what can go wrong at the start", () => {
     assert.equal(system.processes().filter(({ line }) => line.startsWith("nats-server")).length, 1);
   });
 
+  test("checkouts that are started at the same moment get ports of their own", async (t) => {
+    const systems = [1, 2, 3].map(() => checkout(t));
+    await Promise.all(systems.map((system) => system.start()));
+    const ports = systems.flatMap(({ env }) => [env.PORT, env.NATS_PORT, env.DB_PORT]);
+    assert.equal(new Set(ports).size, ports.length, ports.join(" "));
+    for (const system of systems) assert.deepEqual((await system.json("/api/list_keys", { method: "POST" })).keys, samples);
+  });
+
   test("a runner that was killed leaves nothing, and the next start works", async (t) => {
     const system = checkout(t);
     await system.start();
@@ -220,17 +228,41 @@ suite("what can go wrong at the start", () => {
     assert.ok(system.processes().every(({ pid }) => !before.includes(pid)));
   });
 
-  test("a server that hangs as an orphan is ended by the next start", async (t) => {
+  test("a server that its wrapper left behind is ended by the next start", async (t) => {
     const system = checkout(t);
     await system.start();
-    const orphans = [system.pid("nats"), system.pid("mariadb")];
-    // Stopped processes don't hear the kernel's word that their parent has died.
-    for (const pid of orphans) process.kill(pid, "SIGSTOP");
-    for (const { pid, line } of system.processes()) if (!orphans.includes(pid) && !/grep/.test(line)) process.kill(pid, "SIGKILL");
-    await until("only the orphans are left", () => system.processes().length === 2, 10);
+    await system.bin("stop");
+    // Started without the wrapper, and noted as it does: that is how one looks that outlived it.
+    const orphan = system.spawn("nats-server", ["--config", "nats.conf"], { env: system.env });
+    const stat = readFileSync(`/proc/${orphan.pid}/stat`, "utf8");
+    const started = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
+    writeFileSync(system.at("var/run/nats.pid"), `${orphan.pid} ${started} ${readFileSync("/proc/sys/kernel/random/boot_id", "utf8")}\n`);
+    await until("the orphan listens", () => isFree(Number(system.env.NATS_PORT)).then((free) => !free), 10);
+    const before = system.env;
     const run = await system.start();
-    assert.match(run.err, /left behind/);
-    assert.ok(system.processes().every(({ pid }) => !orphans.includes(pid)));
+    assert.match(run.err, /Ending the nats that was left behind/);
+    await orphan.exited;
+    assert.deepEqual(system.env, before, "its port is not taken by a stranger");
+    assert.deepEqual((await system.json("/api/list_keys", { method: "POST" })).keys, samples);
+  });
+
+  test("a server that is killed ends the rest, with its name", async (t) => {
+    const system = checkout(t);
+    const run = system.spawn("bin/run", ["--no-build"]);
+    await until("the URL", () => urlLine.test(lastLine(run.stdout)), 60);
+    process.kill(system.pid("mariadb"), "SIGKILL");
+    const { code } = await run.exited;
+    assert.equal(code, 1);
+    assert.match(run.output, /mariadb ended by itself with exit code 137/);
+    assert.deepEqual(system.processes(), []);
+  });
+
+  test("a wrapper that is killed takes its server along", async (t) => {
+    const system = checkout(t);
+    await system.start();
+    for (const { pid, line } of system.processes()) if (line.includes("bin/serve")) process.kill(pid, "SIGKILL");
+    await system.empty(8);
+    await system.start();
     assert.deepEqual((await system.json("/api/list_keys", { method: "POST" })).keys, samples);
   });
 });

@@ -113,6 +113,7 @@ env_account() {
 # make_env: writes .env at the first start, and afterwards what changed: a port that was taken meanwhile, a key that is
 # new, a value from the environment.
 make_env() {
+  taken_ports=()
   if [[ -f .env ]]; then
     mapfile -t env_lines <.env
   else
