@@ -156,6 +156,14 @@ impl MariaDb {
     /// # Panics
     /// When MariaDB is not installed or does not start.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// [`MariaDb::start`] with further options, which win over those that it has by itself.
+    ///
+    /// # Panics
+    /// As [`MariaDb::start`].
+    pub async fn start_with(options: &'static [&'static str]) -> Self {
         let server = tools::find("mariadbd", "mariadb-server-core");
         let installer = tools::find("mariadb-install-db", "mariadb-server-core");
         loop {
@@ -164,7 +172,7 @@ impl MariaDb {
             let prepared = tokio::task::spawn_blocking({
                 let (server, installer, admin_password) =
                     (server.clone(), installer.clone(), admin_password.clone());
-                move || prepare(server, installer, port, &admin_password)
+                move || prepare(server, installer, port, &admin_password, options)
             });
             let guardian = Arc::new(Mutex::new(prepared.await.expect("the folder can be prepared")));
             let server = Self { guardian, port, admin_password, databases: AtomicU32::new(0) };
@@ -178,6 +186,16 @@ impl MariaDb {
     /// The server of this test process, started when it is first asked for.
     async fn shared() -> &'static Self {
         SHARED.get_or_init(Self::start).await
+    }
+
+    /// Its port on loopback; it stays the same over a restart.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its process, as long as it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.lock().pid()
     }
 
     /// A fresh database without tables, with its accounts.
@@ -290,7 +308,13 @@ impl MariaDb {
 }
 
 /// A guarded folder with a data directory in it, for a server that has yet to be started.
-fn prepare(server: PathBuf, installer: PathBuf, port: u16, admin_password: &str) -> Guardian {
+fn prepare(
+    server: PathBuf,
+    installer: PathBuf,
+    port: u16,
+    admin_password: &str,
+    options: &[&str],
+) -> Guardian {
     let guardian = Guardian::new(|folder| {
         let mut command = Command::new(server);
         // A program's own option files would bring in the machine's settings. It has to come first.
@@ -316,6 +340,7 @@ fn prepare(server: PathBuf, installer: PathBuf, port: u16, admin_password: &str)
             "--innodb-buffer-pool-size=64M",
             "--performance-schema=OFF",
         ]);
+        command.args(options);
         command
     });
     let folder = guardian.folder();

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 ///
 /// The shell runs `guardian.sh`, which says how it works.
 #[derive(Debug)]
-pub(crate) struct Guardian {
+pub struct Guardian {
     folder: PathBuf,
     shell: Child,
     /// Closed to make the shell end the server, itself and the folder.
@@ -17,7 +17,7 @@ pub(crate) struct Guardian {
 
 /// What a server is asked to do.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Order {
+pub enum Order {
     /// Begin to run.
     Start,
     /// Leave cleanly, and be gone on return.
@@ -47,7 +47,10 @@ impl Order {
 
 impl Guardian {
     /// A guardian for `command`, which is built for the folder it gets and not yet started.
-    pub(crate) fn new(command: impl FnOnce(&Path) -> Command) -> Self {
+    ///
+    /// # Panics
+    /// When there is no folder to be had, or no shell.
+    pub fn new(command: impl FnOnce(&Path) -> Command) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("pixcache-test-")
             .tempdir()
@@ -76,8 +79,11 @@ impl Guardian {
         Self { folder, shell, orders, answers }
     }
 
-    /// Gives an order and returns when it is carried out.
-    pub(crate) fn order(&mut self, order: Order) {
+    /// Gives an order and returns when it is carried out. It blocks for as long as that takes.
+    ///
+    /// # Panics
+    /// When the shell is gone.
+    pub fn order(&mut self, order: Order) {
         let orders = self.orders.as_mut().expect("the pipe is open until drop");
         writeln!(orders, "{}", order.as_str()).expect("the guardian reads orders");
         let mut answer = String::new();
@@ -86,8 +92,13 @@ impl Guardian {
     }
 
     /// The server's folder.
-    pub(crate) fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The process that was started last, if there was one yet.
+    pub fn pid(&self) -> Option<u32> {
+        std::fs::read_to_string(self.folder.join("pid")).ok()?.trim().parse().ok()
     }
 
     /// Empties the log of a server that does not run.
@@ -96,7 +107,7 @@ impl Guardian {
     }
 
     /// What the server has written to its log.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         let bytes = std::fs::read(self.folder.join("log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }

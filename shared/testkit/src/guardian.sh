@@ -24,6 +24,7 @@ while read -r order; do
     start)
         "$@" </dev/null >>"$folder/log" 2>&1 &
         server=$!
+        echo "$server" >"$folder/pid"
         ;;
     STOP | CONT) kill -"$order" "$server" ;;
     *) end "$order" ;;

@@ -6,6 +6,7 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking, with a sentence that says why")]
 
+pub mod any;
 pub mod database;
 mod guardian;
 pub mod nats;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use database::{Database, MariaDb};
+pub use guardian::{Guardian, Order};
 pub use nats::NatsServer;
 pub use port::free_port;
 pub use service::service_binary;

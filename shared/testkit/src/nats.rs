@@ -65,6 +65,11 @@ impl NatsServer {
         self.port
     }
 
+    /// Its process, as long as it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.lock().pid()
+    }
+
     /// The password of one of the users `gateway`, `memcache`, `recorder` and `operator`.
     ///
     /// # Panics
