@@ -114,6 +114,9 @@ fn no_route_is_left_out_of_these_tests() {
     let mut found = 0;
     for file in std::fs::read_dir(folder).unwrap() {
         let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for other in [".nest(", ".nest_service(", ".route_service("] {
+            assert!(!source.contains(other), "this test does not know what {other} adds");
+        }
         for piece in source.split(".route(").skip(1) {
             let Some(route) = piece.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next())
             else {

@@ -19,7 +19,7 @@ use wire::{CacheStats, ConfigReply, Key, Lease, Meta, Tag, subject};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 
-/// A nats-server and somebody connected to it as the gateway is.
+/// A nats-server and somebody connected to it as a person with the CLI is.
 pub(crate) struct Scene {
     pub(crate) server: NatsServer,
     pub(crate) asker: Bus,
@@ -34,7 +34,7 @@ pub(crate) struct RunningWorker {
 impl Scene {
     pub(crate) async fn new() -> Self {
         let server = NatsServer::start().await;
-        let asker = connect(&server, "gateway").await;
+        let asker = connect(&server, "operator").await;
         Self { server, asker }
     }
 

@@ -187,10 +187,10 @@ pub(crate) async fn execute(connection: &mut MySqlConnection, sql: impl Into<Str
 pub(crate) struct Asker(Bus);
 
 impl Asker {
-    /// Connects as the gateway does, and waits until somebody answers.
+    /// Connects as a person with the CLI does, and waits until somebody answers.
     pub(crate) async fn connect(nats: &NatsServer) -> Self {
         let args = NatsArgs { nats_url: Some(nats.url()), nats_port: nats.port() };
-        let bus = Bus::connect(&args, "gateway", nats.password("gateway"), 64, SOON).await.unwrap();
+        let bus = Bus::connect(&args, "operator", nats.password("operator"), 64, SOON).await.unwrap();
         let asker = Self(bus);
         eventually("the recorder answers", SOON, async || {
             !matches!(asker.try_ask(subject::SERIES, "").await, Err(RequestFailure::NoResponders(_)))

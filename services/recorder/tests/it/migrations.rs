@@ -53,37 +53,70 @@ async fn a_database_of_another_version_is_left_alone() {
 
 #[tokio::test]
 async fn each_account_has_rights_on_its_own_tables_and_nothing_else() {
-    let database = Database::empty().await;
+    use Account::{Gateway, Migration, Recorder};
+    let (database, other) = (Database::empty().await, Database::empty().await);
     apply(&database).await.unwrap();
+    apply(&other).await.unwrap();
+    let foreign = other.name();
     let tables = [
-        ("images", Some(Account::Gateway)),
-        ("pending_invalidations", Some(Account::Gateway)),
-        ("cache_properties", Some(Account::Recorder)),
-        ("cache_stats", Some(Account::Recorder)),
-        ("cache_stats_rollup", Some(Account::Recorder)),
-        ("_sqlx_migrations", None),
+        ("images", "image_key", Some(Gateway)),
+        ("pending_invalidations", "image_key", Some(Gateway)),
+        ("cache_properties", "revision", Some(Recorder)),
+        ("cache_stats", "sequence", Some(Recorder)),
+        ("cache_stats_rollup", "interval_start", Some(Recorder)),
+        ("_sqlx_migrations", "version", None),
     ];
-    let mut gateway = database.connect(Account::Gateway).await;
-    let mut recorder = database.connect(Account::Recorder).await;
-    for (table, owner) in tables {
-        for (account, connection) in [(Account::Gateway, &mut gateway), (Account::Recorder, &mut recorder)] {
-            for statement in
-                [format!("SELECT COUNT(*) FROM {table}"), format!("DELETE FROM {table} WHERE 1 = 0")]
-            {
-                let allowed = execute(connection, statement.clone()).await.is_ok();
-                assert_eq!(allowed, owner == Some(account), "{account:?}: {statement}");
-            }
-            for statement in [
-                format!("DROP TABLE {table}"),
-                format!("ALTER TABLE {table} ADD COLUMN extra INT"),
-                "CREATE TABLE mine (id INT PRIMARY KEY)".to_owned(),
-            ] {
-                assert!(execute(connection, statement.clone()).await.is_err(), "{account:?}: {statement}");
-            }
+    // Each statement, and who of those that try it may. Those that somebody may change nothing.
+    let all = [Gateway, Recorder, Migration];
+    let mut statements: Vec<(String, &[Account], Vec<Account>)> = Vec::new();
+    for (table, column, owner) in tables {
+        for statement in [
+            format!("SELECT COUNT(*) FROM {table}"),
+            format!("INSERT INTO {table} SELECT * FROM {table} WHERE 1 = 0"),
+            format!("UPDATE {table} SET {column} = {column} WHERE 1 = 0"),
+            format!("DELETE FROM {table} WHERE 1 = 0"),
+        ] {
+            statements.push((statement, &all, owner.into_iter().chain([Migration]).collect()));
+        }
+        statements.push((format!("ALTER TABLE {table} COMMENT = ''"), &all, vec![Migration]));
+        statements.push((format!("SELECT COUNT(*) FROM {foreign}.{table}"), &all, vec![]));
+        statements.push((format!("DROP TABLE {foreign}.{table}"), &all, vec![]));
+        // This is the very work of the account that migrates, and would end this test.
+        for statement in [format!("DROP TABLE {table}"), format!("TRUNCATE TABLE {table}")] {
+            statements.push((statement, &[Gateway, Recorder], vec![]));
         }
     }
-    gateway.close().await.unwrap();
-    recorder.close().await.unwrap();
+    for statement in [
+        "CREATE TABLE mine (id INT PRIMARY KEY)",
+        "CREATE TRIGGER mine BEFORE INSERT ON images FOR EACH ROW SET NEW.image_key = 'x'",
+        "CREATE TRIGGER mine BEFORE INSERT ON cache_stats FOR EACH ROW SET NEW.sequence = 1",
+        "CREATE PROCEDURE mine() SELECT 1",
+        "RENAME TABLE images TO mine",
+        "RENAME TABLE cache_stats TO mine",
+    ] {
+        statements.push((statement.to_owned(), &[Gateway, Recorder], vec![]));
+    }
+    for statement in [
+        "CREATE DATABASE mine",
+        "CREATE USER mine",
+        "GRANT ALL ON *.* TO CURRENT_USER()",
+        "SET PASSWORD FOR 'root'@'localhost' = ''",
+        "SELECT COUNT(*) FROM mysql.global_priv",
+        "SET GLOBAL max_connections = 1",
+        "SELECT 1 INTO OUTFILE '/tmp/mine'",
+        "LOAD DATA INFILE '/etc/passwd' INTO TABLE images (location)",
+        "SHUTDOWN",
+    ] {
+        statements.push((statement.to_owned(), &all, vec![]));
+    }
+    for account in all {
+        let mut connection = database.connect(account).await;
+        for (statement, _, allowed) in statements.iter().filter(|(_, tried, _)| tried.contains(&account)) {
+            let outcome = execute(&mut connection, statement.clone()).await;
+            assert_eq!(outcome.is_ok(), allowed.contains(&account), "{account:?}: {statement}: {outcome:?}");
+        }
+        connection.close().await.unwrap();
+    }
 }
 
 #[tokio::test]
