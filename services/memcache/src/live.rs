@@ -153,7 +153,9 @@ impl Live {
     /// # Errors
     /// A refusal with the code for it. Nothing is dropped then.
     pub async fn clear(&self, by: Option<&str>) -> Result<ClearReply, Refusal> {
-        let (in_force, dropped) = self.write(by, Clears::Always, |config| config.generation += 1).await?;
+        // Only that it differs counts; a worker lives on at the last number too.
+        let raise = |config: &mut CacheConfig| config.generation = config.generation.wrapping_add(1);
+        let (in_force, dropped) = self.write(by, Clears::Always, raise).await?;
         let (entries, bytes) = dropped.unwrap_or_default();
         Ok(ClearReply { entries, bytes, generation: in_force.config.generation, revision: in_force.revision })
     }

@@ -21,7 +21,7 @@ use crate::repository_root;
 pub fn runner(cases: u32) -> TestRunner {
     let given = std::env::var("PROPTEST_CASES").ok();
     let cases = given.map_or(cases, |text| text.parse().expect("PROPTEST_CASES is a number"));
-    TestRunner::new(Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() })
+    TestRunner::new(Config { cases, failure_persistence: None, max_shrink_time: 20_000, ..Config::default() })
 }
 
 /// `bytes` with a few of them overwritten, taken out or put in.

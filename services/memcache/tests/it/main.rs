@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod any_input;
 mod bad_input;
 mod claim;
 mod configuration;
