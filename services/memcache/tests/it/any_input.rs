@@ -103,13 +103,13 @@ fn any_message_to_any_endpoint_has_exactly_one_answer() {
     let inbox = client.new_inbox();
     let mut answers = runtime.block_on(client.subscribe(format!("{inbox}.*"))).unwrap();
     let counts = std::cell::RefCell::new(BTreeMap::<String, usize>::new());
-    let answers = std::cell::RefCell::new(&mut answers);
+    let answers = tokio::sync::Mutex::new(&mut answers);
     let ask = async |subject: String, headers: HeaderMap, payload: Vec<u8>| {
         let reply = format!("{inbox}.{}", counts.borrow().len());
         counts.borrow_mut().insert(reply.clone(), 0);
         client.publish_with_reply_and_headers(subject, reply.clone(), headers, payload.into()).await.unwrap();
         loop {
-            let answer = timeout(ANSWER, answers.borrow_mut().next()).await;
+            let answer = timeout(ANSWER, answers.lock().await.next()).await;
             let answer =
                 answer.map_err(|_| TestCaseError::fail("there is no answer"))?.expect("the bus stands");
             *counts.borrow_mut().get_mut(answer.subject.as_str()).expect("an inbox that was given") += 1;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod any_input;
 mod config_history;
 mod helpers;
 mod migrations;
