@@ -4,8 +4,8 @@
 //! with the same page, what was typed still in it, and the status that a program would get.
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, RawForm, RawQuery, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, FromRequest, RawForm, RawQuery, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use percent_encoding::percent_decode;
@@ -631,19 +631,22 @@ async fn stats(State(state): State<AppState>, RawQuery(query): RawQuery) -> Resp
 }
 
 async fn favicon(state: State<AppState>, query: RawQuery, headers: HeaderMap) -> Response {
-    asset(state, Path("icons/mark.svg".to_owned()), query, headers).await
+    asset(state, Uri::from_static("/static/icons/mark.svg"), query, headers).await
 }
 
 /// A static file. Pages link the very version that they were made with, which then never changes;
 /// asked for without a version it is looked after each time.
 async fn asset(
     State(state): State<AppState>,
-    Path(path): Path<String>,
+    uri: Uri,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
+    // Not the router's own decoding, which answers bytes that are not UTF-8 in words of its own. No file has such a name.
+    let path = uri.path().strip_prefix("/static/").unwrap_or_default();
+    let path = percent_decode(path.as_bytes()).decode_utf8_lossy();
     let made = state.views.asset(&path).and_then(|asset| {
-        let asset = asset.ok_or_else(|| Error::NoRoute(format!("/static/{path}")))?;
+        let asset = asset.ok_or_else(|| Error::NoRoute(super::shortened(uri.path())))?;
         let entity_tag = format!("\"{}\"", asset.version);
         let this_version = Fields::of_query(query).bytes("v") == Some(asset.version.as_bytes());
         let held =

@@ -150,6 +150,11 @@ async fn paths_methods_and_parameters_that_do_not_exist_are_refused() {
     let page = gateway.get("/nothing").await;
     assert_eq!(page.status, 404);
     assert!(page.header("content-type").starts_with("text/html"));
+    for path in ["/static/%a0", "/static/nothing", "/static/%2e%2e/layout.html"] {
+        let page = gateway.get(path).await;
+        assert_eq!(page.status, 404, "{path}");
+        assert!(page.header("content-type").starts_with("text/html"), "{path}: {}", page.text());
+    }
     let page = gateway.delete("/keys_list").await;
     assert_eq!(page.status, 405);
     assert!(page.header("content-type").starts_with("text/html"), "{}", page.text());
