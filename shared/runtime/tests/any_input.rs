@@ -1,5 +1,5 @@
 //! Whatever a service answers is read or refused with a reason, and the connection goes on.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::cell::RefCell;
 use std::time::Duration;
