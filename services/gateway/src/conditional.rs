@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderMap, HeaderValue};
-use axum_extra::headers::{HeaderMapExt as _, IfModifiedSince, IfRange, IfUnmodifiedSince, LastModified};
+use axum_extra::headers::{Header as _, HeaderMapExt as _, IfModifiedSince, IfUnmodifiedSince, LastModified};
 use wire::Tag;
 
 use crate::error::Error;
@@ -75,8 +75,10 @@ fn if_range_holds(headers: &HeaderMap, tag: &Tag, modified: Option<SystemTime>) 
     if let Some(tags) = tags(headers, &header::IF_RANGE) {
         return tags.match_strongly(tag);
     }
-    let modified = modified.map(LastModified::from);
-    headers.typed_get::<IfRange>().is_some_and(|since| !since.is_modified(None, modified.as_ref()))
+    // A date is compared as it stands (section 13.1.5). The typed header would look for an entity tag first, and its
+    // parser asserts what is not so.
+    let date = LastModified::decode(&mut headers.get_all(header::IF_RANGE).iter()).ok();
+    date.is_some() && date == modified.map(LastModified::from)
 }
 
 /// The strong entity tag of an image, as in the header `ETag`.
@@ -364,7 +366,11 @@ mod tests {
         assert_eq!(with(&other()), Decision::Whole);
         assert_eq!(with(&format!("W/{}", mine())), Decision::Whole);
         assert_eq!(with(BEFORE), Decision::Whole);
-        assert_eq!(with("nonsense"), Decision::Whole);
+        // Later than the image, so it was not sent with it.
+        assert_eq!(with("Tue, 14 Nov 2023 22:13:21 GMT"), Decision::Whole);
+        for nonsense in ["nonsense", "\" \"\"", "\"a", "W/"] {
+            assert_eq!(with(nonsense), Decision::Whole, "{nonsense}");
+        }
     }
 
     #[test]
