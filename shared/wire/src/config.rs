@@ -182,8 +182,7 @@ impl ConfigChange {
         for (name, value) in fields {
             match name.as_str() {
                 "capacity_mb" => {
-                    let mb = value
-                        .as_u64()
+                    let mb = whole_number(&value)
                         .ok_or_else(|| InvalidConfig::Capacity { value: shown(&value), max_mb })?;
                     change.capacity_mb = Some(Capacity::from_mb(mb, max_mb)?);
                 }
@@ -205,6 +204,13 @@ impl ConfigChange {
         }
         Ok(change)
     }
+}
+
+/// A whole number, however it is written: to JSON, 64.0 and 64 are the same.
+fn whole_number(value: &Value) -> Option<u64> {
+    const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+    let whole = |number: &f64| number.fract() == 0.0 && (0.0..=EXACT).contains(number);
+    value.as_u64().or_else(|| value.as_f64().filter(whole).map(|number| number as u64))
 }
 
 /// A value as an error shows it: at most 64 characters of its JSON.
@@ -246,11 +252,15 @@ mod tests {
         assert_eq!(parse(r#"{"policy":"Least Recently Used"}"#).unwrap().policy, Some(Policy::Lru));
         assert_eq!(parse(r#"{"policy":"Random Replacement"}"#).unwrap().policy, Some(Policy::Random));
         assert_eq!(parse(r#"{"capacity_mb":1000}"#).unwrap().policy, None);
+        for whole in ["64", "64.0", "6.4e1", "640e-1"] {
+            let change = parse(&format!(r#"{{"capacity_mb":{whole}}}"#)).unwrap();
+            assert_eq!(change.capacity_mb.unwrap().mb(), 64, "{whole}");
+        }
     }
 
     #[test]
     fn bad_values_are_named() {
-        for value in ["0", "-1", "1e12", "1001", "\"abc\"", "null", "1.5", "[]", "99999999999999999999"] {
+        for value in ["0", "-0.0", "-1", "1e12", "1e300", "1001", "\"abc\"", "null", "1.5", "[]", "99999999999999999999"] {
             let error = parse(&format!(r#"{{"capacity_mb":{value}}}"#)).unwrap_err();
             assert!(matches!(error, InvalidConfig::Capacity { max_mb: 1000, .. }), "{error}");
         }
