@@ -260,7 +260,19 @@ mod tests {
 
     #[test]
     fn bad_values_are_named() {
-        for value in ["0", "-0.0", "-1", "1e12", "1e300", "1001", "\"abc\"", "null", "1.5", "[]", "99999999999999999999"] {
+        for value in [
+            "0",
+            "-0.0",
+            "-1",
+            "1e12",
+            "1e300",
+            "1001",
+            "\"abc\"",
+            "null",
+            "1.5",
+            "[]",
+            "99999999999999999999",
+        ] {
             let error = parse(&format!(r#"{{"capacity_mb":{value}}}"#)).unwrap_err();
             assert!(matches!(error, InvalidConfig::Capacity { max_mb: 1000, .. }), "{error}");
         }
