@@ -72,9 +72,12 @@ async fn refuse(request: &Request, refusal: &Refusal, meta: Option<&Meta>) -> Re
     request.respond_with_headers(Err(error), headers).await
 }
 
+/// The longest sentence of a refusal, in characters. A parser may show all that it was given.
+const MAX_SENTENCE_CHARS: usize = 1000;
+
 /// A header's value is one line: the library panics on a line break in it.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SENTENCE_CHARS).collect()
 }
 
 /// Reads a JSON object; an empty payload takes the defaults.
@@ -105,6 +108,7 @@ mod tests {
     #[test]
     fn a_sentence_is_one_line() {
         assert_eq!(one_line("a\r\nb\u{0}c"), "a  b c");
+        assert_eq!(one_line(&"ä".repeat(5000)).chars().count(), MAX_SENTENCE_CHARS);
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub(crate) struct Uploaded {
     #[schema(example = "true")]
     success: &'static str,
     /// The key under which the image is stored.
-    #[schema(value_type = String)]
+    #[schema(value_type = openapi::Key)]
     key: Key,
 }
 
@@ -118,7 +118,7 @@ impl From<&Error> for Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct ImageInfo {
     /// The key.
-    #[schema(value_type = String)]
+    #[schema(value_type = openapi::Key)]
     key: Key,
     /// Its address on this gateway, with the hash of its bytes.
     url: String,
@@ -174,12 +174,9 @@ pub(crate) struct ImageList {
     responses(
         (status = 200, description = "It is stored", body = Uploaded),
         (status = 400, description = "Not a key, or a form that is not understood", body = Failure),
-        (status = 403, description = "Asked for by another web site", body = Failure),
-        (status = 408, description = "The body came to a standstill", body = Failure),
         (status = 413, description = "More bytes or pixels than are stored", body = Failure),
         (status = 415, description = "Not multipart/form-data, or not a PNG, JPEG, GIF or WebP image", body = Failure),
         (status = 422, description = "An image that is empty, cut off or contradicts itself", body = Failure),
-        (status = 500, description = "Something went wrong in the gateway", body = Failure),
         (status = 503, description = "MySQL or the image store does not answer; or it is stored, and the cache is still being told", body = Failure),
     )
 )]
@@ -195,8 +192,6 @@ pub(crate) async fn upload(State(state): State<AppState>, request: Request) -> R
     tag = "api",
     responses(
         (status = 200, description = "All keys", body = KeyList),
-        (status = 403, description = "Asked for by another web site", body = Failure),
-        (status = 500, description = "Something went wrong in the gateway", body = Failure),
         (status = 503, description = "MySQL does not answer", body = Failure),
     )
 )]
@@ -250,10 +245,7 @@ fn json_stream(parts: impl Stream<Item = Result<Bytes, Error>> + Send + 'static)
     params(openapi::KeyInPath),
     responses(
         (status = 200, description = "The image", body = KeyContent),
-        (status = 400, description = "Not a key", body = Failure),
-        (status = 403, description = "Asked for by another web site", body = Failure),
         (status = 404, description = "Nothing is stored under the key", body = Failure),
-        (status = 500, description = "Something went wrong in the gateway", body = Failure),
         (status = 503, description = "It is not cached, and the origin does not answer", body = Failure),
     )
 )]
@@ -324,8 +316,6 @@ fn base64_chunks(
     tag = "api",
     responses(
         (status = 200, description = "All images are deleted", body = Success),
-        (status = 403, description = "Asked for by another web site", body = Failure),
-        (status = 500, description = "Something went wrong in the gateway", body = Failure),
         (status = 503, description = "MySQL does not answer; or all are deleted, and the cache is still being told", body = Failure),
     )
 )]
@@ -357,7 +347,6 @@ pub(crate) struct ListQuery {
     responses(
         (status = 200, description = "A page of images", body = ImageList),
         (status = 400, description = "A parameter that is not allowed", body = Failure),
-        (status = 500, description = "Something went wrong in the gateway", body = Failure),
         (status = 503, description = "MySQL does not answer", body = Failure),
     )
 )]
@@ -370,7 +359,8 @@ pub(crate) async fn list_images(
         None => USUAL_IMAGES,
         Some(text) => {
             text.parse().ok().filter(|limit| (1..=MOST_IMAGES).contains(limit)).ok_or_else(|| {
-                Error::BadRequest(format!("limit {text:?} is not allowed: 1 to {MOST_IMAGES} is"))
+                let shown = super::shortened(text);
+                Error::BadRequest(format!("limit {shown:?} is not allowed: 1 to {MOST_IMAGES} is"))
             })?
         }
     };
@@ -398,9 +388,7 @@ pub(crate) fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T
     params(openapi::KeyInPath),
     responses(
         (status = 200, description = "What is known of it", body = ImageInfo),
-        (status = 400, description = "Not a key", body = Failure),
         (status = 404, description = "Nothing is stored under the key", body = Failure),
-        (status = 500, description = "Something went wrong in the gateway", body = Failure),
         (status = 503, description = "MySQL does not answer", body = Failure),
     )
 )]

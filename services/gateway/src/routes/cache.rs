@@ -33,7 +33,6 @@ pub(crate) fn router() -> Router<AppState> {
     tag = "cache",
     responses(
         (status = 200, description = "What is in force", body = openapi::CacheConfig),
-        (status = 500, description = "Something went wrong", body = Failure),
         (status = 503, description = "No cache answers", body = Failure),
     )
 )]
@@ -50,11 +49,8 @@ pub(crate) async fn config(State(state): State<AppState>) -> Result<Json<ConfigR
     responses(
         (status = 200, description = "What is in force now", body = openapi::CacheConfig),
         (status = 400, description = "A value that is not allowed, or no JSON; nothing was changed", body = Failure),
-        (status = 403, description = "Asked for by another web site", body = Failure),
-        (status = 409, description = "Somebody else changed it at the same moment; nothing was changed", body = Failure),
         (status = 413, description = "A body of more than 64 kB", body = Failure),
         (status = 415, description = "Not application/json", body = Failure),
-        (status = 500, description = "Something went wrong", body = Failure),
         (status = 503, description = "No cache answers", body = Failure),
     )
 )]
@@ -92,8 +88,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     tag = "cache",
     responses(
         (status = 200, description = "What was dropped", body = openapi::CacheCleared),
-        (status = 403, description = "Asked for by another web site", body = Failure),
-        (status = 500, description = "Something went wrong", body = Failure),
         (status = 503, description = "No cache answers", body = Failure),
     )
 )]

@@ -49,15 +49,27 @@ pub(crate) fn router() -> Router<AppState> {
     params(openapi::KeyInPath, openapi::Version, openapi::ReadHeaders),
     responses(
         (status = 200, description = "The image", content(
-            (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/gif"), (Vec<u8> = "image/webp"))),
+            (openapi::ImageBytes = "image/png"),
+            (openapi::ImageBytes = "image/jpeg"),
+            (openapi::ImageBytes = "image/gif"),
+            (openapi::ImageBytes = "image/webp"),
+        ), headers(
+            ("ETag" = String, description = "The SHA-256 of the bytes, in quotes"),
+            ("Last-Modified" = String, description = "When it was stored, if that is known"),
+            ("Cache-Status" = String, description = "What the cache did"),
+        )),
         (status = 206, description = "The range of it that was asked for", content(
-            (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/gif"), (Vec<u8> = "image/webp"))),
+            (openapi::ImageBytes = "image/png"),
+            (openapi::ImageBytes = "image/jpeg"),
+            (openapi::ImageBytes = "image/gif"),
+            (openapi::ImageBytes = "image/webp"),
+        ), headers(
+            ("Content-Range" = String, description = "Which bytes, and of how many"),
+        )),
         (status = 304, description = "The asker holds it"),
-        (status = 400, description = "Not a key", body = Failure),
         (status = 404, description = "Nothing is stored under the key", body = Failure),
         (status = 412, description = "If-Match or If-Unmodified-Since does not hold", body = Failure),
         (status = 416, description = "The range is not within the image", body = Failure),
-        (status = 500, description = "Something went wrong in the gateway", body = Failure),
         (status = 503, description = "It is not cached, and the origin does not answer", body = Failure),
     )
 )]
@@ -193,18 +205,25 @@ pub(crate) fn value(text: String) -> Result<HeaderValue, Error> {
     path = "/images/{key}",
     tag = "images",
     params(openapi::KeyInPath, openapi::WriteHeaders),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "PNG, JPEG, GIF or WebP"),
+    request_body(
+        description = "The bytes decide what it is, whatever type is claimed",
+        content(
+            (openapi::ImageBytes = "image/png"),
+            (openapi::ImageBytes = "image/jpeg"),
+            (openapi::ImageBytes = "image/gif"),
+            (openapi::ImageBytes = "image/webp"),
+        )
+    ),
     responses(
         (status = 200, description = "It replaced the image that was stored there", body = ImageInfo),
-        (status = 201, description = "It is stored under a new key", body = ImageInfo),
+        (status = 201, description = "It is stored under a new key", body = ImageInfo, headers(
+            ("Location" = String, description = "Its address"),
+        )),
         (status = 400, description = "Not a key, or a body that broke off", body = Failure),
-        (status = 403, description = "Asked for by another web site", body = Failure),
-        (status = 408, description = "The body came to a standstill", body = Failure),
         (status = 412, description = "If-Match or If-None-Match does not hold; nothing was changed", body = Failure),
         (status = 413, description = "More bytes or pixels than are stored", body = Failure),
         (status = 415, description = "Not a PNG, JPEG, GIF or WebP image", body = Failure),
         (status = 422, description = "An image that is empty, cut off or contradicts itself", body = Failure),
-        (status = 500, description = "Something went wrong in the gateway", body = Failure),
         (status = 503, description = "MySQL or the image store does not answer; or it is stored, and the cache is still being told", body = Failure),
     )
 )]
@@ -260,11 +279,8 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     params(openapi::KeyInPath, openapi::WriteHeaders),
     responses(
         (status = 204, description = "It is deleted"),
-        (status = 400, description = "Not a key", body = Failure),
-        (status = 403, description = "Asked for by another web site", body = Failure),
         (status = 404, description = "Nothing is stored under the key", body = Failure),
         (status = 412, description = "If-Match does not hold; nothing was changed", body = Failure),
-        (status = 500, description = "Something went wrong in the gateway", body = Failure),
         (status = 503, description = "MySQL does not answer; or it is deleted, and the cache is still being told", body = Failure),
     )
 )]

@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::{HeaderName, header};
 use axum::routing::get;
 
-use super::api::Failure;
 use crate::error::Error;
 use crate::metrics::{CONTENT_TYPE, Snapshot};
 use crate::state::AppState;
@@ -22,7 +21,6 @@ pub(crate) fn router() -> Router<AppState> {
     tag = "operation",
     responses(
         (status = 200, description = "Prometheus' text form", body = String, content_type = "text/plain"),
-        (status = 500, description = "Something went wrong in the gateway", body = Failure),
     )
 )]
 pub(crate) async fn metrics(

@@ -36,7 +36,7 @@ pub(crate) fn app(state: AppState, gate: Gate) -> Router {
         .merge(health::router())
         .merge(images::router())
         .merge(metrics::router())
-        .merge(openapi::router())
+        .merge(openapi::router(&gate))
         .merge(pages::router())
         .merge(stats::router())
         .method_not_allowed_fallback(wrong_method)
@@ -93,9 +93,9 @@ fn is_for_programs(path: &str) -> bool {
     ["api", "images", "healthz", "readyz", "metrics"].contains(&first)
 }
 
-/// A path as a sentence shows it.
-fn shortened(path: &str) -> String {
-    if path.chars().count() <= 100 { path.to_owned() } else { path.chars().take(99).chain(['…']).collect() }
+/// A path or another text of the asker's as a sentence shows it.
+fn shortened(text: &str) -> String {
+    if text.chars().count() <= 100 { text.to_owned() } else { text.chars().take(99).chain(['…']).collect() }
 }
 
 /// What is answered until the gateway has found NATS and MySQL.

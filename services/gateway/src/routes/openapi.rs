@@ -3,50 +3,109 @@
 //! What the bus answers passes through as it is, in types of `wire`, which knows nothing of HTTP. Its
 //! shape is described here, and a test compares the two.
 
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, Method};
 use axum::routing::get;
 use axum::{Json, Router};
+use serde_json::json;
+use utoipa::openapi::path::{Operation, Paths};
+use utoipa::openapi::schema::{AdditionalProperties, KnownFormat, SchemaFormat, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
-use utoipa::{IntoParams, Modify, OpenApi, ToSchema};
+use utoipa::openapi::{
+    ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Schema,
+};
+use utoipa::{IntoParams, OpenApi, PartialSchema, ToSchema};
 
+use super::access::Gate;
 use super::{api, cache, health, images, metrics, stats};
 use crate::state::AppState;
 
-/// The routes.
-pub(crate) fn router() -> Router<AppState> {
-    Router::new().route("/api/openapi.json", get(openapi))
+/// The routes. What needs the token depends on the gate, and so does what the document says about it.
+pub(crate) fn router(gate: &Gate) -> Router<AppState> {
+    Router::new().route("/api/openapi.json", get(openapi)).with_state(Arc::new(document(gate)))
 }
 
-/// Says of each operation what the token changes about it.
-struct Rights;
-
-impl Modify for Rights {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let schemes = [("bearer", HttpAuthScheme::Bearer), ("login", HttpAuthScheme::Basic)];
-        if let Some(components) = &mut document.components {
-            for (name, scheme) in schemes.clone() {
-                components.add_security_scheme(name, SecurityScheme::Http(Http::new(scheme)));
-            }
+/// The document of a gateway with this gate: what each operation says of itself, and what surrounds all of them.
+fn document(gate: &Gate) -> utoipa::openapi::OpenApi {
+    let mut document = Document::openapi();
+    let schemes = [("bearer", HttpAuthScheme::Bearer), ("login", HttpAuthScheme::Basic)];
+    let needs_token = complete(&mut document.paths, gate, &schemes.clone().map(|(name, _)| name));
+    if let Some(components) = document.components.as_mut().filter(|_| needs_token) {
+        for (name, scheme) in schemes {
+            components.add_security_scheme(name, SecurityScheme::Http(Http::new(scheme)));
         }
-        let no_token = ResponseBuilder::new()
-            .description("The admin token is set, and this needs it")
-            .content(
-                "application/json",
-                ContentBuilder::new().schema(Some(Ref::from_schema_name("Failure"))).build(),
-            )
-            .build();
-        for (path, item) in &mut document.paths.paths {
-            if path == "/healthz" {
-                continue;
-            }
-            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
-            for operation in operations.into_iter().flatten() {
-                operation.responses.responses.insert("401".into(), no_token.clone().into());
+    }
+    document
+}
+
+/// Adds to each operation the answers that come from what surrounds it, and whether it needs the token. Returns whether any does.
+fn complete(paths: &mut Paths, gate: &Gate, schemes: &[&'static str]) -> bool {
+    let mut any_needs_token = false;
+    for (path, item) in &mut paths.paths {
+        if path == "/healthz" {
+            continue;
+        }
+        let route = path.replace("{key}", "{*key}");
+        let methods = [
+            (Method::GET, &mut item.get),
+            (Method::PUT, &mut item.put),
+            (Method::POST, &mut item.post),
+            (Method::DELETE, &mut item.delete),
+        ];
+        for (method, operation) in methods {
+            let Some(operation) = operation else { continue };
+            let needs_token = gate.admit(&method, Some(&route), &HeaderMap::new()).is_err();
+            any_needs_token |= needs_token;
+            if needs_token {
                 let no_scopes: [&str; 0] = [];
-                let mut ways = vec![SecurityRequirement::default()];
-                ways.extend(schemes.iter().map(|(name, _)| SecurityRequirement::new(*name, no_scopes)));
-                operation.security = Some(ways);
+                let ways = schemes.iter().map(|name| SecurityRequirement::new(*name, no_scopes));
+                operation.security = Some(ways.collect());
+                add(operation, "401", failure("This needs the admin token"));
             }
+            if method != Method::GET {
+                add(operation, "403", failure("Asked for by another web site; nothing was changed"));
+                add(operation, "408", failure("The body came to a standstill"));
+                add(operation, "415", failure("The body has a Content-Encoding"));
+            }
+            if route.ends_with("{*key}") {
+                add(operation, "400", failure("Not a key"));
+            }
+            add(operation, "500", failure("Something went wrong in the gateway"));
+            add(
+                operation,
+                "503",
+                failure("A part that this needs does not answer, or too much is asked at once"),
+            );
+            describe_headers(operation, path == "/readyz");
+        }
+    }
+    any_needs_token
+}
+
+/// Adds an answer, unless the operation says something of its own about that status.
+fn add(operation: &mut Operation, status: &str, response: Response) {
+    operation.responses.responses.entry(status.into()).or_insert(response.into());
+}
+
+fn failure(description: &str) -> Response {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Failure"))).build();
+    ResponseBuilder::new().description(description).content("application/json", content).build()
+}
+
+/// Adds the headers that belong to a status whatever was asked for.
+fn describe_headers(operation: &mut Operation, is_report: bool) {
+    for (status, name, description) in [
+        ("401", "WWW-Authenticate", "How to log in"),
+        ("416", "Content-Range", "The size of the image, behind `bytes */`"),
+        ("503", "Retry-After", "After how many seconds to try again"),
+    ] {
+        let response = operation.responses.responses.get_mut(status).filter(|_| !is_report);
+        if let Some(RefOr::T(response)) = response {
+            let text = ObjectBuilder::new().schema_type(Type::String).build();
+            let header = HeaderBuilder::new().schema(Some(text)).description(Some(description)).build();
+            response.headers.insert(name.into(), header.into());
         }
     }
 }
@@ -55,15 +114,15 @@ impl Modify for Rights {
 #[openapi(
     info(
         title = "pixcache",
-        description = "Stores images under keys, serves them at memory speed, and shows what its cache is doing.\n\nA key is 1 to 255 bytes of UTF-8 without control characters and without white space at its ends. In a path it is percent-encoded, slashes or not, as you like. A change asked for by another web site is refused with 403. Where the admin token is set, every change needs it, and where everything is private, every read but /healthz too: as Authorization: Bearer, or as the password of a Basic login. Until NATS and MySQL are there, every path but /healthz answers 503."
+        description = "Stores images under keys, serves them at memory speed, and shows what its cache is doing.\n\nA key is 1 to 255 bytes of UTF-8 without control characters and without white space at its ends. In a path it is percent-encoded, slashes or not, as you like. A change asked for by another web site is refused with 403. Where the admin token is set, every change needs it, and where everything is private, every read but /healthz too: as Authorization: Bearer, or as the password of a Basic login; the document of such a gateway says so of each operation. Until NATS and MySQL are there, every path but /healthz answers 503."
     ),
-    modifiers(&Rights),
     tags(
         (name = "images", description = "Images for programs and for <img>"),
         (name = "api", description = "Calls with JSON, for existing clients"),
         (name = "cache", description = "What the cache does, and how it is set"),
         (name = "operation", description = "For those who run it"),
     ),
+    components(schemas(EntityTags, ImageBytes, Key, Policy, Span, StatsFormat)),
     paths(
         images::get_image,
         images::put_image,
@@ -93,9 +152,70 @@ struct Document;
     tag = "operation",
     responses((status = 200, description = "An OpenAPI document", body = serde_json::Value))
 )]
-pub(crate) async fn openapi() -> Json<utoipa::openapi::OpenApi> {
-    Json(Document::openapi())
+pub(crate) async fn openapi(
+    State(document): State<Arc<utoipa::openapi::OpenApi>>,
+) -> Json<utoipa::openapi::OpenApi> {
+    Json(utoipa::openapi::OpenApi::clone(&document))
 }
+
+/// A length of time, as `wire::Span` reads it: each unit has a largest number of its own.
+#[derive(Debug)]
+pub(crate) struct Span;
+
+const SPAN: &str = concat!(
+    "^0*",
+    r"(([1-9][0-9]{0,1}|[1-2][0-9]{2}|3[0-5][0-9]|36[0-5]|366)d",
+    r"|([1-9][0-9]{0,2}|[1-7][0-9]{3}|8[0-6][0-9]{2}|87[0-7][0-9]|878[0-3]|8784)h",
+    r"|([1-9][0-9]{0,4}|[1-4][0-9]{5}|5[0-1][0-9]{4}|52[0-6][0-9]{3}|5270[0-3][0-9]|527040)m",
+    r"|([1-9][0-9]{0,6}|[1-2][0-9]{7}|30[0-9]{6}|31[0-5][0-9]{5}|316[0-1][0-9]{4}|3162[0-1][0-9]{3}|31622[0-3][0-9]{2}|31622400)s",
+    r"|([1-9][0-9]{0,9}|[1-2][0-9]{10}|30[0-9]{9}|31[0-5][0-9]{8}|316[0-1][0-9]{7}|3162[0-1][0-9]{6}|31622[0-3][0-9]{5}|31622400000)ms",
+    ")$"
+);
+
+impl PartialSchema for Span {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(SPAN)).examples(["10m"]);
+        text.description(Some("A whole number and a unit (ms, s, m, h, d), from 1ms to 366d.")).build().into()
+    }
+}
+
+impl ToSchema for Span {}
+
+/// A key, as `wire::Key` takes it. A pattern can't count bytes, so a key within these bounds may still be too long.
+#[derive(Debug)]
+pub(crate) struct Key;
+
+/// No `.` or `..`; no control characters, and at the ends no white space either.
+const KEY: &str = concat!(
+    r"^(?!\.{1,2}$)",
+    r"[^\u0000-\u0020\u007F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]",
+    r"([^\u0000-\u001F\u007F-\u009F]*",
+    r"[^\u0000-\u0020\u007F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000])?$"
+);
+
+impl PartialSchema for Key {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1));
+        let text =
+            text.max_length(Some(wire::key::MAX_KEY_BYTES)).pattern(Some(KEY)).examples(["cats/tom.jpg"]);
+        text.description(Some("1 to 255 bytes of UTF-8.")).build().into()
+    }
+}
+
+impl ToSchema for Key {}
+
+/// The bytes of an image.
+#[derive(Debug)]
+pub(crate) struct ImageBytes;
+
+impl PartialSchema for ImageBytes {
+    fn schema() -> RefOr<Schema> {
+        let binary = SchemaFormat::KnownFormat(KnownFormat::Binary);
+        ObjectBuilder::new().schema_type(Type::String).format(Some(binary)).build().into()
+    }
+}
+
+impl ToSchema for ImageBytes {}
 
 /// A key in a path.
 #[derive(Debug, IntoParams)]
@@ -103,29 +223,25 @@ pub(crate) async fn openapi() -> Json<utoipa::openapi::OpenApi> {
 #[expect(dead_code, reason = "it describes what key_behind reads")]
 pub(crate) struct KeyInPath {
     /// The key: all of the rest of the path, slashes included.
-    #[param(
-        min_length = 1,
-        max_length = 255,
-        pattern = r"^(?!\.{1,2}$)[^\s\x00-\x1F\x7F-\x9F]([^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F])?$"
-    )]
-    key: String,
+    key: Key,
 }
 
-/// An upload as a form sends it.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "it describes what store_form reads")]
-pub(crate) struct UploadForm {
-    /// The key.
-    #[schema(
-        min_length = 1,
-        max_length = 255,
-        pattern = r"^(?!\.{1,2}$)[^\s\x00-\x1F\x7F-\x9F]([^\x00-\x1F\x7F-\x9F]*[^\s\x00-\x1F\x7F-\x9F])?$"
-    )]
-    key: String,
-    /// The bytes of a PNG, JPEG, GIF or WebP image. File name and type are not needed.
-    #[schema(value_type = String, format = Binary)]
-    file: Vec<u8>,
+/// An upload as `upload::store_form` reads it.
+#[derive(Debug)]
+pub(crate) struct UploadForm;
+
+impl PartialSchema for UploadForm {
+    fn schema() -> RefOr<Schema> {
+        let form = ObjectBuilder::new().property("key", Ref::from_schema_name("Key")).required("key");
+        let form = form.property("file", Ref::from_schema_name("ImageBytes")).required("file");
+        form.additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)))
+            .description(Some("These two parts, once each. File names and types are not needed."))
+            .build()
+            .into()
+    }
 }
+
+impl ToSchema for UploadForm {}
 
 /// The hash in an image's address.
 #[derive(Debug, IntoParams)]
@@ -135,6 +251,33 @@ pub(crate) struct Version {
     /// SHA-256 of the bytes: if they have it, the answer may be kept for ever.
     #[param(required = false)]
     v: String,
+}
+
+/// What is asked of the history. A length of time is a whole number and a unit (ms, s, m, h, d), from 1ms to 366d.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it describes stats::StatsQuery")]
+pub(crate) struct StatsParameters {
+    /// How far back; 10m if not given.
+    #[param(required = false)]
+    range: Span,
+    /// The interval that one row stands for; made longer if more than 400 rows would come.
+    #[param(required = false)]
+    step: Span,
+    /// If not given, the header Accept decides, which a link can't set.
+    #[param(required = false, example = "json")]
+    format: StatsFormat,
+}
+
+/// How the rows of the history are written.
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "it describes stats::StatsQuery")]
+pub(crate) enum StatsFormat {
+    /// As an object with rows.
+    Json,
+    /// RFC 4180, with a header.
+    Csv,
 }
 
 /// The headers that a read honours.
@@ -162,21 +305,35 @@ pub(crate) struct ReadHeaders {
     if_range: String,
 }
 
+/// Entity tags, as `conditional::tag_list` reads them.
+#[derive(Debug)]
+pub(crate) struct EntityTags;
+
+impl PartialSchema for EntityTags {
+    fn schema() -> RefOr<Schema> {
+        described(json!({
+            "description": "`*`, or entity tags in double quotes, apart by commas.",
+            "anyOf": [
+                {"type": "string", "enum": ["*"]},
+                {"type": "string", "pattern": r#"^(W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*$"#},
+            ],
+        }))
+    }
+}
+
+impl ToSchema for EntityTags {}
+
 /// The headers that a write honours.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "it describes conditional::WriteConditions")]
 pub(crate) struct WriteHeaders {
     /// Only if one of these images is there now; with `*`, any image.
-    #[param(rename = "If-Match", required = false, pattern = r#"^(\*|(W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)$"#)]
-    if_match: String,
+    #[param(rename = "If-Match", required = false)]
+    if_match: EntityTags,
     /// Only if none of these images is there now; with `*`, no image at all.
-    #[param(
-        rename = "If-None-Match",
-        required = false,
-        pattern = r#"^(\*|(W/)?"[!#-~]*"(, *(W/)?"[!#-~]*")*)$"#
-    )]
-    if_none_match: String,
+    #[param(rename = "If-None-Match", required = false)]
+    if_none_match: EntityTags,
     /// Only if the image is not newer; it counts without If-Match.
     #[param(rename = "If-Unmodified-Since", required = false)]
     if_unmodified_since: String,
@@ -221,18 +378,41 @@ pub(crate) enum Policy {
     ClockPro,
 }
 
-/// A change of the configuration. Either field may be left out.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "it describes wire::ConfigChange")]
-pub(crate) struct CacheConfigChange {
-    /// Megabytes of 2^20 bytes, from 1 to three quarters of the memory of the worker's machine.
-    #[schema(minimum = 1, required = false)]
-    capacity_mb: u64,
-    #[schema(required = false)]
-    policy: Policy,
-    /// Who asks, for the history.
-    #[schema(max_length = 64, pattern = r"^[^\x00-\x1F\x7F-\x9F]*$", required = false)]
-    by: String,
+/// A change of the configuration, as `wire::ConfigChange` has it.
+#[derive(Debug)]
+pub(crate) struct CacheConfigChange;
+
+impl PartialSchema for CacheConfigChange {
+    /// Capacity and policy may each be left out, not both.
+    fn schema() -> RefOr<Schema> {
+        let properties = json!({
+            "capacity_mb": {
+                "type": "integer",
+                "format": "int64",
+                "minimum": 1,
+                "description": "Megabytes of 2^20 bytes, from 1 to `max_capacity_mb` of what is in force: three quarters of the memory of the worker's machine",
+            },
+            "policy": { "$ref": "#/components/schemas/Policy" },
+            "by": {
+                "type": "string",
+                "maxLength": wire::config::MAX_BY_CHARS,
+                "pattern": r"^[^\u0000-\u001F\u007F-\u009F]*$",
+                "description": "Who asks, for the history",
+            },
+        });
+        let with = |required: &str| json!({"type": "object", "required": [required], "properties": properties, "additionalProperties": false});
+        described(json!({
+            "description": "A change of the configuration: the capacity, the policy, or both.",
+            "anyOf": [with("capacity_mb"), with("policy")],
+        }))
+    }
+}
+
+impl ToSchema for CacheConfigChange {}
+
+/// A schema that the derived ones can't say. A test sees to it that each is one.
+fn described(schema: serde_json::Value) -> RefOr<Schema> {
+    serde_json::from_value(schema).unwrap_or_default()
 }
 
 /// What a clear dropped.
@@ -345,13 +525,25 @@ pub(crate) struct Part {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
-    use serde_json::{Value, json};
+    use crate::config::Config;
+    use clap::Parser as _;
+    use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
+    use serde_json::Value;
     use std::collections::BTreeSet;
     use time::macros::datetime;
     use wire::Counters;
 
+    /// The document of a gateway with these flags.
+    fn document_with(flags: &[&str]) -> Value {
+        let needed =
+            ["gateway", "--nats-password", "x", "--database-url", "mysql://x", "--host", "127.0.0.1"];
+        let config = Config::parse_from(needed.iter().chain(flags));
+        serde_json::to_value(super::document(&Gate::new(&config).unwrap())).unwrap()
+    }
+
     fn document() -> Value {
-        serde_json::to_value(Document::openapi()).unwrap()
+        document_with(&[])
     }
 
     fn names(object: &Value) -> BTreeSet<String> {
@@ -403,6 +595,77 @@ mod tests {
         for policy in wire::Policy::ALL {
             assert!(policies.contains(&format!("\"{policy}\"")), "{policy} in {policies}");
         }
+    }
+
+    /// Every operation: its path, its method, what is said of it.
+    fn operations(document: &Value) -> Vec<(String, String, Value)> {
+        let paths = document["paths"].as_object().unwrap().iter();
+        let operations = paths.flat_map(|(path, item)| {
+            let methods = item.as_object().unwrap().iter();
+            methods.map(|(method, operation)| (path.clone(), method.clone(), operation.clone()))
+        });
+        operations.collect()
+    }
+
+    #[test]
+    fn the_document_says_what_needs_the_token_of_this_gateway() {
+        const TOKEN: &[&str] = &["--admin-token", "correct-horse-battery"];
+        let needing = |flags: &[&str]| -> BTreeSet<String> {
+            let operations = operations(&document_with(flags)).into_iter();
+            let needing = operations.filter(|(_, _, operation)| {
+                let ways = &operation["security"];
+                let says = !operation["responses"]["401"].is_null();
+                assert_eq!(says, *ways == json!([{"bearer": []}, {"login": []}]), "{ways}");
+                says
+            });
+            needing.map(|(path, method, _)| format!("{method} {path}")).collect()
+        };
+        assert_eq!(needing(&[]), BTreeSet::new());
+        let changes = [
+            "delete /images/{key}",
+            "post /api/cache/clear",
+            "post /api/delete_all",
+            "post /api/upload",
+            "put /api/cache",
+            "put /images/{key}",
+        ];
+        assert_eq!(needing(TOKEN), changes.map(String::from).into());
+        let all = operations(&document());
+        let private = needing(&[TOKEN, &["--private"]].concat());
+        assert_eq!(private.len(), all.len() - 1);
+        assert!(!private.contains("get /healthz"));
+    }
+
+    #[test]
+    fn every_failure_has_the_one_shape_and_every_reference_an_end() {
+        let document = document_with(&["--admin-token", "correct-horse-battery"]);
+        for (path, method, operation) in operations(&document) {
+            for (status, answer) in operation["responses"].as_object().unwrap() {
+                if status.as_str() >= "400" && path != "/readyz" {
+                    let schema = &answer["content"]["application/json"]["schema"]["$ref"];
+                    assert_eq!(schema, "#/components/schemas/Failure", "{method} {path} {status}");
+                }
+            }
+        }
+        let schemas = names(&document["components"]["schemas"]);
+        for reference in document.to_string().split("#/components/schemas/").skip(1) {
+            let name = reference.split('"').next().unwrap();
+            assert!(schemas.contains(name), "{name}");
+        }
+        // What could not be read as a schema would be an empty one.
+        assert!(schemas.iter().all(|name| names(&document["components"]["schemas"][name]).len() > 1));
+    }
+
+    #[test]
+    fn a_span_s_pattern_is_what_a_span_may_be() {
+        // Generators know no anchors.
+        let spans = proptest::string::string_regex(SPAN.trim_matches(['^', '$'])).unwrap();
+        let mut runner = TestRunner::default();
+        let ran = runner.run(&spans, |text| {
+            prop_assert!(text.parse::<wire::Span>().is_ok(), "{}", text);
+            Ok(())
+        });
+        ran.unwrap();
     }
 
     #[test]

@@ -47,16 +47,11 @@ pub(crate) struct StatsQuery {
     get,
     path = "/api/stats",
     tag = "cache",
-    params(
-        ("range" = Option<String>, Query, description = "How far back: a whole number and a unit (ms, s, m, h, d); 10m if not given", example = "10m"),
-        ("step" = Option<String>, Query, description = "The interval that one row stands for; made longer if more than 400 rows would come", example = "5s"),
-        ("format" = Option<String>, Query, description = "json or csv; if not given, the header Accept decides, which a link can't set", example = "json"),
-    ),
+    params(openapi::StatsParameters),
     responses(
         (status = 200, description = "The rows, the oldest first", content(
             (openapi::Stats = "application/json"), (String = "text/csv"))),
         (status = 400, description = "A parameter that is not allowed", body = Failure),
-        (status = 500, description = "Something went wrong", body = Failure),
         (status = 503, description = "No recorder answers", body = Failure),
     )
 )]
@@ -78,7 +73,8 @@ pub(crate) async fn stats(
         Some("csv") => true,
         Some("json") => false,
         Some(other) => {
-            return Err(Error::BadRequest(format!("format \"{other}\" is not allowed: json and csv are")));
+            let shown = super::shortened(other);
+            return Err(Error::BadRequest(format!("format \"{shown}\" is not allowed: json and csv are")));
         }
     };
     let series = state.cache.series(&request).await?;

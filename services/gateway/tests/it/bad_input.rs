@@ -3,8 +3,9 @@
 
 use serde_json::json;
 use testkit::samples;
+use wire::{Meta, subject};
 
-use crate::helpers::Scene;
+use crate::helpers::{PATIENCE, Scene, key};
 use crate::http::Form;
 
 /// A PNG whose header claims 60,000 × 60,000 pixels, with the checksum that belongs to it.
@@ -42,10 +43,7 @@ async fn bytes_that_are_no_image_are_refused_wherever_they_come_in() {
         assert_eq!(gateway.upload(form).await.failure(), expected, "{what} in a form");
     }
     assert_eq!(gateway.post("/api/list_keys").await.json()["keys"], json!([]));
-    testkit::eventually("refused uploads leave no file", crate::helpers::PATIENCE, async || {
-        scene.file_count() == 0
-    })
-    .await;
+    testkit::eventually("refused uploads leave no file", PATIENCE, async || scene.file_count() == 0).await;
     gateway.stop().await.unwrap();
 }
 
@@ -112,10 +110,7 @@ async fn forms_that_are_not_understood_are_refused_and_say_why() {
     assert_eq!(post(&form_type, b"not a form at all").await, 400);
     assert_eq!(post(&form_type, &Form::new().key("a").file(image).unfinished()).await, 400);
     assert_eq!(gateway.send("POST", "/api/upload", &[], b"").await.failure(), 415);
-    testkit::eventually("refused uploads leave no file", crate::helpers::PATIENCE, async || {
-        scene.file_count() == 0
-    })
-    .await;
+    testkit::eventually("refused uploads leave no file", PATIENCE, async || scene.file_count() == 0).await;
     gateway.stop().await.unwrap();
 }
 
@@ -206,6 +201,32 @@ async fn values_that_the_cache_does_not_allow_are_named_and_change_nothing() {
     let long = format!(r#"{{"policy":"lru","by":"{}"}}"#, "x".repeat(70_000));
     assert_eq!(put("application/json", &long).await.failure(), 413);
     assert_eq!(gateway.get("/api/cache").await.json(), before);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_beyond_all_dates_is_no_reason_to_break_off() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    let image = samples::chelsea().bytes;
+    assert_eq!(gateway.put("/images/cat", image).await.status, 201);
+    let date = "Tue, 14 Nov 2023 22:13:20 GMT";
+    for modified_s in [i64::MAX, 253_402_300_800, -1, i64::MIN] {
+        // As somebody at the bus puts it, who may claim any time.
+        let claimed = Meta { modified_s: Some(modified_s), ..Meta::default() };
+        let subject = subject::put(&key("cat"));
+        scene.asker.request(subject, Some(&claimed), image.into(), PATIENCE).await.unwrap();
+        for header in ["If-Modified-Since", "If-Unmodified-Since", "If-Range"] {
+            let headers = [(header, date), ("Range", "bytes=0-9")];
+            let answer = gateway.send("GET", "/images/cat", &headers, b"").await;
+            assert!(
+                [200, 206, 304, 412].contains(&answer.status),
+                "{header} {modified_s}: {}",
+                answer.status
+            );
+            assert_eq!(answer.cache(), if answer.status == 412 { "" } else { "hit" });
+        }
+        assert_eq!(gateway.get("/image?key=cat").await.status, 200);
+    }
     gateway.stop().await.unwrap();
 }
 
