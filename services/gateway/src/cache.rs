@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use runtime::Bus;
-use runtime::bus::{Reply, RequestFailure};
+use runtime::bus::{Question, Reply, RequestFailure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -41,14 +41,9 @@ impl CacheClient {
         &self.bus
     }
 
-    /// The bytes under `key`, if they are resident. `limit` is for the whole exchange.
-    pub(crate) async fn get(
-        &self,
-        key: &Key,
-        meta: Option<&Meta>,
-        limit: Duration,
-    ) -> Result<Reply, RequestFailure> {
-        self.bus.request(subject::get(key), meta, Bytes::new(), limit).await
+    /// A question for the bytes under `key`, yet to be asked.
+    pub(crate) fn get(&self, key: &Key) -> Question {
+        self.bus.question(subject::get(key))
     }
 
     /// Hands the worker the bytes of `key`, or only their size.

@@ -79,7 +79,7 @@ pub struct Config {
           value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub cache_budget_ms: u64,
 
-    /// Most HTTP connections at once; further ones wait to be accepted
+    /// Most HTTP connections at once; for a further one the idlest is closed
     #[arg(long, env = "MAX_CONNECTIONS", value_name = "NUMBER", default_value_t = 4096,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,

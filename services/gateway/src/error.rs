@@ -53,6 +53,9 @@ pub enum Error {
     /// The body did not arrive in time.
     #[error("the body came to a standstill for {0} s and was given up")]
     BodyTimeout(u64),
+    /// The body came more slowly than all others, and its turn was needed.
+    #[error("the body came so slowly that it was given up, because others waited")]
+    BodyTooSlow,
     /// `If-Match` or `If-None-Match` does not hold; nothing was changed.
     #[error("{0}")]
     PreconditionFailed(&'static str),
@@ -105,7 +108,7 @@ impl Error {
             Self::CrossSite => StatusCode::FORBIDDEN,
             Self::NoImage(_) | Self::NoRoute(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTimeout(_) | Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::PreconditionFailed(_) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,

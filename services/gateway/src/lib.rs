@@ -4,6 +4,7 @@ pub mod cache;
 pub mod chart;
 mod conditional;
 pub mod config;
+mod crowd;
 pub mod error;
 mod flight;
 mod metrics;
@@ -31,6 +32,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
+use metrics::ConnectionMetrics;
 use origin::blobs::Blobs;
 use origin::images::Images;
 use routes::access::Gate;
@@ -61,9 +63,12 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let address = listener.local_addr()?;
     let gate = Gate::new(&config)?;
     let front = Front::new(views.clone(), gate.clone());
-    let limits = ServerLimits { max_connections: config.max_connections as usize, grace };
+    let max_connections = server::connections_within_descriptors(config.max_connections);
+    let limits = ServerLimits { max_connections, grace };
+    let connections = ConnectionMetrics::new()?;
     let mut tasks = Tasks::new(shutdown.clone());
-    tasks.spawn("HTTP server", server::serve(listener, front.clone(), limits, shutdown.clone()));
+    let serving = server::serve(listener, front.clone(), limits, connections.clone(), shutdown.clone());
+    tasks.spawn("HTTP server", serving);
     tracing::info!(%address, "listening on http://{address}");
 
     let connected = tokio::select! {
@@ -75,7 +80,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         tasks.finish(grace + FAREWELL).await?;
         return Ok(());
     };
-    let state = AppState::new(config, views, blobs, pool.clone(), bus.clone())?;
+    let state = AppState::new(config, views, blobs, pool.clone(), bus.clone(), &connections)?;
     tasks.spawn("telling of pending invalidations", state.run_teller(shutdown.clone()));
     tasks.spawn("sweep", state.run_sweep(shutdown.clone()));
     front.open(routes::app(state.clone(), gate));

@@ -20,6 +20,50 @@ const REQUEST_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const ANSWER_BUCKETS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1];
 
+/// Counts of connections, which there are before there is anything else to count. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnectionMetrics {
+    open: IntGauge,
+    evicted: IntCounter,
+}
+
+/// A connection that is counted as open until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Open(IntGauge);
+
+impl ConnectionMetrics {
+    /// All at zero.
+    ///
+    /// # Errors
+    /// When a name is none, which a test rules out.
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            open: IntGauge::new("pixcache_http_connections", "HTTP connections that are open")?,
+            evicted: IntCounter::new(
+                "pixcache_http_connections_evicted_total",
+                "Idle HTTP connections closed because others waited for their place",
+            )?,
+        })
+    }
+
+    /// Counts a connection as open.
+    pub(crate) fn open(&self) -> Open {
+        self.open.inc();
+        Open(self.open.clone())
+    }
+
+    /// Counts a connection that had to leave for another one.
+    pub(crate) fn count_evicted(&self) {
+        self.evicted.inc();
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// The gateway's own counts. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -36,11 +80,11 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// All at zero.
+    /// All at zero, beside those of the connections.
     ///
     /// # Errors
     /// When two have the same name, which a test rules out.
-    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(connections: &ConnectionMetrics) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let requests = IntCounterVec::new(
             Opts::new("pixcache_http_requests_total", "HTTP requests answered"),
@@ -68,7 +112,9 @@ impl Metrics {
             IntGauge::new("pixcache_waiting_reads", "Reads that wait for another one to fill the cache")?;
         let uploads = IntCounter::new("pixcache_uploads_total", "Images stored")?;
         let upload_bytes = IntCounter::new("pixcache_upload_bytes_total", "Bytes of the images stored")?;
-        let all: [Box<dyn Collector>; 8] = [
+        let all: [Box<dyn Collector>; 10] = [
+            Box::new(connections.open.clone()),
+            Box::new(connections.evicted.clone()),
             Box::new(requests.clone()),
             Box::new(durations.clone()),
             Box::new(read_counts.clone()),
@@ -150,6 +196,8 @@ pub(crate) struct Snapshot {
     pub(crate) pending: Option<u64>,
     /// How often this gateway's connection to NATS dropped messages.
     pub(crate) slow_consumers: u64,
+    /// How many connections to NATS this gateway has made.
+    pub(crate) connections: u64,
 }
 
 impl Snapshot {
@@ -169,6 +217,8 @@ impl Snapshot {
         }
         let help = "Times that messages to this gateway were dropped because they were read too slowly";
         counter(&registry, Opts::new("pixcache_gateway_slow_consumers_total", help), self.slow_consumers)?;
+        let help = "Connections that this gateway has made to NATS";
+        counter(&registry, Opts::new("pixcache_gateway_nats_connections_total", help), self.connections)?;
         if let Some(cache) = &self.cache {
             register_cache(&registry, cache)?;
         }
@@ -185,6 +235,12 @@ fn register_cache(registry: &Registry, cache: &CacheStats) -> Result<(), prometh
     for (name, help, value) in [
         ("lost_windows_total", "Windows given up without an acknowledgement", cache.lost_window_count),
         ("slow_consumers_total", "Times that messages to the worker were dropped", cache.slow_consumer_count),
+        ("nats_connections_total", "Connections that the worker has made to NATS", cache.connection_count),
+        (
+            "dropped_events_total",
+            "Key events left out because there were too many",
+            cache.dropped_event_count,
+        ),
     ] {
         counter(registry, opts(format!("pixcache_cache_{name}"), help), value)?;
     }
@@ -245,7 +301,11 @@ mod tests {
 
     #[test]
     fn one_scrape_covers_the_system() {
-        let metrics = Metrics::new().unwrap();
+        let connections = ConnectionMetrics::new().unwrap();
+        let metrics = Metrics::new(&connections).unwrap();
+        let _open = connections.open();
+        drop(connections.open());
+        connections.count_evicted();
         metrics.count_request("GET", "/images/{*key}", "200", Duration::from_millis(2));
         metrics.count_read(CacheStatus::Hit, Duration::from_micros(300));
         metrics.count_upload(1000);
@@ -266,10 +326,13 @@ mod tests {
             serving: true,
             pending_window_count: 0,
             lost_window_count: 0,
-            slow_consumer_count: 0,
+            slow_consumer_count: 3,
+            connection_count: 2,
+            dropped_event_count: 7,
             counters: Counters { request_count: 4, hit_count: 2, miss_count: 2, ..Counters::default() },
         };
-        let system = Snapshot { health, cache: Some(cache), pending: Some(1), slow_consumers: 0 };
+        let system =
+            Snapshot { health, cache: Some(cache), pending: Some(1), slow_consumers: 4, connections: 5 };
         let text = metrics.render(&system).unwrap();
         for line in [
             r#"pixcache_http_requests_total{method="GET",route="/images/{*key}",status="200"} 1"#,
@@ -279,6 +342,13 @@ mod tests {
             r#"pixcache_cache_hits_total{worker="memcache-1"} 2"#,
             r#"pixcache_cache_size_bytes{worker="memcache-1"} 1234"#,
             "pixcache_pending_invalidations 1",
+            r#"pixcache_cache_slow_consumers_total{worker="memcache-1"} 3"#,
+            r#"pixcache_cache_nats_connections_total{worker="memcache-1"} 2"#,
+            r#"pixcache_cache_dropped_events_total{worker="memcache-1"} 7"#,
+            "pixcache_gateway_slow_consumers_total 4",
+            "pixcache_gateway_nats_connections_total 5",
+            "pixcache_http_connections 1",
+            "pixcache_http_connections_evicted_total 1",
             "pixcache_upload_bytes_total 1000",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");

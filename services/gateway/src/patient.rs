@@ -10,11 +10,15 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::crowd::{Doing, Seat};
+
 /// A stream whose writes fail once nothing could be written for a while.
 #[derive(Debug)]
 pub(crate) struct Patient<S> {
     stream: S,
     patience: Duration,
+    /// Where it shows what goes on here.
+    seat: Seat,
     /// Runs while a write waits. Made at the first one that does, which on most connections never comes.
     timer: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
@@ -22,19 +26,24 @@ pub(crate) struct Patient<S> {
 
 impl<S> Patient<S> {
     /// Gives `stream` so much patience.
-    pub(crate) fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, patience, timer: None, is_waiting: false }
+    pub(crate) fn new(stream: S, patience: Duration, seat: Seat) -> Self {
+        Self { stream, patience, seat, timer: None, is_waiting: false }
     }
 
     /// Passes on what a write came to, unless it has waited for too long.
     fn judge<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.is_waiting = false;
+            if std::mem::take(&mut self.is_waiting) {
+                self.seat.moved();
+                self.seat.does(Doing::Waiting);
+            }
             return written;
         }
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.patience)));
         if !self.is_waiting {
             self.is_waiting = true;
+            self.seat.moved();
+            self.seat.does(Doing::Blocked);
             timer.as_mut().reset(Instant::now() + self.patience);
         }
         ready!(timer.as_mut().poll(context));
@@ -48,7 +57,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.seat.moved();
+        }
+        read
     }
 }
 
@@ -90,6 +103,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use crate::crowd::Crowd;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -97,7 +111,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_takes_nothing_is_given_up_and_whoever_is_slow_is_not() {
         let (near, mut far) = duplex(64);
-        let mut near = Patient::new(near, PATIENCE);
+        let mut near = Patient::new(near, PATIENCE, Crowd::new().enter());
         let writing = tokio::spawn(async move {
             near.write_all(&[7; 64 * 5]).await.unwrap();
             let started = Instant::now();

@@ -1,8 +1,9 @@
 //! The look-aside read: the cache first, then the origin, and what came of it.
 //!
-//! Each read asks the cache once, or not at all while too many bytes are on their way from it, so that the cache's own counts are those of the reads. A miss
-//! comes with a lease for one asker at a time, who alone fills (design rules 1 and 2): with bytes from a
-//! row that was read after the lease had arrived.
+//! Each read is counted by the cache once, or not asked at all while too many bytes are on their way from
+//! it, so that the cache's own counts are those of the reads. A miss comes with a lease for one asker at a
+//! time, who alone fills (design rules 1 and 2): with bytes from a row that was read after the lease had
+//! arrived.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -261,31 +262,15 @@ impl Reader {
     }
 
     async fn look(&self, key: &Key, held: Option<Tag>) -> Looked {
-        let asked = held.map(|tag| Meta { tag: Some(tag), ..Meta::default() });
         let asking = Instant::now();
-        let most = self.cache.bus().max_payload();
-        let Some(reserved) = self.room.reserve(key, most, self.budget / 2).await else {
-            return Looked::Bypass(CacheStatus::Busy);
-        };
-        let limit = self.budget.saturating_sub(asking.elapsed());
-        let answer = self.cache.get(key, asked.as_ref(), limit).await;
-        let answer = match answer {
-            Ok(mut reply) => {
-                if !reply.meta.fresh {
-                    self.room.note(key, reply.payload.len() as u64);
-                }
-                reply.payload = reserved.hold(reply.payload);
-                Ok(reply)
+        let answer = match self.ask(key, held, self.budget).await {
+            Err(Some(RequestFailure::Refused(refused))) if refused.meta.size.is_some() => {
+                // Another gateway has stored a larger image there. With room for that the answer comes, and
+                // only that is counted.
+                self.room.note(key, refused.meta.size.unwrap_or_default());
+                self.ask(key, held, self.budget.saturating_sub(asking.elapsed())).await
             }
-            // It is on its way, perhaps.
-            Err(late @ RequestFailure::TimedOut { .. }) => {
-                drop(reserved);
-                Err(late)
-            }
-            Err(other) => {
-                reserved.give_back();
-                Err(other)
-            }
+            answer => answer,
         };
         let (looked, trouble) = match answer {
             Ok(reply) => match hit(reply) {
@@ -295,25 +280,40 @@ impl Reader {
                     Some("it answered a hit without type and tag".to_owned()),
                 ),
             },
-            Err(RequestFailure::Refused(refused)) => match refused.refusal.code {
-                Code::NotFound => match refused.meta.lease {
-                    Some(lease) => (Looked::Leased(lease), None),
-                    None => {
-                        // Another gateway may be filling it with an image of any size.
-                        self.room.forget(key);
-                        (Looked::Missed, None)
-                    }
-                },
+            Err(None) => return Looked::Bypass(CacheStatus::Busy),
+            Err(Some(RequestFailure::Refused(refused))) => match refused.refusal.code {
+                Code::NotFound => (refused.meta.lease.map_or(Looked::Missed, Looked::Leased), None),
+                // It grows faster than it is asked for.
+                Code::TooLarge if refused.meta.size.is_some() => (Looked::Bypass(CacheStatus::Busy), None),
                 Code::TooLarge => (Looked::Bypass(CacheStatus::TooLarge), None),
                 _ => (Looked::Bypass(CacheStatus::Unavailable), Some(refused.refusal.message)),
             },
-            Err(failure @ RequestFailure::TimedOut { .. }) => {
+            Err(Some(failure @ RequestFailure::TimedOut { .. })) => {
                 (Looked::Bypass(CacheStatus::TimedOut), Some(failure.to_string()))
             }
-            Err(failure) => (Looked::Bypass(CacheStatus::Unavailable), Some(failure.to_string())),
+            Err(Some(failure)) => (Looked::Bypass(CacheStatus::Unavailable), Some(failure.to_string())),
         };
         self.note_trouble(trouble);
         looked
+    }
+
+    /// Asks the cache within `limit`, of which half may pass in waiting for room. `None` without any.
+    async fn ask(
+        &self,
+        key: &Key,
+        held: Option<Tag>,
+        limit: Duration,
+    ) -> Result<Reply, Option<RequestFailure>> {
+        let meta = held.map(|tag| Meta { tag: Some(tag), ..Meta::default() });
+        let asking = Instant::now();
+        let most = self.cache.bus().max_payload();
+        let reserved = self.room.reserve(key, most, limit / 2).await.ok_or(None)?;
+        let limit = limit.saturating_sub(asking.elapsed());
+        let reply = reserved.ask(self.cache.get(key), meta.as_ref(), limit).await?;
+        if !reply.meta.fresh {
+            self.room.note(key, reply.payload.len() as u64);
+        }
+        Ok(reply)
     }
 
     /// Logs when the cache goes away and when it is back, not each read in between.

@@ -2,9 +2,10 @@
 //!
 //! A reply is as large as its image, and how large that is shows only when it is here. nats-server cuts a
 //! connection off on which more waits than `max_pending`, and a reply stays in memory until its reader has
-//! taken it. So each get first reserves room for the largest reply that may come, and keeps as much of it
-//! as did come until the bytes are gone. What was seen of a key last says what may come, so that many
-//! small images are asked for at once; of a key that was not seen, anything may.
+//! taken it. So each get first reserves room, says how much that is, and keeps as much of it as did come
+//! until the bytes are gone. What was seen of a key last says how much to reserve, so that many small images
+//! are asked for at once; of a key that was not seen, anything may come. If another gateway has stored a
+//! larger image meanwhile, the worker sends its size instead.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -12,9 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use runtime::bus::{Question, Reply, RequestFailure};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
-use wire::Key;
+use tokio::time::timeout;
+use wire::{Key, Meta};
 
 /// Room for replies of small images: apart, so that these wait for no large one.
 const SMALL_ROOM: usize = 16 << 20;
@@ -24,8 +26,9 @@ const LARGE_ROOM: usize = 48 << 20;
 const SMALL_BYTES: usize = 256 << 10;
 /// What room is counted in.
 const UNIT: usize = 1024;
-/// How long a reply may still be on its way when nobody waits for it any more.
-const LATE: Duration = Duration::from_secs(2);
+/// How long a reply may still be on its way when nobody waits for it any more. A worker that says nothing
+/// for so long has lost its claim meanwhile, and sends no image.
+const LATE: Duration = Duration::from_secs(5);
 /// How many keys are remembered: two megabytes.
 const SLOTS: usize = 1 << 18;
 
@@ -39,11 +42,12 @@ pub(crate) struct Room {
     sizes: Box<[AtomicU64]>,
 }
 
-/// Room for one reply. Unless it was used or given back, it stays taken for a while when it is dropped:
-/// a reply that nobody waits for any more comes all the same.
+/// Room for one reply. It is given back when this is dropped; but if the question is open then, only when
+/// its reply has come: it comes all the same, though nobody waits for it any more.
 #[derive(Debug)]
 pub(crate) struct Reserved {
     permit: Option<OwnedSemaphorePermit>,
+    question: Option<Question>,
 }
 
 impl Default for Room {
@@ -68,7 +72,7 @@ impl Room {
             Ok(permit) => permit,
             Err(_) => timeout(limit, lane.clone().acquire_many_owned(units)).await.ok()?.ok()?,
         };
-        Some(Reserved { permit: Some(permit) })
+        Some(Reserved { permit: Some(permit), question: None })
     }
 
     /// Notes how large the image under `key` is.
@@ -79,15 +83,6 @@ impl Room {
         // A line of memory that nobody writes to is read by all processors at once.
         if slot.load(Ordering::Relaxed) != value {
             slot.store(value, Ordering::Relaxed);
-        }
-    }
-
-    /// Forgets the size of `key`: its next image may have any.
-    pub(crate) fn forget(&self, key: &Key) {
-        let (slot, mark) = self.slot(key);
-        let value = slot.load(Ordering::Relaxed);
-        if value & MARK == mark && value & !MARK != 0 {
-            slot.store(0, Ordering::Relaxed);
         }
     }
 
@@ -112,31 +107,51 @@ impl Room {
 const MARK: u64 = !(u32::MAX as u64);
 
 impl Reserved {
-    /// Keeps as much room as `bytes` take until the last of them is gone.
-    pub(crate) fn hold(mut self, bytes: Bytes) -> Bytes {
-        let Some(mut permit) = self.permit.take() else { return bytes };
-        let surplus = permit.num_permits().saturating_sub(units(bytes.len()) as usize);
-        drop(permit.split(surplus));
-        hold(bytes, permit)
+    /// How many bytes there is room for; more than all the room is asked for alone, and then any number.
+    fn bytes(&self) -> Option<usize> {
+        let bytes = self.permit.as_ref()?.num_permits() * UNIT;
+        Some(bytes).filter(|bytes| *bytes < LARGE_ROOM)
     }
 
-    /// Gives the room back: nothing comes that needs it.
-    pub(crate) fn give_back(mut self) {
-        self.permit = None;
+    /// Asks for the bytes of an image, and keeps as much room as they take until the last of them is gone.
+    ///
+    /// # Errors
+    /// As [`Question::ask`]; what is larger than the room is refused with its size.
+    pub(crate) async fn ask(
+        mut self,
+        question: Question,
+        meta: Option<&Meta>,
+        limit: Duration,
+    ) -> Result<Reply, RequestFailure> {
+        let room = self.bytes().map(|bytes| bytes.to_string().into()).unwrap_or_default();
+        let mut reply = self.question.insert(question).ask(meta, room, limit).await?;
+        if let Some(permit) = self.permit.take() {
+            reply.payload = keep(permit, reply.payload);
+        }
+        Ok(reply)
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        let Some(permit) = self.permit.take() else { return };
+        let Some(question) = self.question.take().filter(Question::is_open) else { return };
+        let permit = self.permit.take();
         // Without a runtime the process is ending.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                sleep(LATE).await;
+                // In time or not, the room is free then.
+                let _ = timeout(LATE, question.close()).await;
                 drop(permit);
             });
         }
     }
+}
+
+/// Keeps as much of the room as `bytes` take until the last of them is gone.
+fn keep(mut permit: OwnedSemaphorePermit, bytes: Bytes) -> Bytes {
+    let surplus = permit.num_permits().saturating_sub(units(bytes.len()) as usize);
+    drop(permit.split(surplus));
+    hold(bytes, permit)
 }
 
 /// Keeps a permit for as long as these bytes are in memory, whoever holds them.
@@ -171,7 +186,7 @@ mod tests {
         Key::new(text).unwrap()
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_is_not_known_may_be_large_and_small_images_do_not_wait_for_it() {
         let room = Room::default();
         room.note(&key("small"), 10_000);
@@ -187,25 +202,18 @@ mod tests {
         assert!(small.len() > 1000, "{}", small.len());
 
         // What came to nothing takes none.
-        large.pop().unwrap().give_back();
+        drop(large.pop());
         // What has come takes only its own room, and that until it is gone.
-        let bytes = large.pop().unwrap().hold(Bytes::from(vec![0; 1000]));
-        assert!(room.reserve(&key("new"), MOST, NOW).await.is_some_and(|reserved| {
-            reserved.give_back();
-            true
-        }));
-        let (part, free) = (bytes.slice(..10), room.large.available_permits());
+        let mut reserved = room.reserve(&key("new"), MOST, NOW).await.unwrap();
+        assert_eq!(reserved.bytes(), Some(MOST));
+        let bytes = keep(reserved.permit.take().unwrap(), Bytes::from(vec![0; 1000]));
+        let free = room.large.available_permits();
+        assert_eq!(free, MOST / UNIT - 1);
+        let part = bytes.slice(..10);
         drop(bytes);
         assert_eq!(room.large.available_permits(), free);
         drop(part);
         assert_eq!(room.large.available_permits(), free + 1);
-
-        // A reply that nobody waits for comes all the same.
-        let free = room.large.available_permits();
-        drop(large.pop());
-        assert_eq!(room.large.available_permits(), free);
-        sleep(LATE * 2).await;
-        assert_eq!(room.large.available_permits(), free + MOST / UNIT);
     }
 
     #[test]
@@ -223,7 +231,7 @@ mod tests {
         assert!(known.count() > 980);
         room.note(&key("a"), u64::MAX);
         assert!(room.size_of(&key("a")).is_some_and(|size| size > MOST));
-        room.forget(&key("a"));
-        assert_eq!(room.size_of(&key("a")), None);
+        room.note(&key("a"), 7);
+        assert_eq!(room.size_of(&key("a")), Some(7));
     }
 }

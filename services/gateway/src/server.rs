@@ -17,11 +17,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use crate::crowd::{Crowd, Doing};
+use crate::metrics::ConnectionMetrics;
 use crate::patient::Patient;
 use crate::routes::access::Gate;
 use crate::routes::starting;
@@ -35,8 +37,13 @@ const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// The most bytes of a request's head, and of an answer that waits for its peer, beyond the piece that is
 /// being sent.
 const BUFFER_BYTES: usize = 64 << 10;
+/// How often an idle connection is looked for while there is none and another one waits for its place.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long to wait when the process has no file descriptor left for another connection.
 const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
+
+/// The file descriptors for all that is no connection: uploads, MySQL, NATS, the log.
+const OTHER_DESCRIPTORS: u64 = 256;
 
 /// What takes requests from the first moment: it says what is being waited for, until the routes are
 /// there.
@@ -82,10 +89,26 @@ impl Front {
 /// How the server treats connections.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ServerLimits {
-    /// The most connections at once; further ones wait to be accepted.
+    /// The most connections at once. For a further one the idlest leaves; without an idle one it waits.
     pub(crate) max_connections: usize,
     /// How long the stop waits for requests in flight.
     pub(crate) grace: Duration,
+}
+
+/// As many connections as `wanted`, or as the file descriptors of this process allow, of which it gets as
+/// many as it may have: a connection has one, and another one while its answer comes from a file.
+pub(crate) fn connections_within_descriptors(wanted: u32) -> usize {
+    let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+    let Some(descriptors) = runtime::descriptors::raise_limit() else { return wanted };
+    let allowed = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2).unwrap_or(usize::MAX);
+    if allowed < wanted {
+        tracing::warn!(
+            descriptors,
+            connections = allowed.max(1),
+            "fewer connections than MAX_CONNECTIONS, because the process may not open so many files (ulimit -n)"
+        );
+    }
+    wanted.min(allowed.max(1))
 }
 
 /// Serves until the stop, then finishes what is in flight, and cuts off what takes longer than the grace.
@@ -93,32 +116,48 @@ pub(crate) async fn serve(
     listener: TcpListener,
     front: Front,
     limits: ServerLimits,
+    metrics: ConnectionMetrics,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(limits.max_connections));
+    let crowd = Crowd::new();
     let cut = CancellationToken::new();
     let _cut_at_last = cut.clone().drop_guard();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(BUFFER_BYTES);
     let accept = async {
         loop {
-            let slot = slots.clone().acquire_owned().await?;
             let stream = accepted(&listener).await?;
+            let slot = slot(&slots, &crowd, &metrics).await?;
             // Answers are written whole: there is nothing to wait for.
-            stream.set_nodelay(true)?;
-            let front = front.clone();
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "a connection broke off");
+                continue;
+            }
+            let seat = crowd.enter();
+            let (front, working) = (front.clone(), seat.clone());
             let service = service_fn(move |request| {
-                let front = front.clone();
-                async move { front.answer(request).await }
+                let (front, working) = (front.clone(), working.clone());
+                async move {
+                    working.does(Doing::Working);
+                    let answer = front.answer(request).await;
+                    working.moved();
+                    working.does(Doing::Waiting);
+                    answer
+                }
             });
-            let stream = TokioIo::new(Patient::new(stream, WRITE_LIMIT));
+            let stream = TokioIo::new(Patient::new(stream, WRITE_LIMIT, seat.clone()));
             let connection = graceful.watch(http.serve_connection(stream, service));
-            let cut = cut.clone();
+            let (cut, metrics) = (cut.clone(), metrics.clone());
             tokio::spawn(async move {
-                let _slot = slot;
-                if let Some(Err(error)) = cut.run_until_cancelled(connection).await {
-                    tracing::debug!(%error, "a connection broke off");
+                let (_slot, _open) = (slot, metrics.open());
+                tokio::select! {
+                    ended = connection => if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection broke off");
+                    },
+                    () = seat.asked_to_leave() => {}
+                    () = cut.cancelled() => {}
                 }
             });
         }
@@ -133,6 +172,25 @@ pub(crate) async fn serve(
         );
     }
     Ok(())
+}
+
+/// A slot for one more connection, for which an idle one has to leave if all are taken.
+async fn slot(
+    slots: &Arc<Semaphore>,
+    crowd: &Crowd,
+    metrics: &ConnectionMetrics,
+) -> Result<OwnedSemaphorePermit, AcquireError> {
+    loop {
+        if let Ok(slot) = slots.clone().try_acquire_owned() {
+            return Ok(slot);
+        }
+        if crowd.make_room() {
+            metrics.count_evicted();
+        }
+        if let Ok(slot) = timeout(LOOK_AGAIN, slots.clone().acquire_owned()).await {
+            return slot;
+        }
+    }
 }
 
 /// The next connection. What goes wrong with one connection does not end the server.

@@ -20,7 +20,7 @@ use crate::cache::CacheClient;
 use crate::conditional::WriteConditions;
 use crate::config::Config;
 use crate::error::Error;
-use crate::metrics::Metrics;
+use crate::metrics::{ConnectionMetrics, Metrics};
 use crate::origin::blobs::Blobs;
 use crate::origin::images::{Change, ImageRow, Images};
 use crate::origin::pending::{Note, Pending};
@@ -139,10 +139,11 @@ impl AppState {
         blobs: Blobs,
         pool: MySqlPool,
         bus: Bus,
+        connections: &ConnectionMetrics,
     ) -> Result<Self, prometheus::Error> {
         let images = Images::new(pool.clone());
         let cache = CacheClient::new(bus);
-        let metrics = Metrics::new()?;
+        let metrics = Metrics::new(connections)?;
         let reader =
             Reader::new(cache.clone(), images.clone(), blobs.clone(), config.cache_budget(), &metrics);
         let teller = Teller::new(cache.clone(), Pending::new(pool));

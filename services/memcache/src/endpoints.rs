@@ -13,6 +13,7 @@ use runtime::service::{Answer, parse_json, respond};
 use sha2::{Digest as _, Sha256};
 use sniff::{Format, Limits, SniffError};
 use time::OffsetDateTime;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use wire::event::KeyEventKind;
 use wire::inspect::{ClearRequest, InvalidateReply, KeysRequest, PutReply, WatchReply, WatchRequest};
@@ -31,6 +32,9 @@ const QUEUE_GROUP: &str = "memcache";
 const UNKNOWN_QUEUE_GROUP: &str = "memcache-unknown";
 /// From so many bytes on, a hash is computed off the threads that serve.
 const LARGE_BYTES: usize = 256 << 10;
+/// The most bytes that wait for one endpoint, and what they are counted in.
+const WAITING_BYTES: usize = 32 << 20;
+const WAITING_UNIT: usize = 1024;
 /// The most entries in one answer to `cache.keys`.
 const MOST_KEYS: u32 = 1000;
 /// The longest watch, in seconds.
@@ -163,6 +167,13 @@ enum Handle {
     Unknown,
 }
 
+impl Handle {
+    /// Whether answering takes longer than reading: then what comes meanwhile has to wait.
+    fn takes_time(self) -> bool {
+        matches!(self, Self::Put | Self::Clear | Self::Config)
+    }
+}
+
 async fn answer_all(
     mut endpoint: Endpoint,
     stop: CancellationToken,
@@ -171,35 +182,70 @@ async fn answer_all(
     handle: Handle,
 ) {
     let mut stopping = false;
+    if !handle.takes_time() {
+        while let Some(request) = next(&mut endpoint, &stop, &mut stopping).await {
+            answer(handle, &worker, &live, &request).await;
+        }
+        return;
+    }
+    // The library keeps thousands of messages for a subscription, however large they are. So they are taken
+    // at once, and what is too much is told so.
+    let room = Arc::new(Semaphore::new(WAITING_BYTES / WAITING_UNIT));
+    let (wait, mut waiting) = mpsc::unbounded_channel();
+    let taking = async move {
+        while let Some(request) = next(&mut endpoint, &stop, &mut stopping).await {
+            let units = request.message.length.div_ceil(WAITING_UNIT).max(1);
+            let units = u32::try_from(units).unwrap_or(u32::MAX);
+            let unsent = match room.clone().try_acquire_many_owned(units) {
+                Ok(place) => wait.send((request, place)).err().map(|unsent| unsent.0.0),
+                Err(_) => Some(request),
+            };
+            if let Some(request) = unsent {
+                let message = "too many bytes wait for being looked at; ask again in a moment";
+                respond(&request, Answer::refuse(Code::Unavailable, message)).await;
+            }
+        }
+    };
+    let answering = async {
+        while let Some((request, _place)) = waiting.recv().await {
+            answer(handle, &worker, &live, &request).await;
+        }
+    };
+    tokio::join!(taking, answering);
+}
+
+/// The next request; once asked to stop, of those that have come until then.
+async fn next(endpoint: &mut Endpoint, stop: &CancellationToken, stopping: &mut bool) -> Option<Request> {
     loop {
-        let request = tokio::select! {
+        tokio::select! {
             biased;
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
+            () = stop.cancelled(), if !*stopping => {
+                *stopping = true;
                 if let Err(error) = endpoint.stop().await {
                     tracing::debug!(%error, "an endpoint was not unsubscribed");
                 }
-                continue;
             }
-            request = endpoint.next() => request,
-        };
-        let Some(request) = request else { return };
-        let answer = match handle {
-            Handle::Get => get(&worker, &request),
-            Handle::Put => put(&worker, &request).await,
-            Handle::Invalidate => invalidate(&worker, &request),
-            Handle::Clear => clear(&worker, &live, &request).await,
-            Handle::Config => config(&live, &request).await,
-            Handle::Stats => Answer::json(&worker.stats()),
-            Handle::Keys => keys(&worker, &request),
-            Handle::Watch => watch(&worker, &request),
-            Handle::Unknown => match unknown(&request) {
-                Some(answer) => answer,
-                None => continue,
-            },
-        };
-        respond(&request, answer).await;
+            request = endpoint.next() => return request,
+        }
     }
+}
+
+async fn answer(handle: Handle, worker: &Worker, live: &Live, request: &Request) {
+    let answer = match handle {
+        Handle::Get => get(worker, request),
+        Handle::Put => put(worker, request).await,
+        Handle::Invalidate => invalidate(worker, request),
+        Handle::Clear => clear(worker, live, request).await,
+        Handle::Config => config(live, request).await,
+        Handle::Stats => Answer::json(&worker.stats()),
+        Handle::Keys => keys(worker, request),
+        Handle::Watch => watch(worker, request),
+        Handle::Unknown => match unknown(request) {
+            Some(answer) => answer,
+            None => return,
+        },
+    };
+    respond(request, answer).await;
 }
 
 fn key_and_meta(request: &Request) -> Result<(Key, Meta), Refusal> {
@@ -214,7 +260,11 @@ fn get(worker: &Worker, request: &Request) -> Answer {
         Ok(parsed) => parsed,
         Err(refusal) => return Answer::Refused(refusal, None),
     };
-    match worker.get(&key, asked.tag.as_ref()) {
+    let most = match most_of(&request.message.payload) {
+        Ok(most) => most,
+        Err(refusal) => return Answer::Refused(refusal, None),
+    };
+    match worker.get(&key, asked.tag.as_ref(), most) {
         Lookup::Hit(entry) => {
             worker.watch.tell(KeyEventKind::Hit, &key, entry.bytes.len() as u64);
             Answer::WithMeta(entry.bytes.clone(), meta_of_entry(&entry))
@@ -228,7 +278,24 @@ fn get(worker: &Worker, request: &Request) -> Answer {
             let refusal = Refusal::new(Code::NotFound, "miss: no entry is resident under this key");
             Answer::Refused(refusal, lease.map(|lease| Meta { lease: Some(lease), ..Meta::default() }))
         }
+        Lookup::Larger(size) => {
+            let message = format!("the image has {size} bytes, and the asker has room for {most}");
+            let meta = Meta { size: Some(size), ..Meta::default() };
+            Answer::Refused(Refusal::new(Code::TooLarge, message), Some(meta))
+        }
     }
+}
+
+/// The most bytes that the asker of a get has room for.
+fn most_of(payload: &[u8]) -> Result<u64, Refusal> {
+    if payload.is_empty() {
+        return Ok(u64::MAX);
+    }
+    let number = std::str::from_utf8(payload).ok().and_then(|text| text.trim_ascii().parse().ok());
+    number.ok_or_else(|| {
+        let message = "the payload of a get is empty, or the most bytes to answer with, such as 65536";
+        Refusal::new(Code::BadRequest, message)
+    })
 }
 
 fn meta_of_entry(entry: &Entry) -> Meta {

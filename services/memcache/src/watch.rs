@@ -34,15 +34,24 @@ struct Pace {
     second: u64,
     published: u32,
     dropped: u64,
+    /// As `dropped`, of all watches.
+    dropped_ever: u64,
     /// The end of the watch for which `dropped` counts.
     end_ms: u64,
+}
+
+impl Pace {
+    fn drop_one(&mut self) {
+        self.dropped += 1;
+        self.dropped_ever += 1;
+    }
 }
 
 impl Watch {
     /// Nobody watches.
     pub fn new(worker: String, client: Client) -> Self {
         let (queue, queued) = mpsc::channel(QUEUE);
-        let pace = Mutex::new(Pace { second: 0, published: 0, dropped: 0, end_ms: 0 });
+        let pace = Mutex::new(Pace { second: 0, published: 0, dropped: 0, dropped_ever: 0, end_ms: 0 });
         let queued = Mutex::new(Some(queued));
         Self { worker, client, origin: Instant::now(), until_ms: Default::default(), pace, queue, queued }
     }
@@ -80,7 +89,7 @@ impl Watch {
             pace.published = 0;
         }
         if pace.published >= MAX_EVENTS_PER_SECOND {
-            pace.dropped += 1;
+            pace.drop_one();
             return;
         }
         pace.published += 1;
@@ -93,8 +102,13 @@ impl Watch {
             dropped_count: pace.dropped,
         };
         if self.queue.try_send(event).is_err() {
-            pace.dropped += 1;
+            pace.drop_one();
         }
+    }
+
+    /// How many events were left out so far, of all watches.
+    pub fn dropped_count(&self) -> u64 {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).dropped_ever
     }
 
     /// Publishes what is queued, until the stop.

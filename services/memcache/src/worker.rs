@@ -87,11 +87,11 @@ impl Worker {
     }
 
     /// Looks a key up; asked under the store's lock, so that no drop comes between.
-    pub fn get(&self, key: &Key, held: Option<&wire::Tag>) -> Lookup {
+    pub fn get(&self, key: &Key, held: Option<&wire::Tag>, most: u64) -> Lookup {
         let now = Instant::now();
         let mut store = self.store();
         let serving = self.is_serving();
-        store.get(key, held, serving, now)
+        store.get(key, held, most, serving, now)
     }
 
     /// Inserts with `lease`, or by request without one. `None` while the worker does not serve.
@@ -183,6 +183,8 @@ impl Worker {
             pending_window_count: self.windows.pending_count(),
             lost_window_count: self.windows.lost_count(),
             slow_consumer_count: self.bus.slow_consumer_count(),
+            connection_count: self.bus.connection_count(),
+            dropped_event_count: self.watch.dropped_count(),
             counters,
         }
     }

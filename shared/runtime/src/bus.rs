@@ -237,44 +237,15 @@ impl Bus {
         payload: Bytes,
         limit: Duration,
     ) -> Result<Reply, RequestFailure> {
-        if !self.is_connected() {
-            return Err(RequestFailure::Disconnected);
-        }
-        let max_payload = self.max_payload();
-        let headers = meta.map(headers_of);
-        let header_bytes = headers.as_ref().map_or(0, header_size);
-        if payload.len() + header_bytes > max_payload {
-            return Err(RequestFailure::TooLarge(max_payload));
-        }
+        self.question(subject).ask(meta, payload, limit).await
+    }
+
+    /// A question that is yet to be asked, for those whom it concerns whether its reply comes late.
+    pub fn question(&self, subject: String) -> Question {
         let id = self.shared.next_request.fetch_add(1, Ordering::Relaxed);
-        let (asker, answer) = oneshot::channel();
+        let (asker, reply) = oneshot::channel();
         locked(&self.shared.waiting).insert(id, asker);
-        let _entry = Entry { waiting: &self.shared.waiting, id };
-        let inbox = format!("{}.{id}", self.shared.inbox);
-        let exchange = async {
-            let client = &self.shared.client;
-            let sent = match headers {
-                Some(headers) => {
-                    client.publish_with_reply_and_headers(subject.clone(), inbox, headers, payload).await
-                }
-                None => client.publish_with_reply(subject.clone(), inbox, payload).await,
-            };
-            sent.map_err(|error| match error.kind() {
-                async_nats::client::PublishErrorKind::MaxPayloadExceeded => {
-                    RequestFailure::TooLarge(max_payload)
-                }
-                _ => RequestFailure::Other(error.to_string()),
-            })?;
-            answer.await.map_err(|_| RequestFailure::Disconnected)
-        };
-        let message = match timeout(limit, exchange).await {
-            Ok(answered) => answered?,
-            Err(_) => return Err(RequestFailure::TimedOut { subject, limit }),
-        };
-        if message.status == Some(StatusCode::NO_RESPONDERS) {
-            return Err(RequestFailure::NoResponders(subject));
-        }
-        read_reply(message)
+        Question { bus: self.clone(), id, subject, reply, is_open: false }
     }
 
     /// Sends a message to this connection's own inbox and waits until it is back, for at most `limit`.
@@ -285,17 +256,16 @@ impl Bus {
     /// # Errors
     /// [`RequestFailure`], when it did not come back.
     pub async fn round_trip(&self, limit: Duration) -> Result<(), RequestFailure> {
-        let id = self.shared.next_request.fetch_add(1, Ordering::Relaxed);
-        let (asker, answer) = oneshot::channel();
-        locked(&self.shared.waiting).insert(id, asker);
-        let _entry = Entry { waiting: &self.shared.waiting, id };
-        let subject = format!("{}.{id}", self.shared.inbox);
+        let mut question = self.question(String::new());
+        question.subject = question.inbox();
+        let subject = question.subject.clone();
         let trip = async {
-            let sent = self.shared.client.publish(subject.clone(), Bytes::new()).await;
+            let sent = self.shared.client.publish(subject, Bytes::new()).await;
             sent.map_err(|error| RequestFailure::Other(error.to_string()))?;
-            answer.await.map(|_| ()).map_err(|_| RequestFailure::Disconnected)
+            (&mut question.reply).await.map(|_| ()).map_err(|_| RequestFailure::Disconnected)
         };
-        timeout(limit, trip).await.unwrap_or(Err(RequestFailure::TimedOut { subject, limit }))
+        let outcome = timeout(limit, trip).await;
+        outcome.unwrap_or_else(|_| Err(question.timed_out(limit)))
     }
 
     /// Leaves: no more messages come in, what was published is sent, then the connection is closed.
@@ -356,15 +326,93 @@ fn read_reply(message: Message) -> Result<Reply, RequestFailure> {
     Err(RequestFailure::Refused(Box::new(Refused { refusal: Refusal::new(code, sentence), meta })))
 }
 
-/// Takes a request out of the table when it ends, also by being dropped.
-struct Entry<'a> {
-    waiting: &'a Waiting,
+/// One request. It leaves the table of those that wait when this is dropped.
+#[derive(Debug)]
+pub struct Question {
+    bus: Bus,
     id: u64,
+    subject: String,
+    reply: oneshot::Receiver<Message>,
+    is_open: bool,
 }
 
-impl Drop for Entry<'_> {
+impl Question {
+    /// Asks it, once, and waits for the reply for at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Bus::request`].
+    pub async fn ask(
+        &mut self,
+        meta: Option<&Meta>,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<Reply, RequestFailure> {
+        if !self.bus.is_connected() {
+            return Err(RequestFailure::Disconnected);
+        }
+        let max_payload = self.bus.max_payload();
+        let headers = meta.map(headers_of);
+        let header_bytes = headers.as_ref().map_or(0, header_size);
+        if payload.len() + header_bytes > max_payload {
+            return Err(RequestFailure::TooLarge(max_payload));
+        }
+        let (subject, inbox) = (self.subject.clone(), self.inbox());
+        let exchange = async {
+            let client = &self.bus.shared.client;
+            let sent = match headers {
+                Some(headers) => {
+                    client.publish_with_reply_and_headers(subject, inbox, headers, payload).await
+                }
+                None => client.publish_with_reply(subject, inbox, payload).await,
+            };
+            sent.map_err(|error| match error.kind() {
+                async_nats::client::PublishErrorKind::MaxPayloadExceeded => {
+                    RequestFailure::TooLarge(max_payload)
+                }
+                _ => RequestFailure::Other(error.to_string()),
+            })?;
+            self.is_open = true;
+            let message = (&mut self.reply).await;
+            self.is_open = false;
+            message.map_err(|_| RequestFailure::Disconnected)
+        };
+        let Ok(answered) = timeout(limit, exchange).await else { return Err(self.timed_out(limit)) };
+        let message = answered?;
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            return Err(RequestFailure::NoResponders(std::mem::take(&mut self.subject)));
+        }
+        read_reply(message)
+    }
+
+    /// Whether it was asked and its reply has not come.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Waits until the reply to an open question has come after all, or a new connection was made, which
+    /// what was on its way over the old one does not reach.
+    pub async fn close(mut self) {
+        if self.is_open {
+            let mut connections = self.bus.connections();
+            tokio::select! {
+                _ = &mut self.reply => {}
+                _ = connections.changed() => {}
+            }
+        }
+    }
+
+    fn inbox(&self) -> String {
+        format!("{}.{}", self.bus.shared.inbox, self.id)
+    }
+
+    fn timed_out(&self, limit: Duration) -> RequestFailure {
+        RequestFailure::TimedOut { subject: self.subject.clone(), limit }
+    }
+}
+
+impl Drop for Question {
     fn drop(&mut self) {
-        locked(self.waiting).remove(&self.id);
+        locked(&self.bus.shared.waiting).remove(&self.id);
     }
 }
 

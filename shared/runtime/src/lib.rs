@@ -4,6 +4,7 @@
 pub mod args;
 pub mod bus;
 pub mod clock;
+pub mod descriptors;
 pub mod logging;
 pub mod service;
 pub mod shutdown;

@@ -33,7 +33,8 @@ pub struct Meta {
     pub modified_s: Option<i64>,
     /// `lease`: handed out by a miss, carried by a fill.
     pub lease: Option<Lease>,
-    /// `size`: in a put without bytes, the size in bytes of an image that is too large to be sent.
+    /// `size`: the size in bytes of an image that is too large to be sent: in a put without bytes for the
+    /// bus, in the reply to a get for what the asker has room for.
     pub size: Option<u64>,
     /// `fresh=1`: in the reply to a get, the tag that the asker holds is still the right one.
     pub fresh: bool,

@@ -131,6 +131,12 @@ pub struct CacheStats {
     pub lost_window_count: u64,
     /// Times that this worker read too slowly and its client dropped messages.
     pub slow_consumer_count: u64,
+    /// Connections that its process has made to NATS. With each after the first, everything was dropped.
+    #[serde(default)]
+    pub connection_count: u64,
+    /// Key events that no watcher got, because there were too many in their second.
+    #[serde(default)]
+    pub dropped_event_count: u64,
     /// What was counted since the start.
     #[serde(flatten)]
     pub counters: Counters,

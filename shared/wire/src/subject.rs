@@ -68,7 +68,8 @@ pub const ALL_EVENTS: &str = "cache.event.>";
 /// All key events.
 pub const ALL_KEY_EVENTS: &str = "cache.event.key.>";
 
-/// `cache.get.<key>`
+/// `cache.get.<key>`. Its payload is empty, or the most bytes that the asker has room for, in decimal: a
+/// larger image is not sent, and the refusal says its size. Not a header, because those are dear.
 pub fn get(key: &Key) -> String {
     format!("cache.get.{}", key.token())
 }

@@ -2,16 +2,18 @@
 //! that keep browsers safe, counting.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use super::access::Gate;
+use super::lend::Bodies;
 use super::{failure, lend};
 use crate::config::Config;
 use crate::error::Error;
@@ -24,6 +26,8 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
 );
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// How long a request waits for the turn of one that was ended.
+const ENDING_LIMIT: Duration = Duration::from_secs(1);
 /// The label of what matched no route.
 const UNMATCHED: &str = "unmatched";
 
@@ -34,13 +38,28 @@ const UNMATCHED: &str = "unmatched";
 pub(super) struct Turns {
     without_body: Arc<Semaphore>,
     with_body: Arc<Semaphore>,
+    bodies: Bodies,
 }
 
 impl Turns {
     /// As many as the settings say.
     pub(super) fn new(config: &Config) -> Self {
         let turns = || Arc::new(Semaphore::new(config.max_requests as usize));
-        Self { without_body: turns(), with_body: turns() }
+        Self { without_body: turns(), with_body: turns(), bodies: Bodies::default() }
+    }
+
+    /// A turn for a request, for which the slowest of those with a body may have to end.
+    async fn take(&self, has_body: bool) -> Option<SemaphorePermit<'_>> {
+        if !has_body {
+            return self.without_body.try_acquire().ok();
+        }
+        match self.with_body.try_acquire() {
+            Ok(turn) => Some(turn),
+            Err(_) if self.bodies.end_slowest() => {
+                timeout(ENDING_LIMIT, self.with_body.acquire()).await.ok()?.ok()
+            }
+            Err(_) => None,
+        }
     }
 }
 
@@ -53,13 +72,15 @@ pub(super) async fn guard(
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let turns = if lend::has_body(&request) { &turns.with_body } else { &turns.without_body };
-    let turn = turns.try_acquire();
-    let mut response = if turn.is_err() && request.uri().path() != "/healthz" {
+    let has_body = lend::has_body(&request);
+    let turn = turns.take(has_body).await;
+    let mut response = if turn.is_none() && request.uri().path() != "/healthz" {
         failure(&state.views, request.uri().path(), Error::Busy)
-    } else if lend::has_body(&request) {
+    } else if has_body {
         let most = state.config.max_image_bytes().saturating_mul(2);
-        lend::run(request, next, most).await
+        let (path, entry) = (request.uri().path().to_owned(), Arc::new(turns.bodies.enter()));
+        let response = lend::run(request, next, most, entry.clone()).await;
+        if entry.was_ended() { failure(&state.views, &path, Error::BodyTooSlow) } else { response }
     } else {
         next.run(request).await
     };
@@ -81,7 +102,7 @@ pub(super) async fn admit(
     let admitted = if is_no_read(request.method()) && is_from_another_site(request.headers()) {
         Err(Error::CrossSite)
     } else {
-        gate.admit(request.method(), route, request.headers())
+        gate.admit(request.method(), route, request.headers()).and_then(|()| is_plain(&request))
     };
     let mut response = match admitted {
         Ok(()) => next.run(request).await,
@@ -89,6 +110,16 @@ pub(super) async fn admit(
     };
     gate.keep_private(response.headers_mut());
     response
+}
+
+/// Lets through what is sent as it is: nothing here unpacks anything.
+fn is_plain(request: &Request) -> Result<(), Error> {
+    match request.headers().get(header::CONTENT_ENCODING) {
+        Some(coding) if coding != "identity" && lend::has_body(request) => Err(Error::UnsupportedType(
+            "Content-Encoding is not allowed: send the bytes of the body as they are".into(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// A method as a label: anybody can make up new ones.

@@ -239,11 +239,6 @@ pub(crate) async fn put_image(
         // Section 14.5: a part must not be stored as if it were all.
         return Err(Error::BadRequest("Content-Range is not allowed: send the whole image".into()));
     }
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return Err(Error::UnsupportedType(
-            "Content-Encoding is not allowed: send the bytes of the image as they are".into(),
-        ));
-    }
     let limits = state.upload_limits();
     if content_length(&headers).is_some_and(|length| length > limits.max_bytes) {
         return Err(limits.too_many_bytes());

@@ -3,9 +3,14 @@
 //! A handler that refuses an upload answers before it has read all of it. If the connection were then
 //! closed on the rest, the peer's kernel would throw the answer away and show "connection reset" instead
 //! of the sentence. So what a refusing handler has left is read and dropped first, within limits.
+//!
+//! A body may come slowly. But when there is no turn for another request with a body, the slowest one is
+//! ended, or whoever sends a byte now and then on enough connections would keep everybody from uploading.
 
+use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, HttpBody as _};
@@ -14,8 +19,13 @@ use axum::http::header;
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::{StreamExt as _, stream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+/// Nobody has to go who has been sending for less than this.
+const LEAST_TIME: Duration = Duration::from_secs(5);
+/// Nobody has to go who sends as many bytes a second: 128 kbit/s.
+const LEAST_RATE: u64 = 16_000;
 /// How long the rest of a refused body is read for.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -24,12 +34,91 @@ pub(super) fn has_body(request: &Request) -> bool {
     !request.body().is_end_stream()
 }
 
-/// Runs the handlers, and reads what they have left of the body, up to `most` bytes.
-pub(super) async fn run(request: Request, next: Next, most: u64) -> Response {
+/// The bodies that are coming in.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bodies(Arc<Mutex<HashMap<u64, Coming>>>);
+
+/// A body that is coming in.
+#[derive(Debug)]
+struct Coming {
+    since: Instant,
+    bytes: u64,
+    go: CancellationToken,
+}
+
+/// The entry of one body, as long as it is coming in.
+#[derive(Debug)]
+pub(super) struct Entry {
+    bodies: Bodies,
+    number: u64,
+    go: CancellationToken,
+}
+
+impl Bodies {
+    /// Enters a body that begins now.
+    pub(super) fn enter(&self) -> Entry {
+        let go = CancellationToken::new();
+        let number = rand::random();
+        let coming = Coming { since: Instant::now(), bytes: 0, go: go.clone() };
+        lock(&self.0).insert(number, coming);
+        Entry { bodies: self.clone(), number, go }
+    }
+
+    /// Ends the slowest, if it is too slow. Whether there was one.
+    pub(super) fn end_slowest(&self) -> bool {
+        let mut bodies = lock(&self.0);
+        let rates = bodies.iter().filter_map(|(number, coming)| {
+            let time = coming.since.elapsed();
+            let rate = coming.bytes / time.as_secs().max(1);
+            (time >= LEAST_TIME && rate < LEAST_RATE).then_some((rate, *number))
+        });
+        let slowest = rates.min();
+        match slowest.and_then(|(_, number)| bodies.remove(&number)) {
+            Some(coming) => {
+                coming.go.cancel();
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Entry {
+    /// Whether the body was ended because it came too slowly.
+    pub(super) fn was_ended(&self) -> bool {
+        self.go.is_cancelled()
+    }
+
+    fn came(&self, bytes: usize) {
+        if let Some(coming) = lock(&self.bodies.0).get_mut(&self.number) {
+            coming.bytes += bytes as u64;
+        }
+    }
+
+    fn is_whole(&self) {
+        lock(&self.bodies.0).remove(&self.number);
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.is_whole();
+    }
+}
+
+/// Runs the handlers, and reads what they have left of the body, up to `most` bytes. Once the body is
+/// ended, they see it break off.
+pub(super) async fn run(request: Request, next: Next, most: u64, entry: Arc<Entry>) -> Response {
     // Whoever waits for a "100 Continue" sends nothing before it, and need not be asked to.
     let waits = request.headers().contains_key(header::EXPECT);
     let (parts, body) = request.into_parts();
-    let lent = Arc::new(Mutex::new(Lent { body: body.into_data_stream(), touched: false, ended: false }));
+    let lent = Arc::new(Mutex::new(Lent {
+        body: body.into_data_stream(),
+        go: Box::pin(entry.go.clone().cancelled_owned()),
+        entry,
+        touched: false,
+        ended: false,
+    }));
     let reading = lent.clone();
     let body = Body::from_stream(stream::poll_fn(move |context| lock(&reading).poll(context)));
     let response = next.run(Request::from_parts(parts, body)).await;
@@ -45,25 +134,35 @@ pub(super) async fn run(request: Request, next: Next, most: u64) -> Response {
 
 struct Lent {
     body: BodyDataStream,
+    entry: Arc<Entry>,
+    go: Pin<Box<WaitForCancellationFutureOwned>>,
     touched: bool,
     ended: bool,
 }
 
 impl Lent {
-    fn poll(
-        &mut self,
-        context: &mut std::task::Context<'_>,
-    ) -> Poll<Option<Result<bytes::Bytes, axum::Error>>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<bytes::Bytes, axum::Error>>> {
         self.touched = true;
+        if self.go.as_mut().poll(context).is_ready() {
+            self.ended = true;
+            return Poll::Ready(Some(Err(axum::Error::new("it came too slowly"))));
+        }
         let polled = self.body.poll_next_unpin(context);
-        self.ended |= matches!(polled, Poll::Ready(None | Some(Err(_))));
+        match &polled {
+            Poll::Ready(Some(Ok(bytes))) => self.entry.came(bytes.len()),
+            Poll::Ready(None | Some(Err(_))) => {
+                self.ended = true;
+                self.entry.is_whole();
+            }
+            Poll::Pending => {}
+        }
         polled
     }
 }
 
-/// One task at a time reads a body: the lock never waits.
-fn lock(lent: &Mutex<Lent>) -> MutexGuard<'_, Lent> {
-    lent.lock().unwrap_or_else(PoisonError::into_inner)
+/// A panic under one of these locks leaves nothing half done. They are held for a moment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn drain(lent: &Mutex<Lent>, most: u64) {
@@ -79,4 +178,31 @@ async fn drain(lent: &Mutex<Lent>, most: u64) {
     };
     // Beyond the limits the peer has to live without the sentence.
     let _ = timeout(DRAIN_LIMIT, reading).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_slowest_body_is_ended_and_none_that_is_fast_or_whole_or_new() {
+        let bodies = Bodies::default();
+        let (slow, slower, fast, whole) = (bodies.enter(), bodies.enter(), bodies.enter(), bodies.enter());
+        assert!(!bodies.end_slowest());
+        advance(LEAST_TIME).await;
+        let new = bodies.enter();
+        slow.came(1000);
+        slower.came(10);
+        fast.came(1_000_000);
+        whole.is_whole();
+        assert!(bodies.end_slowest());
+        assert!(slower.was_ended() && !slow.was_ended());
+        assert!(bodies.end_slowest());
+        assert!(slow.was_ended());
+        assert!(!bodies.end_slowest());
+        assert!(![&fast, &whole, &new].iter().any(|entry| entry.was_ended()));
+        drop((slow, slower, fast, whole, new));
+        assert!(lock(&bodies.0).is_empty());
+    }
 }

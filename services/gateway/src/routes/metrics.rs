@@ -28,8 +28,14 @@ pub(crate) async fn metrics(
 ) -> Result<([(HeaderName, &'static str); 1], String), Error> {
     // What does not answer is left out, and its part is said to be down.
     let (health, cache, pending) = tokio::join!(state.health(), state.cache.stats(), state.pending_count());
-    let slow_consumers = state.cache.bus().slow_consumer_count();
-    let snapshot = Snapshot { health, cache: cache.ok(), pending: pending.ok(), slow_consumers };
+    let bus = state.cache.bus();
+    let snapshot = Snapshot {
+        health,
+        cache: cache.ok(),
+        pending: pending.ok(),
+        slow_consumers: bus.slow_consumer_count(),
+        connections: bus.connection_count(),
+    };
     let text = state.metrics.render(&snapshot).map_err(|error| Error::Internal(error.into()))?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use testkit::{eventually, samples};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -68,6 +69,63 @@ async fn readers_of_large_images_who_take_nothing_cost_others_no_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_another_gateway_made_larger_is_asked_for_with_room_for_it() {
+    let scene = Scene::new().await;
+    let _worker = scene.start_worker().await;
+    let flags = ["--cache-budget-ms", "5000"];
+    let (one, other) = (scene.start_gateway(&flags).await, scene.start_gateway(&flags).await);
+    let (image, small) = (large(), samples::chelsea().bytes);
+    assert_eq!(one.put("/images/cat", small).await.status, 201);
+    one.get("/images/cat").await;
+    assert_eq!(one.get("/images/cat").await.cache(), "hit");
+    assert_eq!(other.put("/images/cat", &image).await.status, 200);
+    other.get("/images/cat").await;
+
+    // What this gateway knows of it is too small by far, and so would be the room for so many at once.
+    let before = scene.cache_stats().await.unwrap().counters;
+    let reads = (0..40).map(|_| one.get("/images/cat"));
+    let answers = futures_util::future::join_all(reads).await;
+    assert!(answers.iter().all(|answer| answer.body == image && answer.complete));
+    let hits = answers.iter().filter(|answer| answer.cache() == "hit").count();
+    assert!(hits > 0, "{:?}", answers.iter().map(crate::http::Answer::cache).collect::<Vec<_>>());
+    // To be told its size is no answer: each read counts once.
+    let after = scene.cache_stats().await.unwrap().counters;
+    assert_eq!(after.since(&before).request_count, hits as u64);
+    for gateway in [one, other] {
+        assert_eq!(gateway.metric("pixcache_gateway_slow_consumers_total").await, 0.0);
+        gateway.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_nobody_waits_for_any_more_gives_its_room_back_when_it_comes() {
+    let scene = Scene::new().await;
+    let client = scene.nats.connect("memcache").await;
+    let mut gets = client.subscribe(wire::subject::GET).await.unwrap();
+    client.flush().await.unwrap();
+    let gateway = scene.start_gateway(&["--cache-budget-ms", "200"]).await;
+    // Of keys that were never seen anything may come: six times the most is all the room.
+    let keys: Vec<String> = (0..6).map(|number| format!("/images/late{number}")).collect();
+    let reads = keys.iter().map(|path| gateway.get(path));
+    let answers = futures_util::future::join_all(reads).await;
+    assert!(answers.iter().all(|answer| answer.cache() == "fwd=bypass; detail=cache-timeout"));
+    let mut late = Vec::new();
+    for _ in &keys {
+        late.push(gets.next().await.unwrap().reply.unwrap());
+    }
+    assert_eq!(gateway.get("/images/seventh").await.cache(), "fwd=bypass; detail=busy");
+    for reply in late {
+        client.publish(reply, "x".into()).await.unwrap();
+    }
+    // Long before a reply is given up.
+    eventually("the cache is asked again", Duration::from_secs(3), async || {
+        gateway.get("/images/seventh").await.cache() == "fwd=bypass; detail=cache-timeout"
+    })
+    .await;
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn more_requests_than_are_worked_on_are_told_to_come_again() {
     let scene = Scene::new().await;
     let _worker = scene.start_worker().await;
@@ -101,6 +159,68 @@ async fn more_requests_than_are_worked_on_are_told_to_come_again() {
         assert!(status.starts_with(b"HTTP/1.1 20"), "{}", String::from_utf8_lossy(&status));
     }
     assert_eq!(gateway.put("/images/bird", image).await.status / 100, 2);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_come_a_byte_at_a_time_keep_nobody_from_uploading() {
+    let scene = Scene::new().await;
+    let _worker = scene.start_worker().await;
+    let gateway = scene.start_gateway(&["--max-requests", "2"]).await;
+    let image = samples::chelsea().bytes;
+    let mut slow = Vec::new();
+    for number in 0..2 {
+        let mut stream = TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap();
+        let head = format!("PUT /images/slow{number} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let (mut reading, mut writing) = stream.into_split();
+        slow.push(tokio::spawn(async move {
+            let trickle = async {
+                for byte in image.chunks(1) {
+                    if writing.write_all(byte).await.is_err() {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                std::future::pending::<()>().await;
+            };
+            let mut status = [0; 12];
+            tokio::select! {
+                () = trickle => {}
+                read = reading.read_exact(&mut status) => { read.unwrap(); }
+            }
+            status
+        }));
+    }
+    // Only two may send at once, and each is given some seconds.
+    eventually("a third one is stored", PATIENCE, async || {
+        let status = gateway.put("/images/cat", image).await.status;
+        assert!(matches!(status, 201 | 503), "{status}");
+        status == 201
+    })
+    .await;
+    let ended = futures_util::future::select_all(slow).await.0.unwrap();
+    assert_eq!(&ended, b"HTTP/1.1 408");
+    assert_eq!(gateway.put("/images/cat", image).await.status, 200);
+    eventually("what was given up leaves no file", PATIENCE, async || scene.file_count() <= 2).await;
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_on_which_nothing_is_said_keep_nobody_out() {
+    let scene = Scene::new().await;
+    let _worker = scene.start_worker().await;
+    let gateway = scene.start_gateway(&["--max-connections", "8"]).await;
+    let mut mute = Vec::new();
+    for _ in 0..100 {
+        mute.push(TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap());
+        assert_eq!(gateway.get("/healthz").await.status, 200);
+    }
+    // Whoever came first had to go first.
+    let read = tokio::time::timeout(PATIENCE, mute[0].read(&mut [0])).await.unwrap();
+    assert!(matches!(read, Ok(0) | Err(_)));
+    assert!(gateway.metric("pixcache_http_connections").await <= 8.0);
+    assert!(gateway.metric("pixcache_http_connections_evicted_total").await >= 90.0);
     gateway.stop().await.unwrap();
 }
 
@@ -142,7 +262,7 @@ async fn forms_without_end_and_of_too_many_parts_are_refused() {
             }
         });
         let mut answer = Vec::new();
-        let _ = tokio::time::timeout(PATIENCE, reading.read_to_end(&mut answer)).await.unwrap();
+        let _ = tokio::time::timeout(4 * PATIENCE, reading.read_to_end(&mut answer)).await.unwrap();
         drop(reading);
         let sent = tokio::time::timeout(PATIENCE, endless).await.unwrap().unwrap();
         assert!(sent < 256 << 20, "{sent} bytes were taken");

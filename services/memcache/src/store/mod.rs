@@ -129,6 +129,9 @@ pub enum Lookup {
     Fresh(Arc<Entry>),
     /// No entry. With the lease the asker may fill it.
     Miss(Option<Lease>),
+    /// The entry has so many bytes, for which the asker has no room. Nothing is counted: the answer is yet
+    /// to come, when it asks again.
+    Larger(u64),
 }
 
 /// What became of an entry that was to be inserted.
@@ -204,27 +207,33 @@ impl Store {
         }
     }
 
-    /// Looks `key` up for somebody who holds `held`.
+    /// Looks `key` up for somebody who holds `held` and has room for `most` bytes.
     ///
     /// While the worker is not `serving`, it is a miss without a lease: what is resident may be stale.
-    pub fn get(&mut self, key: &Key, held: Option<&Tag>, serving: bool, now: Instant) -> Lookup {
-        self.counters.request_count += 1;
+    pub fn get(&mut self, key: &Key, held: Option<&Tag>, most: u64, serving: bool, now: Instant) -> Lookup {
         let Some(resident) = self.resident.as_mut().filter(|_| serving) else {
+            self.counters.request_count += 1;
             self.counters.miss_count += 1;
             return Lookup::Miss(None);
         };
         let Some(entry) = resident.get(key) else {
+            self.counters.request_count += 1;
             self.counters.miss_count += 1;
             return Lookup::Miss(self.leases.grant(key, now));
         };
+        let (size, is_fresh) = (entry.bytes.len() as u64, held == Some(&entry.tag));
+        if size > most && !is_fresh {
+            return Lookup::Larger(size);
+        }
         self.clock += 1;
         entry.last_used.store(self.clock, Ordering::Relaxed);
         entry.hits.fetch_add(1, Ordering::Relaxed);
+        self.counters.request_count += 1;
         self.counters.hit_count += 1;
-        if held == Some(&entry.tag) {
+        if is_fresh {
             return Lookup::Fresh(entry.clone());
         }
-        self.counters.served_bytes += entry.bytes.len() as u64;
+        self.counters.served_bytes += size;
         Lookup::Hit(entry.clone())
     }
 

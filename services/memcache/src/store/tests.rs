@@ -22,11 +22,11 @@ fn entry(number: u16, bytes: usize) -> Entry {
 }
 
 fn is_hit(store: &mut Store, number: u16) -> bool {
-    !matches!(store.get(&key(number), None, true, Instant::now()), Lookup::Miss(_))
+    !matches!(store.get(&key(number), None, u64::MAX, true, Instant::now()), Lookup::Miss(_))
 }
 
 fn lease_for(store: &mut Store, number: u16) -> Lease {
-    match store.get(&key(number), None, true, Instant::now()) {
+    match store.get(&key(number), None, u64::MAX, true, Instant::now()) {
         Lookup::Miss(Some(lease)) => lease,
         other => panic!("no lease but {other:?}"),
     }
@@ -40,12 +40,14 @@ fn a_miss_a_fill_and_a_hit() {
         matches!(store.fill(entry(1, 100), lease, Instant::now()), Insert::Stored(evicted) if evicted.is_empty())
     );
     assert!(
-        matches!(store.get(&key(1), None, true, Instant::now()), Lookup::Hit(entry) if entry.bytes.len() == 100)
+        matches!(store.get(&key(1), None, u64::MAX, true, Instant::now()), Lookup::Hit(entry) if entry.bytes.len() == 100)
     );
     let held = Tag([1; 32]);
-    assert!(matches!(store.get(&key(1), Some(&held), true, Instant::now()), Lookup::Fresh(_)));
+    assert!(matches!(store.get(&key(1), Some(&held), 0, true, Instant::now()), Lookup::Fresh(_)));
     let other = Tag([2; 32]);
-    assert!(matches!(store.get(&key(1), Some(&other), true, Instant::now()), Lookup::Hit(_)));
+    assert!(matches!(store.get(&key(1), Some(&other), 100, true, Instant::now()), Lookup::Hit(_)));
+    // Who has no room for it counts when he asks again; who holds it needs none.
+    assert!(matches!(store.get(&key(1), None, 99, true, Instant::now()), Lookup::Larger(100)));
     let counters = store.snapshot().counters;
     assert_eq!((counters.request_count, counters.hit_count, counters.miss_count), (4, 3, 1));
     assert_eq!((counters.fill_count, counters.served_bytes), (1, 200));
@@ -64,7 +66,7 @@ fn a_fill_after_an_invalidation_is_refused() {
     assert!(matches!(store.put(entry(1, 50)), Insert::Stored(_)));
     assert!(matches!(store.fill(entry(1, 100), lease, Instant::now()), Insert::Refused));
     assert!(
-        matches!(store.get(&key(1), None, true, Instant::now()), Lookup::Hit(entry) if entry.bytes.len() == 50)
+        matches!(store.get(&key(1), None, u64::MAX, true, Instant::now()), Lookup::Hit(entry) if entry.bytes.len() == 50)
     );
     assert_eq!(store.snapshot().counters.refused_fill_count, 3);
 }
@@ -73,18 +75,18 @@ fn a_fill_after_an_invalidation_is_refused() {
 fn while_not_serving_everything_is_a_miss_without_a_lease() {
     let mut store = Store::new(Policy::ClockPro, capacity(1));
     store.put(entry(1, 100));
-    assert!(matches!(store.get(&key(1), None, false, Instant::now()), Lookup::Miss(None)));
-    assert!(matches!(store.get(&key(2), None, false, Instant::now()), Lookup::Miss(None)));
+    assert!(matches!(store.get(&key(1), None, u64::MAX, false, Instant::now()), Lookup::Miss(None)));
+    assert!(matches!(store.get(&key(2), None, u64::MAX, false, Instant::now()), Lookup::Miss(None)));
     assert_eq!(store.snapshot().counters.miss_count, 2);
 }
 
 #[test]
 fn the_policy_none_keeps_nothing_and_leases_nothing() {
     let mut store = Store::new(Policy::None, capacity(1));
-    assert!(matches!(store.get(&key(1), None, true, Instant::now()), Lookup::Miss(None)));
+    assert!(matches!(store.get(&key(1), None, u64::MAX, true, Instant::now()), Lookup::Miss(None)));
     assert!(matches!(store.put(entry(1, 100)), Insert::NotKept));
     assert_eq!(store.snapshot().key_count, 0);
-    assert!(matches!(store.get(&key(1), None, true, Instant::now()), Lookup::Miss(None)));
+    assert!(matches!(store.get(&key(1), None, u64::MAX, true, Instant::now()), Lookup::Miss(None)));
 }
 
 #[test]
@@ -384,7 +386,7 @@ proptest! {
             now += Duration::from_secs(seconds);
             match what {
                 0 | 1 => {
-                    if let Lookup::Miss(Some(lease)) = store.get(&key(number), None, true, now) {
+                    if let Lookup::Miss(Some(lease)) = store.get(&key(number), None, u64::MAX, true, now) {
                         out.insert(number, (lease, now, true));
                     }
                 }

@@ -1,10 +1,12 @@
 //! Whatever comes in gets an answer, changes nothing, and ends nothing.
 
+use futures_util::StreamExt as _;
+use runtime::bus::RequestFailure;
 use testkit::samples;
 use wire::reply::Code;
 use wire::{ConfigReply, Meta, subject};
 
-use crate::helpers::{Scene, code, connect, key};
+use crate::helpers::{PATIENCE, Scene, code, key};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_bad_request_is_refused_with_the_code_for_it() {
@@ -23,6 +25,8 @@ async fn every_bad_request_is_refused_with_the_code_for_it() {
         ("cache.get.%FF", b"", Code::BadRequest),
         ("cache.get.%2E%2E", b"", Code::BadRequest),
         ("cache.get.%0A", b"", Code::BadRequest),
+        ("cache.get.cat", b"much", Code::BadRequest),
+        ("cache.get.cat", b"-1", Code::BadRequest),
         (&long_key, b"", Code::BadRequest),
         ("cache.invalidate.a.b", b"", Code::BadRequest),
         ("cache.put.cat", b"", Code::Unprocessable),
@@ -60,10 +64,7 @@ async fn every_bad_request_is_refused_with_the_code_for_it() {
             String::from_utf8_lossy(payload)
         );
     }
-    // The gateway has no right to ask this; an operator has.
-    let operator = connect(&scene.server, "operator").await;
-    let answer = operator.request("cache.nonsense".into(), None, "".into(), crate::helpers::ANSWER).await;
-    assert_eq!(code(answer), Code::NotFound);
+    assert_eq!(code(scene.ask("cache.nonsense", "", None).await), Code::NotFound);
     let after: ConfigReply = scene.ask_json(subject::CONFIG_GET, "").await.unwrap();
     assert_eq!(before, after);
     assert_eq!(scene.stats().await.unwrap().key_count, 0);
@@ -80,6 +81,57 @@ async fn claims_about_an_image_that_its_bytes_contradict_are_refused() {
     assert_eq!(code(scene.ask(&subject, image.bytes.to_vec(), Some(&wrong_type)).await), Code::Unprocessable);
     let wrong_tag = Meta { tag: Some(wire::Tag([9; 32])), ..Meta::default() };
     assert_eq!(code(scene.ask(&subject, image.bytes.to_vec(), Some(&wrong_tag)).await), Code::Unprocessable);
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_puts_than_may_wait_are_refused_and_none_is_left_without_an_answer() {
+    const PUTS: usize = 60;
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let operator = scene.server.connect("operator").await;
+    let inbox = operator.new_inbox();
+    let mut answers = operator.subscribe(format!("{inbox}.*")).await.unwrap();
+    // It is hashed and looked at to its end, which takes longer than sending it.
+    let mut image = samples::rocket().bytes.to_vec();
+    image.resize(7 << 20, 7);
+    let image = bytes::Bytes::from(image);
+    for number in 0..PUTS {
+        let reply = format!("{inbox}.{number}");
+        operator.publish_with_reply("cache.put.cat", reply, image.clone()).await.unwrap();
+    }
+    let mut refused = 0;
+    for _ in 0..PUTS {
+        let answer = tokio::time::timeout(PATIENCE, answers.next()).await.unwrap().unwrap();
+        if let Some(headers) = answer.headers {
+            assert_eq!(headers.get(wire::reply::ERROR_CODE_HEADER).unwrap().as_str(), "503");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "all {PUTS} of them waited");
+    let stats = scene.stats().await.unwrap();
+    assert_eq!(stats.counters.put_count, (PUTS - refused) as u64);
+    assert_eq!((stats.slow_consumer_count, stats.connection_count), (0, 1));
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_get_is_answered_within_the_room_of_whoever_asks() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let image = samples::chelsea().bytes;
+    scene.put("cat", image).await.unwrap();
+    let subject = subject::get(&key("cat"));
+    let before = scene.stats().await.unwrap().counters;
+    match scene.ask(&subject, (image.len() - 1).to_string(), None).await {
+        Err(RequestFailure::Refused(refused)) => {
+            assert_eq!(refused.refusal.code, Code::TooLarge);
+            assert_eq!(refused.meta.size, Some(image.len() as u64));
+        }
+        other => panic!("it was sent, or not refused: {other:?}"),
+    }
+    assert_eq!(scene.stats().await.unwrap().counters, before);
+    assert_eq!(scene.ask(&subject, image.len().to_string(), None).await.unwrap().payload, image);
     worker.stop().await.unwrap();
 }
 
