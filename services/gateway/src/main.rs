@@ -1,6 +1,7 @@
 //! The process around the gateway: settings, log, signals, socket.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -14,11 +15,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Threads for what blocks: reading and writing files. A disk is kept busy by few, and of the many that the
 /// library would start at need each keeps memory of its own: 1,000 readers of large files left 400 MB behind.
 const BLOCKING_THREADS: usize = 32;
+/// How long such a thread waits for work. What it had allocated and another thread has freed is given back only
+/// when it ends, and a little work reaches all of them in turn.
+const BLOCKING_THREAD_LIFE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(BLOCKING_THREAD_LIFE)
         .build();
     match runtime {
         Ok(runtime) => runtime.block_on(run()),
