@@ -1,0 +1,200 @@
+//! What the clients did and saw, in the order in which it was over.
+//!
+//! Times are nanoseconds on one clock that is never set: that of this process.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use super::image::ImageId;
+
+/// A moment, in nanoseconds since the run began.
+pub(crate) type Moment = u64;
+
+/// The number of a key.
+pub(crate) type KeyId = usize;
+
+/// What a client did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// Whether it was a probe, which only reads, and only images that nobody changes.
+    pub(crate) is_probe: bool,
+    /// Which gateway was asked.
+    pub(crate) gateway: usize,
+    /// Just before the request was sent.
+    pub(crate) start: Moment,
+    /// Just after the answer was there, or the connection lost.
+    pub(crate) end: Moment,
+    /// What was asked, and what came of it.
+    pub(crate) did: Did,
+}
+
+/// What was asked of a gateway, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Did {
+    /// The image under a key.
+    Read { key: KeyId, seen: Result<Seen, Failure>, cache: Option<CacheWord> },
+    /// An upload, or with `None` a deletion.
+    Wrote { key: KeyId, image: Option<ImageId>, outcome: Outcome },
+    /// A deletion of all images.
+    DeletedAll { outcome: Outcome },
+    /// The list of all keys.
+    Listed { keys: Result<Vec<KeyId>, Failure> },
+}
+
+/// What a read saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Seen {
+    /// This image.
+    Image(ImageId),
+    /// That there is none.
+    Nothing,
+    /// That there is one, whichever.
+    Something,
+    /// Bytes that nobody has uploaded.
+    Damaged,
+}
+
+/// Why there is no answer of use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Nobody listens: the request was never sent.
+    NotSent,
+    /// The connection ended before the answer did.
+    Lost,
+    /// There was no answer within a minute.
+    Unanswered,
+    /// An answer with this status.
+    Status(u16),
+}
+
+/// What a client knows of its change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is made, and no older image is seen any more. Whether there was an image before, if the answer
+    /// says so.
+    Done { found: Option<bool> },
+    /// It is made, and the cache is still being told.
+    StillTelling,
+    /// It may be made, now or later, or never.
+    Unknown(Failure),
+    /// It was never sent.
+    NotSent,
+}
+
+/// What the gateway said about its cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CacheWord {
+    /// The cache had it.
+    Hit,
+    /// The cache did not have it.
+    Miss,
+    /// Too large for the cache.
+    TooLarge,
+    /// The cache did not answer in time.
+    TimedOut,
+    /// No cache is there, or it was not asked.
+    Without,
+}
+
+impl CacheWord {
+    /// Reads the header `Cache-Status`.
+    pub(crate) fn of(header: &str) -> Option<Self> {
+        Some(match header.strip_prefix("pixcache; ")? {
+            "hit" => Self::Hit,
+            "fwd=bypass; detail=too-large" => Self::TooLarge,
+            "fwd=bypass; detail=cache-timeout" => Self::TimedOut,
+            other if other.starts_with("fwd=miss") => Self::Miss,
+            _ => Self::Without,
+        })
+    }
+}
+
+/// The clock, and all that was recorded by it.
+#[derive(Debug)]
+pub(crate) struct History {
+    origin: Instant,
+    origin_at: SystemTime,
+    records: Mutex<Vec<Record>>,
+    images: Mutex<Vec<Sent>>,
+}
+
+/// An image that was sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent {
+    /// Under which key.
+    pub(crate) key: KeyId,
+    /// Of its bytes.
+    pub(crate) hash: [u8; 32],
+}
+
+impl History {
+    /// It begins now.
+    pub(crate) fn new() -> Self {
+        Self {
+            origin: Instant::now(),
+            origin_at: SystemTime::now(),
+            records: Mutex::default(),
+            images: Mutex::default(),
+        }
+    }
+
+    /// This moment.
+    pub(crate) fn now(&self) -> Moment {
+        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// The moment of a time of day; before the run it is 0.
+    pub(crate) fn moment_of(&self, time: SystemTime) -> Moment {
+        let since = time.duration_since(self.origin_at).unwrap_or_default();
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes what a client did.
+    pub(crate) fn note(&self, record: Record) {
+        locked(&self.records).push(record);
+    }
+
+    /// Makes the next image, for `key`.
+    pub(crate) fn next_image(&self, key: KeyId, size: usize) -> (ImageId, Vec<u8>) {
+        let id = {
+            let mut images = locked(&self.images);
+            images.push(Sent { key, hash: [0; 32] });
+            ImageId::try_from(images.len() - 1).unwrap_or(ImageId::MAX)
+        };
+        let bytes = super::image::image(id, size);
+        let hash = super::image::hash(&bytes);
+        if let Some(sent) = locked(&self.images).get_mut(id as usize) {
+            sent.hash = hash;
+        }
+        (id, bytes)
+    }
+
+    /// The hash of an image.
+    pub(crate) fn hash_of(&self, id: ImageId) -> Option<[u8; 32]> {
+        locked(&self.images).get(id as usize).map(|sent| sent.hash)
+    }
+
+    /// What these bytes are.
+    pub(crate) fn recognize(&self, bytes: &[u8]) -> Seen {
+        match super::image::id_of(bytes) {
+            Some(id) if self.hash_of(id) == Some(super::image::hash(bytes)) => Seen::Image(id),
+            _ => Seen::Damaged,
+        }
+    }
+
+    /// Everything so far, and the images by their number.
+    pub(crate) fn copy(&self) -> (Vec<Record>, Vec<Sent>) {
+        (locked(&self.records).clone(), locked(&self.images).clone())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A stretch of time, for people.
+pub(crate) fn seconds(nanoseconds: Moment) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    let seconds = nanoseconds as f64 / 1e9;
+    seconds
+}

@@ -1,0 +1,92 @@
+//! `bench faults`: a whole system under load, broken again and again at random points, and checks of all
+//! that its clients did and saw.
+
+mod check;
+mod history;
+mod http;
+mod image;
+mod load;
+mod process;
+mod proxy;
+mod report;
+mod rows;
+mod run;
+mod strike;
+mod system;
+mod watch;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+/// The seed of the long form, unless another one is given: the same faults and the same operations each
+/// time, as far as a machine allows.
+const SEED: u64 = 4;
+
+/// What `bench faults` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Decides which faults strike when and what the clients do; 4 by default, random in the short form
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Each kind of fault once, in about two minutes, instead of again and again
+    #[arg(long, conflicts_with = "minutes")]
+    short: bool,
+    /// For how long faults are made
+    #[arg(long, default_value_t = 20)]
+    minutes: u64,
+    /// One kind of fault only, by its name in the report
+    #[arg(long, value_name = "FAULT")]
+    only: Option<strike::Kind>,
+    /// Where the services' binaries are; by default where this program is
+    #[arg(long, value_name = "FOLDER")]
+    bin_dir: Option<PathBuf>,
+    /// Where the report goes: Markdown, and the same as JSON beside it
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+/// How a run is done.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    /// How long faults are made; once each without it.
+    pub(crate) length: Option<Duration>,
+    /// Which kinds of faults.
+    pub(crate) kinds: Vec<strike::Kind>,
+    pub(crate) binaries: PathBuf,
+}
+
+impl Plan {
+    /// Whether each kind strikes once only.
+    pub(crate) fn is_short(&self) -> bool {
+        self.length.is_none()
+    }
+}
+
+/// Breaks a system, and says whether it kept its promises.
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<bool> {
+    let seed = arguments.seed.unwrap_or(if arguments.short { rand::random() } else { SEED });
+    let binaries = match arguments.bin_dir {
+        Some(folder) => folder,
+        None => {
+            let program = std::env::current_exe()?;
+            program.parent().context("a program lies in a folder")?.to_owned()
+        }
+    };
+    let length = (!arguments.short).then(|| Duration::from_secs(60 * arguments.minutes));
+    let kinds = arguments.only.map_or_else(|| strike::Kind::ALL.to_vec(), |kind| vec![kind]);
+    let plan = Plan { seed, length, kinds, binaries };
+    println!("seed {seed}");
+    let report = tokio::select! {
+        report = run::run(&plan) => report?,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+    };
+    println!("\n{}", report.to_markdown());
+    if let Some(file) = arguments.report {
+        std::fs::write(&file, report.to_markdown()).with_context(|| file.display().to_string())?;
+        std::fs::write(file.with_extension("json"), report.to_json()?)?;
+    }
+    Ok(report.is_kept())
+}

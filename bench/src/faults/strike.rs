@@ -1,0 +1,561 @@
+//! Every kind of fault, and how it is made.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+use tokio::time::{sleep, timeout};
+
+use super::history::Moment;
+use super::load::{self, Setting};
+use super::process::Process;
+use super::proxy::Way;
+use super::system::{Joint, Server, System, WINDOW};
+use super::watch::Watch;
+
+/// What may be waited for within a strike takes no longer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Declares the kinds once, with their names in the report.
+macro_rules! kinds {
+    ($($kind:ident: $name:literal,)*) => {
+        /// A kind of fault.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub(crate) enum Kind { $(#[doc = $name] $kind,)* }
+
+        impl Kind {
+            /// Every kind.
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$kind),*];
+
+            /// What it is called in the report.
+            pub(crate) fn name(self) -> &'static str {
+                match self { $(Self::$kind => $name,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    GatewayKilled: "gateway killed",
+    GatewayStopped: "gateway stopped and resumed",
+    WorkerKilled: "worker killed",
+    StandbyKilled: "standby worker killed",
+    WorkerStopped: "worker stopped and resumed",
+    WorkerStoppedPastItsClaim: "worker stopped past its claim and resumed",
+    WorkerBetweenMissAndFill: "worker restarted between a miss and its fill",
+    TwoWorkersAtOnce: "two workers started at once",
+    ClockStepped: "clock under the workers stepped",
+    RecorderKilled: "recorder killed",
+    RecorderStopped: "recorder stopped and resumed",
+    RecorderAway: "recorder away for many windows",
+    NatsKilled: "nats-server killed",
+    NatsStopped: "nats-server stopped and resumed",
+    NatsRestarted: "nats-server restarted",
+    NatsWithoutItsStore: "nats-server restarted without its store",
+    MariaDbKilled: "MariaDB killed",
+    MariaDbStopped: "MariaDB stopped and resumed",
+    MariaDbRestarted: "MariaDB restarted",
+    MariaDbAway: "MariaDB away for many windows",
+    LinksCut: "connections cut",
+    LinksHalfClosed: "connections half-closed",
+    LinksDelayed: "connections delayed",
+    LinksHeld: "connections that let nothing through",
+    DiskFull: "disk full under the images",
+    DiskReadOnly: "images read-only",
+    EverythingKilled: "everything killed at once",
+}
+
+impl std::str::FromStr for Kind {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Self, String> {
+        let names = || Self::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+        let found = Self::ALL.iter().find(|kind| kind.name() == name).copied();
+        found.ok_or_else(|| format!("there is no such fault; there are: {}", names()))
+    }
+}
+
+impl Kind {
+    /// Whether reads of stored images have to go on without an error, through gateways that are not struck
+    /// themselves.
+    pub(crate) fn leaves_stored_images_readable(self) -> bool {
+        use Kind as K;
+        match self {
+            K::GatewayKilled
+            | K::GatewayStopped
+            | K::WorkerKilled
+            | K::StandbyKilled
+            | K::WorkerStopped
+            | K::WorkerStoppedPastItsClaim
+            | K::WorkerBetweenMissAndFill
+            | K::TwoWorkersAtOnce
+            | K::ClockStepped
+            | K::RecorderKilled
+            | K::RecorderStopped
+            | K::RecorderAway
+            | K::NatsKilled
+            | K::NatsStopped
+            | K::NatsRestarted
+            | K::NatsWithoutItsStore
+            | K::DiskFull
+            | K::DiskReadOnly => true,
+            K::MariaDbKilled | K::MariaDbStopped | K::MariaDbRestarted | K::MariaDbAway => false,
+            K::LinksCut | K::LinksHalfClosed | K::LinksDelayed | K::LinksHeld | K::EverythingKilled => false,
+        }
+    }
+
+    /// Whether reads of cached images have to go on without an error.
+    pub(crate) fn leaves_cached_images_readable(self) -> bool {
+        matches!(
+            self,
+            Self::MariaDbKilled | Self::MariaDbStopped | Self::MariaDbRestarted | Self::MariaDbAway
+        ) || self.leaves_stored_images_readable()
+    }
+
+    /// Whether another worker has to take over.
+    pub(crate) fn needs_the_standby(self) -> bool {
+        matches!(self, Self::WorkerKilled | Self::WorkerStoppedPastItsClaim)
+    }
+
+    /// How often it strikes in one round of the long form.
+    pub(crate) fn strikes_in_a_round(self) -> usize {
+        use Kind as K;
+        match self {
+            K::RecorderAway | K::MariaDbAway | K::ClockStepped | K::WorkerStoppedPastItsClaim => 1,
+            K::WorkerKilled | K::WorkerBetweenMissAndFill | K::TwoWorkersAtOnce | K::NatsWithoutItsStore => 2,
+            K::EverythingKilled => 2,
+            _ => 3,
+        }
+    }
+}
+
+/// A fault that was made.
+#[derive(Debug, Clone)]
+pub(crate) struct Strike {
+    pub(crate) kind: Kind,
+    /// Just before it.
+    pub(crate) began: Moment,
+    /// When all was given back that had been taken away; for what a standby has to make good, when it
+    /// was taken away.
+    pub(crate) healed: Moment,
+    /// Which gateways were struck themselves.
+    pub(crate) gateways: [bool; 2],
+    /// Workers that were killed, with the time since when each process had been running.
+    pub(crate) killed_workers: Vec<KilledWorker>,
+    /// Whether the clocks of the workers told another time meanwhile.
+    pub(crate) stepped_clocks: bool,
+    /// Whether JetStream forgot all it had.
+    pub(crate) lost_store: bool,
+}
+
+/// A worker that was killed.
+#[derive(Debug, Clone)]
+pub(crate) struct KilledWorker {
+    /// Its name in rows.
+    pub(crate) worker: String,
+    /// When it was killed.
+    pub(crate) at: Moment,
+}
+
+/// What a strike has at hand.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    pub(crate) system: Arc<System>,
+    pub(crate) shared: Arc<load::Shared>,
+    pub(crate) watch: Watch,
+    pub(crate) random: StdRng,
+    /// For how many windows recorder and MariaDB stay away.
+    pub(crate) many_windows: u32,
+}
+
+impl Scene {
+    /// Makes a fault, and gives back what it took away.
+    pub(crate) async fn strike(&mut self, kind: Kind) -> anyhow::Result<Strike> {
+        if !kind.leaves_stored_images_readable() && kind.leaves_cached_images_readable() {
+            self.fill_cache().await?;
+        }
+        let mut strike = Strike {
+            kind,
+            began: self.now(),
+            healed: 0,
+            gateways: [false; 2],
+            killed_workers: Vec::new(),
+            stepped_clocks: false,
+            lost_store: false,
+        };
+        let system = Arc::clone(&self.system);
+        match kind {
+            Kind::GatewayKilled => {
+                let gateway = self.random.random_range(0..2);
+                strike.gateways[gateway] = true;
+                system.gateways[gateway].kill().await?;
+                self.pause(0..500).await;
+                system.gateways[gateway].start().await?;
+            }
+            Kind::GatewayStopped => {
+                let gateway = self.random.random_range(0..2);
+                strike.gateways[gateway] = true;
+                self.stand_still(&system.gateways[gateway], 300..2500).await?;
+            }
+            Kind::WorkerKilled => {
+                let owner = self.owner()?;
+                strike.began = self.now();
+                self.kill_worker(owner, &mut strike).await?;
+                strike.healed = strike.began;
+                self.pause(0..1000).await;
+                system.workers[owner].start().await?;
+            }
+            Kind::StandbyKilled => {
+                let standby = 1 - self.owner()?;
+                self.kill_worker(standby, &mut strike).await?;
+                self.pause(0..300).await;
+                system.workers[standby].start().await?;
+            }
+            Kind::WorkerStopped => {
+                let owner = self.owner()?;
+                self.stand_still(&system.workers[owner], 300..2500).await?;
+            }
+            Kind::WorkerStoppedPastItsClaim => {
+                let owner = self.owner()?;
+                strike.began = self.now();
+                self.stand_still(&system.workers[owner], 5500..7500).await?;
+            }
+            Kind::WorkerBetweenMissAndFill => self.restart_between_miss_and_fill(&mut strike).await?,
+            Kind::TwoWorkersAtOnce => {
+                let owner = self.owner()?;
+                system.workers[1 - owner].terminate().await?;
+                system.workers[owner].terminate().await?;
+                self.pause(0..300).await;
+                let (one, other) = tokio::join!(system.workers[0].start(), system.workers[1].start());
+                one.and(other)?;
+            }
+            Kind::ClockStepped => {
+                strike.stepped_clocks = true;
+                self.step_clocks().await?;
+            }
+            Kind::RecorderKilled => {
+                system.recorder.kill().await?;
+                self.pause(0..1000).await;
+                system.recorder.start().await?;
+            }
+            Kind::RecorderStopped => self.stand_still(&system.recorder, 300..3000).await?,
+            Kind::RecorderAway => {
+                if self.random.random() {
+                    system.recorder.kill().await?;
+                } else {
+                    system.recorder.terminate().await?;
+                }
+                sleep(WINDOW * self.many_windows).await;
+                system.recorder.start().await?;
+            }
+            Kind::NatsKilled => {
+                system.nats.kill().await;
+                self.pause(50..1500).await;
+                system.nats.start_again().await;
+            }
+            Kind::NatsStopped => {
+                system.nats.pause().await;
+                self.pause(300..3000).await;
+                system.nats.resume().await;
+            }
+            Kind::NatsRestarted => system.nats.restart().await,
+            Kind::NatsWithoutItsStore => {
+                // What is not in a row yet would be lost with it, and that is no promise.
+                let quiet = self.shared.without_operator().await;
+                self.everything_is_recorded().await?;
+                strike.began = self.now();
+                strike.lost_store = true;
+                system.nats.restart_without_its_store().await;
+                drop(quiet);
+            }
+            Kind::MariaDbKilled => {
+                system.mariadb.kill().await;
+                self.pause(50..1500).await;
+                system.mariadb.start_again().await;
+            }
+            Kind::MariaDbStopped => {
+                system.mariadb.pause().await;
+                self.pause(300..3000).await;
+                system.mariadb.resume().await;
+            }
+            Kind::MariaDbRestarted => system.mariadb.restart().await,
+            Kind::MariaDbAway => {
+                system.mariadb.stop().await;
+                sleep(WINDOW * self.many_windows).await;
+                system.mariadb.start_again().await;
+            }
+            Kind::LinksCut => {
+                for _ in 0..self.random.random_range(1..4) {
+                    for joint in self.some_links(&system) {
+                        joint.link.cut();
+                    }
+                    self.pause(50..400).await;
+                }
+            }
+            Kind::LinksHalfClosed => {
+                for _ in 0..self.random.random_range(1..4) {
+                    for joint in self.some_links(&system) {
+                        joint.link.close(Way::BOTH[self.random.random_range(0..2)]);
+                    }
+                    self.pause(50..400).await;
+                }
+            }
+            Kind::LinksDelayed => {
+                let joints = self.some_links(&system);
+                for joint in &joints {
+                    for way in Way::BOTH {
+                        let delay = self.random.random_range(0..400);
+                        joint.link.delay(way, Duration::from_millis(delay));
+                    }
+                }
+                self.pause(700..2500).await;
+                joints.iter().for_each(|joint| joint.link.clear());
+            }
+            Kind::LinksHeld => {
+                let joints = self.some_links(&system);
+                for joint in &joints {
+                    joint.link.hold(Way::BOTH[self.random.random_range(0..2)], true);
+                }
+                self.pause(500..3000).await;
+                joints.iter().for_each(|joint| joint.link.clear());
+            }
+            Kind::DiskFull => {
+                let bytes = self.random.random_range(0..100_000);
+                system.gateways.iter().try_for_each(|gateway| gateway.limit_files(Some(bytes)))?;
+                self.pause(500..2000).await;
+                system.gateways.iter().try_for_each(|gateway| gateway.limit_files(None))?;
+            }
+            Kind::DiskReadOnly => {
+                set_writable(&system.images(), false)?;
+                self.pause(500..2000).await;
+                set_writable(&system.images(), true)?;
+            }
+            Kind::EverythingKilled => {
+                strike.gateways = [true; 2];
+                self.kill_everything(&mut strike).await?;
+            }
+        }
+        if strike.healed == 0 {
+            strike.healed = self.now();
+        }
+        Ok(strike)
+    }
+
+    fn now(&self) -> Moment {
+        self.shared.history.now()
+    }
+
+    async fn pause(&mut self, milliseconds: std::ops::Range<u64>) {
+        let pause = self.random.random_range(milliseconds);
+        sleep(Duration::from_millis(pause)).await;
+    }
+
+    async fn stand_still(
+        &mut self,
+        process: &Process,
+        milliseconds: std::ops::Range<u64>,
+    ) -> anyhow::Result<()> {
+        process.pause().await?;
+        self.pause(milliseconds).await;
+        process.resume().await
+    }
+
+    /// Which worker serves.
+    fn owner(&self) -> anyhow::Result<usize> {
+        let sight = self.watch.owner().context("no worker has ever served")?;
+        Ok(usize::from(sight.worker == "memcache-2"))
+    }
+
+    async fn kill_worker(&self, number: usize, strike: &mut Strike) -> anyhow::Result<()> {
+        let worker = format!("memcache-{}", number + 1);
+        self.system.workers[number].kill().await?;
+        strike.killed_workers.push(KilledWorker { worker, at: self.now() });
+        Ok(())
+    }
+
+    /// Waits until another worker than this incarnation says that it serves.
+    async fn served_by_another(&self, former: &str) -> anyhow::Result<()> {
+        let from = self.now();
+        self.wait_for("another worker takes over", async || {
+            Ok(self.watch.successor(Some(former), from).is_some())
+        })
+        .await
+    }
+
+    async fn wait_for(
+        &self,
+        what: &str,
+        mut check: impl AsyncFnMut() -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let waiting = async {
+            while !check().await? {
+                sleep(Duration::from_millis(20)).await;
+            }
+            anyhow::Ok(())
+        };
+        timeout(PATIENCE, waiting).await.with_context(|| format!("{what}: not within {PATIENCE:?}"))?
+    }
+
+    /// Readers miss and have their leases; the rows that they ask for are on the way. Then the worker goes,
+    /// the other one takes over, images are replaced through the other gateway, and only now the rows
+    /// arrive, and the fills with the leases of the worker that is gone are sent.
+    async fn restart_between_miss_and_fill(&mut self, strike: &mut Strike) -> anyhow::Result<()> {
+        let system = Arc::clone(&self.system);
+        let owner = self.owner()?;
+        let former = self.watch.owner().context("no worker has ever served")?.incarnation;
+        let gateway = system.gateways[self.random.random_range(0..2)].name();
+        let joint = system.links.iter().find(|joint| joint.of == gateway && joint.to == Server::MariaDb);
+        let link = &joint.context("every gateway has its link")?.link;
+        self.shared.clear().await;
+        strike.began = self.now();
+        link.hold(Way::ToService, true);
+        self.pause(50..300).await;
+        let left = async {
+            if self.random.random_range(0..3) == 0 {
+                self.kill_worker(owner, strike).await?;
+            } else {
+                system.workers[owner].terminate().await?;
+            }
+            system.workers[owner].start().await?;
+            self.served_by_another(&former).await
+        };
+        let left = left.await;
+        self.pause(0..300).await;
+        link.clear();
+        left
+    }
+
+    /// Starts the workers anew with clocks that can be set, one after the other so that one always serves;
+    /// sets them to and fro; and starts them anew as they were.
+    async fn step_clocks(&mut self) -> anyhow::Result<()> {
+        let system = Arc::clone(&self.system);
+        let library = faketime()?;
+        let clocks = system.workers.each_ref().map(|worker| worker.folder().join("clock"));
+        for (worker, clock) in system.workers.iter().zip(&clocks) {
+            std::fs::write(clock, "+0\n")?;
+            worker.preload(&format!(
+                "LD_PRELOAD={library} FAKETIME_TIMESTAMP_FILE={} FAKETIME_NO_CACHE=1 \
+                 FAKETIME_DONT_FAKE_MONOTONIC=1",
+                clock.display()
+            ))?;
+        }
+        self.restart_workers().await?;
+        for _ in 0..5 {
+            for clock in &clocks {
+                let hundredths = self.random.random_range(-9000i64..9000);
+                #[expect(clippy::cast_precision_loss, reason = "a few seconds")]
+                let step = hundredths as f64 / 100.0;
+                // The file is replaced at once: half of a number would be another time.
+                let next = clock.with_extension("next");
+                std::fs::write(&next, format!("{step:+}\n"))?;
+                std::fs::rename(&next, clock)?;
+            }
+            self.pause(150..500).await;
+        }
+        system.workers.iter().try_for_each(|worker| worker.preload(""))?;
+        self.restart_workers().await
+    }
+
+    /// Starts both workers anew, and waits each time until the other one serves.
+    async fn restart_workers(&self) -> anyhow::Result<()> {
+        for _ in 0..2 {
+            let owner = self.owner()?;
+            let former = self.watch.owner().context("no worker has ever served")?.incarnation;
+            self.system.workers[owner].terminate().await?;
+            self.served_by_another(&former).await?;
+            // Only when it stands by does the other one's leave hand the claim to it at once.
+            let times_before = self.system.workers[owner].log_count("standing by");
+            self.system.workers[owner].start().await?;
+            self.wait_for("a worker stands by", async || {
+                Ok(self.system.workers[owner].log_count("standing by") > times_before)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn kill_everything(&mut self, strike: &mut Strike) -> anyhow::Result<()> {
+        let system = Arc::clone(&self.system);
+        let servers = async { tokio::join!(system.nats.kill(), system.mariadb.kill()) };
+        let services = async {
+            for gateway in &system.gateways {
+                gateway.kill().await?;
+            }
+            system.recorder.kill().await?;
+            for number in 0..system.workers.len() {
+                self.kill_worker(number, strike).await?;
+            }
+            anyhow::Ok(())
+        };
+        tokio::join!(servers, services).1?;
+        self.pause(0..500).await;
+        let services = async {
+            for process in system.processes() {
+                process.start().await?;
+            }
+            anyhow::Ok(())
+        };
+        tokio::join!(system.nats.start_again(), system.mariadb.start_again(), services).2
+    }
+
+    /// Some of the links, at least one.
+    fn some_links<'a>(&mut self, system: &'a System) -> Vec<&'a Joint> {
+        let certain = self.random.random_range(0..system.links.len());
+        let drawn = system.links.iter().enumerate();
+        drawn.filter(|(at, _)| self.random.random() || *at == certain).map(|(_, joint)| joint).collect()
+    }
+
+    /// Sees to it that the steady images are cached, and stay so.
+    async fn fill_cache(&self) -> anyhow::Result<()> {
+        self.shared.be_gentle(true).await;
+        self.shared.configure(&Setting { capacity_mb: 96, policy: "lru".to_owned() }).await;
+        anyhow::ensure!(self.shared.settle_steady_keys().await, "the cache does not fill");
+        Ok(())
+    }
+
+    /// Waits until the recorder has made rows of all that JetStream has.
+    pub(crate) async fn everything_is_recorded(&self) -> anyhow::Result<()> {
+        let bus = self.system.bus("operator").await;
+        let consumers = [
+            (wire::subject::EVENT_STREAM, wire::subject::WINDOW_CONSUMER),
+            (wire::subject::CONFIG_STREAM, wire::subject::CONFIG_CONSUMER),
+        ];
+        for (stream, consumer) in consumers {
+            let subject = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");
+            self.wait_for("the recorder has caught up", async || {
+                let Ok(reply) = bus.request(subject.clone(), "".into()).await else { return Ok(false) };
+                let info: serde_json::Value = serde_json::from_slice(&reply.payload)?;
+                Ok(info["num_pending"] == 0 && info["num_ack_pending"] == 0)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the folder of the images and all in it read-only, or writable again.
+fn set_writable(folder: &Path, is_writable: bool) -> anyhow::Result<()> {
+    let mode = if is_writable { 0o755 } else { 0o555 };
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(mode))?;
+        }
+    }
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))?;
+    Ok(())
+}
+
+/// The library that makes a clock settable, by the command that comes with it.
+fn faketime() -> anyhow::Result<String> {
+    let found = Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]).output();
+    let output =
+        found.context("faketime does not run: `apt-get install faketime`, or bin/test, which does it")?;
+    let library = String::from_utf8(output.stdout)?.trim().to_owned();
+    anyhow::ensure!(!library.is_empty(), "faketime names no library");
+    Ok(library)
+}

@@ -1,0 +1,207 @@
+//! The system that is broken: two gateways, two workers, a recorder, a nats-server and a MariaDB, with a
+//! link of our own wherever one of them talks to a server.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use sqlx::MySqlPool;
+use testkit::database::Account;
+use testkit::{Database, Guardian, MariaDb, NatsServer, free_port, repository_root};
+
+use super::process::{Process, resident_bytes};
+use super::proxy::Link;
+
+/// A commit of a killed server is there afterwards, and no page is half of two.
+const DURABLE: &[&str] = &["--innodb-doublewrite=1", "--innodb-flush-log-at-trx-commit=1"];
+
+/// How long a window is: the shortest there is.
+pub(crate) const WINDOW: Duration = Duration::from_millis(100);
+
+/// What a gateway waits for the cache. The 50 ms of the shipped setting are no measure for a machine on
+/// which everything, this program included, shares two cores.
+const CACHE_BUDGET_MS: &str = "250";
+
+/// The capacity at the first start, in megabytes.
+pub(crate) const FIRST_CAPACITY_MB: u64 = 64;
+
+/// All of it.
+#[derive(Debug)]
+pub(crate) struct System {
+    pub(crate) nats: NatsServer,
+    pub(crate) mariadb: MariaDb,
+    pub(crate) gateways: [Process; 2],
+    pub(crate) gateway_ports: [u16; 2],
+    pub(crate) workers: [Process; 2],
+    pub(crate) recorder: Process,
+    pub(crate) links: Vec<Joint>,
+    /// The tables, straight and as an account that may do everything.
+    pub(crate) tables: MySqlPool,
+    /// Its folder holds the image files.
+    shared: Guardian,
+}
+
+/// A link, and what it joins.
+#[derive(Debug)]
+pub(crate) struct Joint {
+    /// The service.
+    pub(crate) of: &'static str,
+    /// The server.
+    pub(crate) to: Server,
+    pub(crate) link: Link,
+}
+
+/// A server that the services share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Server {
+    Nats,
+    MariaDb,
+}
+
+const GATEWAYS: [&str; 2] = ["gateway 1", "gateway 2"];
+const WORKERS: [&str; 2] = ["memcache 1", "memcache 2"];
+const RECORDER: &str = "recorder";
+
+impl System {
+    /// Starts everything, with the services' binaries from `binaries`.
+    pub(crate) async fn start(binaries: &Path) -> anyhow::Result<Self> {
+        for service in ["gateway", "memcache", "recorder"] {
+            let binary = binaries.join(service);
+            anyhow::ensure!(
+                binary.is_file(),
+                "{} is not there: run `cargo build --release --workspace` first, or say --bin-dir",
+                binary.display()
+            );
+        }
+        let (nats, mariadb) = tokio::join!(NatsServer::start(), MariaDb::start_with(DURABLE));
+        let database = mariadb.database().await;
+        let mut links = Vec::new();
+        for service in GATEWAYS.into_iter().chain(WORKERS).chain([RECORDER]) {
+            links.push(Joint { of: service, to: Server::Nats, link: Link::to(nats.port()).await? });
+        }
+        for service in GATEWAYS.into_iter().chain([RECORDER]) {
+            links.push(Joint { of: service, to: Server::MariaDb, link: Link::to(mariadb.port()).await? });
+        }
+        let shared = Guardian::new(|_| Command::new("true"));
+        let make =
+            Maker { binaries, nats: &nats, database: &database, mariadb_port: mariadb.port(), links: &links };
+        let gateway_ports = [free_port(), free_port()];
+        let images = shared.folder().join("images");
+        let gateways = [
+            make.gateway(GATEWAYS[0], gateway_ports[0], &images)?,
+            make.gateway(GATEWAYS[1], gateway_ports[1], &images)?,
+        ];
+        let workers = [make.worker(WORKERS[0], "memcache-1")?, make.worker(WORKERS[1], "memcache-2")?];
+        let recorder = make.recorder()?;
+        let tables = database.pool(Account::Admin);
+        let system =
+            Self { gateways, gateway_ports, workers, recorder, links, tables, shared, nats, mariadb };
+        for process in system.processes() {
+            process.start().await?;
+        }
+        Ok(system)
+    }
+
+    /// Every service.
+    pub(crate) fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.gateways.iter().chain(&self.workers).chain([&self.recorder])
+    }
+
+    /// The folder of the image files.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.shared.folder().join("images")
+    }
+
+    /// What each process has resident now, in bytes; a process that is away has none.
+    pub(crate) fn resident(&self) -> Vec<(&'static str, Option<u64>)> {
+        let services = self.processes().map(|process| (process.name(), process.pid()));
+        let servers = [("nats-server", self.nats.pid()), ("MariaDB", self.mariadb.pid())];
+        services.chain(servers).map(|(name, pid)| (name, pid.and_then(resident_bytes))).collect()
+    }
+
+    /// What went wrong with processes that nobody touched.
+    pub(crate) fn ended_by_themselves(&self) -> Vec<String> {
+        self.processes()
+            .filter(|process| process.has_ended_by_itself())
+            .map(|process| {
+                format!("{} ended by itself; its log ends:\n{}", process.name(), process.log_end())
+            })
+            .collect()
+    }
+
+    /// A connection to the bus that no fault touches, but those of the server itself.
+    pub(crate) async fn bus(&self, user: &str) -> async_nats::Client {
+        self.nats.connect(user).await
+    }
+}
+
+/// What the processes are made with.
+struct Maker<'a> {
+    binaries: &'a Path,
+    nats: &'a NatsServer,
+    database: &'a Database,
+    mariadb_port: u16,
+    links: &'a [Joint],
+}
+
+impl Maker<'_> {
+    fn port(&self, service: &str, server: Server) -> anyhow::Result<u16> {
+        let joint = self.links.iter().find(|joint| joint.of == service && joint.to == server);
+        Ok(joint.context("every service has its links")?.link.port())
+    }
+
+    /// The URL of an account, over the link of a service.
+    fn url(&self, service: &str, account: Account) -> anyhow::Result<String> {
+        let link = self.port(service, Server::MariaDb)?;
+        let url = self.database.url(account);
+        Ok(url.replace(&format!(":{}/", self.mariadb_port), &format!(":{link}/")))
+    }
+
+    fn bus(&self, service: &str) -> anyhow::Result<Vec<(&'static str, String)>> {
+        Ok(vec![
+            ("NATS_PORT", self.port(service, Server::Nats)?.to_string()),
+            ("LOG_FORMAT", "auto".to_owned()),
+            ("RUST_LOG", "info,async_nats=warn".to_owned()),
+        ])
+    }
+
+    fn gateway(&self, name: &'static str, port: u16, images: &Path) -> anyhow::Result<Process> {
+        let mut settings = self.bus(name)?;
+        settings.extend([
+            ("PORT", port.to_string()),
+            ("NATS_GATEWAY_PASSWORD", self.nats.password("gateway").to_owned()),
+            ("GATEWAY_DATABASE_URL", self.url(name, Account::Gateway)?),
+            ("IMAGE_DIR", text(images)?),
+            ("TEMPLATE_DIR", text(&repository_root().join("templates"))?),
+            ("CACHE_BUDGET_MS", CACHE_BUDGET_MS.to_owned()),
+        ]);
+        Process::new(name, &self.binaries.join("gateway"), settings)
+    }
+
+    fn worker(&self, name: &'static str, worker: &str) -> anyhow::Result<Process> {
+        let mut settings = self.bus(name)?;
+        settings.extend([
+            ("NATS_MEMCACHE_PASSWORD", self.nats.password("memcache").to_owned()),
+            ("WORKER_NAME", worker.to_owned()),
+            ("CACHE_CAPACITY_MB", FIRST_CAPACITY_MB.to_string()),
+            ("STATS_INTERVAL", format!("{}ms", WINDOW.as_millis())),
+        ]);
+        Process::new(name, &self.binaries.join("memcache"), settings)
+    }
+
+    fn recorder(&self) -> anyhow::Result<Process> {
+        let mut settings = self.bus(RECORDER)?;
+        settings.extend([
+            ("NATS_RECORDER_PASSWORD", self.nats.password("recorder").to_owned()),
+            ("RECORDER_DATABASE_URL", self.url(RECORDER, Account::Recorder)?),
+            ("MIGRATION_DATABASE_URL", self.url(RECORDER, Account::Migration)?),
+            ("GATEWAY_DATABASE_USER", self.database.user(Account::Gateway)),
+        ]);
+        Process::new(RECORDER, &self.binaries.join("recorder"), settings)
+    }
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    Ok(path.to_str().context("temporary folders have plain names")?.to_owned())
+}

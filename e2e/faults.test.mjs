@@ -1,0 +1,16 @@
+// What holds while things break: two gateways, two workers, the recorder, nats-server and MariaDB under load, each kind of
+// fault once at random points. A seed that fails is printed; with `target/release/bench faults --short --seed N` the
+// same faults come again.
+
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import path from "node:path";
+import { test } from "node:test";
+
+test("every promise holds while each kind of fault strikes once", (t) => {
+  const root = path.resolve(import.meta.dirname, "..");
+  const bench = path.join(root, "target/release/bench");
+  const run = spawnSync(bench, ["faults", "--short"], { encoding: "utf8", timeout: 400_000, maxBuffer: 1 << 26 });
+  assert.equal(run.status, 0, `${run.error ?? run.signal ?? ""}\n${run.stdout}\n${run.stderr}`);
+  t.diagnostic(run.stdout.split("\n", 1)[0]);
+});
