@@ -144,8 +144,14 @@ impl AppState {
         let images = Images::new(pool.clone());
         let cache = CacheClient::new(bus);
         let metrics = Metrics::new(connections)?;
-        let reader =
-            Reader::new(cache.clone(), images.clone(), blobs.clone(), config.cache_budget(), &metrics);
+        let reader = Reader::new(
+            cache.clone(),
+            images.clone(),
+            blobs.clone(),
+            config.cache_budget(),
+            config.database_connections,
+            &metrics,
+        );
         let teller = Teller::new(cache.clone(), Pending::new(pool));
         Ok(Self(Arc::new(Shared {
             config,
