@@ -248,6 +248,8 @@ struct Actor {
     /// What it has seen under each key.
     held: BTreeMap<KeyId, ImageId>,
     is_probe: bool,
+    /// Whether its last change came to nothing: then it waits a little, as `Retry-After` asks for.
+    is_turned_away: bool,
 }
 
 impl Actor {
@@ -261,13 +263,15 @@ impl Actor {
             connections,
             held: BTreeMap::new(),
             is_probe: false,
+            is_turned_away: false,
         }
     }
 
     /// Does this and that until it is stopped, which it is between two requests only.
     async fn change_and_read(mut self) {
         loop {
-            let pause = self.random.random_range(2..30);
+            let pauses = if std::mem::take(&mut self.is_turned_away) { 300..1000 } else { 2..30 };
+            let pause = self.random.random_range(pauses);
             sleep(Duration::from_millis(pause)).await;
             let shared = Arc::clone(&self.shared);
             let _open = shared.gate.read().await;
@@ -354,7 +358,10 @@ impl Actor {
         }
     }
 
-    fn note(&self, gateway: usize, start: Moment, did: Did) {
+    fn note(&mut self, gateway: usize, start: Moment, did: Did) {
+        if let Did::Wrote { outcome: Outcome::Unknown(_) | Outcome::NotSent, .. } = did {
+            self.is_turned_away = true;
+        }
         let end = self.shared.history.now();
         self.shared.history.note(Record { is_probe: self.is_probe, gateway, start, end, did });
     }

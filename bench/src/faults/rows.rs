@@ -67,15 +67,15 @@ pub(crate) async fn properties(tables: &MySqlPool) -> sqlx::Result<Vec<PropertyR
     Ok(rows.collect())
 }
 
-/// How many changes the cache has yet to acknowledge, and what the open transactions are about. Those without
-/// a connection are InnoDB's own.
-pub(crate) async fn pending(tables: &MySqlPool) -> sqlx::Result<(i64, Vec<String>)> {
+/// How many changes the cache has yet to acknowledge, and what the open transactions of an account are about.
+pub(crate) async fn pending(tables: &MySqlPool, account: &str) -> sqlx::Result<(i64, Vec<String>)> {
     let notes = sqlx::query_scalar("SELECT COUNT(*) FROM pending_invalidations").fetch_one(tables).await?;
     let open = sqlx::query_scalar(
-        "SELECT CONCAT_WS(' ', trx_mysql_thread_id, trx_state, trx_started, user, command, trx_query) \
-         FROM information_schema.innodb_trx LEFT JOIN information_schema.processlist ON id = trx_mysql_thread_id \
-         WHERE trx_mysql_thread_id NOT IN (0, CONNECTION_ID())",
+        "SELECT CONCAT_WS(' ', trx_mysql_thread_id, trx_state, trx_started, command, trx_query) \
+         FROM information_schema.innodb_trx JOIN information_schema.processlist ON id = trx_mysql_thread_id \
+         WHERE user = ?",
     )
+    .bind(account)
     .fetch_all(tables)
     .await?;
     Ok((notes, open))

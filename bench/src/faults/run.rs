@@ -141,7 +141,7 @@ async fn calm(scene: &Scene, seen: &mut Seen, _silence: &Silence<'_>) -> anyhow:
     let mut last = None;
     let pending = async {
         loop {
-            match rows::pending(tables).await {
+            match rows::pending(tables, &scene.system.gateway_account).await {
                 Ok((0, open)) if open.is_empty() => return,
                 // Or MariaDB is just getting up.
                 Ok(other) => last = Some(other),
@@ -152,7 +152,10 @@ async fn calm(scene: &Scene, seen: &mut Seen, _silence: &Silence<'_>) -> anyhow:
     };
     let start = scene.shared.history.now();
     if timeout(PATIENCE, pending).await.is_err() {
-        anyhow::bail!("notes or transactions remain: {:?}", rows::pending(tables).await);
+        anyhow::bail!(
+            "notes or transactions remain: {:?}",
+            rows::pending(tables, &scene.system.gateway_account).await
+        );
     }
     let calm = scene.shared.history.now();
     scene.shared.read_back().await;

@@ -407,7 +407,10 @@ impl Scene {
         let system = Arc::clone(&self.system);
         let owner = self.owner()?;
         let former = self.watch.owner().context("no worker has ever served")?.incarnation;
-        let gateway = system.gateways[self.random.random_range(0..2)].name();
+        let struck = self.random.random_range(0..2);
+        // Without its rows, it can't read what is not cached.
+        strike.gateways[struck] = true;
+        let gateway = system.gateways[struck].name();
         let joint = system.links.iter().find(|joint| joint.of == gateway && joint.to == Server::MariaDb);
         let link = &joint.context("every gateway has its link")?.link;
         self.shared.clear().await;

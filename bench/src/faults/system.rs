@@ -38,6 +38,8 @@ pub(crate) struct System {
     pub(crate) links: Vec<Joint>,
     /// The tables, straight and as an account that may do everything.
     pub(crate) tables: MySqlPool,
+    /// The gateways' account in the database.
+    pub(crate) gateway_account: String,
     /// Its folder holds the image files.
     shared: Guardian,
 }
@@ -95,8 +97,19 @@ impl System {
         let workers = [make.worker(WORKERS[0], "memcache-1")?, make.worker(WORKERS[1], "memcache-2")?];
         let recorder = make.recorder()?;
         let tables = database.pool(Account::Admin);
-        let system =
-            Self { gateways, gateway_ports, workers, recorder, links, tables, shared, nats, mariadb };
+        let gateway_account = database.user(Account::Gateway);
+        let system = Self {
+            gateways,
+            gateway_ports,
+            workers,
+            recorder,
+            links,
+            tables,
+            gateway_account,
+            shared,
+            nats,
+            mariadb,
+        };
         for process in system.processes() {
             process.start().await?;
         }

@@ -192,6 +192,9 @@ fn without_overlapping(operations: Vec<Operation>) -> (Vec<Operation>, usize) {
     (kept, overlapping)
 }
 
+/// How many operations may be open at once: as many as `done` has bits.
+const PLACES: usize = 128;
+
 /// A state that may have been reached: what the register holds, and which of the open operations, by their
 /// places, have taken effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -227,14 +230,14 @@ fn events(operations: &[Operation]) -> Vec<(Moment, bool, usize)> {
 struct Search<'a> {
     operations: &'a [Operation],
     /// The open operations; an index here is a bit in `done`.
-    places: [Option<usize>; 128],
+    places: [Option<usize>; PLACES],
     reached: HashSet<Configuration>,
 }
 
 impl<'a> Search<'a> {
     fn new(operations: &'a [Operation]) -> Self {
         let start = Configuration { value: None, done: 0 };
-        Self { operations, places: [None; 128], reached: HashSet::from([start]) }
+        Self { operations, places: [None; PLACES], reached: HashSet::from([start]) }
     }
 
     fn begin(&mut self, at: usize) -> Result<(), usize> {
@@ -356,6 +359,11 @@ fn shows(seen: Seen, value: Option<ImageId>) -> bool {
     }
 }
 
+/// How many operations are open at a moment.
+fn at_once(operations: &[Operation], moment: Moment) -> usize {
+    operations.iter().filter(|operation| operation.start <= moment && moment <= operation.end).count()
+}
+
 /// A sentence, and what happened to the key around it.
 fn explain(key: KeyId, operations: &[Operation], at: usize) -> String {
     let culprit = operations[at];
@@ -366,6 +374,11 @@ fn explain(key: KeyId, operations: &[Operation], at: usize) -> String {
     let reads = near.iter().rev().filter(|operation| matches!(operation.what, What::Read(_))).take(8);
     let mut shown: Vec<&&Operation> = writes.chain(reads).collect();
     shown.sort_by_key(|operation| operation.start);
+    if at_once(operations, culprit.start) > PLACES {
+        text.push_str(&format!(
+            " more than {PLACES} operations were open at once, which is too many to search"
+        ));
+    }
     for operation in shown {
         let end = if operation.end == Moment::MAX { f64::INFINITY } else { seconds(operation.end) };
         let mark = if **operation == culprit { "  <-- this" } else { "" };
