@@ -36,6 +36,7 @@ use metrics::ConnectionMetrics;
 use origin::blobs::Blobs;
 use origin::images::Images;
 use routes::access::Gate;
+pub use server::listen;
 use server::{Front, ServerLimits};
 use state::AppState;
 use views::Views;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser as _;
 use gateway::Config;
-use tokio::net::TcpListener;
 
 /// glibc's allocator keeps what many threads have freed; this one gives it back.
 #[global_allocator]
@@ -52,8 +51,7 @@ async fn run() -> ExitCode {
 async fn serve(config: Config) -> anyhow::Result<()> {
     config.check()?;
     let shutdown = runtime::shutdown::on_signals().context("signals can't be caught")?;
-    let listener = TcpListener::bind((config.host, config.port))
-        .await
+    let listener = gateway::listen((config.host, config.port).into())
         .with_context(|| format!("can't listen on {}:{}", config.host, config.port))?;
     gateway::run(config, listener, shutdown).await
 }

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long to wait when the process has no file descriptor left for another connection.
 const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
 
+/// The connections that may wait for being accepted; the system cuts it to its own limit.
+const BACKLOG: u32 = 4096;
 /// The file descriptors for all that is no connection: uploads, MySQL, NATS, the log.
 const OTHER_DESCRIPTORS: u64 = 256;
 
@@ -93,6 +96,18 @@ pub(crate) struct ServerLimits {
     pub(crate) max_connections: usize,
     /// How long the stop waits for requests in flight.
     pub(crate) grace: Duration,
+}
+
+/// Listens with room for as many connections that are not accepted yet as the system allows: the library would
+/// have 128, and whoever comes as the 129th of a crowd waits a second before its machine tries again.
+///
+/// # Errors
+/// When the address can't be had.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// As many connections as `wanted`, or as the file descriptors of this process allow, of which it gets as
@@ -210,5 +225,25 @@ async fn accepted(listener: &TcpListener) -> io::Result<tokio::net::TcpStream> {
                 sleep(OUT_OF_DESCRIPTORS_PAUSE).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use std::net::TcpStream;
+
+    #[tokio::test]
+    async fn a_crowd_that_comes_at_once_is_let_in() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
+        let allowed = allowed.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(128);
+        // Nobody is accepted here.
+        let crowd: Vec<_> = (0..allowed.min(600))
+            .map(|_| TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap())
+            .collect();
+        assert!(crowd.len() >= 128);
     }
 }
