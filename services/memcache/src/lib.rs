@@ -54,9 +54,37 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         changed_by: "first start".to_owned(),
         changed_at: OffsetDateTime::now_utc(),
     };
-    let Some(connected) = shutdown.run_until_cancelled(connect(&config)).await else { return Ok(()) };
-    let bus = connected?;
     let windows = Arc::new(WindowQueue::new(config.stats_interval.duration()));
+    let mut former = None;
+    loop {
+        let Some(connected) = shutdown.run_until_cancelled(connect(&config)).await else { return Ok(()) };
+        let bus = connected?;
+        match serve_on(&bus, &config, &first, &windows, &mut former, &shutdown).await? {
+            End::Stopped => return Ok(()),
+            End::BusDied(error) => {
+                tracing::error!("the connection to NATS is made anew, since its client died: {error:#}");
+            }
+        }
+    }
+}
+
+/// Why a worker no longer uses a connection.
+enum End {
+    /// It was asked to stop.
+    Stopped,
+    /// The client has ended for good, and with it what went on over it, in these words.
+    BusDied(anyhow::Error),
+}
+
+/// Serves until `shutdown`, or for as long as the client of the bus lives.
+async fn serve_on(
+    bus: &Bus,
+    config: &Config,
+    first: &CacheConfig,
+    windows: &Arc<WindowQueue>,
+    former: &mut Option<String>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<End> {
     let stop_publishing = CancellationToken::new();
     let mut tasks = Tasks::new(stop_publishing.clone());
     tasks.spawn(
@@ -65,10 +93,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     );
 
     let result = tokio::select! {
-        ended = live_again_and_again(&config, &first, &bus, &windows, &shutdown) => ended,
+        ended = live_again_and_again(config, first, bus, windows, former, shutdown) => ended,
         failed = tasks.watch() => failed.map_err(anyhow::Error::from),
     };
-    if timeout(config.process.shutdown_grace(), windows.emptied()).await.is_err() {
+    let has_died = result.is_err() && !shutdown.is_cancelled() && bus.has_died().await;
+    if !has_died && timeout(config.process.shutdown_grace(), windows.emptied()).await.is_err() {
         tracing::warn!(
             pending = windows.pending_count(),
             "stopping before JetStream has acknowledged every window"
@@ -77,10 +106,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     stop_publishing.cancel();
     bus.drain(LEAVE_TIME).await;
     let finished = tasks.finish(LEAVE_TIME).await;
-    result?;
+    match result {
+        Err(error) if has_died => return Ok(End::BusDied(error)),
+        result => result?,
+    }
     finished?;
     tracing::info!("stopped");
-    Ok(())
+    Ok(End::Stopped)
 }
 
 async fn connect(config: &Config) -> anyhow::Result<Bus> {
@@ -96,12 +128,12 @@ async fn live_again_and_again(
     first: &CacheConfig,
     bus: &Bus,
     windows: &Arc<WindowQueue>,
+    former: &mut Option<String>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let length = Duration::from_millis(config.claim_ms);
-    let mut former = None;
     while let Some(claim) = Claim::win(bus, &config.worker_name, length, former.as_deref(), shutdown).await {
-        former = Some(claim.incarnation().to_owned());
+        *former = Some(claim.incarnation().to_owned());
         let store = Store::new(first.policy, first.capacity_mb);
         let max_pixels = config.max_image_megapixels.saturating_mul(1_000_000);
         let worker =

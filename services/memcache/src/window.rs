@@ -180,7 +180,11 @@ pub async fn publish(bus: Bus, windows: Arc<WindowQueue>, shutdown: Cancellation
                 () = changed => continue,
             }
         };
-        match publish_one(&bus, &window).await {
+        // What is cut short here may have come all the same; JetStream knows it by its id.
+        let Some(published) = shutdown.run_until_cancelled(publish_one(&bus, &window)).await else {
+            return Ok(());
+        };
+        match published {
             Ok(()) => {
                 windows.acknowledged(&window);
                 pause = FIRST_PAUSE;

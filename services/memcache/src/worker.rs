@@ -119,7 +119,10 @@ impl Worker {
             connections.borrow_and_update();
             let connection = self.bus.connection_count();
             if self.proven_connection.load(Ordering::Acquire) != connection {
-                match self.prove(connection).await {
+                let Some(proven) = shutdown.run_until_cancelled(self.prove(connection)).await else {
+                    return Ok(());
+                };
+                match proven {
                     Ok(()) => self.serve_from(connection),
                     Err(error) => {
                         tracing::debug!("a new connection is not proven yet: {error:#}");

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use wire::reply::{Code, ERROR_CODE_HEADER, ERROR_HEADER, Refusal};
 use wire::{Meta, meta};
 
@@ -23,6 +24,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const LONGEST_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// When the client dies, its subscriptions end one after the other, within this time.
+const DYING_TIME: Duration = Duration::from_secs(1);
 
 /// A connection to NATS as one of the users of `nats.conf`. Clones share it.
 #[derive(Debug, Clone)]
@@ -50,6 +54,7 @@ struct Signs {
     slow_consumers: AtomicU64,
     connections: watch::Sender<u64>,
     closed: watch::Sender<bool>,
+    died: CancellationToken,
 }
 
 /// No connection could be made.
@@ -131,6 +136,7 @@ impl Bus {
             slow_consumers: AtomicU64::new(0),
             connections: watch::Sender::new(0),
             closed: watch::Sender::new(false),
+            died: CancellationToken::new(),
         });
         let client = wait::until(&format!("NATS at {address}"), limit, || {
             let options = ConnectOptions::new()
@@ -170,7 +176,7 @@ impl Bus {
         let waiting = Arc::new(Waiting::default());
         let mut replies = client.subscribe(format!("{inbox}.*")).await?;
         tokio::spawn({
-            let waiting = waiting.clone();
+            let (waiting, died) = (waiting.clone(), signs.died.clone());
             async move {
                 while let Some(message) = replies.next().await {
                     let id = message.subject.rsplit('.').next().and_then(|id| id.parse().ok());
@@ -180,6 +186,8 @@ impl Bus {
                         let _ = asker.send(message);
                     }
                 }
+                // The client has gone, and all its subscriptions with it.
+                died.cancel();
             }
         });
         let shared = Shared { client, jetstream, signs, inbox, next_request: AtomicU64::new(0), waiting };
@@ -216,6 +224,14 @@ impl Bus {
     /// How often the client or the server said that this process reads too slowly.
     pub fn slow_consumer_count(&self) -> u64 {
         self.shared.signs.slow_consumers.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client has ended for good, or does so at this moment; then only a new one helps.
+    ///
+    /// The library panics on a message with a header that its types can't hold, such as a carriage return
+    /// within a value (nats-io/nats.rs#1612), which nats-server passes on from whoever may publish.
+    pub async fn has_died(&self) -> bool {
+        timeout(DYING_TIME, self.shared.signs.died.cancelled()).await.is_ok()
     }
 
     /// The most bytes that one message may have, headers included.

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
 use crate::guardian::{Guardian, Order};
@@ -90,6 +90,29 @@ impl NatsServer {
             .connect(self.url())
             .await
             .expect("the server takes connections of its own users")
+    }
+
+    /// Publishes a message with these lines as its header block, as they stand: a client library would not
+    /// send whatever they hold. Returns when the server has passed it on.
+    ///
+    /// # Panics
+    /// When the server does not take it.
+    pub async fn publish_with_raw_headers(&self, user: &str, subject: &str, lines: &str) {
+        let block = format!("NATS/1.0\r\n{lines}\r\n\r\n");
+        let (password, size) = (self.password(user), block.len());
+        let connect = format!(r#"{{"user":"{user}","pass":"{password}","headers":true,"verbose":false}}"#);
+        let message = format!("CONNECT {connect}\r\nHPUB {subject} {size} {size}\r\n{block}\r\nPING\r\n");
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("the server listens");
+        stream.write_all(message.as_bytes()).await.expect("the server reads");
+        let mut answers = BufReader::new(stream).lines();
+        let mut last = String::new();
+        while let Ok(Some(line)) = answers.next_line().await {
+            if line == "PONG" {
+                return;
+            }
+            last = line;
+        }
+        panic!("the server did not take the message: {last}");
     }
 
     /// Stops it cleanly. What JetStream has stored stays.

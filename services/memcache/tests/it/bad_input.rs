@@ -2,7 +2,7 @@
 
 use futures_util::StreamExt as _;
 use runtime::bus::RequestFailure;
-use testkit::samples;
+use testkit::{eventually, samples};
 use wire::reply::Code;
 use wire::{ConfigReply, Meta, subject};
 
@@ -160,5 +160,27 @@ async fn malformed_headers_and_messages_without_a_reply_do_no_harm() {
     }
     operator.flush().await.unwrap();
     scene.put("cat", samples::chelsea().bytes).await.unwrap();
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_no_client_would_send_begins_a_new_life_and_ends_no_process() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    for lines in ["X: a\rb", "no header", "X", ": x", "Nats-Expected-Stream: \u{0}", "Pixcache: tag=\u{ff}"] {
+        scene.server.publish_with_raw_headers("operator", "cache.get.cat", lines).await;
+        eventually("the worker serves", PATIENCE, async || {
+            scene.put("cat", samples::chelsea().bytes).await.is_ok()
+                && scene.ask("cache.get.cat", "", None).await.is_ok()
+        })
+        .await;
+    }
+    eventually("each window is kept", PATIENCE, async || {
+        scene
+            .stats()
+            .await
+            .is_some_and(|stats| (stats.pending_window_count, stats.lost_window_count) == (0, 0))
+    })
+    .await;
     worker.stop().await.unwrap();
 }
