@@ -34,13 +34,44 @@ const LEAVE: Duration = Duration::from_millis(500);
 /// When NATS or MySQL is not there in time, a migration fails, or a background task ends by itself.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Some(started) = shutdown.run_until_cancelled(start(&config)).await else { return Ok(()) };
-    let (bus, repository) = started?;
+    let (mut bus, repository) = started?;
+    let ended = loop {
+        // What goes wrong in one life ends its tasks, and the process only if it is not the bus.
+        let ended = record(&bus, &repository, &config, shutdown.child_token()).await;
+        let has_died = ended.is_err() && !shutdown.is_cancelled() && bus.has_died().await;
+        bus.drain(LEAVE).await;
+        match ended {
+            Err(error) if has_died => {
+                tracing::error!("the connection to NATS is made anew, since its client died: {error:#}");
+            }
+            ended => break ended,
+        }
+        match shutdown.run_until_cancelled(connect(&config)).await {
+            Some(connected) => bus = connected?,
+            None => break Ok(()),
+        }
+    };
+    if timeout(LEAVE, repository.close()).await.is_err() {
+        tracing::warn!("the connections to MySQL were not closed in time");
+    }
+    ended?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Records and answers until `shutdown`, which a failure brings about.
+async fn record(
+    bus: &Bus,
+    repository: &Repository,
+    config: &Config,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let tally = Arc::new(Tally::default());
     let grace = config.process.shutdown_grace();
 
     let mut tasks = Tasks::new(shutdown.clone());
-    let windows = Follower::<Windows>::new(&bus, &repository, &tally, &shutdown, grace);
-    let revisions = Follower::<Revisions>::new(&bus, &repository, &tally, &shutdown, grace);
+    let windows = Follower::<Windows>::new(bus, repository, &tally, &shutdown, grace);
+    let revisions = Follower::<Revisions>::new(bus, repository, &tally, &shutdown, grace);
     tasks.spawn("windows", ended(windows.run()));
     tasks.spawn("revisions", ended(revisions.run()));
     tasks.spawn(
@@ -57,14 +88,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     shutdown.cancel();
     // The tasks keep to the grace by themselves; the margin is for their last steps.
     let finished = tasks.finish(grace + LEAVE).await;
-    bus.drain(LEAVE).await;
-    if timeout(LEAVE, repository.close()).await.is_err() {
-        tracing::warn!("the connections to MySQL were not closed in time");
-    }
     failure?;
     finished?;
-    tracing::info!("stopped");
     Ok(())
+}
+
+async fn connect(config: &Config) -> anyhow::Result<Bus> {
+    let limit = config.process.dependency_timeout();
+    Ok(Bus::connect(&config.nats, "recorder", &config.nats_password, SUBSCRIPTION_CAPACITY, limit).await?)
 }
 
 /// Waits for NATS and MySQL, whichever comes first, and makes the tables.
@@ -72,10 +103,6 @@ async fn start(config: &Config) -> anyhow::Result<(Bus, Repository)> {
     let limit = config.process.dependency_timeout();
     let account = config.account()?;
     let migration_account = config.migration_account()?;
-    let bus = async {
-        let bus = Bus::connect(&config.nats, "recorder", &config.nats_password, SUBSCRIPTION_CAPACITY, limit);
-        anyhow::Ok(bus.await?)
-    };
     let tables = async {
         let what = format!("MySQL at {}:{}", migration_account.get_host(), migration_account.get_port());
         let migrated = wait::until(&what, limit, || async {
@@ -92,7 +119,7 @@ async fn start(config: &Config) -> anyhow::Result<(Bus, Repository)> {
         tracing::info!("the tables are up to date");
         anyhow::Ok(())
     };
-    let (bus, ()) = tokio::try_join!(bus, tables)?;
+    let (bus, ()) = tokio::try_join!(connect(config), tables)?;
     Ok((bus, Repository::new(account)))
 }
 

@@ -1,4 +1,6 @@
-use testkit::{Database, NatsServer};
+use std::time::Duration;
+
+use testkit::{Database, NatsServer, eventually};
 use time::OffsetDateTime;
 use wire::reply::Code;
 use wire::stats::{MAX_POINTS, Series};
@@ -36,6 +38,24 @@ async fn what_is_not_understood_is_refused_with_a_sentence() {
         assert_eq!(code, Code::NotFound);
         assert!(sentence.contains("stats.series") && sentence.contains("stats.everything"), "{sentence}");
         let _: Series = asker.ask(ASK, "").await;
+    }
+    recorder.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_header_that_no_client_would_send_ends_no_process() {
+    let (nats, database) = (NatsServer::start().await, Database::empty().await);
+    let recorder = Recorder::spawn(config(&nats, &database));
+    let asker = Asker::connect(&nats).await;
+    for lines in ["X: a\rb", "no header"] {
+        let _: Series = asker.ask(ASK, "").await;
+        nats.publish_with_raw_headers("operator", ASK, lines).await;
+        // What was asked over the connection that ends here stays without an answer.
+        eventually("the recorder answers", SOON, async || {
+            let asked = tokio::time::timeout(Duration::from_secs(1), asker.try_ask(ASK, "")).await;
+            matches!(asked, Ok(Ok(_)))
+        })
+        .await;
     }
     recorder.stop().await.unwrap();
 }
