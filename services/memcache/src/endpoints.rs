@@ -430,7 +430,7 @@ fn invalidate(worker: &Worker, request: &Request) -> Answer {
 }
 
 /// What a worker acknowledged that does not serve would say nothing about the one that does.
-fn not_serving() -> Refusal {
+pub(crate) fn not_serving() -> Refusal {
     Refusal::new(Code::Unavailable, "this worker does not serve at this moment; ask again")
 }
 

@@ -22,6 +22,7 @@ use wire::inspect::ClearReply;
 use wire::reply::{Code, Refusal};
 use wire::{CacheConfig, Capacity, ConfigChange, ConfigReply, subject};
 
+use crate::endpoints::not_serving;
 use crate::worker::Worker;
 
 /// How long reading or writing the bucket may take.
@@ -216,6 +217,12 @@ impl Live {
                     "the bucket of the configuration is being made anew; try again in a moment",
                 ));
             };
+            // A request may have waited with a worker that was stopped past its claim, and whoever serves now
+            // have acknowledged a later one. The revision is known already: what changes from here on makes
+            // the compare-and-set fail.
+            if !self.worker.is_serving() {
+                return Err(not_serving());
+            }
             change(&mut config);
             config.changed_by = by.filter(|by| !by.is_empty()).unwrap_or("nats").to_owned();
             config.changed_at = OffsetDateTime::now_utc();

@@ -19,9 +19,10 @@ pub(crate) struct Said {
 /// starts with.
 pub(crate) fn check(changes: &[Change], said: &[Said], rows: &[PropertyRow], first: &Setting) -> Verdict {
     let mut violations = Vec::new();
+    let calms: Vec<Moment> = said.iter().map(|said| said.at).collect();
     for said in said {
         let at = seconds(said.at);
-        let allowed = allowed(changes, said.at, first);
+        let allowed = allowed(changes, said.at, &calms, first);
         for (gateway, in_force) in said.in_force.iter().enumerate() {
             let setting = in_force.as_ref().and_then(|in_force| in_force.setting.as_ref());
             if !setting.is_some_and(|setting| allowed.contains(&setting)) {
@@ -82,18 +83,24 @@ pub(crate) fn check(changes: &[Change], said: &[Said], rows: &[PropertyRow], fir
     }
 }
 
-/// What may be in force at a moment: the last setting that was acknowledged, or one that was asked for
-/// since and not answered.
-fn allowed<'a>(changes: &'a [Change], at: Moment, first: &'a Setting) -> Vec<&'a Setting> {
-    let mut allowed = vec![first];
+/// What may be in force at a moment: the last setting that was acknowledged, or one that was asked for and
+/// not answered. Its request may have waited somewhere, and be met later than one that was sent afterwards,
+/// but before the next calm.
+fn allowed<'a>(changes: &'a [Change], at: Moment, calms: &[Moment], first: &'a Setting) -> Vec<&'a Setting> {
+    // With each, until when its request may be on its way.
+    let mut allowed = vec![(first, 0)];
     for change in changes.iter().filter(|change| change.end <= at) {
+        let calm = calms.iter().copied().find(|calm| *calm >= change.end).unwrap_or(Moment::MAX);
         match (&change.asked, &change.answered) {
-            (Some(asked), Some(_)) => allowed = vec![asked],
-            (Some(asked), None) => allowed.push(asked),
+            (Some(asked), Some(_)) => {
+                allowed.retain(|(_, until)| *until >= change.start);
+                allowed.push((asked, 0));
+            }
+            (Some(asked), None) => allowed.push((asked, calm)),
             (None, _) => {}
         }
     }
-    allowed
+    allowed.into_iter().map(|(setting, _)| setting).collect()
 }
 
 #[cfg(test)]
@@ -141,6 +148,14 @@ mod tests {
         assert_eq!(violations(&changes, &[said(10, 8)], &rows(&[64, 2, 8])), 0);
         assert_eq!(violations(&changes, &[said(10, 32)], &rows(&[64, 2, 8, 32])), 0);
         assert_eq!(violations(&changes, &[said(10, 2)], &rows(&[64, 2, 8, 2])), 2);
+    }
+
+    #[test]
+    fn an_unanswered_change_may_come_behind_a_later_one_and_not_behind_the_calm() {
+        let mut changes = vec![change(1, 2, None), change(3, 8, Some(3))];
+        assert_eq!(violations(&changes, &[said(10, 2)], &rows(&[64, 8, 8, 2])), 0);
+        changes.push(change(11, 16, Some(4)));
+        assert_eq!(violations(&changes, &[said(10, 8), said(20, 2)], &rows(&[64, 2, 8, 16, 2])), 2);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use memcache::claim::{Claim, RenewalError};
 use runtime::Bus;
 use testkit::{eventually, samples};
 use tokio_util::sync::CancellationToken;
-use wire::subject;
+use wire::{ConfigReply, subject};
 
 use crate::helpers::{Got, PATIENCE, Scene, connect, key};
 
@@ -126,6 +126,39 @@ async fn a_worker_that_was_stopped_past_its_claim_and_resumed_serves_and_acknowl
     eventually("the first serves again, as a new life", PATIENCE, async || serves(&scene, "first").await)
         .await;
     assert_eq!(scene.stats().await.unwrap().key_count, 0);
+    drop(first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_waited_with_a_worker_past_its_claim_undoes_no_later_one() {
+    let scene = Scene::new().await;
+    let first = Process::start(&scene, "first", 1000);
+    eventually("the first serves", PATIENCE, async || serves(&scene, "first").await).await;
+    let _second = Process::start(&scene, "second", 1000);
+    first.signal("STOP");
+    eventually("the second serves", PATIENCE, async || {
+        tokio::time::timeout(Duration::from_millis(200), serves(&scene, "second")).await == Ok(true)
+    })
+    .await;
+    // Some of these wait with the one that is stopped.
+    let early = (0..50).map(|_| scene.ask(subject::CONFIG_SET, r#"{"capacity_mb":7}"#, None));
+    let late = async {
+        eventually("the second makes a change", PATIENCE, async || {
+            let set = scene.ask(subject::CONFIG_SET, r#"{"capacity_mb":9}"#, None);
+            tokio::time::timeout(Duration::from_millis(200), set).await.is_ok_and(|set| set.is_ok())
+        })
+        .await;
+        first.signal("CONT");
+    };
+    let (answers, ()) = tokio::join!(futures_util::future::join_all(early), late);
+    // Each has been met before the later one, or been refused, or its answer came too late to be waited for.
+    assert!(answers.iter().any(Result::is_err), "none waited with the one that was stopped");
+    let in_force = eventually("the second says what is in force", PATIENCE, async || {
+        let reply: Option<ConfigReply> = scene.ask_json(subject::CONFIG_GET, "").await.ok();
+        reply.filter(|reply| reply.worker == "second")
+    })
+    .await;
+    assert_eq!(in_force.config.capacity_mb.mb(), 9);
     drop(first);
 }
 
