@@ -171,8 +171,14 @@ async fn bodies_that_come_a_byte_at_a_time_keep_nobody_from_uploading() {
     let mut slow = Vec::new();
     for number in 0..2 {
         let mut stream = TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap();
-        let head = format!("PUT /images/slow{number} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n");
+        let head = format!(
+            "PUT /images/slow{number} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\nExpect: 100-continue\r\n\r\n"
+        );
         stream.write_all(head.as_bytes()).await.unwrap();
+        // It is asked to go on when it has its turn.
+        let mut go_on = [0; 25];
+        stream.read_exact(&mut go_on).await.unwrap();
+        assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
         let (mut reading, mut writing) = stream.into_split();
         slow.push(tokio::spawn(async move {
             let trickle = async {
