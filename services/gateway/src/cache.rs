@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use wire::inspect::{ClearReply, ClearRequest, InvalidateReply, KeysReply, KeysRequest, PutReply};
+use wire::near::{HitsReply, HitsReport};
 use wire::stats::{History, HistoryRequest, Series, SeriesRequest};
 use wire::{CacheStats, ConfigReply, Key, Meta, subject};
 
@@ -44,6 +45,15 @@ impl CacheClient {
     /// A question for the bytes under `key`, yet to be asked.
     pub(crate) fn get(&self, key: &Key) -> Question {
         self.bus.question(subject::get(key))
+    }
+
+    /// Reports hits of the near cache.
+    pub(crate) async fn report_hits(
+        &self,
+        report: &HitsReport,
+        limit: Duration,
+    ) -> Result<HitsReply, RequestFailure> {
+        read_json(self.bus.request(subject::NEAR_HITS.to_owned(), None, write_json(report)?, limit).await?)
     }
 
     /// Hands the worker the bytes of `key`, or only their size.

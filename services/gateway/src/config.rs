@@ -79,6 +79,11 @@ pub struct Config {
           value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub cache_budget_ms: u64,
 
+    /// Memory for copies of hot images that are served without asking the worker, in megabytes; 0: none
+    #[arg(long, env = "NEAR_CACHE_MB", value_name = "MB", default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(0..=1_048_576))]
+    pub near_cache_mb: u64,
+
     /// Most HTTP connections at once; for a further one the idlest is closed
     #[arg(long, env = "MAX_CONNECTIONS", value_name = "NUMBER", default_value_t = 4096,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -185,6 +190,11 @@ impl Config {
     /// The most pixels of an image.
     pub fn max_image_pixels(&self) -> u64 {
         self.max_image_megapixels * 1_000_000
+    }
+
+    /// [`Config::near_cache_mb`] in bytes.
+    pub(crate) fn near_cache_bytes(&self) -> u64 {
+        self.near_cache_mb << 20
     }
 
     /// [`Config::cache_budget_ms`] as a duration.

@@ -8,6 +8,7 @@ mod crowd;
 pub mod error;
 mod flight;
 mod metrics;
+mod near;
 pub mod origin;
 mod patient;
 pub mod read;
@@ -81,7 +82,18 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         tasks.finish(grace + FAREWELL).await?;
         return Ok(());
     };
-    let state = AppState::new(config, views, blobs, pool.clone(), bus.clone(), &connections)?;
+    let (state, to_renew) = AppState::new(config, views, blobs, pool.clone(), bus.clone(), &connections)?;
+    if let Some(upkeep) = state.near_upkeep() {
+        tasks.spawn("near drops", {
+            let (upkeep, shutdown) = (upkeep.clone(), shutdown.clone());
+            async move { upkeep.answer_drops(shutdown).await }
+        });
+        tasks.spawn("near renewals", upkeep.clone().renew(to_renew, shutdown.clone()));
+        tasks.spawn("near hits", {
+            let (upkeep, shutdown) = (upkeep.clone(), shutdown.clone());
+            async move { upkeep.report(shutdown).await }
+        });
+    }
     tasks.spawn("telling of pending invalidations", state.run_teller(shutdown.clone()));
     tasks.spawn("sweep", state.run_sweep(shutdown.clone()));
     front.open(routes::app(state.clone(), gate));
@@ -94,6 +106,11 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         tracing::warn!(
             "changes were left behind; another gateway, or the next start, tells the cache of them"
         );
+    }
+    if let Some(upkeep) = state.near_upkeep()
+        && !matches!(timeout(FAREWELL, upkeep.report_now()).await, Ok(Ok(())))
+    {
+        tracing::warn!("hits of the near cache were not counted");
     }
     bus.drain(FAREWELL).await;
     if timeout(FAREWELL, pool.close()).await.is_err() {

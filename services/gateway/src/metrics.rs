@@ -155,7 +155,9 @@ impl Metrics {
         {
             counter.inc();
         }
-        self.cache_answers.observe(cache_time.as_secs_f64());
+        if status != CacheStatus::Near {
+            self.cache_answers.observe(cache_time.as_secs_f64());
+        }
     }
 
     /// The counter of reads of the origin.
@@ -198,6 +200,8 @@ pub(crate) struct Snapshot {
     pub(crate) slow_consumers: u64,
     /// How many connections to NATS this gateway has made.
     pub(crate) connections: u64,
+    /// The weight in bytes of this gateway's own copies and how many there are, unless it keeps none.
+    pub(crate) near: Option<(u64, u64)>,
 }
 
 impl Snapshot {
@@ -219,6 +223,12 @@ impl Snapshot {
         counter(&registry, Opts::new("pixcache_gateway_slow_consumers_total", help), self.slow_consumers)?;
         let help = "Connections that this gateway has made to NATS";
         counter(&registry, Opts::new("pixcache_gateway_nats_connections_total", help), self.connections)?;
+        if let Some((bytes, copies)) = self.near {
+            let help = "Memory that this gateway's own copies of hot images take";
+            gauge(&registry, Opts::new("pixcache_near_cache_bytes", help), bytes)?;
+            let help = "Copies of hot images that this gateway keeps";
+            gauge(&registry, Opts::new("pixcache_near_cache_copies", help), copies)?;
+        }
         if let Some(cache) = &self.cache {
             register_cache(&registry, cache)?;
         }
@@ -331,8 +341,14 @@ mod tests {
             dropped_event_count: 7,
             counters: Counters { request_count: 4, hit_count: 2, miss_count: 2, ..Counters::default() },
         };
-        let system =
-            Snapshot { health, cache: Some(cache), pending: Some(1), slow_consumers: 4, connections: 5 };
+        let system = Snapshot {
+            health,
+            cache: Some(cache),
+            pending: Some(1),
+            slow_consumers: 4,
+            connections: 5,
+            near: Some((6, 7)),
+        };
         let text = metrics.render(&system).unwrap();
         for line in [
             r#"pixcache_http_requests_total{method="GET",route="/images/{*key}",status="200"} 1"#,

@@ -23,6 +23,7 @@ use crate::cache::CacheClient;
 use crate::error::Error;
 use crate::flight::{ClosedFlight, Flights};
 use crate::metrics::Metrics;
+use crate::near::{Asking, Copy, Near};
 use crate::origin::blobs::{BlobError, Blobs};
 use crate::origin::images::{ImageRow, Images};
 use crate::room::{self, Room};
@@ -59,6 +60,8 @@ pub struct ImageMeta {
 pub enum CacheStatus {
     /// The bytes came from the cache, or it confirmed those that the asker holds.
     Hit,
+    /// The bytes came from this gateway's own copy, under a lease.
+    Near,
     /// A miss; the bytes came from the origin and are resident now.
     Stored,
     /// A miss that shared the fill of another request.
@@ -79,8 +82,9 @@ pub enum CacheStatus {
 
 impl CacheStatus {
     /// Every status.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Hit,
+        Self::Near,
         Self::Stored,
         Self::Collapsed,
         Self::Miss,
@@ -95,6 +99,7 @@ impl CacheStatus {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
+            Self::Near => "near",
             Self::Stored => "stored",
             Self::Collapsed => "collapsed",
             Self::Miss => "miss",
@@ -110,6 +115,7 @@ impl CacheStatus {
     pub fn header(self) -> &'static str {
         match self {
             Self::Hit => "pixcache; hit",
+            Self::Near => "pixcache; hit; detail=near",
             Self::Stored => "pixcache; fwd=miss; stored",
             Self::Collapsed => "pixcache; fwd=miss; collapsed",
             Self::Miss => "pixcache; fwd=miss",
@@ -191,6 +197,7 @@ pub(crate) struct Reader {
     /// everybody else from MySQL: they have half of the connections.
     crowded: Semaphore,
     room: Room,
+    near: Option<Arc<Near>>,
     origin_reads: IntCounter,
     waiting_reads: IntGauge,
     /// Whether the last read found the cache out of reach: only a change is logged.
@@ -227,10 +234,16 @@ impl Reader {
             fills: Arc::new(Semaphore::new(FILL_KILOBYTES)),
             crowded: Semaphore::new((database_connections as usize / 2).max(1)),
             room: Room::default(),
+            near: None,
             origin_reads: metrics.origin_reads(),
             waiting_reads: metrics.waiting_reads(),
             without_cache: AtomicBool::new(false),
         }
+    }
+
+    /// The same with a near cache.
+    pub(crate) fn with_near(self, near: Option<Arc<Near>>) -> Self {
+        Self { near, ..self }
     }
 
     /// Reads the image under `key`. `held` is the tag of the bytes that the asker has already.
@@ -244,6 +257,12 @@ impl Reader {
         choose: Choose<'_>,
     ) -> Result<ReadOutcome, ReadFailure> {
         let started = Instant::now();
+        if let Some((copy, bytes)) = self.near.as_ref().and_then(|near| near.hit(key)) {
+            let elapsed = started.elapsed();
+            let (image, content) = (copy.image.clone(), Content::Bytes(bytes));
+            let cache_status = CacheStatus::Near;
+            return Ok(ReadOutcome { image, content, cache_status, cache_time: elapsed, elapsed });
+        }
         let looked = self.look(key, held).await;
         let cache_time = started.elapsed();
         let (found, status) = match looked {
@@ -267,23 +286,29 @@ impl Reader {
     }
 
     async fn look(&self, key: &Key, held: Option<Tag>) -> Looked {
-        let asking = Instant::now();
-        let answer = match self.ask(key, held, self.budget).await {
+        let asking_since = Instant::now();
+        let asking = self.near.as_ref().map(|near| near.ask(key));
+        // With a near cache the bytes are wanted even if the asker holds them: the next one may not.
+        let tag = asking.as_ref().map_or(held, Asking::tag);
+        let answer = match self.ask(key, tag, self.budget).await {
             Err(Some(RequestFailure::Refused(refused))) if refused.meta.size.is_some() => {
                 // Another gateway has stored a larger image there. With room for that the answer comes, and
                 // only that is counted.
                 self.room.note(key, refused.meta.size.unwrap_or_default());
-                self.ask(key, held, self.budget.saturating_sub(asking.elapsed())).await
+                self.ask(key, tag, self.budget.saturating_sub(asking_since.elapsed())).await
             }
             answer => answer,
         };
         let (looked, trouble) = match answer {
-            Ok(reply) => match hit(reply) {
-                Some((image, content)) => (Looked::Hit(image, content), None),
-                None => (
-                    Looked::Bypass(CacheStatus::Unavailable),
-                    Some("it answered a hit without type and tag".to_owned()),
-                ),
+            Ok(reply) => match asking.as_ref().and_then(Asking::copy).filter(|_| reply.meta.fresh) {
+                Some(copy) => (self.confirmed(copy.clone(), asking, &reply.meta), None),
+                None => match hit(reply, asking) {
+                    Some((image, content)) => (Looked::Hit(image, content), None),
+                    None => (
+                        Looked::Bypass(CacheStatus::Unavailable),
+                        Some("it answered a hit without type and tag".to_owned()),
+                    ),
+                },
             },
             Err(None) => return Looked::Bypass(CacheStatus::Busy),
             Err(Some(RequestFailure::Refused(refused))) => match refused.refusal.code {
@@ -302,14 +327,26 @@ impl Reader {
         looked
     }
 
+    /// The copy that is here is still the right image.
+    fn confirmed(&self, copy: Arc<Copy>, asking: Option<Asking<'_>>, answer: &Meta) -> Looked {
+        if let (Some(asking), Some(granted_ms)) = (asking, answer.granted_ms) {
+            asking.renew(Duration::from_millis(granted_ms));
+        }
+        match self.near.as_ref().and_then(|near| near.lend(&copy)) {
+            Some(bytes) => Looked::Hit(copy.image.clone(), Content::Bytes(bytes)),
+            None => Looked::Bypass(CacheStatus::Busy),
+        }
+    }
+
     /// Asks the cache within `limit`, of which half may pass in waiting for room. `None` without any.
     async fn ask(
         &self,
         key: &Key,
-        held: Option<Tag>,
+        tag: Option<Tag>,
         limit: Duration,
     ) -> Result<Reply, Option<RequestFailure>> {
-        let meta = held.map(|tag| Meta { tag: Some(tag), ..Meta::default() });
+        let near = self.near.as_ref().map(|near| near.holder());
+        let meta = (tag.is_some() || near.is_some()).then(|| Meta { tag, near, ..Meta::default() });
         let asking = Instant::now();
         let most = self.cache.bus().max_payload();
         let reserved = self.room.reserve(key, most, limit / 2).await.ok_or(None)?;
@@ -392,10 +429,15 @@ impl Reader {
             tag: Some(image.tag),
             modified_s: image.modified_s,
             lease: Some(lease),
+            near: self.near.as_ref().map(|near| near.holder()),
             ..Meta::default()
         };
+        let asking = self.near.as_ref().map(|near| near.ask(key));
         match self.cache.put(key, &meta, bytes.clone(), self.budget * FILL_BUDGETS).await {
             Ok(reply) if reply.stored => {
+                if let (Some(asking), Some(granted)) = (asking, reply.granted_ms) {
+                    asking.keep(image, bytes, Duration::from_millis(granted));
+                }
                 flight.land((image.clone(), bytes.clone()));
                 CacheStatus::Stored
             }
@@ -547,15 +589,21 @@ impl From<&ImageRow> for ImageMeta {
 }
 
 /// A hit, if it says what it is.
-fn hit(reply: Reply) -> Option<(ImageMeta, Content)> {
+fn hit(reply: Reply, asking: Option<Asking<'_>>) -> Option<(ImageMeta, Content)> {
+    let granted = reply.meta.granted_ms.map(Duration::from_millis);
     let image = ImageMeta {
         content_type: reply.meta.content_type?,
         tag: reply.meta.tag?,
         modified_s: reply.meta.modified_s,
         size: reply.payload.len() as u64,
     };
-    let content = if reply.meta.fresh { Content::Fresh } else { Content::Bytes(reply.payload) };
-    Some((image, content))
+    if reply.meta.fresh {
+        return Some((image, Content::Fresh));
+    }
+    if let (Some(asking), Some(granted)) = (asking, granted) {
+        asking.keep(&image, &reply.payload, granted);
+    }
+    Some((image, Content::Bytes(reply.payload)))
 }
 
 #[cfg(test)]
@@ -567,7 +615,7 @@ mod tests {
         for status in CacheStatus::ALL {
             let header = status.header();
             assert!(header.starts_with("pixcache; "), "{header}");
-            assert_eq!(header.contains("fwd="), status != CacheStatus::Hit);
+            assert_eq!(header.contains("fwd="), !matches!(status, CacheStatus::Hit | CacheStatus::Near));
             let others = CacheStatus::ALL.into_iter().filter(|other| *other != status);
             for other in others {
                 assert_ne!((status.as_str(), header), (other.as_str(), other.header()));
@@ -586,11 +634,13 @@ mod tests {
             ..Meta::default()
         };
         let payload = Bytes::from_static(b"abc");
-        let whole = hit(Reply { payload: payload.clone(), meta: meta.clone() });
+        let whole = hit(Reply { payload: payload.clone(), meta: meta.clone() }, None);
         assert!(matches!(whole, Some((image, Content::Bytes(bytes))) if image.size == 3 && bytes == "abc"));
-        let fresh = hit(Reply { payload: Bytes::new(), meta: Meta { fresh: true, ..meta.clone() } });
+        let fresh = hit(Reply { payload: Bytes::new(), meta: Meta { fresh: true, ..meta.clone() } }, None);
         assert!(matches!(fresh, Some((image, Content::Fresh)) if image.size == 0));
-        assert!(hit(Reply { payload: payload.clone(), meta: Meta { tag: None, ..meta.clone() } }).is_none());
-        assert!(hit(Reply { payload, meta: Meta { content_type: None, ..meta } }).is_none());
+        assert!(
+            hit(Reply { payload: payload.clone(), meta: Meta { tag: None, ..meta.clone() } }, None).is_none()
+        );
+        assert!(hit(Reply { payload, meta: Meta { content_type: None, ..meta } }, None).is_none());
     }
 }

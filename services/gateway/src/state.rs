@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use runtime::Bus;
 use serde::Serialize;
 use sqlx::mysql::MySqlPool;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +22,8 @@ use crate::conditional::WriteConditions;
 use crate::config::Config;
 use crate::error::Error;
 use crate::metrics::{ConnectionMetrics, Metrics};
+use crate::near::upkeep::Upkeep;
+use crate::near::{Copy, Near};
 use crate::origin::blobs::Blobs;
 use crate::origin::images::{Change, ImageRow, Images};
 use crate::origin::pending::{Note, Pending};
@@ -52,6 +55,8 @@ pub struct Shared {
     pub(crate) blobs: Blobs,
     pub(crate) metrics: Metrics,
     reader: Reader,
+    near: Option<Arc<Near>>,
+    upkeep: Option<Arc<Upkeep>>,
     teller: Teller,
     /// Changes on their way: they go on when their asker has hung up.
     changes: TaskTracker,
@@ -132,7 +137,9 @@ impl AppState {
     /// On connections that stand.
     ///
     /// # Errors
-    /// When the metrics can't be registered.
+    /// When the metrics can't be registered, or the near cache can't be made.
+    ///
+    /// Also returns the copies of the near cache that are to be renewed.
     pub(crate) fn new(
         config: Config,
         views: Views,
@@ -140,10 +147,14 @@ impl AppState {
         pool: MySqlPool,
         bus: Bus,
         connections: &ConnectionMetrics,
-    ) -> Result<Self, prometheus::Error> {
+    ) -> anyhow::Result<(Self, mpsc::Receiver<Arc<Copy>>)> {
         let images = Images::new(pool.clone());
         let cache = CacheClient::new(bus);
         let metrics = Metrics::new(connections)?;
+        let (near, to_renew) = Near::new(config.near_cache_bytes())?;
+        // With no capacity it is off, and nothing asks for leases.
+        let near = (config.near_cache_mb > 0).then_some(near);
+        let upkeep = near.clone().map(|near| Arc::new(Upkeep::new(near, cache.clone())));
         let reader = Reader::new(
             cache.clone(),
             images.clone(),
@@ -152,8 +163,9 @@ impl AppState {
             config.database_connections,
             &metrics,
         );
+        let reader = reader.with_near(near.clone());
         let teller = Teller::new(cache.clone(), Pending::new(pool));
-        Ok(Self(Arc::new(Shared {
+        let state = Self(Arc::new(Shared {
             config,
             views,
             images,
@@ -161,9 +173,22 @@ impl AppState {
             blobs,
             metrics,
             reader,
+            near,
+            upkeep,
             teller,
             changes: TaskTracker::new(),
-        })))
+        }));
+        Ok((state, to_renew))
+    }
+
+    /// What keeps the near cache exact, unless that is off.
+    pub(crate) fn near_upkeep(&self) -> Option<Arc<Upkeep>> {
+        self.upkeep.clone()
+    }
+
+    /// The near cache, unless it is off.
+    pub(crate) fn near(&self) -> Option<&Near> {
+        self.near.as_deref()
     }
 
     /// Reads the image under `key`, from the cache where that is possible. `held` is the tag of the

@@ -5,6 +5,7 @@ use std::time::Duration;
 use runtime::bus::RequestFailure;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use wire::near::LONGEST_LEASE_MS;
 
 use crate::cache::CacheClient;
 use crate::error::Error;
@@ -14,6 +15,8 @@ use crate::origin::pending::{Note, Pending, Scope};
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How long one request waits. A repeated invalidation is harmless, a lost one is not.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
+/// After so long no near lease lasts that was granted before, by clocks that run apart by up to an eighth.
+const LEASES_END: Duration = Duration::from_millis(LONGEST_LEASE_MS + LONGEST_LEASE_MS / 8);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// How often each gateway looks for notes that somebody has left behind.
@@ -75,7 +78,12 @@ impl Teller {
         };
         match failure {
             None => true,
-            Some(failure) => means_no_cache(&failure),
+            Some(failure) if means_no_cache(&failure) => {
+                // What a worker granted before it went away ends by itself.
+                sleep(LEASES_END).await;
+                true
+            }
+            Some(_) => false,
         }
     }
 

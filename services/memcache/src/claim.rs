@@ -107,6 +107,11 @@ impl Claim {
         &self.entry.incarnation
     }
 
+    /// When it was won, or a little earlier: since then no other worker serves.
+    pub fn won(&self) -> Moment {
+        self.origin
+    }
+
     /// Whether it is valid at this moment.
     pub fn is_valid(&self) -> bool {
         millis(self.origin.elapsed()) < self.end_ms.load(Ordering::Acquire)

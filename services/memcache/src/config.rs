@@ -3,6 +3,7 @@
 use clap::Parser;
 use runtime::args::{LogArgs, NatsArgs, ProcessArgs};
 use wire::config::InvalidConfig;
+use wire::near::LONGEST_LEASE_MS;
 use wire::{Capacity, Policy, Span};
 
 use crate::memory;
@@ -46,6 +47,11 @@ pub struct Config {
     #[arg(long, env = "CLAIM_MS", value_name = "MS", default_value_t = 4000,
           value_parser = clap::value_parser!(u64).range(500..=60_000))]
     pub claim_ms: u64,
+
+    /// How long a gateway may serve a copy of its own without asking, in milliseconds; 0: not at all
+    #[arg(long, env = "NEAR_LEASE_MS", value_name = "MS", default_value_t = LONGEST_LEASE_MS,
+          value_parser = clap::value_parser!(u64).range(0..=LONGEST_LEASE_MS))]
+    pub near_lease_ms: u64,
 
     /// Largest image that a put may hold, in millions of pixels
     #[arg(long, env = "MAX_IMAGE_MEGAPIXELS", value_name = "MP", default_value_t = 100)]

@@ -9,18 +9,22 @@ use async_nats::service::{Request, Service, ServiceExt as _};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use runtime::bus::meta_of;
-use runtime::service::{Answer, parse_json, respond};
+use runtime::service::{Answer, parse_json, parse_object, respond};
 use sha2::{Digest as _, Sha256};
 use sniff::{Format, Limits, SniffError};
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use wire::event::KeyEventKind;
 use wire::inspect::{ClearRequest, InvalidateReply, KeysRequest, PutReply, WatchReply, WatchRequest};
+use wire::near::{HitsReply, HitsReport, MOST_KEYS_REPORTED};
 use wire::reply::{Code, Refusal};
 use wire::{Key, Meta, Tag, subject};
 
+use crate::holders::Drop;
 use crate::live::Live;
+use crate::near;
 use crate::store::{Entry, Insert, Lookup};
 use crate::watch::MAX_EVENTS_PER_SECOND;
 use crate::worker::Worker;
@@ -51,6 +55,7 @@ pub struct Endpoints {
     stats: Endpoint,
     keys: Endpoint,
     watch: Endpoint,
+    near_hits: Endpoint,
     unknown: Endpoint,
 }
 
@@ -84,6 +89,7 @@ impl Endpoints {
             stats: service.endpoint_builder().name("stats").add(subject::STATS).await?,
             keys: service.endpoint_builder().name("keys").add(subject::KEYS).await?,
             watch: service.endpoint_builder().name("watch").add(subject::WATCH).await?,
+            near_hits: service.endpoint_builder().name("near_hits").add(subject::NEAR_HITS).await?,
             unknown: service
                 .endpoint_builder()
                 .name("unknown")
@@ -119,6 +125,7 @@ impl Endpoints {
         start("endpoint stats", Group::Rest, self.stats, Handle::Stats);
         start("endpoint keys", Group::Rest, self.keys, Handle::Keys);
         start("endpoint watch", Group::Rest, self.watch, Handle::Watch);
+        start("endpoint near_hits", Group::Rest, self.near_hits, Handle::NearHits);
         start("endpoint unknown", Group::Rest, self.unknown, Handle::Unknown);
         let stopped = stop.rest.clone();
         let service = self.service;
@@ -164,7 +171,18 @@ enum Handle {
     Stats,
     Keys,
     Watch,
+    NearHits,
     Unknown,
+}
+
+/// What comes of a request.
+enum Handled {
+    /// The answer.
+    Now(Answer),
+    /// The answer, when no holder of a near lease serves an older copy any more. Others are handled meanwhile.
+    Later(Drop, Answer),
+    /// Another endpoint answers.
+    Elsewhere,
 }
 
 impl Handle {
@@ -182,10 +200,13 @@ async fn answer_all(
     handle: Handle,
 ) {
     let mut stopping = false;
+    let later = TaskTracker::new();
     if !handle.takes_time() {
         while let Some(request) = next(&mut endpoint, &stop, &mut stopping).await {
-            answer(handle, &worker, &live, &request).await;
+            answer(handle, &worker, &live, request, &later).await;
         }
+        later.close();
+        later.wait().await;
         return;
     }
     // The library keeps thousands of messages for a subscription, however large they are. So they are taken
@@ -208,10 +229,12 @@ async fn answer_all(
     };
     let answering = async {
         while let Some((request, _place)) = waiting.recv().await {
-            answer(handle, &worker, &live, &request).await;
+            answer(handle, &worker, &live, request, &later).await;
         }
     };
     tokio::join!(taking, answering);
+    later.close();
+    later.wait().await;
 }
 
 /// The next request; once asked to stop, of those that have come until then.
@@ -230,22 +253,55 @@ async fn next(endpoint: &mut Endpoint, stop: &CancellationToken, stopping: &mut 
     }
 }
 
-async fn answer(handle: Handle, worker: &Worker, live: &Live, request: &Request) {
-    let answer = match handle {
-        Handle::Get => get(worker, request),
-        Handle::Put => put(worker, request).await,
-        Handle::Invalidate => invalidate(worker, request),
-        Handle::Clear => clear(worker, live, request).await,
-        Handle::Config => config(live, request).await,
-        Handle::Stats => Answer::json(&worker.stats()),
-        Handle::Keys => keys(worker, request),
-        Handle::Watch => watch(worker, request),
-        Handle::Unknown => match unknown(request) {
-            Some(answer) => answer,
-            None => return,
-        },
+async fn answer(
+    handle: Handle,
+    worker: &Arc<Worker>,
+    live: &Live,
+    mut request: Request,
+    later: &TaskTracker,
+) {
+    let handled = match handle {
+        Handle::Get => Handled::Now(get(worker, &request)),
+        Handle::Put => put(worker, &request).await,
+        Handle::Invalidate => invalidate(worker, &request),
+        Handle::Clear => clear(live, &request).await,
+        Handle::Config => config(live, &request).await,
+        Handle::Stats => Handled::Now(Answer::json(&worker.stats())),
+        Handle::Keys => Handled::Now(keys(worker, &request)),
+        Handle::Watch => Handled::Now(watch(worker, &request)),
+        Handle::NearHits => Handled::Now(near_hits(worker, &request)),
+        Handle::Unknown => unknown(&request).map_or(Handled::Elsewhere, Handled::Now),
     };
-    respond(request, answer).await;
+    match handled {
+        Handled::Now(answer) => respond(&request, answer).await,
+        Handled::Later(drop, answer) if near::is_done(worker, &drop) => {
+            respond(&request, if_serving(worker, answer)).await;
+        }
+        Handled::Later(drop, answer) => {
+            let worker = worker.clone();
+            // Many may wait, and none needs its bytes any more.
+            request.message.payload = Bytes::new();
+            later.spawn(async move {
+                near::tell(&worker, &drop).await;
+                respond(&request, if_serving(&worker, answer)).await;
+            });
+        }
+        Handled::Elsewhere => {}
+    }
+}
+
+/// Only who serves acknowledges (rule 9): on a new connection another worker may have the claim already, and
+/// what this one acknowledged would say nothing about that.
+fn if_serving(worker: &Worker, answer: Answer) -> Answer {
+    if worker.is_serving() { answer } else { Answer::Refused(not_serving(), None) }
+}
+
+/// A change has been made, and is answered when those are told whom `drop` names.
+fn later(drop: Option<Drop>, answer: Answer) -> Handled {
+    match drop {
+        Some(drop) => Handled::Later(drop, answer),
+        None => Handled::Now(answer),
+    }
 }
 
 fn key_and_meta(request: &Request) -> Result<(Key, Meta), Refusal> {
@@ -264,14 +320,19 @@ fn get(worker: &Worker, request: &Request) -> Answer {
         Ok(most) => most,
         Err(refusal) => return Answer::Refused(refusal, None),
     };
-    match worker.get(&key, asked.tag.as_ref(), most) {
+    if asked.renewal {
+        return renew(worker, &key, &asked);
+    }
+    let (found, granted) = worker.get(&key, &asked, most);
+    let granted_ms = granted.map(millis);
+    match found {
         Lookup::Hit(entry) => {
             worker.watch.tell(KeyEventKind::Hit, &key, entry.bytes.len() as u64);
-            Answer::WithMeta(entry.bytes.clone(), meta_of_entry(&entry))
+            Answer::WithMeta(entry.bytes.clone(), Meta { granted_ms, ..meta_of_entry(&entry) })
         }
         Lookup::Fresh(entry) => {
             worker.watch.tell(KeyEventKind::Hit, &key, entry.bytes.len() as u64);
-            Answer::WithMeta(Bytes::new(), Meta { fresh: true, ..meta_of_entry(&entry) })
+            Answer::WithMeta(Bytes::new(), Meta { fresh: true, granted_ms, ..meta_of_entry(&entry) })
         }
         Lookup::Miss(lease) => {
             worker.watch.tell(KeyEventKind::Miss, &key, 0);
@@ -298,6 +359,44 @@ fn most_of(payload: &[u8]) -> Result<u64, Refusal> {
     })
 }
 
+/// Gives more time to somebody who holds a copy, and nothing else.
+fn renew(worker: &Worker, key: &Key, asked: &Meta) -> Answer {
+    let (Some(tag), Some(holder)) = (asked.tag, asked.near) else {
+        return Answer::refuse(
+            Code::BadRequest,
+            "a renewal names the tag that is held, and in near who holds it",
+        );
+    };
+    match worker.renew(key, &tag, holder) {
+        Some(granted) => {
+            let meta = Meta { fresh: true, granted_ms: Some(millis(granted)), ..Meta::default() };
+            Answer::WithMeta(Bytes::new(), meta)
+        }
+        None => Answer::refuse(
+            Code::NotFound,
+            "no near lease: nothing with this tag is resident, or none is given",
+        ),
+    }
+}
+
+fn millis(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn near_hits(worker: &Worker, request: &Request) -> Answer {
+    let example = r#"{"holder":"00000000000000a7","number":1,"hits":[{"key":"cat","count":2,"bytes":2048}]}"#;
+    let report: HitsReport = match parse_object(&request.message.payload, example) {
+        Ok(report) => report,
+        Err(refusal) => return Answer::Refused(refusal, None),
+    };
+    if report.hits.len() > MOST_KEYS_REPORTED {
+        let message =
+            format!("{} keys in one report: up to {MOST_KEYS_REPORTED} are allowed", report.hits.len());
+        return Answer::refuse(Code::BadRequest, message);
+    }
+    Answer::json(&HitsReply { counted: worker.count_near_hits(&report) })
+}
+
 fn meta_of_entry(entry: &Entry) -> Meta {
     Meta {
         content_type: Some(entry.format.content_type().to_owned()),
@@ -307,31 +406,45 @@ fn meta_of_entry(entry: &Entry) -> Meta {
     }
 }
 
-async fn put(worker: &Worker, request: &Request) -> Answer {
+async fn put(worker: &Worker, request: &Request) -> Handled {
     match try_put(worker, request).await {
-        Ok(reply) => Answer::json(&reply),
-        Err(refusal) => Answer::Refused(refusal, None),
+        Ok((drop, reply)) => later(drop, answer_of(reply)),
+        Err(refusal) => Handled::Now(Answer::Refused(refusal, None)),
     }
 }
 
-async fn try_put(worker: &Worker, request: &Request) -> Result<PutReply, Refusal> {
+/// What is answered, after those are told who hold what is replaced. An error if nothing was even tried.
+async fn try_put(
+    worker: &Worker,
+    request: &Request,
+) -> Result<(Option<Drop>, Result<PutReply, Refusal>), Refusal> {
     let (key, meta) = key_and_meta(request)?;
     let payload = &request.message.payload;
     if let (Some(size), true) = (meta.size, payload.is_empty()) {
         // An image that is too large for the bus: the answer is the refusal that counts it.
-        let outcome = worker.store().reject(&key, meta.lease, Instant::now());
-        let stored = outcome_of(worker, &key, size, outcome)?;
-        return Ok(PutReply { stored, bytes: size, content_type: String::new(), tag: String::new() });
+        let inserted = worker.reject(&key, meta.lease);
+        let reply = outcome_of(worker, &key, size, inserted.outcome).map(|stored| PutReply {
+            stored,
+            bytes: size,
+            content_type: String::new(),
+            tag: String::new(),
+            granted_ms: None,
+        });
+        return Ok((inserted.drop, reply));
     }
     let (format, tag) = examine(worker, payload, &meta).await?;
     let bytes = payload.len() as u64;
     let modified_s = meta.modified_s.unwrap_or_else(|| OffsetDateTime::now_utc().unix_timestamp());
     let entry = Entry::new(key.clone(), payload, format, tag, modified_s, Instant::now());
-    let Some(outcome) = worker.insert(entry, meta.lease) else {
-        return Err(not_serving());
-    };
-    let stored = outcome_of(worker, &key, bytes, outcome)?;
-    Ok(PutReply { stored, bytes, content_type: format.content_type().to_owned(), tag: tag.to_string() })
+    let inserted = worker.insert(entry, &meta).ok_or_else(not_serving)?;
+    let reply = outcome_of(worker, &key, bytes, inserted.outcome).map(|stored| PutReply {
+        stored,
+        bytes,
+        content_type: format.content_type().to_owned(),
+        tag: tag.to_string(),
+        granted_ms: inserted.granted.map(millis),
+    });
+    Ok((inserted.drop, reply))
 }
 
 /// What a put or fill is answered: whether the image is resident, or why it is refused.
@@ -410,23 +523,19 @@ async fn examine(worker: &Worker, payload: &Bytes, meta: &Meta) -> Result<(Forma
     Ok((format, tag))
 }
 
-fn invalidate(worker: &Worker, request: &Request) -> Answer {
+fn invalidate(worker: &Worker, request: &Request) -> Handled {
     let key = match subject::key_of(&request.message.subject) {
         Ok(key) => key,
-        Err(sentence) => return Answer::refuse(Code::BadRequest, sentence),
+        Err(sentence) => return Handled::Now(Answer::refuse(Code::BadRequest, sentence)),
     };
-    // Removal and voiding of leases come before the acknowledgement, and only who serves acknowledges
-    // (rule 9): on a new connection another worker may have the claim already.
-    let removed = worker.store().invalidate(&key);
-    if !worker.is_serving() {
-        return Answer::Refused(not_serving(), None);
-    }
+    // Removal and voiding of leases come first, then the near drops, then the acknowledgement (rule 3).
+    let (removed, drop) = worker.invalidate(&key);
     worker.watch.tell(
         KeyEventKind::Invalidated,
         &key,
         removed.as_ref().map_or(0, |entry| entry.bytes.len() as u64),
     );
-    Answer::json(&InvalidateReply { resident: removed.is_some() })
+    Handled::Later(drop, Answer::json(&InvalidateReply { resident: removed.is_some() }))
 }
 
 /// What a worker acknowledged that does not serve would say nothing about the one that does.
@@ -434,10 +543,10 @@ pub(crate) fn not_serving() -> Refusal {
     Refusal::new(Code::Unavailable, "this worker does not serve at this moment; ask again")
 }
 
-async fn clear(worker: &Worker, live: &Live, request: &Request) -> Answer {
+async fn clear(live: &Live, request: &Request) -> Handled {
     let asked: ClearRequest = match parse_json(&request.message.payload, r#"{"by":"me"}, or nothing"#) {
         Ok(asked) => asked,
-        Err(refusal) => return Answer::Refused(refusal, None),
+        Err(refusal) => return Handled::Now(Answer::Refused(refusal, None)),
     };
     let by = asked.by.as_deref().unwrap_or_default();
     if by.chars().count() > wire::config::MAX_BY_CHARS || by.chars().any(char::is_control) {
@@ -445,25 +554,27 @@ async fn clear(worker: &Worker, live: &Live, request: &Request) -> Answer {
             "by is up to {} characters of text without control characters",
             wire::config::MAX_BY_CHARS
         );
-        return Answer::refuse(Code::BadRequest, message);
+        return Handled::Now(Answer::refuse(Code::BadRequest, message));
     }
-    let cleared = live.clear(asked.by.as_deref()).await;
-    if !worker.is_serving() {
-        return Answer::Refused(not_serving(), None);
+    match live.clear(asked.by.as_deref()).await {
+        Ok((reply, drop)) => later(drop, Answer::json(&reply)),
+        Err(refusal) => Handled::Now(Answer::Refused(refusal, None)),
     }
-    answer_of(cleared)
 }
 
-async fn config(live: &Live, request: &Request) -> Answer {
+async fn config(live: &Live, request: &Request) -> Handled {
     match request.message.subject.as_str() {
-        subject::CONFIG_GET => answer_of(live.get().await),
-        subject::CONFIG_SET => answer_of(live.change(&request.message.payload).await),
-        subject::CONFIG_REFRESH => answer_of(live.refresh().await),
+        subject::CONFIG_GET => Handled::Now(answer_of(live.get().await)),
+        subject::CONFIG_SET => match live.change(&request.message.payload).await {
+            Ok((reply, drop)) => later(drop, Answer::json(&reply)),
+            Err(refusal) => Handled::Now(Answer::Refused(refusal, None)),
+        },
+        subject::CONFIG_REFRESH => Handled::Now(answer_of(live.refresh().await)),
         other => {
             let message = format!(
                 "there is no {other}: cache.config.get, cache.config.set and cache.config.refresh are"
             );
-            Answer::refuse(Code::NotFound, message)
+            Handled::Now(Answer::refuse(Code::NotFound, message))
         }
     }
 }

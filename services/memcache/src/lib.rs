@@ -8,9 +8,11 @@
 pub mod claim;
 pub mod config;
 pub mod endpoints;
+pub mod holders;
 pub mod lease;
 pub mod live;
 pub mod memory;
+pub mod near;
 pub mod store;
 pub mod watch;
 pub mod window;
@@ -134,7 +136,8 @@ async fn live_again_and_again(
     let length = Duration::from_millis(config.claim_ms);
     while let Some(claim) = Claim::win(bus, &config.worker_name, length, former.as_deref(), shutdown).await {
         *former = Some(claim.incarnation().to_owned());
-        let store = Store::new(first.policy, first.capacity_mb);
+        let store = Store::new(first.policy, first.capacity_mb)
+            .with_near_leases(Duration::from_millis(config.near_lease_ms));
         let max_pixels = config.max_image_megapixels.saturating_mul(1_000_000);
         let worker =
             Worker::new(config.worker_name.clone(), bus.clone(), claim, store, windows.clone(), max_pixels);

@@ -11,6 +11,7 @@ use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::kv;
 use futures_util::StreamExt as _;
+use runtime::clock::Moment;
 use runtime::streams;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -20,9 +21,11 @@ use wire::config::InvalidConfig;
 use wire::event::{Cleared, Configured, KeyEventKind};
 use wire::inspect::ClearReply;
 use wire::reply::{Code, Refusal};
-use wire::{CacheConfig, Capacity, ConfigChange, ConfigReply, subject};
+use wire::{CacheConfig, Capacity, ConfigChange, ConfigReply, Policy, subject};
 
 use crate::endpoints::not_serving;
+use crate::holders::Drop;
+use crate::near;
 use crate::worker::Worker;
 
 /// How long reading or writing the bucket may take.
@@ -57,6 +60,15 @@ enum Clears {
     IfNew,
 }
 
+/// What came of putting a revision into force.
+#[derive(Debug, Default)]
+struct Effect {
+    /// The entries and bytes that a clear dropped.
+    dropped: Option<(u64, u64)>,
+    /// Who must be told to drop everything before the revision is acknowledged.
+    near: Option<Drop>,
+}
+
 impl Live {
     /// Nothing is in force yet.
     pub fn new(worker: Arc<Worker>) -> Self {
@@ -72,7 +84,8 @@ impl Live {
         let mut in_force = self.in_force.lock().await;
         loop {
             if let Some((config, revision)) = read(&bucket).await? {
-                self.put_into_force(&mut in_force, &bucket, config, revision, Clears::IfNew);
+                let effect = self.put_into_force(&mut in_force, &bucket, config, revision, Clears::IfNew);
+                self.tell_in_passing(effect);
                 return Ok(());
             }
             // Another worker may be first; then its revision is read.
@@ -124,7 +137,9 @@ impl Live {
             match serde_json::from_slice(&change.value) {
                 Ok(config) => {
                     let mut in_force = self.in_force.lock().await;
-                    self.put_into_force(&mut in_force, &bucket, config, change.revision, Clears::IfNew);
+                    let effect =
+                        self.put_into_force(&mut in_force, &bucket, config, change.revision, Clears::IfNew);
+                    self.tell_in_passing(effect);
                 }
                 Err(error) => {
                     tracing::error!(%error, revision = change.revision, "the entry in the bucket is no configuration and is passed over");
@@ -138,27 +153,28 @@ impl Live {
     ///
     /// # Errors
     /// A refusal with the code for it. Nothing is changed then.
-    pub async fn change(&self, payload: &[u8]) -> Result<ConfigReply, Refusal> {
+    pub async fn change(&self, payload: &[u8]) -> Result<(ConfigReply, Option<Drop>), Refusal> {
         let change = ConfigChange::parse(payload, self.worker.max_capacity_mb).map_err(bad_request)?;
-        let (in_force, _) = self
+        let (in_force, effect) = self
             .write(change.by.as_deref(), Clears::IfNew, |config| {
                 config.capacity_mb = change.capacity_mb.unwrap_or(config.capacity_mb);
                 config.policy = change.policy.unwrap_or(config.policy);
             })
             .await?;
-        Ok(self.reply(&in_force))
+        Ok((self.reply(&in_force), effect.near))
     }
 
     /// Clears every worker's cache: bumps the generation, and drops everything here.
     ///
     /// # Errors
     /// A refusal with the code for it. Nothing is dropped then.
-    pub async fn clear(&self, by: Option<&str>) -> Result<ClearReply, Refusal> {
+    pub async fn clear(&self, by: Option<&str>) -> Result<(ClearReply, Option<Drop>), Refusal> {
         // Only that it differs counts; a worker lives on at the last number too.
         let raise = |config: &mut CacheConfig| config.generation = config.generation.wrapping_add(1);
-        let (in_force, dropped) = self.write(by, Clears::Always, raise).await?;
-        let (entries, bytes) = dropped.unwrap_or_default();
-        Ok(ClearReply { entries, bytes, generation: in_force.config.generation, revision: in_force.revision })
+        let (in_force, effect) = self.write(by, Clears::Always, raise).await?;
+        let (entries, bytes) = effect.dropped.unwrap_or_default();
+        let (generation, revision) = (in_force.config.generation, in_force.revision);
+        Ok((ClearReply { entries, bytes, generation, revision }, effect.near))
     }
 
     /// Reads the bucket again.
@@ -169,7 +185,8 @@ impl Live {
         let bucket = self.bucket().await.map_err(unavailable)?;
         let mut in_force = self.in_force.lock().await;
         if let Some((config, revision)) = read(&bucket).await.map_err(unavailable)? {
-            self.put_into_force(&mut in_force, &bucket, config, revision, Clears::IfNew);
+            let effect = self.put_into_force(&mut in_force, &bucket, config, revision, Clears::IfNew);
+            self.tell_in_passing(effect);
         }
         drop(in_force);
         self.get().await
@@ -207,7 +224,7 @@ impl Live {
         by: Option<&str>,
         clears: Clears,
         change: impl Fn(&mut CacheConfig),
-    ) -> Result<(InForce, Option<(u64, u64)>), Refusal> {
+    ) -> Result<(InForce, Effect), Refusal> {
         let bucket = self.bucket().await.map_err(unavailable)?;
         let mut in_force = self.in_force.lock().await;
         for _ in 0..CHANGE_TRIES {
@@ -220,17 +237,17 @@ impl Live {
             // A request may have waited with a worker that was stopped past its claim, and whoever serves now
             // have acknowledged a later one. The revision is known already: what changes from here on makes
             // the compare-and-set fail.
-            if !self.worker.is_serving() {
+            if !self.worker.claim.is_valid() {
                 return Err(not_serving());
             }
             change(&mut config);
             config.changed_by = by.filter(|by| !by.is_empty()).unwrap_or("nats").to_owned();
             config.changed_at = OffsetDateTime::now_utc();
             if let Some(revision) = write(&bucket, &config, Some(revision)).await.map_err(unavailable)? {
-                let dropped = self.put_into_force(&mut in_force, &bucket, config, revision, clears);
+                let effect = self.put_into_force(&mut in_force, &bucket, config, revision, clears);
                 let now =
                     in_force.clone().ok_or_else(|| Refusal::new(Code::Internal, "nothing is in force"))?;
-                return Ok((now, dropped));
+                return Ok((now, effect));
             }
         }
         Err(Refusal::new(
@@ -248,17 +265,17 @@ impl Live {
         config: CacheConfig,
         revision: u64,
         clears: Clears,
-    ) -> Option<(u64, u64)> {
+    ) -> Effect {
         let bucket_created_at = bucket.stream.cached_info().created;
         if in_force
             .as_ref()
             .is_some_and(|now| now.bucket_created_at == bucket_created_at && now.revision >= revision)
         {
-            return None;
+            return Effect::default();
         }
         let config = self.within_this_machine(config);
         let before = in_force.replace(InForce { config: config.clone(), revision, bucket_created_at });
-        let (evicted, dropped) = {
+        let (evicted, dropped, near) = {
             let mut store = self.worker.store();
             let evicted = store.configure(config.policy, config.capacity_mb);
             // In a bucket that was made anew, generations begin again as well.
@@ -266,7 +283,11 @@ impl Live {
                 before.config.generation != config.generation || before.bucket_created_at != bucket_created_at
             });
             let is_clear = clears == Clears::Always || is_new;
-            (evicted, is_clear.then(|| store.clear()))
+            // Under `none`, nothing is held anywhere.
+            let is_end = config.policy == Policy::None
+                && before.as_ref().is_some_and(|before| before.config.policy != Policy::None);
+            let near = (is_clear || is_end).then(|| store.holders.drop_all(Moment::now()));
+            (evicted, is_clear.then(|| store.clear()), near)
         };
         self.worker.revision.store(revision, Ordering::Relaxed);
         for entry in &evicted {
@@ -288,7 +309,14 @@ impl Live {
                 Configured { worker, incarnation, revision, capacity_bytes, policy, changed_by, time };
             self.announce(subject::configured_event(&self.worker.name), revision, &event);
         }
-        dropped.map(|dropped| (dropped.entries, dropped.bytes))
+        Effect { dropped: dropped.map(|dropped| (dropped.entries, dropped.bytes)), near }
+    }
+
+    /// Tells of a revision that somebody else wrote: nobody waits for the acknowledgement here.
+    fn tell_in_passing(&self, effect: Effect) {
+        let Some(near) = effect.near.filter(|near| !near.holders.is_empty()) else { return };
+        let worker = self.worker.clone();
+        tokio::spawn(async move { near::tell(&worker, &near).await });
     }
 
     /// The bucket may come from a machine with more memory, or have been written by hand.

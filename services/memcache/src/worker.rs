@@ -1,14 +1,18 @@
 //! One life of the worker: what its endpoints, its configuration and its windows share.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use runtime::Bus;
+use runtime::clock::Moment;
 use tokio_util::sync::CancellationToken;
-use wire::{CacheStats, Key};
+use wire::near::HitsReport;
+use wire::{CacheStats, Holder, Key, Lease, Meta, Tag};
 
 use crate::claim::Claim;
+use crate::holders::Drop;
 use crate::memory;
 use crate::store::{Entry, Insert, Lookup, Store};
 use crate::watch::Watch;
@@ -41,8 +45,43 @@ pub struct Worker {
     /// The revision of the configuration in force.
     pub revision: AtomicU64,
     store: Mutex<Store>,
+    /// What holders of near leases have reported.
+    reports: Mutex<Reports>,
     /// The number of the connection on which a round trip has proven that all subscriptions stand.
     proven_connection: AtomicU64,
+}
+
+/// What became of an insertion.
+#[derive(Debug)]
+pub struct Inserted {
+    /// Of the entry.
+    pub outcome: Insert,
+    /// The length of the near lease that came with it.
+    pub granted: Option<Duration>,
+    /// Who must be told that what they hold is replaced.
+    pub drop: Option<Drop>,
+}
+
+/// The last report of each holder, for a while.
+#[derive(Debug, Default)]
+struct Reports(HashMap<Holder, (u64, Moment)>);
+
+/// So many holders are remembered without looking how old they are.
+const FEW_HOLDERS: usize = 64;
+/// How long one is remembered: far longer than it sends one report again.
+const REPORT_MEMORY: Duration = Duration::from_secs(60);
+
+impl Reports {
+    fn is_new(&mut self, report: &HitsReport) -> bool {
+        let now = Moment::now();
+        if self.0.len() > FEW_HOLDERS {
+            self.0.retain(|_, (_, last)| now.since(*last) < REPORT_MEMORY);
+        }
+        let (number, last) = self.0.entry(report.holder).or_insert((0, now));
+        let is_new = report.number > *number;
+        (*number, *last) = (report.number.max(*number), now);
+        is_new
+    }
 }
 
 impl Worker {
@@ -67,6 +106,7 @@ impl Worker {
             max_pixels,
             revision: AtomicU64::new(0),
             store: Mutex::new(store),
+            reports: Mutex::default(),
             proven_connection: AtomicU64::new(0),
         })
     }
@@ -86,25 +126,77 @@ impl Worker {
         self.proven_connection.load(Ordering::Acquire) == self.bus.connection_count() && self.claim.is_valid()
     }
 
-    /// Looks a key up; asked under the store's lock, so that no drop comes between.
-    pub fn get(&self, key: &Key, held: Option<&wire::Tag>, most: u64) -> Lookup {
+    /// Looks a key up for somebody who may hold it already, who has room for `most` bytes, and who may ask
+    /// for a near lease. All under the store's lock, so that no drop comes between.
+    pub fn get(&self, key: &Key, asked: &Meta, most: u64) -> (Lookup, Option<Duration>) {
         let now = Instant::now();
         let mut store = self.store();
         let serving = self.is_serving();
-        store.get(key, held, most, serving, now)
+        let found = store.get(key, asked.tag.as_ref(), most, serving, now);
+        let granted = match (&found, asked.near) {
+            (Lookup::Hit(_) | Lookup::Fresh(_), Some(holder)) => {
+                store.holders.grant(key, holder, Moment::now())
+            }
+            _ => None,
+        };
+        (found, granted)
     }
 
-    /// Inserts with `lease`, or by request without one. `None` while the worker does not serve.
-    pub fn insert(&self, entry: Entry, lease: Option<wire::Lease>) -> Option<Insert> {
-        let now = Instant::now();
+    /// Renews the near lease of `holder`, if what it holds is still what is resident.
+    pub fn renew(&self, key: &Key, tag: &Tag, holder: Holder) -> Option<Duration> {
         let mut store = self.store();
         if !self.is_serving() {
             return None;
         }
-        Some(match lease {
-            Some(lease) => store.fill(entry, lease, now),
-            None => store.put(entry),
+        store.confirm(key, tag)?;
+        store.holders.grant(key, holder, Moment::now())
+    }
+
+    /// Inserts with the lease that `asked` names, or by request without one. `None` while the worker does
+    /// not serve.
+    pub fn insert(&self, entry: Entry, asked: &Meta) -> Option<Inserted> {
+        let now = Instant::now();
+        let key = entry.key.clone();
+        let mut store = self.store();
+        if !self.is_serving() {
+            return None;
+        }
+        Some(match asked.lease {
+            Some(lease) => {
+                let outcome = store.fill(entry, lease, now);
+                let holder = asked.near.filter(|_| matches!(outcome, Insert::Stored(_)));
+                let granted = holder.and_then(|holder| store.holders.grant(&key, holder, Moment::now()));
+                Inserted { outcome, granted, drop: None }
+            }
+            None => {
+                let outcome = store.put(entry);
+                Inserted { outcome, granted: None, drop: Some(store.holders.drop_key(&key, Moment::now())) }
+            }
         })
+    }
+
+    /// Notes an image that is too large even to be sent here.
+    pub fn reject(&self, key: &Key, lease: Option<Lease>) -> Inserted {
+        let mut store = self.store();
+        let outcome = store.reject(key, lease, Instant::now());
+        let drop = lease.is_none().then(|| store.holders.drop_key(key, Moment::now()));
+        Inserted { outcome, granted: None, drop }
+    }
+
+    /// Removes an entry because its origin changed. Whether it was resident, and who must be told.
+    pub fn invalidate(&self, key: &Key) -> (Option<Arc<Entry>>, Drop) {
+        let mut store = self.store();
+        (store.invalidate(key), store.holders.drop_key(key, Moment::now()))
+    }
+
+    /// Counts what a holder of near leases reports, unless it was counted before.
+    pub fn count_near_hits(&self, report: &HitsReport) -> bool {
+        let is_new = self.reports.lock().unwrap_or_else(PoisonError::into_inner).is_new(report);
+        if is_new {
+            let mut store = self.store();
+            report.hits.iter().for_each(|hits| store.count_near_hits(hits));
+        }
+        is_new
     }
 
     /// After the first and each further connection: proves by a round trip that all subscriptions

@@ -1,6 +1,7 @@
 //! The clock by which claims and leases end.
 
 use std::ops::Add;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -46,6 +47,32 @@ impl Add<Duration> for Moment {
     }
 }
 
+/// A moment that threads share.
+#[derive(Debug)]
+pub struct AtomicMoment(AtomicU64);
+
+impl AtomicMoment {
+    /// With this value, to the nanosecond.
+    pub fn new(moment: Moment) -> Self {
+        Self(AtomicU64::new(nanoseconds(moment)))
+    }
+
+    /// The value.
+    pub fn get(&self) -> Moment {
+        Moment(Duration::from_nanos(self.0.load(Ordering::Acquire)))
+    }
+
+    /// Makes it `moment`, unless it is later already.
+    pub fn raise(&self, moment: Moment) {
+        self.0.fetch_max(nanoseconds(moment), Ordering::AcqRel);
+    }
+}
+
+/// After 584 years the clock stands still.
+fn nanoseconds(moment: Moment) -> u64 {
+    u64::try_from(moment.0.as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,5 +85,15 @@ mod tests {
         assert_eq!(earlier.since(later), Duration::ZERO);
         assert!(Moment::now() >= earlier);
         assert!(earlier.elapsed() < Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn a_shared_moment_only_grows() {
+        let now = Moment::now();
+        let shared = AtomicMoment::new(now);
+        let later = now + Duration::from_nanos(1);
+        shared.raise(later);
+        shared.raise(now);
+        assert_eq!(shared.get(), later);
     }
 }

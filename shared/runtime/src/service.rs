@@ -88,6 +88,14 @@ pub fn parse_json<T: DeserializeOwned + Default>(payload: &[u8], example: &str) 
     if payload.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());
     }
+    parse_object(payload, example)
+}
+
+/// Reads a JSON object.
+///
+/// # Errors
+/// As [`parse_json`].
+pub fn parse_object<T: DeserializeOwned>(payload: &[u8], example: &str) -> Result<T, Refusal> {
     let bad = |reason: &dyn std::fmt::Display| {
         Refusal::new(
             Code::BadRequest,

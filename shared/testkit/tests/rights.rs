@@ -31,7 +31,10 @@ const PUBLISH: &[(&str, &[&str])] = &[
     ("cache.keys",                                      &["gateway", "operator"]),
     ("cache.watch",                                     &["operator"]),
     ("cache.nonsense",                                  &["operator"]),
-    ("cache.near.drop.1",                               &[]),
+    // Near leases. Nobody but a gateway reports hits, nobody but the worker takes copies back.
+    ("cache.near.hits",                                 &["gateway"]),
+    ("cache.near.drop.1",                               &["memcache"]),
+    ("cache.near.drop.1.2",                             &[]),
     // What the recorder is asked.
     ("stats.series",                                    &["gateway", "operator"]),
     ("stats.config_history",                            &["gateway", "operator"]),
@@ -139,6 +142,9 @@ const SUBSCRIBE: &[(&str, &[&str])] = &[
     ("cache.keys",                  &["memcache"]),
     ("cache.watch",                 &["memcache"]),
     ("cache.near.>",                &[]),
+    ("cache.near.hits",             &["memcache"]),
+    ("cache.near.drop.*",           &["gateway"]),
+    ("cache.near.drop.1",           &["gateway"]),
     ("cache.event.>",               &["operator"]),
     ("cache.event.window.*",        &["operator"]),
     ("stats.>",                     &[]),

@@ -16,6 +16,9 @@ pub struct PutReply {
     pub content_type: String,
     /// Its SHA-256, in hexadecimal.
     pub tag: String,
+    /// How long the near lease is that came with it, in milliseconds from when the put was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted_ms: Option<u64>,
 }
 
 /// The answer to `cache.invalidate`.

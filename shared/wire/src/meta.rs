@@ -8,6 +8,8 @@
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
+use crate::near::Holder;
+
 /// The header's name.
 pub const HEADER: &str = "Pixcache";
 
@@ -38,6 +40,12 @@ pub struct Meta {
     pub size: Option<u64>,
     /// `fresh=1`: in the reply to a get, the tag that the asker holds is still the right one.
     pub fresh: bool,
+    /// `near`: in a get or a fill, who asks for a near lease.
+    pub near: Option<Holder>,
+    /// `renewal=1`: in a get with a tag, only the near lease is to be renewed. It is no lookup.
+    pub renewal: bool,
+    /// `granted`: in a reply, how long the near lease is, in milliseconds from when the request was sent.
+    pub granted_ms: Option<u64>,
 }
 
 /// Why a header's text is not a [`Meta`].
@@ -85,6 +93,15 @@ impl FromStr for Meta {
                 }
                 "size" => meta.size = Some(value.parse().map_err(|_| bad("size", "a number of bytes"))?),
                 "fresh" => meta.fresh = value == "1",
+                "near" => {
+                    let holder = value.parse();
+                    meta.near = Some(holder.map_err(|()| bad("near", "16 hexadecimal digits"))?);
+                }
+                "renewal" => meta.renewal = value == "1",
+                "granted" => {
+                    let length = value.parse().map_err(|_| bad("granted", "a number of milliseconds"))?;
+                    meta.granted_ms = Some(length);
+                }
                 _ => {}
             }
         }
@@ -112,6 +129,15 @@ impl fmt::Display for Meta {
         }
         if self.fresh {
             text.push_str(" fresh=1");
+        }
+        if let Some(holder) = &self.near {
+            write!(text, " near={holder}")?;
+        }
+        if self.renewal {
+            text.push_str(" renewal=1");
+        }
+        if let Some(length) = self.granted_ms {
+            write!(text, " granted={length}")?;
         }
         f.write_str(text.trim_start())
     }
@@ -192,8 +218,13 @@ mod tests {
             lease in proptest::option::of(any::<u128>()),
             size in proptest::option::of(any::<u64>()),
             fresh in any::<bool>(),
+            near in proptest::option::of(any::<u64>()),
+            renewal in any::<bool>(),
+            granted_ms in proptest::option::of(any::<u64>()),
         ) {
-            let meta = Meta { content_type, tag: tag.map(Tag), modified_s, lease: lease.map(Lease), size, fresh };
+            let (tag, lease, near) = (tag.map(Tag), lease.map(Lease), near.map(Holder));
+            let meta =
+                Meta { content_type, tag, modified_s, lease, size, fresh, near, renewal, granted_ms };
             prop_assert_eq!(meta.to_string().parse::<Meta>().unwrap(), meta);
         }
 

@@ -66,6 +66,8 @@ counters! {
     rejection_count,
     /// Bytes of image data sent in hits.
     served_bytes,
+    /// Those of the hits that gateways served from their near caches and reported.
+    near_hit_count,
 }
 
 /// The counts of one interval, as published on `cache.event.window.<worker>`.
@@ -267,7 +269,7 @@ mod tests {
         let values = std::array::from_fn(|at| at as u64 + 1);
         let counters = Counters::from_values(values);
         assert_eq!(counters.values(), values);
-        assert_eq!((counters.request_count, counters.served_bytes), (1, 11));
+        assert_eq!((counters.request_count, counters.near_hit_count), (1, 12));
         let mut sum = counters;
         sum.add(&counters);
         assert_eq!(sum.since(&counters), counters);

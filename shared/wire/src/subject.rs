@@ -2,6 +2,7 @@
 
 use crate::event::KeyEventKind;
 use crate::key::Key;
+use crate::near::Holder;
 
 /// The name of the worker's NATS service.
 pub const MEMCACHE_SERVICE: &str = "memcache";
@@ -32,6 +33,9 @@ pub const WATCH: &str = "cache.watch";
 pub const ANY_COMMAND: &str = "cache.*";
 /// Commands about the configuration, for the same reason.
 pub const ANY_CONFIG_COMMAND: &str = "cache.config.*";
+
+/// What holders of near leases report: hits that they served by themselves.
+pub const NEAR_HITS: &str = "cache.near.hits";
 
 /// History in rows.
 pub const SERIES: &str = "stats.series";
@@ -82,6 +86,11 @@ pub fn put(key: &Key) -> String {
 /// `cache.invalidate.<key>`
 pub fn invalidate(key: &Key) -> String {
     format!("cache.invalidate.{}", key.token())
+}
+
+/// `cache.near.drop.<holder>`: the worker asks a holder to drop copies.
+pub fn near_drop(holder: Holder) -> String {
+    format!("cache.near.drop.{holder}")
 }
 
 /// `cache.event.window.<worker>`

@@ -19,7 +19,7 @@ use super::openapi;
 use crate::conditional::{self, Decision, WriteConditions};
 use crate::error::Error;
 use crate::origin::upload;
-use crate::read::{Content, ImageMeta, Portion, ReadOutcome};
+use crate::read::{CacheStatus, Content, ImageMeta, Portion, ReadOutcome};
 use crate::state::AppState;
 use crate::views;
 
@@ -179,7 +179,7 @@ pub(crate) fn server_timing(read: &ReadOutcome) -> Result<HeaderValue, Error> {
     let cache_ms = read.cache_time.as_secs_f64() * 1000.0;
     let rest_ms = read.elapsed.saturating_sub(read.cache_time).as_secs_f64() * 1000.0;
     value(match read.cache_status {
-        crate::read::CacheStatus::Hit => format!("cache;dur={cache_ms:.3}"),
+        CacheStatus::Hit | CacheStatus::Near => format!("cache;dur={cache_ms:.3}"),
         _ => format!("cache;dur={cache_ms:.3}, origin;dur={rest_ms:.3}"),
     })
 }

@@ -490,6 +490,8 @@ pub(crate) struct StatsRow {
     rejection_count: u64,
     /// Bytes sent in hits.
     served_bytes: u64,
+    /// Hits that gateways served from copies of their own.
+    near_hit_count: u64,
 }
 
 /// Which parts of the system are there.

@@ -122,6 +122,9 @@ impl ReadView {
     fn new(read: &ReadOutcome) -> Self {
         let (kind, label, meaning) = match read.cache_status {
             CacheStatus::Hit => ("hit", "Hit", "The bytes came from the cache’s memory."),
+            CacheStatus::Near => {
+                ("near", "Near hit", "The bytes came from this gateway’s own copy, without a message.")
+            }
             CacheStatus::Stored => (
                 "miss",
                 "Miss",

@@ -107,6 +107,8 @@ impl Scene {
         arguments.extend(["--image-dir", text(&images), "--template-dir", text(&templates)]);
         // A debug build on a busy machine is not what the budget is made for.
         arguments.extend(["--cache-budget-ms", "2000"]);
+        // Each read asks the worker, unless a test is about the near cache.
+        arguments.extend(["--near-cache-mb", "0"]);
         let given: Vec<&str> = flags.iter().copied().filter(|flag| flag.starts_with("--")).collect();
         let mut kept = Vec::new();
         let mut skip = false;

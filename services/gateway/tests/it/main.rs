@@ -11,6 +11,7 @@ mod freshness;
 mod helpers;
 mod http;
 mod images;
+mod near;
 mod operation;
 mod outages;
 mod pages;

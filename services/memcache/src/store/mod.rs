@@ -11,14 +11,16 @@ mod random;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use memmap2::MmapMut;
 use sniff::Format;
+use wire::near::KeyHits;
 use wire::{Capacity, Counters, Key, Lease, Policy, Tag};
 
 use self::bounded::Bounded;
+use crate::holders::Holders;
 use crate::lease::Leases;
 
 /// What an entry weighs beyond its key and its bytes: the entry itself, its place in the policy's
@@ -181,6 +183,9 @@ pub struct Store {
     /// `None` under the policy `none`.
     resident: Option<Box<dyn Replacement>>,
     leases: Leases,
+    /// The near leases. They stand beside the entries, so that reading a value and noting who holds it are
+    /// one step.
+    pub holders: Holders,
     counters: Counters,
     /// Counts uses, so that entries can be put in the order of their last one under every policy.
     clock: u64,
@@ -202,9 +207,15 @@ impl Store {
             capacity,
             resident: replacement(policy, capacity),
             leases: Leases::default(),
+            holders: Holders::new(Duration::ZERO),
             counters,
             clock,
         }
+    }
+
+    /// The same store with near leases of this length.
+    pub fn with_near_leases(self, length: Duration) -> Self {
+        Self { holders: Holders::new(length), ..self }
     }
 
     /// Looks `key` up for somebody who holds `held` and has room for `most` bytes.
@@ -235,6 +246,25 @@ impl Store {
         }
         self.counters.served_bytes += size;
         Lookup::Hit(entry.clone())
+    }
+
+    /// The entry under `key`, if it still has this tag: for somebody who holds a copy and asks for no more
+    /// than time. It is no lookup, and no hit.
+    pub fn confirm(&mut self, key: &Key, tag: &Tag) -> Option<&Arc<Entry>> {
+        self.resident.as_mut()?.get(key).filter(|entry| entry.tag == *tag)
+    }
+
+    /// Counts hits that a gateway served from its copy, as uses of the entry if it is still resident.
+    pub fn count_near_hits(&mut self, hits: &KeyHits) {
+        self.counters.request_count += hits.count;
+        self.counters.hit_count += hits.count;
+        self.counters.near_hit_count += hits.count;
+        self.counters.served_bytes += hits.bytes;
+        if let Some(entry) = self.resident.as_mut().and_then(|resident| resident.get(&hits.key)) {
+            self.clock += 1;
+            entry.last_used.store(self.clock, Ordering::Relaxed);
+            entry.hits.fetch_add(hits.count, Ordering::Relaxed);
+        }
     }
 
     /// Inserts what somebody read from the origin after the miss that handed out `lease`.

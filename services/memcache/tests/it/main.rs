@@ -10,4 +10,5 @@ mod events;
 mod freshness;
 mod helpers;
 mod images;
+mod near;
 mod windows;

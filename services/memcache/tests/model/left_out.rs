@@ -3,8 +3,12 @@
 
 use crate::protocol::{NEVER_FAILS, NEVER_STALE, NOTHING_LEFT_BEHIND, ONE_SERVES, Protocol};
 use crate::rules::Rule;
-use crate::scenes::smaller::{DEATHS_ALONE, ONE_LOSS, ONE_STOP, QUIET_STANDBY, RECONNECTIONS};
-use crate::scenes::{DEATHS, PEACE, REMOVALS, STANDBY};
+use crate::scenes::smaller::{
+    DEATHS_ALONE, ONE_LOSS, ONE_STOP, QUIET_STANDBY, RECONNECTIONS, RENEWALS_AND_A_STANDBY,
+};
+use crate::scenes::{
+    DEATHS, NEAR, NEAR_CLEARS, NEAR_CONNECTIONS, NEAR_STANDBY, NEAR_TWICE, PEACE, REMOVALS, STANDBY,
+};
 use crate::search::{breaks, breaks_without, holds_without};
 
 #[test]
@@ -204,6 +208,116 @@ fn rule_9_nothing_must_be_acknowledged_on_a_new_connection_before_the_claim_was_
 #[test]
 fn rule_9_no_responders_from_a_server_that_does_not_see_the_worker_means_nothing() {
     breaks_without(&[Rule::NoRespondersMeansNone], PEACE, NEVER_STALE);
+}
+
+#[test]
+fn near_a_copy_must_not_be_served_after_its_lease() {
+    breaks_without(&[Rule::CopiesEndWithTheirLease], NEAR, NEVER_STALE);
+}
+
+#[test]
+fn near_a_lease_must_count_from_before_it_was_asked_for() {
+    breaks_without(&[Rule::NearLeasesCountFromBeforeTheRequest], NEAR, NEVER_STALE);
+}
+
+#[test]
+fn near_clocks_that_differ_need_a_margin() {
+    breaks_without(&[Rule::WaitsForLeasesHaveAMargin], NEAR, NEVER_STALE);
+}
+
+#[test]
+fn near_an_acknowledgement_before_the_holders_have_dropped_their_copies_is_too_early() {
+    breaks_without(&[Rule::HoldersAreWaitedFor], NEAR, NEVER_STALE);
+}
+
+#[test]
+fn near_a_holder_that_is_out_of_reach_may_serve_all_the_same() {
+    breaks_without(&[Rule::SilentHoldersHaveNotDropped], NEAR, NEVER_STALE);
+}
+
+#[test]
+fn near_two_gateways_under_one_number_answer_for_each_other() {
+    breaks_without(&[Rule::HoldersAreToldApart], NEAR, NEVER_STALE);
+}
+
+#[test]
+fn near_a_second_invalidation_must_wait_for_those_whom_the_first_waits_for() {
+    breaks_without(&[Rule::HoldersStayUntilTheyHaveDropped], NEAR, NEVER_STALE);
+}
+
+#[test]
+fn near_an_acknowledgement_must_leave_what_was_granted_after_its_drop() {
+    breaks_without(&[Rule::LaterGrantsAreLeft], NEAR_TWICE, NEVER_STALE);
+}
+
+#[test]
+fn near_a_change_between_looking_up_and_noting_the_holder_passes_it_by() {
+    breaks_without(&[Rule::LookingUpAndNotingAreOneStep], NEAR, NEVER_STALE);
+}
+
+#[test]
+fn near_a_hit_between_seeing_who_holds_the_entry_and_removing_it_passes_by() {
+    breaks_without(&[Rule::RemovingAndSeeingWhoHoldsAreOneStep], NEAR, NEVER_STALE);
+}
+
+#[test]
+fn near_whoever_holds_by_a_fill_must_be_told_too() {
+    breaks_without(&[Rule::HoldersByFillsAreNoted], NEAR, NEVER_STALE);
+}
+
+#[test]
+fn near_a_renewal_after_the_claim_ran_out_may_be_of_a_stale_copy() {
+    breaks_without(&[Rule::RenewalsNeedTheClaim], RENEWALS_AND_A_STANDBY, NEVER_STALE);
+}
+
+#[test]
+fn near_a_renewal_before_the_proof_may_be_of_a_stale_copy() {
+    breaks_without(&[Rule::RenewalsNeedTheProof], NEAR_CONNECTIONS, NEVER_STALE);
+}
+
+#[test]
+fn near_a_renewal_of_what_is_not_resident_brings_an_old_copy_back() {
+    breaks_without(&[Rule::RenewalsNeedTheTag], NEAR, NEVER_STALE);
+}
+
+#[test]
+fn near_a_drop_that_overtakes_a_grant_must_spoil_it() {
+    breaks_without(&[Rule::DropsSpoilWhatIsAskedFor], NEAR, NEVER_STALE);
+}
+
+#[test]
+fn near_a_drop_between_the_check_and_the_keeping_must_not_be_missed() {
+    breaks_without(&[Rule::CheckingAndKeepingAreOneStep], NEAR, NEVER_STALE);
+}
+
+#[test]
+fn near_an_evicted_entry_has_holders_all_the_same() {
+    breaks_without(&[Rule::HoldersOutliveEntries], NEAR, NEVER_STALE);
+}
+
+#[test]
+fn near_a_new_connection_finds_the_same_holders() {
+    breaks_without(&[Rule::HoldersOutliveConnections], NEAR_CONNECTIONS, NEVER_STALE);
+}
+
+#[test]
+fn near_a_new_worker_must_wait_for_what_others_have_granted() {
+    breaks_without(&[Rule::NewWorkersWait], NEAR_CONNECTIONS, NEVER_STALE);
+    breaks_without(&[Rule::NewWorkersWait], NEAR_STANDBY, NEVER_STALE);
+}
+
+#[test]
+fn near_when_nobody_is_there_to_be_told_copies_may_last() {
+    breaks_without(&[Rule::NoRespondersIsWaitedOut], NEAR_CONNECTIONS, NEVER_STALE);
+}
+
+/// Who is not told is waited for: drops are there so that uploads need not wait for the end of each lease.
+/// And a renewal gives time to a copy that its gateway holds, which the drop has removed.
+#[test]
+fn near_some_parts_of_the_rules_are_kept_for_speed_and_for_clarity() {
+    holds_without(&[Rule::HoldersAreTold], NEAR);
+    holds_without(&[Rule::DropsSpoilRenewals], NEAR);
+    holds_without(&[Rule::DropsSpoilRenewals], NEAR_CLEARS);
 }
 
 /// What the rules say beyond need, by itself: no get is left to be served then, and no fill to be taken.

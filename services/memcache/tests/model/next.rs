@@ -3,8 +3,9 @@
 use crate::protocol::{Protocol, Scene, Step};
 use crate::rules::Rule;
 use crate::state::{
-    ANY, CLAIM_TICKS, Claim, GatewayId, Lease, MARGIN_TICKS, Owner, READS, Read, Reading, Sight,
-    Subscriptions, System, Telling, TellingStep, Unfinished, Verdict, Version, Worker, WorkerId,
+    ANY, Asking, AskingStep, CLAIM_TICKS, Claim, Copy, Drop, DropFor, GatewayId, Holders, Lease,
+    MARGIN_TICKS, NearLease, Owner, READS, Read, Reading, Sight, Subscriptions, System, TELLINGS, Telling,
+    TellingStep, Told, Unfinished, Verdict, Version, Waiting, Worker, WorkerId,
 };
 
 /// A state on its way to the next one.
@@ -38,6 +39,21 @@ impl Next<'_> {
             Step::FillAnswered { read } => self.fill_answered(read),
             Step::FillTimesOut { read } => self.fill_times_out(read),
             Step::TakeLateFill { worker } => self.take_late_fill(worker),
+            Step::NearHit { gateway } => self.near_hit(gateway),
+            Step::AskForMore { gateway, worker } => self.ask_for_more(gateway, worker),
+            Step::AnswerRenewal { asking } => self.answer_renewal(asking),
+            Step::NoteHolder { asking } => self.note_holder(asking),
+            Step::Keep { asking } => self.keep(asking),
+            Step::AskingTimesOut { asking } => *self.asking(asking) = None,
+            Step::DropCopy { drop, gateway } => self.drop_copy(drop, gateway),
+            Step::CopyDropped { drop, gateway } | Step::NobodyDrops { drop, gateway } => {
+                self.copy_dropped(drop, gateway);
+            }
+            Step::HolderWaitedOut { telling, gateway } => self.holder_waited_out(telling, gateway),
+            Step::PredecessorsWaitedOut { worker } => self.predecessors_waited_out(worker),
+            Step::NobodyWaitedOut { telling } => self.nobody_waited_out(telling),
+            Step::Acknowledge { telling } => self.acknowledge(telling),
+            Step::DropForNobody { worker } => self.worker(worker).late_drop = self.drop_of_holders(worker),
             Step::Upload { gateway } => self.upload(gateway),
             Step::Repeat { gateway } => self.repeat(gateway),
             Step::WriteOwedRow { telling } => self.write_owed_row(telling),
@@ -54,7 +70,12 @@ impl Next<'_> {
             }
             Step::RemoveFile { version } => self.system.origin.removed |= 1 << version,
             Step::GatewayDies { gateway } => self.gateway_dies(gateway),
-            Step::Evict { worker } => self.worker(worker).entry = None,
+            Step::Evict { worker } => {
+                self.worker(worker).entry = None;
+                if !self.protocol.keeps(Rule::HoldersOutliveEntries) {
+                    self.worker(worker).holders = Holders::default();
+                }
+            }
             Step::LeaseEnds { worker } => self.void_lease(worker),
             Step::LeaseToNobody { worker } => self.worker(worker).leased = true,
             Step::Finish { worker } => self.finish(worker),
@@ -124,6 +145,9 @@ impl Next<'_> {
     /// Makes states alike that differ in nothing which has an effect any more.
     fn forget_what_does_not_matter(&mut self) {
         let protocol = self.protocol;
+        if protocol.scene.near {
+            self.forget_near_leases_that_do_not_matter();
+        }
         let System { origin, reads, tellings, left, .. } = &mut self.system;
         for telling in tellings.iter_mut() {
             // Its note is gone, so nothing comes of its acknowledgement.
@@ -145,6 +169,361 @@ impl Next<'_> {
     }
 }
 
+/// Near leases: `Near` in the gateway, `holders.rs` and `near.rs` in the worker.
+impl Next<'_> {
+    fn asking(&mut self, asking: u8) -> &mut Option<Asking> {
+        &mut self.system.asking[usize::from(asking)]
+    }
+
+    /// To be called before a request is sent.
+    fn near_lease(&self) -> Option<NearLease> {
+        self.protocol.scene.near.then(NearLease::default)
+    }
+
+    fn near_hit(&mut self, gateway: GatewayId) {
+        let Some(copy) = self.system.copies[usize::from(gateway)] else { return };
+        if copy.version < self.system.answered {
+            self.system.verdict = Verdict::Stale;
+        }
+        if self.system.left.uploads == 0 && copy.version == self.system.origin.row {
+            let is_gone = self.system.workers.iter().all(|worker| worker.entry.is_none());
+            self.see(if is_gone { Sight::CopyWithoutEntry } else { Sight::NearHitOfTheNewest });
+        }
+    }
+
+    fn note_asking(&mut self, asking: Asking) {
+        if !self.protocol.has_room_to_ask(&self.system) {
+            return;
+        }
+        if let Some(place) = self.system.asking.iter_mut().find(|place| place.is_none()) {
+            *place = Some(asking);
+        }
+    }
+
+    fn ask_for_more(&mut self, gateway: GatewayId, worker: WorkerId) {
+        if let (Some(copy), Some(lease)) = (self.system.copies[usize::from(gateway)], self.near_lease()) {
+            let at = AskingStep::Renewal { worker };
+            self.note_asking(Asking { gateway, version: copy.version, lease, at });
+        }
+    }
+
+    fn answer_renewal(&mut self, asking: u8) {
+        let Some(asked) = *self.asking(asking) else { return };
+        let AskingStep::Renewal { worker } = asked.at else { return };
+        *self.asking(asking) = None;
+        if self.protocol.renews(self.system.worker(worker), asked.version) {
+            self.grant(worker, asked.gateway);
+            *self.asking(asking) = Some(Asking { at: AskingStep::Renewed, ..asked });
+        }
+    }
+
+    /// A get is answered with a hit, and a lease on it.
+    fn answer_with_lease(
+        &mut self,
+        worker: WorkerId,
+        gateway: GatewayId,
+        near: Option<NearLease>,
+        version: Version,
+    ) {
+        let at = if self.protocol.keeps(Rule::LookingUpAndNotingAreOneStep) {
+            self.grant(worker, gateway);
+            AskingStep::Granted
+        } else {
+            AskingStep::LookedUp { worker }
+        };
+        // Otherwise a drop has spoiled it.
+        if let Some(lease) = near {
+            self.note_asking(Asking { gateway, version, lease, at });
+        }
+    }
+
+    fn note_holder(&mut self, asking: u8) {
+        let Some(asked) = *self.asking(asking) else { return };
+        let AskingStep::LookedUp { worker } = asked.at else { return };
+        self.grant(worker, asked.gateway);
+        *self.asking(asking) = Some(Asking { at: AskingStep::Granted, ..asked });
+    }
+
+    fn grant(&mut self, worker: WorkerId, gateway: GatewayId) {
+        let it = self.worker(worker);
+        it.holders.set(gateway, true);
+        let later = |drop: &mut Drop| {
+            if let Some(told) = drop.told_mut(gateway) {
+                told.has_a_later_grant = true;
+            }
+        };
+        later(&mut it.late_drop);
+        for told in self.system.tellings.iter_mut().flatten() {
+            match &mut told.at {
+                TellingStep::Dropping { worker: by, drop } if *by == worker => later(drop),
+                _ => {}
+            }
+        }
+    }
+
+    fn keep(&mut self, asking: u8) {
+        let Some(asked) = *self.asking(asking) else { return };
+        if asked.at == AskingStep::Granted && !self.protocol.keeps(Rule::CheckingAndKeepingAreOneStep) {
+            *self.asking(asking) = Some(Asking { at: AskingStep::Checked, ..asked });
+            return;
+        }
+        *self.asking(asking) = None;
+        if asked.at != AskingStep::Renewed {
+            self.keep_copy(asked.gateway, asked.version, asked.lease);
+        } else if let Some(copy) = &mut self.system.copies[usize::from(asked.gateway)]
+            && copy.version == asked.version
+        {
+            copy.lease = if copy.is_over { asked.lease } else { copy.lease.or_later(asked.lease) };
+            copy.is_over = false;
+            self.see(Sight::LeaseRenewed);
+        }
+    }
+
+    fn keep_copy(&mut self, gateway: GatewayId, version: Version, lease: NearLease) {
+        self.system.copies[usize::from(gateway)] = Some(Copy { version, lease, is_over: false });
+    }
+
+    /// Whom an invalidation has to tell. Their leases will have ended when it has waited for them.
+    fn drop_of_holders(&mut self, worker: WorkerId) -> Drop {
+        let mut drop = Drop::NOBODY;
+        for gateway in 0..2 {
+            if self.system.worker(worker).holders.has(gateway) {
+                *drop.told_mut(gateway) = Some(Told::default());
+            }
+        }
+        if !self.protocol.keeps(Rule::HoldersStayUntilTheyHaveDropped) {
+            self.worker(worker).holders = Holders::default();
+        }
+        drop
+    }
+
+    /// As `Near::drop_copies`.
+    fn drop_copy(&mut self, which: DropFor, gateway: GatewayId) {
+        self.system.copies[usize::from(gateway)] = None;
+        let protocol = self.protocol;
+        let is_spoiled = |asked: &Asking| {
+            asked.gateway == gateway
+                && match asked.at {
+                    AskingStep::Checked => false,
+                    AskingStep::Renewal { .. } | AskingStep::Renewed => {
+                        protocol.keeps(Rule::DropsSpoilRenewals)
+                    }
+                    AskingStep::LookedUp { .. } | AskingStep::Granted => {
+                        protocol.keeps(Rule::DropsSpoilWhatIsAskedFor)
+                    }
+                }
+        };
+        let mut spoils = false;
+        for asking in &mut self.system.asking {
+            spoils |= asking.take_if(|asked| is_spoiled(asked)).is_some();
+        }
+        if protocol.keeps(Rule::DropsSpoilWhatIsAskedFor) {
+            for read in self.system.reads.iter_mut().flatten().filter(|read| read.gateway == gateway) {
+                spoils |= read.near.take().is_some();
+            }
+        }
+        if spoils {
+            self.see(Sight::GrantSpoiled);
+        }
+        for other in 0..2 {
+            if (other == gateway || !protocol.keeps(Rule::HoldersAreToldApart))
+                && let Some(Some(told)) = self.told(which, other)
+            {
+                told.has_dropped = true;
+            }
+        }
+    }
+
+    fn told(&mut self, which: DropFor, gateway: GatewayId) -> Option<&mut Option<Told>> {
+        let drop = match which {
+            DropFor::Nobody(worker) => &mut self.worker(worker).late_drop,
+            DropFor::Telling(telling) => match &mut self.system.tellings[usize::from(telling)] {
+                Some(Telling { at: TellingStep::Dropping { drop, .. }, .. }) => drop,
+                _ => return None,
+            },
+        };
+        Some(drop.told_mut(gateway))
+    }
+
+    /// As `Holders::acknowledged`.
+    fn copy_dropped(&mut self, which: DropFor, gateway: GatewayId) {
+        let Some(worker) = self.who_drops(which) else { return };
+        let Some(told) = self.told(which, gateway).and_then(Option::take) else { return };
+        if told.has_a_later_grant && self.protocol.keeps(Rule::LaterGrantsAreLeft) {
+            self.see(Sight::LaterGrantLeft);
+        } else {
+            self.worker(worker).holders.set(gateway, false);
+        }
+    }
+
+    fn who_drops(&self, which: DropFor) -> Option<WorkerId> {
+        match which {
+            DropFor::Nobody(worker) => Some(worker),
+            DropFor::Telling(telling) => match self.system.telling(telling)?.at {
+                TellingStep::Dropping { worker, .. } => Some(worker),
+                _ => None,
+            },
+        }
+    }
+
+    fn holder_waited_out(&mut self, telling: u8, gateway: GatewayId) {
+        self.run_out(Waiting::Telling(telling), Some(gateway));
+        let Some(worker) = self.who_drops(DropFor::Telling(telling)) else { return };
+        if let Some(told) = self.told(DropFor::Telling(telling), gateway).and_then(Option::take)
+            && !told.has_a_later_grant
+        {
+            self.worker(worker).holders.set(gateway, false);
+        }
+        self.see(Sight::HolderWaitedOut);
+    }
+
+    fn predecessors_waited_out(&mut self, worker: WorkerId) {
+        self.run_out(Waiting::Worker(worker), None);
+        self.worker(worker).waits_for_leases_before = false;
+        self.see(Sight::PredecessorsWaitedOut);
+    }
+
+    fn nobody_waited_out(&mut self, telling: u8) {
+        self.run_out(Waiting::Telling(telling), None);
+        self.set_telling(telling, TellingStep::Acknowledged);
+        self.see(Sight::NobodyWaitedOut);
+    }
+
+    fn acknowledge(&mut self, telling: u8) {
+        let Some(worker) = self.who_drops(DropFor::Telling(telling)) else { return };
+        let acknowledges = self.protocol.acknowledges(self.system.worker(worker));
+        self.see(if acknowledges { Sight::HoldersHaveDropped } else { Sight::NotAcknowledged });
+        self.set_telling(telling, if acknowledges { TellingStep::Acknowledged } else { TellingStep::Due });
+    }
+
+    /// A wait begins: for whatever has been asked for by now, whoever grants it.
+    fn begin_to_wait(&mut self, wait: Waiting) {
+        for (_, lease) in self.system.near_leases() {
+            *lease = lease.and_before(wait);
+        }
+    }
+
+    /// A wait for the holders that `drop` names begins: for what they have been granted by now.
+    fn begin_to_wait_for(&mut self, drop: Drop, wait: Waiting) {
+        let is_told = |gateway: GatewayId| drop.told(gateway).is_some();
+        for (gateway, copy) in (0..).zip(&mut self.system.copies) {
+            if let Some(copy) = copy.as_mut().filter(|_| is_told(gateway)) {
+                copy.lease = copy.lease.and_before(wait);
+            }
+        }
+        for asked in self.system.asking.iter_mut().flatten().filter(|asked| is_told(asked.gateway)) {
+            match asked.at {
+                AskingStep::Renewal { .. } | AskingStep::LookedUp { .. } => {}
+                AskingStep::Granted | AskingStep::Renewed | AskingStep::Checked => {
+                    asked.lease = asked.lease.and_before(wait);
+                }
+            }
+        }
+        for read in self.system.reads.iter_mut().flatten().filter(|read| is_told(read.gateway)) {
+            if let (Reading::Filled { .. }, Some(lease)) = (read.at, &mut read.near) {
+                *lease = lease.and_before(wait);
+            }
+        }
+    }
+
+    /// A wait is over, for one gateway or for each, and so are the leases that it was for.
+    fn run_out(&mut self, wait: Waiting, only: Option<GatewayId>) {
+        let protocol = self.protocol;
+        // By a clock that is slower than that of whoever waits, a lease lasts a little longer.
+        if !protocol.keeps(Rule::WaitsForLeasesHaveAMargin) {
+            return;
+        }
+        let is_over = |gateway: GatewayId, lease: NearLease| {
+            lease.ends_before(wait) && only.is_none_or(|only| only == gateway)
+        };
+        if protocol.keeps(Rule::CopiesEndWithTheirLease) {
+            for (gateway, copy) in (0..).zip(&mut self.system.copies) {
+                if copy.is_some_and(|copy| is_over(gateway, copy.lease)) {
+                    // Its bytes stay, to be served again after a renewal: as after a get that finds them there.
+                    *copy = copy
+                        .filter(|_| !protocol.keeps(Rule::RenewalsNeedTheTag))
+                        .map(|copy| Copy { is_over: true, ..copy });
+                }
+            }
+        }
+        if protocol.keeps(Rule::NearLeasesCountFromBeforeTheRequest) {
+            for asking in &mut self.system.asking {
+                asking.take_if(|asked| is_over(asked.gateway, asked.lease));
+            }
+            for read in self.system.reads.iter_mut().flatten() {
+                read.near.take_if(|lease| is_over(read.gateway, *lease));
+            }
+        }
+    }
+
+    /// Makes states alike that differ only in leases and waits of which nothing can come any more.
+    fn forget_near_leases_that_do_not_matter(&mut self) {
+        let is_last = self.system.left.uploads == 0 && !self.protocol.looks;
+        // The last image that there is can't be an old one.
+        let row = is_last.then_some(self.system.origin.row);
+        let mut holds = Holders::default();
+        for (gateway, copy) in (0..).zip(&mut self.system.copies) {
+            copy.take_if(|copy| Some(copy.version) == row);
+            holds.set(gateway, copy.is_some());
+        }
+        for asking in &mut self.system.asking {
+            asking.take_if(|asked| Some(asked.version) == row);
+            if let Some(asked) = asking
+                && !matches!(asked.at, AskingStep::Renewal { .. })
+            {
+                holds.set(asked.gateway, true);
+            }
+        }
+        for read in self.system.reads.iter_mut().flatten() {
+            let is_old = row.is_none() || read.row != row;
+            let asks = match read.at {
+                Reading::Get { .. } => true,
+                Reading::Fill { .. } | Reading::Filled { stored: true } => is_old,
+                _ => false,
+            };
+            read.near = read.near.filter(|_| asks);
+            if read.near.is_some() && read.at == (Reading::Filled { stored: true }) {
+                holds.set(read.gateway, true);
+            }
+        }
+        // Whoever holds nothing that was granted may be told to drop it, or waited for, with no effect but a
+        // delay. And an acknowledgement may be delayed without that.
+        for worker in &mut self.system.workers {
+            worker.holders = worker.holders.and(holds);
+        }
+        self.forget_waits_for_nothing();
+    }
+
+    /// Nothing comes of a wait when each lease that ends before it is gone.
+    fn forget_waits_for_nothing(&mut self) {
+        let System { tellings, workers, .. } = self.system;
+        let goes_on = |gateway: GatewayId, wait: Waiting| match wait {
+            Waiting::Worker(worker) => workers[usize::from(worker)].waits_for_leases_before,
+            Waiting::Telling(place) => match tellings[usize::from(place)].map(|told| told.at) {
+                Some(TellingStep::Dropping { drop, .. }) => drop.told(gateway).is_some(),
+                Some(TellingStep::NoResponders) => true,
+                _ => false,
+            },
+        };
+        let mut waited_for = NearLease::default();
+        for (gateway, lease) in self.system.near_leases() {
+            lease.retain(|wait| goes_on(gateway, wait));
+            waited_for = waited_for.or_earlier(*lease);
+        }
+        for worker in self.protocol.workers() {
+            self.worker(worker).waits_for_leases_before &= waited_for.ends_before(Waiting::Worker(worker));
+        }
+        for place in 0..TELLINGS as u8 {
+            if let Some(told) = &mut self.system.tellings[usize::from(place)]
+                && told.at == TellingStep::NoResponders
+                && !waited_for.ends_before(Waiting::Telling(place))
+            {
+                told.at = TellingStep::Acknowledged;
+            }
+        }
+    }
+}
+
 /// Reads: `Reader` and `Flights` in the gateway, `Worker::get` and `Worker::insert` in the worker.
 impl Next<'_> {
     fn ask(&mut self, gateway: GatewayId, worker: Option<WorkerId>) {
@@ -152,7 +531,7 @@ impl Next<'_> {
         let reads_early = worker.is_some() && !self.protocol.keeps(Rule::TheRowIsReadAfterTheLease);
         let row = reads_early.then_some(self.system.origin.row);
         let at = worker.map_or(Reading::Origin, |worker| Reading::Get { worker });
-        let read = Read { gateway, floor: self.system.answered, row, at };
+        let read = Read { gateway, floor: self.system.answered, row, at, near: self.near_lease() };
         let Some(place) =
             (0..).zip(&self.system.reads).find_map(|(place, read)| read.is_none().then_some(place))
         else {
@@ -165,7 +544,9 @@ impl Next<'_> {
     }
 
     fn answer_get(&mut self, read: u8) {
-        let Some(Reading::Get { worker }) = self.at(read) else { return };
+        let Some(Read { gateway, at: Reading::Get { worker }, near, .. }) = self.system.read(read) else {
+            return;
+        };
         let it = *self.system.worker(worker);
         if !it.proven {
             self.see(Sight::UnprovenAsked);
@@ -182,6 +563,9 @@ impl Next<'_> {
                 }
                 // What the read returns is settled now, however long the reply takes.
                 self.returns(read, version);
+                if self.protocol.scene.near {
+                    self.answer_with_lease(worker, gateway, near, version);
+                }
             }
             None if self.protocol.grants(&it) && !it.leased => {
                 self.worker(worker).leased = true;
@@ -264,8 +648,14 @@ impl Next<'_> {
 
     fn send_fill(&mut self, read: u8, worker: Option<WorkerId>) {
         let Some(Reading::Leading { lease, .. }) = self.at(read) else { return };
+        let near = self.near_lease();
         match worker {
-            Some(worker) => self.set(read, Reading::Fill { lease: Some(lease), worker }),
+            Some(worker) => {
+                self.set(read, Reading::Fill { lease: Some(lease), worker });
+                if let Some(reading) = &mut self.system.reads[usize::from(read)] {
+                    reading.near = near;
+                }
+            }
             None => self.land(read, false),
         }
     }
@@ -280,7 +670,7 @@ impl Next<'_> {
     }
 
     fn take_fill(&mut self, read: u8) {
-        let Some(Read { row: Some(version), at: Reading::Fill { lease, worker }, .. }) =
+        let Some(Read { gateway, row: Some(version), at: Reading::Fill { lease, worker }, .. }) =
             self.system.read(read)
         else {
             return;
@@ -288,6 +678,9 @@ impl Next<'_> {
         let stored = self.fill(worker, lease, version);
         if lease == Some(Lease::VOID) && !stored {
             self.see(Sight::FillRefused);
+        }
+        if stored && self.protocol.scene.near && self.protocol.keeps(Rule::HoldersByFillsAreNoted) {
+            self.grant(worker, gateway);
         }
         self.set(read, Reading::Filled { stored });
     }
@@ -314,7 +707,14 @@ impl Next<'_> {
     }
 
     fn fill_answered(&mut self, read: u8) {
-        let Some(Reading::Filled { stored }) = self.at(read) else { return };
+        let Some(Read { gateway, row: Some(version), at: Reading::Filled { stored }, near, .. }) =
+            self.system.read(read)
+        else {
+            return;
+        };
+        if let Some(lease) = near.filter(|_| stored) {
+            self.keep_copy(gateway, version, lease);
+        }
         self.land(read, stored || !self.protocol.keeps(Rule::RefusedFillsAreNotShared));
     }
 
@@ -377,6 +777,35 @@ impl Next<'_> {
             if telling.is_some_and(|told| told.gateway == gateway) {
                 *telling = None;
             }
+        }
+        self.forget_holder(gateway);
+    }
+}
+
+/// Near leases across lives.
+impl Next<'_> {
+    /// The next life of a gateway is another holder, and of this one no copy is left.
+    fn forget_holder(&mut self, gateway: GatewayId) {
+        self.system.copies[usize::from(gateway)] = None;
+        for asking in &mut self.system.asking {
+            asking.take_if(|asked| asked.gateway == gateway);
+        }
+        for worker in &mut self.system.workers {
+            worker.holders.set(gateway, false);
+            *worker.late_drop.told_mut(gateway) = None;
+        }
+        for told in self.system.tellings.iter_mut().flatten() {
+            if let TellingStep::Dropping { drop, .. } = &mut told.at {
+                *drop.told_mut(gateway) = None;
+            }
+        }
+    }
+
+    /// A worker has won its claim, and does not know what its predecessors have granted.
+    fn wait_for_leases_before(&mut self, worker: WorkerId) {
+        if self.protocol.scene.near && self.protocol.keeps(Rule::NewWorkersWait) {
+            self.worker(worker).waits_for_leases_before = true;
+            self.begin_to_wait(Waiting::Worker(worker));
         }
     }
 }
@@ -448,8 +877,16 @@ impl Next<'_> {
         if worker.is_none() {
             self.see(Sight::NoResponders);
         }
-        let at = worker.map_or(TellingStep::Acknowledged, |worker| TellingStep::Invalidate { worker });
+        let is_waited_out = self.protocol.scene.near && self.protocol.keeps(Rule::NoRespondersIsWaitedOut);
+        let at = match worker {
+            Some(worker) => TellingStep::Invalidate { worker },
+            None if is_waited_out => TellingStep::NoResponders,
+            None => TellingStep::Acknowledged,
+        };
         self.set_telling(telling, at);
+        if at == TellingStep::NoResponders {
+            self.begin_to_wait(Waiting::Telling(telling));
+        }
     }
 
     /// Rule 3.
@@ -460,16 +897,17 @@ impl Next<'_> {
             return;
         };
         let protocol = self.protocol;
+        let drop = self.drop_of_holders(worker);
+        let seen_first = !protocol.keeps(Rule::RemovingAndSeeingWhoHoldsAreOneStep);
         let mut acknowledges = protocol.acknowledges(self.system.worker(worker));
-        if !acknowledges {
-            self.see(Sight::NotAcknowledged);
-        }
         if !protocol.keeps(Rule::AcknowledgedLast) {
             self.worker(worker).unfinished = Unfinished::Everything;
         } else if !protocol.keeps(Rule::InvalidationsAreOneStep) {
             self.worker(worker).entry = None;
             self.worker(worker).unfinished = Unfinished::Lease { token };
             acknowledges = false;
+        } else if seen_first {
+            self.worker(worker).unfinished = Unfinished::Removal;
         } else {
             if protocol.keeps(Rule::InvalidationsRemoveTheEntry) {
                 self.worker(worker).entry = None;
@@ -478,13 +916,21 @@ impl Next<'_> {
                 self.void_lease(worker);
             }
         }
+        if protocol.scene.near && protocol.keeps(Rule::HoldersAreWaitedFor) {
+            self.set_telling(telling, TellingStep::Dropping { worker, drop });
+            self.begin_to_wait_for(drop, Waiting::Telling(telling));
+            return;
+        }
+        if !acknowledges {
+            self.see(Sight::NotAcknowledged);
+        }
         self.set_telling(telling, if acknowledges { TellingStep::Acknowledged } else { TellingStep::Due });
     }
 
     fn finish(&mut self, worker: WorkerId) {
         match std::mem::replace(&mut self.worker(worker).unfinished, Unfinished::Nothing) {
             Unfinished::Nothing => {}
-            Unfinished::Everything => {
+            Unfinished::Everything | Unfinished::Removal => {
                 self.worker(worker).entry = None;
                 self.void_lease(worker);
             }
@@ -579,7 +1025,10 @@ impl Next<'_> {
             }
         } else {
             // With nobody else there, whoever comes has the claim.
-            it.claim = Some(Claim { age: 0, renewal: None, on_this_connection: true });
+            let claim = Claim { age: 0, renewal: None, on_this_connection: true };
+            if it.claim.replace(claim).is_none() {
+                self.wait_for_leases_before(worker);
+            }
         }
         if !self.protocol.keeps(Rule::DroppedAfterTheProof) {
             self.drop_everything(worker);
@@ -611,6 +1060,9 @@ impl Next<'_> {
         if self.protocol.keeps(Rule::ReconnectionsVoidLeases) {
             self.void_lease(worker);
         }
+        if !self.protocol.keeps(Rule::HoldersOutliveConnections) {
+            self.worker(worker).holders = Holders::default();
+        }
     }
 
     /// Rule 8.
@@ -633,6 +1085,9 @@ impl Next<'_> {
             it.proven = false;
         }
         it.late_fill = None;
+        it.holders = Holders::default();
+        it.waits_for_leases_before = false;
+        it.late_drop = Drop::NOBODY;
         it.subscriptions = Subscriptions::NONE;
         it.claim = None;
         it.unchanged = 0;
@@ -648,9 +1103,22 @@ impl Next<'_> {
             }
         }
         for told in self.system.tellings.iter_mut().flatten() {
-            if told.at == (TellingStep::Invalidate { worker }) {
-                told.at = TellingStep::Due;
+            match told.at {
+                TellingStep::Invalidate { worker: asked } | TellingStep::Dropping { worker: asked, .. }
+                    if asked == worker =>
+                {
+                    told.at = TellingStep::Due;
+                }
+                _ => {}
             }
+        }
+        for asking in &mut self.system.asking {
+            asking.take_if(|asked| match asked.at {
+                AskingStep::Renewal { worker: asked } | AskingStep::LookedUp { worker: asked } => {
+                    asked == worker
+                }
+                _ => false,
+            });
         }
     }
 
@@ -688,11 +1156,13 @@ impl Next<'_> {
 
     /// By compare-and-set, so nobody has written the entry since this worker saw it.
     fn take_claim(&mut self, worker: WorkerId) {
+        spend(&mut self.system.left.takeovers);
         self.system.owner = Owner::Life(worker);
         self.worker(1 - worker).unchanged = 0;
         let it = self.worker(worker);
         it.claim = Some(Claim { age: 0, renewal: None, on_this_connection: true });
         it.unchanged = 0;
+        self.wait_for_leases_before(worker);
         self.subscribe_at_once(worker);
     }
 

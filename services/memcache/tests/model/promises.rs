@@ -1,6 +1,9 @@
 //! With all rules kept, every promise holds.
 
-use crate::scenes::{CONNECTIONS, CROWD, CUTS, DEATHS, DEATHS_IN_FLIGHT, LIVES, PEACE, REMOVALS, STANDBY};
+use crate::scenes::{
+    CONNECTIONS, CROWD, CUTS, DEATHS, DEATHS_IN_FLIGHT, LIVES, NEAR, NEAR_CLEARS, NEAR_CONNECTIONS,
+    NEAR_CROWD, NEAR_DEATHS, NEAR_HANDOVER, NEAR_STANDBY, NEAR_TWICE, NEAR_WIPE, PEACE, REMOVALS, STANDBY,
+};
 use crate::search::holds;
 
 #[test]
@@ -46,4 +49,49 @@ fn nothing_is_stale_when_two_workers_are_killed_and_stopped_in_turn() {
 #[test]
 fn nothing_is_stale_when_two_workers_are_cut_off_and_the_bucket_is_lost() {
     holds(CUTS);
+}
+
+#[test]
+fn no_copy_is_stale() {
+    holds(NEAR);
+}
+
+#[test]
+fn no_copy_is_stale_after_two_uploads() {
+    holds(NEAR_TWICE);
+}
+
+#[test]
+fn no_copy_is_stale_for_two_readers_at_once() {
+    holds(NEAR_CROWD);
+}
+
+#[test]
+fn no_copy_is_stale_when_others_are_dropped_in_between() {
+    holds(NEAR_CLEARS);
+}
+
+#[test]
+fn no_copy_is_stale_when_gateways_die() {
+    holds(NEAR_DEATHS);
+}
+
+#[test]
+fn no_copy_is_stale_across_connections_restarts_and_stops() {
+    holds(NEAR_CONNECTIONS);
+}
+
+#[test]
+fn no_copy_is_stale_when_a_standby_takes_over() {
+    holds(NEAR_STANDBY);
+}
+
+#[test]
+fn no_copy_is_stale_when_the_bucket_is_lost() {
+    holds(NEAR_WIPE);
+}
+
+#[test]
+fn no_copy_is_stale_when_a_standby_takes_over_at_once() {
+    holds(NEAR_HANDOVER);
 }

@@ -8,8 +8,9 @@ use stateright::{Model, Property};
 use crate::next::Next;
 use crate::rules::Rule;
 use crate::state::{
-    Budget, CLAIM_TICKS, Claim, GatewayId, MARGIN_TICKS, Origin, Owner, READS, Reading, Sight, Subscriptions,
-    System, TELLINGS, TellingStep, Unfinished, Verdict, Version, Worker, WorkerId,
+    ASKING, AskingStep, Budget, CLAIM_TICKS, Claim, Drop, DropFor, GatewayId, Holders, MARGIN_TICKS, Origin,
+    Owner, READS, Reading, Sight, Subscriptions, System, TELLINGS, TellingStep, Unfinished, Verdict, Version,
+    Worker, WorkerId,
 };
 
 /// How large a system is, and what may happen in it.
@@ -28,6 +29,15 @@ pub(crate) struct Scene {
     pub(crate) one_by_one: bool,
     /// Whether there is a second worker, and time in which a claim runs out.
     pub(crate) standby: bool,
+    /// Whether gateways have a near cache.
+    pub(crate) near: bool,
+    /// Whether they renew their leases, a gateway one at a time. A renewal does no more than the get of a read
+    /// that finds what the gateway holds.
+    pub(crate) renews: bool,
+    /// How many answers with a lease, and renewals, are on their way at once. Those to fills are apart.
+    pub(crate) asking: usize,
+    /// Whether copies are dropped for clears, and for invalidations that nobody waits for any more.
+    pub(crate) clears: bool,
 }
 
 /// The protocol in a scene, with some rules left out.
@@ -81,6 +91,67 @@ pub(crate) enum Step {
         read: u8,
     },
     TakeLateFill {
+        worker: WorkerId,
+    },
+
+    /// A read begins and ends with a copy.
+    NearHit {
+        gateway: GatewayId,
+    },
+    /// A gateway asks for more time for its copy.
+    AskForMore {
+        gateway: GatewayId,
+        worker: WorkerId,
+    },
+    AnswerRenewal {
+        asking: u8,
+    },
+    /// The worker notes the holder, where that is not one step with looking the key up.
+    NoteHolder {
+        asking: u8,
+    },
+    /// What comes with a lease is kept.
+    Keep {
+        asking: u8,
+    },
+    /// Nobody waits for it any more.
+    AskingTimesOut {
+        asking: u8,
+    },
+    /// A gateway drops its copy. It may be asked to several times.
+    DropCopy {
+        drop: DropFor,
+        gateway: GatewayId,
+    },
+    /// The acknowledgement arrives.
+    CopyDropped {
+        drop: DropFor,
+        gateway: GatewayId,
+    },
+    /// The server says that nobody is there to drop it.
+    NobodyDrops {
+        drop: DropFor,
+        gateway: GatewayId,
+    },
+    /// The lease that the gateway had when the image changed has ended by the worker's clock.
+    HolderWaitedOut {
+        telling: u8,
+        gateway: GatewayId,
+    },
+    /// Those that were out before the worker won its claim have.
+    PredecessorsWaitedOut {
+        worker: WorkerId,
+    },
+    /// A gateway that got no responders has waited for as long.
+    NobodyWaitedOut {
+        telling: u8,
+    },
+    /// Nobody holds a copy any more that was out when the image changed.
+    Acknowledge {
+        telling: u8,
+    },
+    /// Copies are dropped, and nobody waits for it. The removal of the entry is a [`Step::Evict`].
+    DropForNobody {
         worker: WorkerId,
     },
 
@@ -233,6 +304,9 @@ impl Protocol {
             entry: None,
             leased: false,
             late_fill: None,
+            holders: Holders::default(),
+            waits_for_leases_before: false,
+            late_drop: Drop::NOBODY,
             subscriptions: Subscriptions::ALL,
             connected: true,
             proven: true,
@@ -253,6 +327,8 @@ impl Protocol {
             workers: [serving, standby],
             owner: if self.scene.standby { Owner::Life(0) } else { Owner::Nobody },
             reads: [None; READS],
+            copies: [None; 2],
+            asking: [None; ASKING],
             tellings: [None; TELLINGS],
             answered: 0,
             left: self.scene.budget,
@@ -292,6 +368,9 @@ impl Model for Protocol {
         }
         self.steps_of_reads(system, steps);
         self.steps_of_tellings(system, steps);
+        if self.scene.near {
+            self.steps_of_near_leases(system, steps);
+        }
         for worker in self.workers() {
             self.steps_of_a_store(system, worker, steps);
             self.steps_of_a_connection(system, worker, steps);
@@ -346,7 +425,7 @@ impl Protocol {
                 vec![$(sight(stringify!($sight), |_, system| system.sight == Some(Sight::$sight))),*]
             };
         }
-        let Scene { readers, budget, gives_up, removes_files, standby, .. } = self.scene;
+        let Scene { readers, budget, gives_up, removes_files, standby, near, renews, .. } = self.scene;
         let mut sights = sights!(HitOfTheNewest, FillRefused, LateFillStored, Bypass);
         if readers > 1 && self.scene.gateways > 1 {
             sights.extend(sights!(FlightShared, FlightNotShared));
@@ -369,6 +448,19 @@ impl Protocol {
         if standby {
             sights.extend(sights!(StandbyServes, NotAcknowledged, ClaimCameBack));
         }
+        if near {
+            sights.extend(sights!(NearHitOfTheNewest, CopyWithoutEntry, GrantSpoiled));
+            sights.extend(sights!(HoldersHaveDropped, HolderWaitedOut, LaterGrantLeft));
+            if renews {
+                sights.extend(sights!(LeaseRenewed));
+            }
+            if standby || budget.kills > 0 {
+                sights.extend(sights!(PredecessorsWaitedOut));
+            }
+            if budget.losses > 0 {
+                sights.extend(sights!(NobodyWaitedOut));
+            }
+        }
         sights
     }
 }
@@ -383,8 +475,15 @@ impl Worker {
 impl System {
     fn whoever_serves_old_is_told(&self) -> bool {
         let is_old = |worker: &Worker| worker.entry.is_some_and(|version| version < self.origin.row);
-        let is_going_to_be_told = self.origin.note.is_some()
-            || self.tellings.iter().flatten().any(|telling| telling.at != TellingStep::Acknowledged);
+        let will_tell = |at: TellingStep| match at {
+            TellingStep::RowOwed
+            | TellingStep::NoteOwed
+            | TellingStep::Due
+            | TellingStep::Invalidate { .. } => true,
+            TellingStep::Dropping { .. } | TellingStep::NoResponders | TellingStep::Acknowledged => false,
+        };
+        let is_going_to_be_told =
+            self.origin.note.is_some() || self.tellings.iter().flatten().any(|telling| will_tell(telling.at));
         is_going_to_be_told || !self.workers.iter().any(|worker| worker.serves() && is_old(worker))
     }
 }
@@ -465,12 +564,84 @@ impl Protocol {
                 TellingStep::Invalidate { .. } => {
                     steps.extend([Step::TakeInvalidate { telling }, Step::InvalidateTimesOut { telling }]);
                 }
+                TellingStep::Dropping { worker, drop } => {
+                    steps.push(Step::InvalidateTimesOut { telling });
+                    self.steps_of_a_drop(DropFor::Telling(telling), drop, steps);
+                    let it = system.worker(worker);
+                    if drop == Drop::NOBODY
+                        && !it.waits_for_leases_before
+                        && it.unfinished != Unfinished::Removal
+                    {
+                        steps.push(Step::Acknowledge { telling });
+                    }
+                    for gateway in (0..2).filter(|gateway| drop.told(*gateway).is_some()) {
+                        steps.push(Step::HolderWaitedOut { telling, gateway });
+                    }
+                }
+                TellingStep::NoResponders => steps.push(Step::NobodyWaitedOut { telling }),
                 TellingStep::Acknowledged => {
                     steps.push(Step::Settle { telling, note_goes: true });
                     if self.scene.gives_up && told.asker.is_some() {
                         steps.push(Step::Settle { telling, note_goes: false });
                     }
                 }
+            }
+        }
+    }
+
+    fn steps_of_near_leases(&self, system: &System, steps: &mut Vec<Step>) {
+        let has_room = self.has_room_to_ask(system);
+        for (gateway, copy) in (0..).zip(&system.copies) {
+            let Some(copy) = copy else { continue };
+            // Other hits change nothing.
+            if !copy.is_over && (copy.version < system.answered || self.looks) {
+                steps.push(Step::NearHit { gateway });
+            }
+            let renews = system.asking.iter().flatten().any(|asking| {
+                let is_renewal = matches!(asking.at, AskingStep::Renewal { .. } | AskingStep::Renewed);
+                asking.gateway == gateway && is_renewal
+            });
+            if has_room && self.scene.renews && !renews {
+                let routes = system.routes(Subscriptions::GET).flatten();
+                steps.extend(routes.map(|worker| Step::AskForMore { gateway, worker }));
+            }
+        }
+        for (asking, asked) in (0..).zip(&system.asking) {
+            let Some(asked) = asked else { continue };
+            steps.push(Step::AskingTimesOut { asking });
+            steps.push(match asked.at {
+                AskingStep::Renewal { .. } => Step::AnswerRenewal { asking },
+                AskingStep::LookedUp { .. } => Step::NoteHolder { asking },
+                AskingStep::Granted | AskingStep::Renewed | AskingStep::Checked => Step::Keep { asking },
+            });
+        }
+        for worker in self.workers() {
+            let it = system.worker(worker);
+            if it.waits_for_leases_before {
+                steps.push(Step::PredecessorsWaitedOut { worker });
+            }
+            if self.scene.clears && it.late_drop == Drop::NOBODY && it.holders != Holders::default() {
+                steps.push(Step::DropForNobody { worker });
+            }
+            self.steps_of_a_drop(DropFor::Nobody(worker), it.late_drop, steps);
+        }
+    }
+
+    pub(crate) fn has_room_to_ask(&self, system: &System) -> bool {
+        system.asking.iter().flatten().count() < self.scene.asking
+    }
+
+    fn steps_of_a_drop(&self, which: DropFor, drop: Drop, steps: &mut Vec<Step>) {
+        for gateway in 0..2 {
+            let Some(told) = drop.told(gateway) else { continue };
+            if self.keeps(Rule::HoldersAreTold) {
+                steps.push(Step::DropCopy { drop: which, gateway });
+            }
+            if told.has_dropped {
+                steps.push(Step::CopyDropped { drop: which, gateway });
+            }
+            if !self.keeps(Rule::SilentHoldersHaveNotDropped) {
+                steps.push(Step::NobodyDrops { drop: which, gateway });
             }
         }
     }
@@ -543,7 +714,7 @@ impl Protocol {
                 Owner::Former(former) => former == worker,
                 Owner::Life(_) | Owner::Gone => false,
             };
-            if it.connected && (has_waited || is_free) {
+            if it.connected && (has_waited || is_free) && system.left.takeovers > 0 {
                 steps.push(Step::TakeClaim { worker });
             }
             return;
@@ -580,6 +751,14 @@ impl Protocol {
     pub(crate) fn takes_fills(&self, worker: &Worker) -> bool {
         (worker.proven || !self.keeps(Rule::NoFillsBeforeTheProof))
             && (worker.has_valid_claim() || !self.keeps(Rule::FillsNeedTheClaim))
+    }
+
+    pub(crate) fn renews(&self, worker: &Worker, version: Version) -> bool {
+        worker.lives()
+            && (worker.proven || !self.keeps(Rule::RenewalsNeedTheProof))
+            && (worker.has_valid_claim() || !self.keeps(Rule::RenewalsNeedTheClaim))
+            && (worker.entry == Some(version)
+                || worker.entry.is_some() && !self.keeps(Rule::RenewalsNeedTheTag))
     }
 
     pub(crate) fn acknowledges(&self, worker: &Worker) -> bool {

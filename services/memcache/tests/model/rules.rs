@@ -93,4 +93,50 @@ pub(crate) enum Rule {
     NewConnectionsRenewBeforeAcknowledging,
     /// 9: the server that finds no responders sees all subscriptions.
     NoRespondersMeansNone,
+
+    /// Near leases: a copy is served while its lease lasts, no longer.
+    CopiesEndWithTheirLease,
+    /// Near leases: the gateway counts from before it sent its request.
+    NearLeasesCountFromBeforeTheRequest,
+    /// Near leases: whoever waits for them waits a margin longer.
+    WaitsForLeasesHaveAMargin,
+    /// Near leases: holders are told to drop their copies.
+    HoldersAreTold,
+    /// Near leases: an invalidation is acknowledged when each holder has dropped its copy or its lease has
+    /// ended.
+    HoldersAreWaitedFor,
+    /// Near leases: no two gateways are the same holder.
+    HoldersAreToldApart,
+    /// Near leases: that nobody is there to hear a drop is no acknowledgement.
+    SilentHoldersHaveNotDropped,
+    /// Near leases: whom an invalidation waits for, the next one waits for too.
+    HoldersStayUntilTheyHaveDropped,
+    /// Near leases: an acknowledgement leaves what was granted after its drop.
+    LaterGrantsAreLeft,
+    /// Near leases: looking a key up and noting the holder are one step.
+    LookingUpAndNotingAreOneStep,
+    /// Near leases: removing the entry and seeing who holds it are one step.
+    RemovingAndSeeingWhoHoldsAreOneStep,
+    /// Near leases: those of fills are noted too.
+    HoldersByFillsAreNoted,
+    /// Near leases: a renewal needs a valid claim.
+    RenewalsNeedTheClaim,
+    /// Near leases: and a proven connection.
+    RenewalsNeedTheProof,
+    /// Near leases: and that what is resident is what the gateway holds.
+    RenewalsNeedTheTag,
+    /// Near leases: a drop spoils what was asked for by then.
+    DropsSpoilWhatIsAskedFor,
+    /// Near leases: renewals among it.
+    DropsSpoilRenewals,
+    /// Near leases: seeing that it is not spoiled and keeping the copy are one step.
+    CheckingAndKeepingAreOneStep,
+    /// Near leases: who holds what outlives the entry.
+    HoldersOutliveEntries,
+    /// Near leases: and the connection.
+    HoldersOutliveConnections,
+    /// Near leases: a new worker waits for those of its predecessors before it acknowledges.
+    NewWorkersWait,
+    /// Near leases: so does a gateway that gets no responders.
+    NoRespondersIsWaitedOut,
 }

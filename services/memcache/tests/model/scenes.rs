@@ -1,10 +1,11 @@
 //! The sizes at which the protocol is searched, and what may happen in each. Whatever rule is left out is missed
-//! within 6 to 18 steps, so they are large enough.
+//! within 6 to 25 steps, so they are large enough.
 
 use crate::protocol::Scene;
 use crate::state::{ANY, Budget};
 
-const NOTHING: Budget = Budget { uploads: 0, repeats: 0, deaths: 0, losses: 0, kills: 0, stops: 0, wipes: 0 };
+const NOTHING: Budget =
+    Budget { uploads: 0, repeats: 0, deaths: 0, losses: 0, kills: 0, stops: 0, wipes: 0, takeovers: ANY };
 
 /// No faults but those of every day: messages that come late, in any order, after whoever asked has given
 /// up, or never; evictions, leases that end; an upload that is answered 503 and told of later.
@@ -17,6 +18,10 @@ pub(crate) const PEACE: Scene = Scene {
     removes_files: false,
     one_by_one: false,
     standby: false,
+    near: false,
+    renews: false,
+    asking: 0,
+    clears: false,
 };
 
 /// Three reads at once, so that a flight has passengers while yet another read has the lease.
@@ -80,9 +85,84 @@ pub(crate) const CUTS: Scene = Scene {
     ..STANDBY
 };
 
+/// Near caches in two gateways, where leases come with hits and fills and are renewed.
+pub(crate) const NEAR: Scene = Scene {
+    name: "near leases",
+    readers: 1,
+    budget: Budget { uploads: 1, ..NOTHING },
+    gives_up: false,
+    near: true,
+    renews: true,
+    asking: 2,
+    ..PEACE
+};
+
+/// Two uploads, so that leases are granted between one drop and the next.
+pub(crate) const NEAR_TWICE: Scene = Scene {
+    name: "near leases and two uploads",
+    budget: Budget { uploads: 2, ..NOTHING },
+    renews: false,
+    asking: 1,
+    ..NEAR
+};
+
+/// Two reads at once, one of which fills while the other is granted a lease.
+pub(crate) const NEAR_CROWD: Scene =
+    Scene { name: "near leases in a crowd", readers: 2, renews: false, asking: 1, ..NEAR };
+
+/// Copies are also dropped for invalidations that nobody waits for any more, and for clears.
+pub(crate) const NEAR_CLEARS: Scene = Scene {
+    name: "near leases and clears",
+    gateways: 1,
+    budget: Budget { uploads: 2, ..NOTHING },
+    clears: true,
+    ..NEAR
+};
+
+/// Gateways die with their copies.
+pub(crate) const NEAR_DEATHS: Scene =
+    Scene { name: "near leases and deaths", budget: Budget { deaths: ANY, ..NEAR.budget }, ..NEAR };
+
+/// One worker whose connection is lost, which is killed or stopped and started again.
+pub(crate) const NEAR_CONNECTIONS: Scene = Scene {
+    name: "near leases across connections",
+    gateways: 1,
+    budget: Budget { losses: ANY, kills: ANY, stops: ANY, ..NEAR.budget },
+    ..NEAR
+};
+
+/// A second worker takes over, once: from a first that is silent and comes back, or is killed.
+pub(crate) const NEAR_STANDBY: Scene = Scene {
+    name: "near leases and a standby",
+    gateways: 1,
+    budget: Budget { kills: 1, takeovers: 1, ..NEAR.budget },
+    standby: true,
+    renews: false,
+    asking: 1,
+    ..NEAR
+};
+
+/// The first worker is stopped in order, so that the second serves at once, while copies last. Leases come with
+/// fills.
+pub(crate) const NEAR_HANDOVER: Scene = Scene {
+    name: "near leases and a handover",
+    budget: Budget { stops: 1, takeovers: 1, ..NEAR.budget },
+    asking: 0,
+    ..NEAR_STANDBY
+};
+
+/// The bucket of the claim is lost with all connections, and a second worker serves while the first may have
+/// requests in its buffer that came before. Leases come with fills.
+pub(crate) const NEAR_WIPE: Scene = Scene {
+    name: "near leases and the loss of the bucket",
+    budget: Budget { wipes: 1, takeovers: 1, ..NEAR.budget },
+    asking: 0,
+    ..NEAR_STANDBY
+};
+
 /// Smaller ones, which are enough for what is missed where a rule is left out.
 pub(crate) mod smaller {
-    use super::{Budget, CONNECTIONS, CUTS, DEATHS, LIVES, STANDBY, Scene};
+    use super::{Budget, CONNECTIONS, CUTS, DEATHS, LIVES, NEAR_STANDBY, STANDBY, Scene};
 
     /// Without requests sent again.
     pub(crate) const DEATHS_ALONE: Scene =
@@ -102,4 +182,12 @@ pub(crate) mod smaller {
     /// With no more than one loss, that of the bucket.
     pub(crate) const ONE_LOSS: Scene =
         Scene { name: "one loss", budget: Budget { losses: 0, wipes: 1, ..CUTS.budget }, ..CUTS };
+
+    /// With renewals, and without a death of the first worker.
+    pub(crate) const RENEWALS_AND_A_STANDBY: Scene = Scene {
+        name: "renewals and a standby",
+        renews: true,
+        budget: Budget { kills: 0, ..NEAR_STANDBY.budget },
+        ..NEAR_STANDBY
+    };
 }

@@ -21,6 +21,8 @@ pub(crate) const TELLINGS: usize = 3;
 pub(crate) const CLAIM_TICKS: u8 = 1;
 /// How much longer a worker that stands by waits, in ticks.
 pub(crate) const MARGIN_TICKS: u8 = 1;
+/// How many can ask for a near lease at once, or be granted one, besides the reads.
+pub(crate) const ASKING: usize = 2;
 
 /// The whole system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,6 +32,9 @@ pub(crate) struct System {
     /// The entry of the bucket `CACHE_OWNERS`.
     pub(crate) owner: Owner,
     pub(crate) reads: [Option<Read>; READS],
+    /// The copies in the gateways' near caches.
+    pub(crate) copies: [Option<Copy>; 2],
+    pub(crate) asking: [Option<Asking>; ASKING],
     pub(crate) tellings: [Option<Telling>; TELLINGS],
     /// The newest version whose upload was answered. No read that begins now may return an older one.
     pub(crate) answered: Version,
@@ -85,6 +90,24 @@ pub(crate) enum Sight {
     NotAcknowledged,
     /// A claim that had run out became valid again by a renewal sent in time.
     ClaimCameBack,
+    /// A gateway served the newest image from its copy, after all uploads.
+    NearHitOfTheNewest,
+    /// It did so while the worker held nothing.
+    CopyWithoutEntry,
+    /// A copy was renewed.
+    LeaseRenewed,
+    /// A drop overtook what was granted before, and spoiled it.
+    GrantSpoiled,
+    /// A change was acknowledged after its holders had dropped their copies.
+    HoldersHaveDropped,
+    /// A lease was waited for that was out when the image changed.
+    HolderWaitedOut,
+    /// A holder's acknowledgement left what it had been granted since.
+    LaterGrantLeft,
+    /// A new worker waited for a lease that was out before it won its claim.
+    PredecessorsWaitedOut,
+    /// A gateway that found nobody to tell waited for a lease that was out.
+    NobodyWaitedOut,
 }
 
 /// How often something may happen.
@@ -104,6 +127,8 @@ pub(crate) struct Budget {
     pub(crate) stops: u8,
     /// Restarts of nats-server in which it loses the bucket of the claim.
     pub(crate) wipes: u8,
+    /// Times that a worker takes the claim over.
+    pub(crate) takeovers: u8,
 }
 
 /// Any number of times. With no count to keep, that even makes for fewer states than a few times.
@@ -154,6 +179,12 @@ pub(crate) struct Worker {
     pub(crate) leased: bool,
     /// A fill in its buffer whose sender no longer waits.
     pub(crate) late_fill: Option<(Lease, Version)>,
+    /// The gateways that have a near lease, as far as it knows.
+    pub(crate) holders: Holders,
+    /// Whether near leases may be out that were asked for before it won its claim.
+    pub(crate) waits_for_leases_before: bool,
+    /// A drop for an invalidation that nobody waits for any more, or for a clear by somebody.
+    pub(crate) late_drop: Drop,
     /// The subscriptions that stand at the server.
     pub(crate) subscriptions: Subscriptions,
     pub(crate) connected: bool,
@@ -178,6 +209,8 @@ pub(crate) enum Unfinished {
     Lease {
         token: u8,
     },
+    /// Its holders are known, and are being told. The entry and the lease are still to be removed.
+    Removal,
 }
 
 /// A worker's right to serve.
@@ -240,6 +273,8 @@ pub(crate) struct Read {
     /// What the row said.
     pub(crate) row: Option<Version>,
     pub(crate) at: Reading,
+    /// The near lease that it asks for with its get or its fill, unless what is granted will not be kept.
+    pub(crate) near: Option<NearLease>,
 }
 
 /// How far a read has come.
@@ -288,8 +323,168 @@ pub(crate) enum TellingStep {
     Due,
     /// It is on its way to a worker.
     Invalidate { worker: WorkerId },
+    /// The entry is removed and the lease void. The worker has the holders of near leases drop their copies,
+    /// and waits for them and for those of its predecessors.
+    Dropping { worker: WorkerId, drop: Drop },
+    /// Nobody was there to be told; what somebody granted before may still last.
+    NoResponders,
     /// The acknowledgement is on its way back, or the server's word that nobody is there.
     Acknowledged,
+}
+
+/// A gateway's copy of the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Copy {
+    pub(crate) version: Version,
+    pub(crate) lease: NearLease,
+    /// Whether its time is over. Nothing comes of such a copy but where a test leaves out the tag of a
+    /// renewal, so elsewhere it is none.
+    pub(crate) is_over: bool,
+}
+
+/// The time of a near lease. All last equally long, and so does each wait for them, with a margin; so what
+/// counts is only which waits have begun since a lease was asked for, or was known to be out: they end
+/// after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct NearLease(u8);
+
+/// Who waits for near leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// The telling at this place: it, or the worker for it.
+    Telling(u8),
+    /// A worker that has won its claim.
+    Worker(WorkerId),
+}
+
+impl Waiting {
+    fn bit(self) -> u8 {
+        match self {
+            Self::Telling(place) => 1 << place,
+            Self::Worker(worker) => 1 << (TELLINGS as u8 + worker),
+        }
+    }
+}
+
+impl NearLease {
+    pub(crate) fn ends_before(self, wait: Waiting) -> bool {
+        self.0 & wait.bit() != 0
+    }
+
+    pub(crate) fn and_before(self, wait: Waiting) -> Self {
+        Self(self.0 | wait.bit())
+    }
+
+    /// Of the two, whichever ends later.
+    pub(crate) fn or_later(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Of the two, whatever waits have begun since either.
+    pub(crate) fn or_earlier(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(crate) fn retain(&mut self, goes_on: impl Fn(Waiting) -> bool) {
+        let tellings = (0..TELLINGS as u8).map(Waiting::Telling);
+        let over = tellings.chain([0, 1].map(Waiting::Worker)).filter(|wait| !goes_on(*wait));
+        self.0 &= !over.fold(0, |bits, wait| bits | wait.bit());
+    }
+
+    fn swap_workers(&mut self) {
+        let [one, other] = [0, 1].map(|worker| Waiting::Worker(worker).bit());
+        let swapped = if self.0 & one != 0 { other } else { 0 } | if self.0 & other != 0 { one } else { 0 };
+        self.0 = self.0 & !(one | other) | swapped;
+    }
+
+    fn sort_tellings(&mut self, order: [u8; TELLINGS]) {
+        let mut sorted = *self;
+        sorted.retain(|wait| matches!(wait, Waiting::Worker(_)));
+        for (place, from) in (0..).zip(order) {
+            if self.ends_before(Waiting::Telling(from)) {
+                sorted = sorted.and_before(Waiting::Telling(place));
+            }
+        }
+        *self = sorted;
+    }
+}
+
+/// A gateway that asks for a near lease for nobody's sake any more: `Asking` in the code, besides those
+/// that are reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Asking {
+    pub(crate) gateway: GatewayId,
+    /// What it holds, or was answered.
+    pub(crate) version: Version,
+    pub(crate) lease: NearLease,
+    pub(crate) at: AskingStep,
+}
+
+/// How far that has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum AskingStep {
+    /// The renewal of a copy is on its way to a worker.
+    Renewal { worker: WorkerId },
+    /// The worker has looked the key up, and has the holder still to note, where that is not one step.
+    LookedUp { worker: WorkerId },
+    /// The hit is on its way back, with a lease.
+    Granted,
+    /// The answer to the renewal is.
+    Renewed,
+    /// No drop has spoiled it, and the copy is still to be kept, where that is not one step.
+    Checked,
+}
+
+/// A set of gateways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Holders([bool; 2]);
+
+impl Holders {
+    pub(crate) fn has(self, gateway: GatewayId) -> bool {
+        self.0[usize::from(gateway)]
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self([self.0[0] && other.0[0], self.0[1] && other.0[1]])
+    }
+
+    pub(crate) fn set(&mut self, gateway: GatewayId, holds: bool) {
+        self.0[usize::from(gateway)] = holds;
+    }
+}
+
+/// What each gateway is asked to drop its copy for, until it is known to have done so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Drop([Option<Told>; 2]);
+
+/// A holder that is asked to drop its copy: again and again, until its acknowledgement has arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Told {
+    /// Whether it has done so, and its acknowledgement is on its way.
+    pub(crate) has_dropped: bool,
+    /// Whether it was granted a lease since: by a grant with a higher number than the drop.
+    pub(crate) has_a_later_grant: bool,
+}
+
+impl Drop {
+    pub(crate) const NOBODY: Self = Self([None; 2]);
+
+    pub(crate) fn told(&self, gateway: GatewayId) -> Option<Told> {
+        self.0[usize::from(gateway)]
+    }
+
+    pub(crate) fn told_mut(&mut self, gateway: GatewayId) -> &mut Option<Told> {
+        &mut self.0[usize::from(gateway)]
+    }
+}
+
+/// Which drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DropFor {
+    /// That of the telling at this place.
+    Telling(u8),
+    /// The [`Worker::late_drop`].
+    Nobody(WorkerId),
 }
 
 impl Worker {
@@ -299,7 +494,12 @@ impl Worker {
     }
 
     fn cmp_but_for_its_number(&self, other: &Self) -> Ordering {
-        let what_has_no_number = |worker: &Self| Self { late_fill: None, ..*worker };
+        let what_has_no_number = |worker: &Self| Self {
+            late_fill: None,
+            holders: Holders::default(),
+            late_drop: Drop::NOBODY,
+            ..*worker
+        };
         what_has_no_number(self).cmp(&what_has_no_number(other))
     }
 
@@ -344,14 +544,26 @@ impl System {
     }
 
     fn least_by_gateways(self) -> Self {
-        let at_the_other = |read: &Read| read.gateway != 0;
-        let told_by_the_other = |telling: &Telling| telling.gateway != 0;
-        if !self.reads.iter().flatten().any(at_the_other)
-            && !self.tellings.iter().flatten().any(told_by_the_other)
-        {
+        if self.has_nothing_of_the_other_gateway() {
             return self;
         }
         self.min(self.with_gateways_swapped())
+    }
+
+    fn has_nothing_of_the_other_gateway(&self) -> bool {
+        let tells = |telling: &Telling| {
+            let is_told = match telling.at {
+                TellingStep::Dropping { drop, .. } => drop.told(1).is_some(),
+                _ => false,
+            };
+            telling.gateway != 0 || is_told
+        };
+        let knows = |worker: &Worker| worker.holders.has(1) || worker.late_drop.told(1).is_some();
+        !self.reads.iter().flatten().any(|read| read.gateway != 0)
+            && !self.tellings.iter().flatten().any(tells)
+            && !self.asking.iter().flatten().any(|asking| asking.gateway != 0)
+            && !self.workers.iter().any(knows)
+            && self.copies[1].is_none()
     }
 
     fn with_gateways_swapped(mut self) -> Self {
@@ -360,7 +572,18 @@ impl System {
         }
         for telling in self.tellings.iter_mut().flatten() {
             telling.gateway = 1 - telling.gateway;
+            if let TellingStep::Dropping { drop, .. } = &mut telling.at {
+                drop.0.swap(0, 1);
+            }
         }
+        for asking in self.asking.iter_mut().flatten() {
+            asking.gateway = 1 - asking.gateway;
+        }
+        for worker in &mut self.workers {
+            worker.holders.0.swap(0, 1);
+            worker.late_drop.0.swap(0, 1);
+        }
+        self.copies.swap(0, 1);
         self.sort();
         self
     }
@@ -389,17 +612,43 @@ impl System {
             }
         }
         for telling in self.tellings.iter_mut().flatten() {
-            if let TellingStep::Invalidate { worker } = &mut telling.at {
+            if let TellingStep::Invalidate { worker } | TellingStep::Dropping { worker, .. } = &mut telling.at
+            {
                 *worker = 1 - *worker;
             }
         }
+        for asking in self.asking.iter_mut().flatten() {
+            if let AskingStep::Renewal { worker } | AskingStep::LookedUp { worker } = &mut asking.at {
+                *worker = 1 - *worker;
+            }
+        }
+        self.near_leases().for_each(|(_, lease)| lease.swap_workers());
         self.sort();
         self
     }
 
-    /// Sorts what is only a set: the tellings, and the reads with the places that point to them.
+    /// All near leases, granted or asked for, each with its gateway.
+    pub(crate) fn near_leases(&mut self) -> impl Iterator<Item = (GatewayId, &mut NearLease)> {
+        let copies =
+            (0..).zip(&mut self.copies).filter_map(|(gateway, copy)| Some((gateway, copy.as_mut()?)));
+        let asking = self.asking.iter_mut().flatten().map(|asking| (asking.gateway, &mut asking.lease));
+        let reads = self.reads.iter_mut().flatten();
+        copies
+            .map(|(gateway, copy)| (gateway, &mut copy.lease))
+            .chain(asking)
+            .chain(reads.filter_map(|read| Some((read.gateway, read.near.as_mut()?))))
+    }
+
+    /// Sorts what is only a set: the tellings and the reads with what points to their places, and who asks
+    /// for near leases.
     fn sort(&mut self) {
-        self.tellings.sort_unstable();
+        let mut order: [u8; TELLINGS] = [0, 1, 2];
+        order.sort_by_key(|&place| self.telling(place));
+        if order != [0, 1, 2] {
+            self.tellings = order.map(|place| self.telling(place));
+            self.near_leases().for_each(|(_, lease)| lease.sort_tellings(order));
+        }
+        self.asking.sort_unstable();
         let mut order: [u8; READS] = [0, 1, 2];
         order.sort_by_key(|&place| self.read(place));
         if order == [0, 1, 2] {

@@ -1,0 +1,176 @@
+//! The near cache: hits without a message, and never an older image than one that was answered.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use testkit::{eventually, samples};
+use wire::near::LONGEST_LEASE_MS;
+
+use crate::helpers::{Gateway, PATIENCE, Scene, Worker};
+
+const LEASE: Duration = Duration::from_millis(LONGEST_LEASE_MS);
+const NEAR: &str = "hit; detail=near";
+
+async fn near_gateway(scene: &Scene) -> Gateway {
+    scene.start_gateway(&["--near-cache-mb", "16"]).await
+}
+
+async fn running() -> (Scene, Worker, Gateway) {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker().await;
+    let gateway = near_gateway(&scene).await;
+    (scene, worker, gateway)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_served_without_the_worker_and_its_hits_are_counted() {
+    let (scene, _worker, gateway) = running().await;
+    let image = samples::chelsea();
+    gateway.put("/images/cat", image.bytes).await;
+    let before = scene.cache_stats().await.unwrap().counters;
+    let mut seen = Vec::new();
+    for _ in 0..40 {
+        let answer = gateway.get("/images/cat").await;
+        assert_eq!((answer.status, &answer.body[..]), (200, image.bytes));
+        seen.push(answer.cache().to_owned());
+    }
+    assert_eq!(seen[0], "fwd=miss; stored");
+    let near = seen.iter().filter(|status| *status == NEAR).count() as u64;
+    assert!(near > 30, "{seen:?}");
+    eventually("all reads are counted", PATIENCE, async || {
+        let now = scene.cache_stats().await.unwrap().counters.since(&before);
+        assert!(now.request_count <= 40, "{now:?}");
+        now.request_count == 40 && now.hit_count == 39 && now.near_hit_count == near
+    })
+    .await;
+    // A conditional request is answered from the copy as well.
+    let tag = gateway.get("/images/cat").await.header("etag").to_owned();
+    let fresh = gateway.send("GET", "/images/cat", &[("if-none-match", &tag)], b"").await;
+    assert_eq!((fresh.status, fresh.cache()), (304, NEAR));
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_loses_no_hit() {
+    let (scene, _worker, gateway) = running().await;
+    gateway.put("/images/cat", samples::chelsea().bytes).await;
+    let before = scene.cache_stats().await.unwrap().counters;
+    for _ in 0..10 {
+        gateway.get("/images/cat").await;
+    }
+    gateway.stop().await.unwrap();
+    assert_eq!(scene.cache_stats().await.unwrap().counters.since(&before).request_count, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_in_use_is_renewed_without_anybody_waiting_for_it() {
+    let (scene, _worker, gateway) = running().await;
+    gateway.put("/images/cat", samples::chelsea().bytes).await;
+    gateway.get("/images/cat").await;
+    let start = Instant::now();
+    let (mut far, mut reads) = (0, 0);
+    while start.elapsed() < LEASE * 3 {
+        reads += 1;
+        far += u32::from(gateway.get("/images/cat").await.cache() != NEAR);
+    }
+    // Three leases long, and a machine that is busy may miss one of them.
+    assert!(far <= 2 && reads > 100, "{far} of {reads} reads asked the worker");
+    // Nobody asks any more, so nothing is renewed, and a change waits for nobody.
+    assert_eq!(scene.cache_stats().await.unwrap().counters.refused_fill_count, 0);
+    gateway.stop().await.unwrap();
+}
+
+fn numbered(number: u64) -> Vec<u8> {
+    let mut bytes = samples::chelsea().bytes.to_vec();
+    bytes.extend_from_slice(&number.to_be_bytes());
+    bytes
+}
+
+fn number_of(bytes: &[u8]) -> u64 {
+    u64::from_be_bytes(*bytes.split_last_chunk::<8>().unwrap().1)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_near_hit_is_older_than_the_last_upload_that_was_answered() {
+    let (scene, _worker, one) = running().await;
+    let two = near_gateway(&scene).await;
+    let gateways = [&one, &two];
+    let (answered, done, hits) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU64::new(0));
+    one.put("/images/cat", &numbered(0)).await;
+    let write = async {
+        let start = Instant::now();
+        let mut number = 0;
+        while start.elapsed() < Duration::from_secs(4) {
+            number += 1;
+            let gateway = gateways[usize::from(number % 2 == 0)];
+            assert_eq!(gateway.put("/images/cat", &numbered(number)).await.status, 200);
+            answered.store(number, Ordering::SeqCst);
+            // Long enough for some hits, short enough for many races.
+            tokio::time::sleep(Duration::from_millis(number * 7 % 23)).await;
+        }
+        done.store(true, Ordering::SeqCst);
+        number
+    };
+    let read = async |gateway: &Gateway| {
+        while !done.load(Ordering::SeqCst) {
+            let at_least = answered.load(Ordering::SeqCst);
+            let answer = gateway.get("/images/cat").await;
+            assert_eq!(answer.status, 200);
+            let seen = number_of(&answer.body);
+            assert!(seen >= at_least, "saw {seen} after {at_least} was answered ({})", answer.cache());
+            hits.fetch_add(u64::from(answer.cache() == NEAR), Ordering::Relaxed);
+        }
+    };
+    let readers = futures_util::future::join_all((0..8).map(|at| read(gateways[at % 2])));
+    let (writes, _) = tokio::join!(write, readers);
+    assert!(writes > 20 && hits.load(Ordering::Relaxed) > 20, "{writes} writes, {hits:?} near hits");
+    two.stop().await.unwrap();
+    one.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_by_anybody_reaches_every_copy() {
+    let (scene, _worker, gateway) = running().await;
+    let other = near_gateway(&scene).await;
+    let [first, second] = [samples::chelsea().bytes, samples::astronaut().bytes];
+    let near = async || {
+        gateway.put("/images/cat", first).await;
+        gateway.get("/images/cat").await;
+        assert_eq!(gateway.get("/images/cat").await.cache(), NEAR);
+    };
+    near().await;
+    scene.ask("cache.put.cat", second).await.unwrap();
+    assert_eq!(gateway.get("/images/cat").await.body, second, "an operator's put");
+    near().await;
+    other.delete("/images/cat").await;
+    assert_eq!(gateway.get("/images/cat").await.failure(), 404);
+    near().await;
+    other.post("/api/delete_all").await;
+    assert_eq!(gateway.get("/images/cat").await.failure(), 404);
+    near().await;
+    scene.configure(r#"{"policy":"none"}"#).await;
+    for _ in 0..3 {
+        assert_eq!(gateway.get("/images/cat").await.cache(), "fwd=miss", "nothing is kept anywhere");
+    }
+    other.stop().await.unwrap();
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_worker_a_copy_is_served_to_its_leases_end_and_a_change_waits_for_that() {
+    let (scene, worker, gateway) = running().await;
+    let other = near_gateway(&scene).await;
+    gateway.put("/images/cat", samples::chelsea().bytes).await;
+    gateway.get("/images/cat").await;
+    drop(worker);
+    let leased = Instant::now();
+    assert_eq!(gateway.get("/images/cat").await.cache(), NEAR);
+    assert_eq!(other.put("/images/cat", samples::astronaut().bytes).await.status, 200);
+    assert!(leased.elapsed() >= LEASE, "the upload was answered after {:?}", leased.elapsed());
+    let answer = gateway.get("/images/cat").await;
+    assert_eq!(answer.body, samples::astronaut().bytes);
+    assert!(answer.cache().starts_with("fwd=bypass"), "{}", answer.cache());
+    assert!(scene.cache_stats().await.is_none());
+    other.stop().await.unwrap();
+    gateway.stop().await.unwrap();
+}

@@ -1,0 +1,73 @@
+//! Telling the holders of near leases to drop their copies, before a change is acknowledged (rule 3).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use runtime::clock::Moment;
+use wire::near::{DropRequest, LONGEST_LEASE_MS};
+use wire::{Holder, subject};
+
+use crate::holders::{Drop, with_margin};
+use crate::worker::Worker;
+
+/// How long one try waits for the answer; until the lease ends there are others.
+const TRY_TIME: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Tells everybody whom `drop` names, and returns when none of them serves an older copy any more: each has
+/// acknowledged, or its lease has ended; and so has each that a predecessor of this worker granted.
+pub async fn tell(worker: &Worker, drop: &Drop) {
+    let payload: Bytes = match serde_json::to_vec(&DropRequest { key: drop.key.clone() }) {
+        Ok(payload) => payload.into(),
+        Err(error) => {
+            tracing::error!(%error, "a drop can't be written; the leases are waited out");
+            Bytes::new()
+        }
+    };
+    let told = drop.holders.iter().map(|(holder, end)| tell_one(worker, drop, *holder, *end, &payload));
+    tokio::join!(join_all(told), sleep_until(leases_of_predecessors_end(worker)));
+}
+
+/// Whether [`tell`] has nothing to wait for.
+pub fn is_done(worker: &Worker, drop: &Drop) -> bool {
+    drop.holders.is_empty() && Moment::now() >= leases_of_predecessors_end(worker)
+}
+
+/// Who was granted leases by a worker before this one, nobody knows; but its claim had ended when this
+/// worker won its own.
+fn leases_of_predecessors_end(worker: &Worker) -> Moment {
+    worker.claim.won() + with_margin(Duration::from_millis(LONGEST_LEASE_MS))
+}
+
+async fn tell_one(worker: &Worker, drop: &Drop, holder: Holder, end: Moment, payload: &Bytes) {
+    loop {
+        let left = end.since(Moment::now());
+        if left.is_zero() {
+            return;
+        }
+        let asked = worker.bus.request(subject::near_drop(holder), None, payload.clone(), left.min(TRY_TIME));
+        match asked.await {
+            Ok(_) => {
+                worker.store().holders.acknowledged(drop, holder);
+                return;
+            }
+            // Nobody answers for it: it may be out of reach, and serve all the same.
+            Err(failure) => {
+                tracing::debug!(%holder, %failure, "a near copy is not dropped yet");
+                sleep_until(end.min(Moment::now() + PAUSE)).await;
+            }
+        }
+    }
+}
+
+async fn sleep_until(end: Moment) {
+    // Tokio's clock stands still while the machine sleeps.
+    loop {
+        let left = end.since(Moment::now());
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left).await;
+    }
+}
