@@ -1,7 +1,6 @@
 //! One service as a process: started, killed, stopped and resumed through a guardian, which ends it when
 //! this process is gone, however that ended.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,13 +10,14 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Resource, Rlimit};
 use testkit::{Guardian, Order};
 
-/// What runs in the guardian: `$0` is the folder, the arguments are settings and the program.
+/// What runs in the guardian: `$0` is the folder, `$1` what takes away privileges, the others are settings and
+/// the program.
 ///
 /// - A write beyond the largest file allowed is to fail as on a full disk, not to end the process (XFSZ).
 /// - The log goes through a pipe, so that it can be written while no file can.
 /// - The file `preload` may hold settings that come and go between two starts.
-const WRAPPER: &str =
-    r#"trap '' XFSZ; exec env -i PATH="$PATH" $(cat "$0/preload") "$@" > >(exec cat >>"$0/log") 2>&1"#;
+const WRAPPER: &str = r#"privileges=$1; shift; trap '' XFSZ
+exec $privileges env -i PATH="$PATH" $(cat "$0/preload") "$@" > >(exec cat >>"$0/log") 2>&1"#;
 
 /// A service that does not stop within this time never does.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,9 +40,9 @@ impl Process {
     ) -> anyhow::Result<Self> {
         let guardian = Guardian::new(|folder| {
             let mut command = Command::new("/bin/bash");
-            command.arg("-c").arg(WRAPPER).arg(folder);
+            command.arg("-c").arg(WRAPPER).arg(folder).arg(without_privileges());
             command.args(settings.into_iter().map(|(name, value)| format!("{name}={value}")));
-            command.args(without_privileges()).arg(program);
+            command.arg(program);
             command
         });
         std::fs::write(guardian.folder().join("preload"), "")?;
@@ -149,12 +149,8 @@ impl Process {
 
 /// What makes root an ordinary user as far as the rights of files go, so that a folder which is read-only
 /// is so for everybody.
-fn without_privileges() -> Vec<OsString> {
-    if rustix::process::geteuid().is_root() {
-        ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"].map(OsString::from).to_vec()
-    } else {
-        Vec::new()
-    }
+fn without_privileges() -> &'static str {
+    if rustix::process::geteuid().is_root() { "setpriv --bounding-set=-all --inh-caps=-all --" } else { "" }
 }
 
 /// Whether a process is there and not only waits to be counted among the dead.
