@@ -118,14 +118,18 @@ need_rust() {
     die "Rust $found is too old: $how, then start again"
 }
 
-# build_services [PACKAGE…]: the three services and what else is named, optimised. Cargo.toml's real place is named, so
-# that a checkout that is only linked to shares what is built.
 build_services() {
+  build_packages gateway memcache recorder
+}
+
+# build_packages PACKAGE…: optimised. Cargo.toml's real place is named, so that a checkout that is only linked to shares
+# what is built.
+build_packages() {
   local real
   real=$(dirname "$(realpath Cargo.toml)")
   # Cargo ends with the command that it works for.
   setpriv --pdeathsig TERM cargo build --release --locked --manifest-path "$real/Cargo.toml" --target-dir "$real/target" \
-    --package gateway --package memcache --package recorder "${@/#/--package=}"
+    "${@/#/--package=}"
 }
 
 # need_servers: what pixcache runs on, as far as the user has no servers of their own.
