@@ -68,6 +68,15 @@ for (const name of services) {
       await until("it says that it waits", () => /wait/i.test(child.output), 10);
       assert.equal(await child.end("SIGTERM"), 0, child.output);
     });
+
+    test("SIGTERM ends it when nobody reads its log any longer", async () => {
+      const child = new Child(program(name), [], { cwd: repository, env: await nowhere() });
+      await until("it says that it waits", () => /wait/i.test(child.output), 10);
+      // As after the SIGKILL of a Procfile runner.
+      child.process.stdout.destroy();
+      child.process.stderr.destroy();
+      assert.equal(await child.end("SIGTERM"), 0);
+    });
   });
 }
 

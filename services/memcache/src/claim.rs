@@ -22,6 +22,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use wire::subject;
 
+use crate::config::LONGEST_CLAIM_MS;
+
 /// How often a worker that stands by looks at the claim.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The longest that giving up a claim may take; if it fails, it runs out.
@@ -206,9 +208,11 @@ impl Claim {
     /// Gives it up, after the worker has left the bus: whoever stands by need not wait.
     pub async fn release(&self) {
         self.end();
-        let revision = self.revision.lock().await;
-        let entry = Entry { released: true, ..self.entry.clone() };
-        let released = write(&self.bucket, &entry, Some(*revision));
+        let released = async {
+            let revision = self.revision.lock().await;
+            let entry = Entry { released: true, ..self.entry.clone() };
+            write(&self.bucket, &entry, Some(*revision)).await
+        };
         match timeout(RELEASE_TIME, released).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!("the claim to serve was not given up and runs out: {error:#}"),
@@ -239,7 +243,7 @@ impl Standby<'_> {
         self.bucket = Some(bucket.clone());
         let found = timeout(self.length, read(&bucket)).await??;
         let Some((found, revision)) = found else { return self.take(bucket, None).await };
-        // By whichever length is longer, if they were set differently.
+        // By whichever length is longer, if they were set differently; none can be longer than any setting.
         let (valid_ms, waiting) = match &found {
             Found::Claim(entry) if entry.released || self.former == Some(entry.incarnation.as_str()) => {
                 return self.take(bucket, Some(revision)).await;
@@ -251,7 +255,7 @@ impl Standby<'_> {
                 (0, format!("the claim to serve can't be read and is waited out: {why}"))
             }
         };
-        let length = self.length.max(Duration::from_millis(valid_ms));
+        let length = self.length.max(Duration::from_millis(valid_ms.min(LONGEST_CLAIM_MS)));
         let now = Moment::now();
         match &self.seen {
             // Both, since the revisions of a bucket that was made anew begin again.

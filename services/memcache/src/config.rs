@@ -8,6 +8,9 @@ use wire::{Capacity, Policy, Span};
 
 use crate::memory;
 
+/// The longest that a claim may be valid without being renewed, in milliseconds.
+pub const LONGEST_CLAIM_MS: u64 = 60_000;
+
 /// pixcache memcache worker: keeps image bytes in memory and serves them over NATS.
 #[derive(Debug, Clone, Parser)]
 #[command(version, about)]
@@ -45,7 +48,7 @@ pub struct Config {
     /// How long the claim to serve is valid without being renewed, in milliseconds: another worker takes
     /// over so long, and an eighth of it, after this one was last heard of. The same for all workers
     #[arg(long, env = "CLAIM_MS", value_name = "MS", default_value_t = 4000,
-          value_parser = clap::value_parser!(u64).range(500..=60_000))]
+          value_parser = clap::value_parser!(u64).range(500..=LONGEST_CLAIM_MS))]
     pub claim_ms: u64,
 
     /// How long a gateway may serve a copy of its own without asking, in milliseconds; 0: not at all

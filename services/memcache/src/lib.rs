@@ -25,9 +25,9 @@ use anyhow::Context as _;
 use runtime::tasks::Tasks;
 use runtime::{Bus, streams, wait};
 use time::OffsetDateTime;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use wire::CacheConfig;
 
 use crate::claim::Claim;
@@ -94,12 +94,24 @@ async fn serve_on(
         window::publish(bus.clone(), windows.clone(), stop_publishing.clone()),
     );
 
+    // Everything that a stop waits for has to come about in one grace.
+    let grace = config.process.shutdown_grace();
+    let stopping = {
+        let shutdown = shutdown.clone();
+        async move {
+            shutdown.cancelled().await;
+            Instant::now()
+        }
+    };
+    let stopping = AbortOnDropHandle::new(tokio::spawn(stopping));
+
     let result = tokio::select! {
         ended = live_again_and_again(config, first, bus, windows, former, shutdown) => ended,
         failed = tasks.watch() => failed.map_err(anyhow::Error::from),
     };
     let has_died = result.is_err() && !shutdown.is_cancelled() && bus.has_died().await;
-    if !has_died && timeout(config.process.shutdown_grace(), windows.emptied()).await.is_err() {
+    let began = if shutdown.is_cancelled() { stopping.await? } else { Instant::now() };
+    if !has_died && timeout_at(began + grace + LEAVE_TIME, windows.emptied()).await.is_err() {
         tracing::warn!(
             pending = windows.pending_count(),
             "stopping before JetStream has acknowledged every window"

@@ -17,7 +17,12 @@ pub fn init(args: &LogArgs) -> Result<(), String> {
             args.log_filter
         )
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that nobody reads any longer, since a Procfile runner was killed, ends nothing: by itself
+    // the subscriber would report that with `eprintln!`, which panics.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     // Only the first call of a process has an effect: tests start several services in one.
     let _ = match args.log_format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

@@ -23,12 +23,9 @@ pub fn on_signals() -> std::io::Result<CancellationToken> {
                     received = terminate.recv() => received.map(|()| "SIGTERM"),
                 };
                 let Some(name) = name else { return };
-                if token.is_cancelled() {
-                    tracing::info!(signal = name, "already stopping");
-                } else {
-                    tracing::info!(signal = name, "stopping");
-                    token.cancel();
-                }
+                let already = token.is_cancelled();
+                token.cancel();
+                tracing::info!(signal = name, already, "stopping");
             }
         }
     });
