@@ -1,6 +1,7 @@
 //! `bench`: measures whole systems of pixcache, made of its release binaries and of real servers.
 
 mod faults;
+mod report;
 
 use std::process::ExitCode;
 
