@@ -1,7 +1,11 @@
 //! `bench`: measures whole systems of pixcache, made of its release binaries and of real servers.
 
 mod faults;
+mod load;
+mod picture;
+mod process;
 mod report;
+mod system;
 
 use std::process::ExitCode;
 

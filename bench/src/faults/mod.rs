@@ -6,7 +6,6 @@ mod history;
 mod http;
 mod image;
 mod load;
-mod process;
 mod proxy;
 mod report;
 mod rows;
@@ -19,6 +18,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
+
+use crate::process;
 
 /// The seed of the long form, unless another one is given: the same faults and the same operations each
 /// time, as far as a machine allows.

@@ -1,0 +1,384 @@
+//! Load: requests over connections that stay open, and how long each took.
+//!
+//! It shares the machine with what it measures, so it is as lean as can be: all requests are built beforehand, each
+//! thread has a runtime of its own and shares nothing while it runs, and a body is read into one buffer a thread.
+//!
+//! [`Load::closed`] keeps a number of requests in flight and shows how many a system bears. [`Load::open`] sends at
+//! a rate, and takes the time from when a request was meant to be sent: a system that stands still for a moment
+//! is charged with all the requests that came in the meantime.
+
+pub(crate) mod bus;
+pub(crate) mod http;
+mod metronome;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::rc::Rc;
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use futures_util::future::join_all;
+use hdrhistogram::Histogram;
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+
+use metronome::Metronome;
+
+/// How long answers may stay away, once no more requests are sent.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One connection to a server, with at most one request in flight.
+pub(crate) trait Target: Sized + 'static {
+    /// Where the server is.
+    type Place: Clone + Send + Sync + 'static;
+    /// A request, ready to be sent, and what its answer has to be.
+    type Message: Send + Sync + 'static;
+
+    /// Connects.
+    fn connect(place: &Self::Place) -> impl Future<Output = Result<Self, Failure>>;
+
+    /// Sends a request, and reads its answer to the end.
+    fn send(&mut self, message: &Self::Message) -> impl Future<Output = Result<(), Failure>>;
+}
+
+/// A message, and among which of the kinds it is counted: 0, 1, ….
+#[derive(Debug, Clone)]
+pub(crate) struct Request<M> {
+    pub(crate) kind: usize,
+    pub(crate) message: M,
+}
+
+/// Who decides which of the requests a connection sends next. Each connection has a clone of it, and a source of
+/// random numbers of its own.
+pub(crate) trait Choose: FnMut(&mut SmallRng) -> usize + Clone + Send + Sync + 'static {}
+
+impl<F: FnMut(&mut SmallRng) -> usize + Clone + Send + Sync + 'static> Choose for F {}
+
+/// What a server is to be loaded with.
+#[derive(Debug)]
+pub(crate) struct Load<T: Target, C> {
+    /// Where the server is.
+    pub(crate) place: T::Place,
+    /// All requests that there are.
+    pub(crate) requests: Arc<Vec<Request<T::Message>>>,
+    /// Which of them comes next.
+    pub(crate) choose: C,
+    /// How many connections.
+    pub(crate) connections: usize,
+    /// Over how many threads they are spread.
+    pub(crate) threads: usize,
+    /// Decides what is random.
+    pub(crate) seed: u64,
+    /// For how long requests are sent before they are counted.
+    pub(crate) warmup: Duration,
+    /// For how long they are counted.
+    pub(crate) length: Duration,
+}
+
+/// Derived, it would ask for targets that can be cloned.
+impl<T: Target, C: Clone> Clone for Load<T, C> {
+    fn clone(&self) -> Self {
+        let (place, requests, choose) = (self.place.clone(), self.requests.clone(), self.choose.clone());
+        Self { place, requests, choose, ..*self }
+    }
+}
+
+/// A request that failed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub(crate) enum Failure {
+    /// There is no connection to be had.
+    #[error("no connection: {0}")]
+    NotConnected(String),
+    /// The connection broke off.
+    #[error("the connection broke off: {0}")]
+    Lost(ErrorKind),
+    /// Another status than expected.
+    #[error("answered with status {0}")]
+    Status(u16),
+    /// Another length than expected.
+    #[error("answered with {0} bytes")]
+    Length(u64),
+    /// Other bytes than expected.
+    #[error("answered with other bytes than expected")]
+    Content,
+    /// A header that says something else than expected.
+    #[error("answered with {0}: {1}")]
+    Header(&'static str, String),
+    /// What is no answer in this protocol.
+    #[error("answered with what can't be read")]
+    Malformed,
+    /// No answer.
+    #[error("not answered")]
+    Unanswered,
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Lost(error.kind())
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outcome {
+    /// How long the requests of each kind took, in nanoseconds.
+    pub(crate) kinds: Vec<Histogram<u64>>,
+    /// Requests that failed, the warm-up's included.
+    pub(crate) failures: BTreeMap<Failure, u64>,
+    /// For how long was counted.
+    pub(crate) length: Duration,
+}
+
+impl Outcome {
+    /// How many requests were answered as they should be.
+    pub(crate) fn count(&self) -> u64 {
+        self.kinds.iter().map(Histogram::len).sum()
+    }
+
+    /// So many a second.
+    #[expect(clippy::cast_precision_loss, reason = "counts of seconds are far below 2^52")]
+    pub(crate) fn rate(&self) -> f64 {
+        self.count() as f64 / self.length.as_secs_f64()
+    }
+
+    /// All kinds together.
+    pub(crate) fn all(&self) -> Histogram<u64> {
+        self.kinds.iter().fold(histogram(), |mut all, kind| {
+            all += kind;
+            all
+        })
+    }
+
+    /// Itself, if nothing failed.
+    ///
+    /// # Errors
+    /// What failed and how often: a figure that counts failures as fast answers would say nothing.
+    pub(crate) fn sound(self) -> anyhow::Result<Self> {
+        let failures: Vec<_> =
+            self.failures.iter().map(|(failure, count)| format!("{count} × {failure}")).collect();
+        anyhow::ensure!(failures.is_empty(), "requests failed: {}", failures.join(", "));
+        anyhow::ensure!(self.count() > 0, "no request was answered");
+        Ok(self)
+    }
+
+    fn add(&mut self, other: &Self) {
+        if self.kinds.len() < other.kinds.len() {
+            self.kinds.resize_with(other.kinds.len(), histogram);
+        }
+        for (mine, theirs) in self.kinds.iter_mut().zip(&other.kinds) {
+            *mine += theirs;
+        }
+        for (failure, count) in &other.failures {
+            *self.failures.entry(failure.clone()).or_default() += count;
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        *self.failures.entry(failure).or_default() += 1;
+    }
+}
+
+/// As many threads as there are cores: then the machine is what bounds the load, whatever the server is.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Each request in turn, whichever connection sends it.
+pub(crate) fn in_turn(requests: usize) -> impl Choose {
+    let next = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    move |_: &mut SmallRng| next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % requests
+}
+
+/// Any request, each as likely.
+pub(crate) fn at_random(requests: usize) -> impl Choose {
+    move |random: &mut SmallRng| rand::RngExt::random_range(random, 0..requests)
+}
+
+impl<T: Target, C: Choose> Load<T, C> {
+    /// Keeps one request in flight on each connection.
+    ///
+    /// # Errors
+    /// When a connection or a thread can't be had. Requests that fail are in the outcome.
+    pub(crate) async fn closed(&self) -> anyhow::Result<Outcome> {
+        self.run(None).await
+    }
+
+    /// Sends `rate` requests a second, evenly; those for which no connection is free wait, and that counts.
+    ///
+    /// # Errors
+    /// As [`Load::closed`].
+    pub(crate) async fn open(&self, rate: f64) -> anyhow::Result<Outcome> {
+        self.run(Some(rate)).await
+    }
+
+    async fn run(&self, rate: Option<f64>) -> anyhow::Result<Outcome> {
+        let threads = self.threads.clamp(1, self.connections);
+        let barrier = Arc::new(Barrier::new(threads));
+        let parts: Vec<_> = (0..threads)
+            .map(|thread| {
+                let load = self.clone();
+                let part = Part {
+                    connections: (thread..self.connections).step_by(threads).collect(),
+                    // So that the threads don't send at the same moments.
+                    rate: rate.map(|rate| rate / threads as f64),
+                    phase: thread as f64 / threads as f64,
+                    barrier: barrier.clone(),
+                };
+                tokio::task::spawn_blocking(move || load.run_part(&part))
+            })
+            .collect();
+        let mut outcome = Outcome { length: self.length, ..Outcome::default() };
+        for part in join_all(parts).await {
+            outcome.add(&part.context("a thread of the load ended")??);
+        }
+        Ok(outcome)
+    }
+
+    /// What one thread does.
+    fn run_part(self, part: &Part) -> anyhow::Result<Outcome> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let local = LocalSet::new();
+        local.block_on(&runtime, async {
+            let connecting = part.connections.iter().map(|_| T::connect(&self.place));
+            let connected = join_all(connecting).await.into_iter().collect::<Result<Vec<T>, _>>();
+            // The clock starts for all threads when all connections stand; without one of them, for nobody.
+            part.barrier.wait();
+            let connected = connected?;
+            let kinds = self.requests.iter().map(|request| request.kind + 1).max().unwrap_or_default();
+            let tally = Outcome { kinds: (0..kinds).map(|_| histogram()).collect(), ..Outcome::default() };
+            let tally = Rc::new(RefCell::new(tally));
+            let start = Instant::now();
+            let times = Times { begin: start + self.warmup, end: start + self.warmup + self.length };
+            let metronome = match part.rate {
+                Some(rate) => Some(Rc::new(Metronome::start(start, rate, part.phase, times.end)?)),
+                None => None,
+            };
+            let load = Rc::new(self);
+            let tasks: Vec<_> = connected
+                .into_iter()
+                .zip(&part.connections)
+                .map(|(target, number)| {
+                    let random = SmallRng::seed_from_u64(load.seed.wrapping_add(*number as u64));
+                    let connection = Connection {
+                        load: load.clone(),
+                        tally: tally.clone(),
+                        times,
+                        metronome: metronome.clone(),
+                        random,
+                    };
+                    tokio::task::spawn_local(connection.run(target))
+                })
+                .collect();
+            let unfinished = Rc::new(Cell::new(tasks.len()));
+            let all = async {
+                let tick = async {
+                    match &metronome {
+                        Some(metronome) => metronome.run(part.connections.len()).await,
+                        None => Ok(()),
+                    }
+                };
+                let connections = join_all(tasks.into_iter().map(|task| {
+                    let unfinished = unfinished.clone();
+                    async move {
+                        task.await?;
+                        unfinished.set(unfinished.get() - 1);
+                        anyhow::Ok(())
+                    }
+                }));
+                let (ticked, connections) = tokio::join!(tick, connections);
+                ticked?;
+                connections.into_iter().collect::<anyhow::Result<()>>()
+            };
+            let limit = times.end.saturating_duration_since(Instant::now()) + PATIENCE;
+            if let Ok(ended) = timeout(limit, all).await {
+                ended?;
+            }
+            for _ in 0..unfinished.get() {
+                tally.borrow_mut().fail(Failure::Unanswered);
+            }
+            Ok(tally.take())
+        })
+    }
+}
+
+/// What one thread has to do of it all.
+struct Part {
+    connections: Vec<usize>,
+    rate: Option<f64>,
+    phase: f64,
+    barrier: Arc<Barrier>,
+}
+
+/// When requests are counted.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    begin: Instant,
+    end: Instant,
+}
+
+/// What one connection needs.
+struct Connection<T: Target, C> {
+    load: Rc<Load<T, C>>,
+    tally: Rc<RefCell<Outcome>>,
+    times: Times,
+    metronome: Option<Rc<Metronome>>,
+    random: SmallRng,
+}
+
+impl<T: Target, C: Choose> Connection<T, C> {
+    async fn run(mut self, mut target: T) {
+        let mut choose = self.load.choose.clone();
+        let requests = self.load.requests.clone();
+        // In a closed loop, a request begins when the one before it ends.
+        let mut now = Instant::now();
+        loop {
+            let begun = match &self.metronome {
+                Some(metronome) => match metronome.next().await {
+                    Some(intended) => intended,
+                    None => return,
+                },
+                None if now >= self.times.end => return,
+                None => now,
+            };
+            let request = &requests[choose(&mut self.random)];
+            let sent = target.send(&request.message).await;
+            now = Instant::now();
+            let Err(failure) = sent else {
+                self.count(request.kind, begun, now);
+                continue;
+            };
+            self.tally.borrow_mut().fail(failure);
+            match T::connect(&self.load.place).await {
+                Ok(again) => target = again,
+                Err(failure) => {
+                    self.tally.borrow_mut().fail(failure);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn count(&self, kind: usize, begun: Instant, ended: Instant) {
+        // At a rate each request that was due counts, however late its answer is; without one, how many were
+        // answered in the time.
+        let counts = begun >= self.times.begin
+            && match self.metronome {
+                Some(_) => begun < self.times.end,
+                None => ended <= self.times.end,
+            };
+        if counts {
+            let nanoseconds = u64::try_from((ended - begun).as_nanos()).unwrap_or(u64::MAX);
+            self.tally.borrow_mut().kinds[kind].saturating_record(nanoseconds);
+        }
+    }
+}
+
+/// From a microsecond to a minute and more, to three digits.
+fn histogram() -> Histogram<u64> {
+    // The bounds are constants that it takes.
+    Histogram::new_with_bounds(1_000, 100_000_000_000, 3).unwrap_or_else(|_| unreachable!())
+}
