@@ -223,7 +223,10 @@ suite("in the browser", () => {
       await page.goto(`http://localhost:${elsewhere.address().port}/`);
       const [response] = await Promise.all([page.waitForResponse(/cache_properties/), page.getByRole("button").click()]);
       assert.equal(response.status(), 403);
-      assert.equal((await system.read("rocket.jpg")).what, "hit", "the cache was cleared");
+      let what;
+      // On a busy machine a read may have to do without the cache.
+      await until("the cache answers", async () => (what = (await system.read("rocket.jpg")).what) !== "bypass", 10);
+      assert.equal(what, "hit", "the cache was cleared");
       await close();
     } finally {
       elsewhere.close();

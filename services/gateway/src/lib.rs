@@ -7,6 +7,7 @@ pub mod config;
 mod crowd;
 pub mod error;
 mod flight;
+mod head;
 mod metrics;
 mod near;
 pub mod origin;
@@ -83,10 +84,13 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         return Ok(());
     };
     let (state, to_renew) = AppState::new(config, views, blobs, pool.clone(), bus.clone(), &connections)?;
+    // Copies are served until the last request is answered, so that long they can be taken back.
+    let left = CancellationToken::new();
+    let mut last = Tasks::new(left.clone());
     if let Some(upkeep) = state.near_upkeep() {
-        tasks.spawn("near drops", {
-            let (upkeep, shutdown) = (upkeep.clone(), shutdown.clone());
-            async move { upkeep.answer_drops(shutdown).await }
+        last.spawn("near drops", {
+            let (upkeep, left) = (upkeep.clone(), left.clone());
+            async move { upkeep.answer_drops(left).await }
         });
         tasks.spawn("near renewals", upkeep.clone().renew(to_renew, shutdown.clone()));
         tasks.spawn("near hits", {
@@ -96,10 +100,13 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     }
     tasks.spawn("telling of pending invalidations", state.run_teller(shutdown.clone()));
     tasks.spawn("sweep", state.run_sweep(shutdown.clone()));
-    front.open(routes::app(state.clone(), gate));
+    front.open(routes::App::new(state.clone(), gate));
     tracing::info!("serving");
 
-    let ended = tasks.watch().await;
+    let ended = tokio::select! {
+        ended = tasks.watch() => ended,
+        ended = last.watch() => ended,
+    };
     shutdown.cancel();
     let finished = tasks.finish(grace + FAREWELL).await;
     if timeout(FAREWELL, state.finish_changes()).await.is_err() {
@@ -112,6 +119,8 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     {
         tracing::warn!("hits of the near cache were not counted");
     }
+    left.cancel();
+    let finished = finished.and(last.finish(FAREWELL).await);
     bus.drain(FAREWELL).await;
     if timeout(FAREWELL, pool.close()).await.is_err() {
         tracing::warn!("connections to MySQL were cut off");

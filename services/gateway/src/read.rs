@@ -257,7 +257,7 @@ impl Reader {
         choose: Choose<'_>,
     ) -> Result<ReadOutcome, ReadFailure> {
         let started = Instant::now();
-        if let Some((copy, bytes)) = self.near.as_ref().and_then(|near| near.hit(key)) {
+        if let Some((copy, bytes)) = self.near.as_ref().and_then(|near| near.hit(key.as_str())) {
             let elapsed = started.elapsed();
             let (image, content) = (copy.image.clone(), Content::Bytes(bytes));
             let cache_status = CacheStatus::Near;

@@ -9,7 +9,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
@@ -21,13 +20,12 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 
 use crate::crowd::{Crowd, Doing};
 use crate::metrics::ConnectionMetrics;
 use crate::patient::Patient;
 use crate::routes::access::Gate;
-use crate::routes::starting;
+use crate::routes::{App, starting};
 use crate::state::{Health, Part};
 use crate::views::Views;
 
@@ -54,7 +52,7 @@ const OTHER_DESCRIPTORS: u64 = 256;
 pub(crate) struct Front {
     views: Views,
     gate: Gate,
-    app: Arc<OnceLock<Router>>,
+    app: Arc<OnceLock<App>>,
     waiting_for: Arc<Mutex<Health>>,
 }
 
@@ -75,14 +73,14 @@ impl Front {
     }
 
     /// Opens the routes.
-    pub(crate) fn open(&self, app: Router) {
+    pub(crate) fn open(&self, app: App) {
         // There is one start, so it is never set before.
         let _ = self.app.set(app);
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
         if let Some(app) = self.app.get() {
-            return app.clone().oneshot(request).await;
+            return Ok(app.answer(request).await);
         }
         let waiting_for = self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(starting(&self.views, &self.gate, &request, &waiting_for))

@@ -187,8 +187,8 @@ impl AppState {
     }
 
     /// The near cache, unless it is off.
-    pub(crate) fn near(&self) -> Option<&Near> {
-        self.near.as_deref()
+    pub(crate) fn near(&self) -> Option<&Arc<Near>> {
+        self.near.as_ref()
     }
 
     /// Reads the image under `key`, from the cache where that is possible. `held` is the tag of the

@@ -21,9 +21,10 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use runtime::clock::{AtomicMoment, Moment};
 use tokio::sync::{Semaphore, mpsc};
-use wire::near::{DropRequest, HitsReport, KeyHits, LONGEST_LEASE_MS, MOST_KEYS_REPORTED};
+use wire::near::{DropRequest, KeyHits, LONGEST_LEASE_MS};
 use wire::{Holder, Key, Tag};
 
+use crate::head::ImageHead;
 use crate::read::ImageMeta;
 use crate::room;
 
@@ -60,6 +61,7 @@ pub(crate) struct Near {
 pub(crate) struct Copy {
     pub(crate) key: Key,
     pub(crate) image: ImageMeta,
+    pub(crate) head: ImageHead,
     pub(crate) bytes: Bytes,
     end: AtomicMoment,
     is_renewed: AtomicBool,
@@ -130,7 +132,7 @@ impl Near {
     }
 
     /// A copy whose lease lasts, and its bytes to be sent; counted as a hit.
-    pub(crate) fn hit(&self, key: &Key) -> Option<(Arc<Copy>, Bytes)> {
+    pub(crate) fn hit(&self, key: &str) -> Option<(Arc<Copy>, Bytes)> {
         let copy = self.copies.get(key)?;
         let left = copy.end.get().since(Moment::now());
         if left.is_zero() {
@@ -188,16 +190,14 @@ impl Near {
         }
     }
 
-    /// The hits since the last call, in reports that are not numbered yet.
-    pub(crate) fn take_hits(&self) -> Vec<HitsReport> {
+    /// The hits since the last call.
+    pub(crate) fn take_hits(&self) -> Vec<KeyHits> {
         let copies = std::mem::take(&mut *lock(&self.hit));
         let hits = copies.iter().map(|copy| {
             let count = copy.unreported_hits.swap(0, Ordering::Relaxed);
             KeyHits { key: copy.key.clone(), count, bytes: count * copy.bytes.len() as u64 }
         });
-        let hits: Vec<KeyHits> = hits.collect();
-        let parts = hits.chunks(MOST_KEYS_REPORTED);
-        parts.map(|part| HitsReport { holder: self.holder, number: 0, hits: part.to_vec() }).collect()
+        hits.collect()
     }
 }
 
@@ -216,9 +216,12 @@ impl Asking<'_> {
         if weight > self.near.largest {
             return;
         }
+        // What can't be answered need not be kept.
+        let Ok(head) = ImageHead::new(image) else { return };
         let copy = Arc::new(Copy {
             key: self.key.clone(),
             image: image.clone(),
+            head,
             // What came over the bus is a part of a larger buffer.
             bytes: Bytes::copy_from_slice(bytes),
             end: AtomicMoment::new(self.sent + granted.min(LONGEST_LEASE)),
@@ -291,7 +294,7 @@ mod tests {
     }
 
     fn version(near: &Near, name: &str) -> Option<u8> {
-        near.hit(&key(name)).map(|(copy, _)| copy.image.tag.0[0])
+        near.hit(name).map(|(copy, _)| copy.image.tag.0[0])
     }
 
     #[test]
@@ -361,7 +364,7 @@ mod tests {
             assert!(version(&near, name).is_some());
         }
         near.drop_copies(&DropRequest::default());
-        let mut hits: Vec<_> = near.take_hits().into_iter().flat_map(|report| report.hits).collect();
+        let mut hits = near.take_hits();
         hits.sort_by_key(|hits| hits.count);
         let seen: Vec<_> = hits.iter().map(|hits| (hits.key.as_str(), hits.count, hits.bytes)).collect();
         assert_eq!(seen, [("dog", 1, 3), ("cat", 2, 6)]);
@@ -381,9 +384,9 @@ mod tests {
         let (near, _) = Near::new(1 << 30).unwrap();
         let large = Bytes::from(vec![0; 32 << 20]);
         near.ask(&key("cat")).keep(&image(1), &large, LEASE);
-        let lent: Vec<_> = (0..4).map(|_| near.hit(&key("cat")).unwrap().1).collect();
-        assert!(near.hit(&key("cat")).is_none());
+        let lent: Vec<_> = (0..4).map(|_| near.hit("cat").unwrap().1).collect();
+        assert!(near.hit("cat").is_none());
         drop(lent);
-        assert!(near.hit(&key("cat")).is_some());
+        assert!(near.hit("cat").is_some());
     }
 }

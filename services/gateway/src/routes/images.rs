@@ -1,7 +1,7 @@
 //! `/images/{key}`: the bytes of an image, for `<img>` and for programs.
 
 use std::ops::Range;
-use std::time::SystemTime;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
@@ -18,12 +18,17 @@ use super::key::key_behind;
 use super::openapi;
 use crate::conditional::{self, Decision, WriteConditions};
 use crate::error::Error;
+use crate::head::{ImageHead, value};
+use crate::near::Copy;
 use crate::origin::upload;
 use crate::read::{CacheStatus, Content, ImageMeta, Portion, ReadOutcome};
 use crate::state::AppState;
 use crate::views;
 
-const PREFIX: &str = "/images/";
+/// The path that ends with a key.
+pub(super) const PREFIX: &str = "/images/";
+/// The route of an image, as the router knows it.
+pub(super) const ROUTE: &str = "/images/{*key}";
 /// An address that names the bytes by their hash can be kept for ever.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 /// An image is looked at, never run, even when it is opened by itself.
@@ -36,7 +41,7 @@ pub(crate) fn router() -> Router<AppState> {
     let methods: MethodRouter<AppState> =
         get(get_image).put(put_image).delete(delete_image).layer(DefaultBodyLimit::disable());
     // The second one is for the empty key, which deserves a sentence of its own.
-    Router::new().route("/images/{*key}", methods.clone()).route(PREFIX, methods)
+    Router::new().route(ROUTE, methods.clone()).route(PREFIX, methods)
 }
 
 /// The bytes of an image.
@@ -81,14 +86,7 @@ pub(crate) async fn get_image(
 ) -> Result<Response, Error> {
     let key = key_behind(PREFIX, &uri)?;
     let is_head = method == Method::HEAD;
-    let decide = |image: &ImageMeta| {
-        let decision = conditional::decide(&headers, &image.tag, image.modified_s, image.size);
-        match decision {
-            // Ranges are for GET alone (RFC 9110, section 14.2).
-            Decision::Part(_) | Decision::NotSatisfiable if is_head => Decision::Whole,
-            decision => decision,
-        }
-    };
+    let decide = |image: &ImageMeta| decide(&headers, image, is_head);
     let choose = |image: &ImageMeta| match decide(image) {
         Decision::Whole if !is_head => Portion::All,
         Decision::Part(range) => Portion::Part(range),
@@ -106,35 +104,63 @@ pub(crate) async fn get_image(
         Content::Fresh => Decision::NotModified,
         Content::Bytes(_) | Content::Stream(_) => decide(&read.image),
     };
-    respond(&state, &uri, read, decision, is_head)
+    let timing = server_timing(&read)?;
+    let (head, status) = (ImageHead::new(&read.image)?, read.cache_status);
+    let found = Found { image: &read.image, head: &head, content: read.content, status, timing };
+    respond(&state, &uri, found, decision, is_head)
+}
+
+/// Answers with a copy that this gateway keeps, as [`get_image`] would.
+pub(super) fn respond_near(
+    state: &AppState,
+    uri: &Uri,
+    headers: &HeaderMap,
+    copy: &Copy,
+    bytes: Bytes,
+    took: Duration,
+) -> Result<Response, Error> {
+    let (content, timing) = (Content::Bytes(bytes), cache_timing(took)?);
+    let found = Found { image: &copy.image, head: &copy.head, content, status: CacheStatus::Near, timing };
+    respond(state, uri, found, decide(headers, &copy.image, false), false)
+}
+
+fn decide(headers: &HeaderMap, image: &ImageMeta, is_head: bool) -> Decision {
+    match conditional::decide(headers, &image.tag, image.modified_s, image.size) {
+        // Ranges are for GET alone (RFC 9110, section 14.2).
+        Decision::Part(_) | Decision::NotSatisfiable if is_head => Decision::Whole,
+        decision => decision,
+    }
+}
+
+/// An image, and how it was found.
+struct Found<'a> {
+    image: &'a ImageMeta,
+    head: &'a ImageHead,
+    content: Content,
+    status: CacheStatus,
+    timing: HeaderValue,
 }
 
 fn respond(
     state: &AppState,
     uri: &Uri,
-    read: ReadOutcome,
+    found: Found<'_>,
     decision: Decision,
     is_head: bool,
 ) -> Result<Response, Error> {
-    let image = &read.image;
+    let Found { image, head, content, status: cache_status, timing } = found;
     let mut headers = HeaderMap::with_capacity(16);
-    headers.insert(header::ETAG, value(conditional::etag(&image.tag))?);
-    let wanted = version(uri);
-    let cache_control = match wanted {
+    headers.insert(header::ETAG, head.etag.clone());
+    let cache_control = match version(uri) {
         Some(version) if version.eq_ignore_ascii_case(&image.tag.to_string()) => IMMUTABLE,
         _ => state.config.image_cache_control.clone(),
     };
     headers.insert(header::CACHE_CONTROL, cache_control);
-    if let Some(modified_s) = image.modified_s {
-        // A clock that is ahead elsewhere must not show (RFC 9110, section 8.8.2.1).
-        let modified = conditional::at(modified_s).min(SystemTime::now());
-        axum_extra::headers::HeaderMapExt::typed_insert(
-            &mut headers,
-            axum_extra::headers::LastModified::from(modified),
-        );
+    if let Some(last_modified) = &head.last_modified {
+        headers.insert(header::LAST_MODIFIED, last_modified.clone());
     }
-    headers.insert(CACHE_STATUS, read.cache_status.header_value());
-    headers.insert(SERVER_TIMING, server_timing(&read)?);
+    headers.insert(CACHE_STATUS, cache_status.header_value());
+    headers.insert(SERVER_TIMING, timing);
     headers.insert(header::CONTENT_SECURITY_POLICY, IMAGE_POLICY);
     let (status, range) = match decision {
         Decision::NotModified => return Ok((StatusCode::NOT_MODIFIED, headers).into_response()),
@@ -152,15 +178,18 @@ fn respond(
         }
     };
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(header::CONTENT_TYPE, content_type(&image.content_type)?);
+    headers.insert(header::CONTENT_TYPE, head.content_type.clone());
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
-    let body = match read.content {
+    let body = match content {
         _ if is_head => Body::empty(),
         Content::Bytes(bytes) => Body::from(part_of(&bytes, &range)),
         Content::Stream(body) => body,
         Content::Fresh => Body::empty(),
     };
-    Ok((status, headers, body).into_response())
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
 }
 
 /// A part of bytes that are there, without a copy.
@@ -176,27 +205,19 @@ fn version(uri: &Uri) -> Option<&str> {
 
 /// How long the cache took and, unless it was a hit, the origin with all that came behind it.
 pub(crate) fn server_timing(read: &ReadOutcome) -> Result<HeaderValue, Error> {
-    let cache_ms = read.cache_time.as_secs_f64() * 1000.0;
-    let rest_ms = read.elapsed.saturating_sub(read.cache_time).as_secs_f64() * 1000.0;
-    value(match read.cache_status {
-        CacheStatus::Hit | CacheStatus::Near => format!("cache;dur={cache_ms:.3}"),
-        _ => format!("cache;dur={cache_ms:.3}, origin;dur={rest_ms:.3}"),
-    })
+    match read.cache_status {
+        CacheStatus::Hit | CacheStatus::Near => cache_timing(read.cache_time),
+        _ => {
+            let cache_ms = read.cache_time.as_secs_f64() * 1000.0;
+            let rest_ms = read.elapsed.saturating_sub(read.cache_time).as_secs_f64() * 1000.0;
+            value(format!("cache;dur={cache_ms:.3}, origin;dur={rest_ms:.3}"))
+        }
+    }
 }
 
-fn content_type(text: &str) -> Result<HeaderValue, Error> {
-    Ok(match text {
-        "image/png" => HeaderValue::from_static("image/png"),
-        "image/jpeg" => HeaderValue::from_static("image/jpeg"),
-        "image/gif" => HeaderValue::from_static("image/gif"),
-        "image/webp" => HeaderValue::from_static("image/webp"),
-        other => value(other.to_owned())?,
-    })
-}
-
-/// A header's value of our own making.
-pub(crate) fn value(text: String) -> Result<HeaderValue, Error> {
-    HeaderValue::from_maybe_shared(Bytes::from(text)).map_err(|error| Error::Internal(error.into()))
+fn cache_timing(took: Duration) -> Result<HeaderValue, Error> {
+    // Without floating-point numbers, whose formatting takes longer than a near hit.
+    value(format!("cache;dur={}.{:03}", took.as_millis(), took.subsec_micros() % 1000))
 }
 
 /// Stores an image: the body is its bytes.

@@ -7,7 +7,6 @@ use axum::routing::get;
 
 use crate::error::Error;
 use crate::metrics::{CONTENT_TYPE, Snapshot};
-use crate::near::Near;
 use crate::state::AppState;
 
 /// The routes.
@@ -36,7 +35,7 @@ pub(crate) async fn metrics(
         pending: pending.ok(),
         slow_consumers: bus.slow_consumer_count(),
         connections: bus.connection_count(),
-        near: state.near().map(Near::size),
+        near: state.near().map(|near| near.size()),
     };
     let text = state.metrics.render(&snapshot).map_err(|error| Error::Internal(error.into()))?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))

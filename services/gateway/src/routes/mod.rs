@@ -5,6 +5,7 @@ pub(crate) mod api;
 mod cache;
 mod guard;
 pub(crate) mod health;
+mod hot;
 mod images;
 mod key;
 mod lend;
@@ -20,6 +21,9 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{from_fn_with_state, map_response_with_state};
 use axum::response::{IntoResponse as _, Response};
+use hot::Hot;
+use hyper::body::Incoming;
+use tower::ServiceExt as _;
 
 use crate::error::Error;
 use crate::state::AppState;
@@ -29,7 +33,29 @@ use crate::views::Views;
 const SMALL_BODY: usize = 64 << 10;
 
 /// Everything that the gateway answers to those whom the gate lets in.
-pub(crate) fn app(state: AppState, gate: Gate) -> Router {
+#[derive(Debug)]
+pub(crate) struct App {
+    hot: Option<Hot>,
+    routes: Router,
+}
+
+impl App {
+    /// All of it.
+    pub(crate) fn new(state: AppState, gate: Gate) -> Self {
+        Self { hot: Hot::new(&state, &gate), routes: routes(state, gate) }
+    }
+
+    /// Answers a request.
+    pub(crate) async fn answer(&self, request: axum::http::Request<Incoming>) -> Response {
+        if let Some(response) = self.hot.as_ref().and_then(|hot| hot.answer(&request)) {
+            return response;
+        }
+        let Ok(response) = self.routes.clone().oneshot(request).await;
+        response
+    }
+}
+
+fn routes(state: AppState, gate: Gate) -> Router {
     let routes = Router::new()
         .merge(api::router())
         .merge(cache::router())

@@ -26,6 +26,15 @@ impl Answer {
         found.map_or("", |(_, value)| value)
     }
 
+    /// All headers, in order, but those that differ from one moment to the next.
+    pub(crate) fn lasting_headers(&self) -> Vec<(&str, &str)> {
+        let lasting = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let mut lasting: Vec<_> =
+            lasting.filter(|(name, _)| !["date", "server-timing"].contains(name)).collect();
+        lasting.sort_unstable();
+        lasting
+    }
+
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }

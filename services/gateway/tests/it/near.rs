@@ -80,6 +80,66 @@ async fn a_copy_in_use_is_renewed_without_anybody_waiting_for_it() {
     gateway.stop().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_short_way_answers_as_the_router_does() {
+    const TOKEN: &str = "a-token-for-tests";
+    let scene = Scene::new().await;
+    let _worker = scene.start_worker().await;
+    let open: &[&str] = &["--image-cache-control", "public, max-age=60"];
+    let closed = [open, &["--admin-token", TOKEN, "--private"]].concat();
+    let bearer = format!("Bearer {TOKEN}");
+    let token = ("authorization", bearer.as_str());
+    for flags in [open, &closed] {
+        let gateway = scene.spawn_gateway(&[&["--near-cache-mb", "16"], flags].concat()).await;
+        eventually("the gateway serves", PATIENCE, async || {
+            gateway.send("GET", "/api/openapi.json", &[token], b"").await.status == 200
+        })
+        .await;
+        let stored = gateway.send("PUT", "/images/cat", &[token], samples::chelsea().bytes).await;
+        let etag = stored.header("etag").to_owned();
+        let version = format!("?v={}", etag.trim_matches('"'));
+        let asked: [&[(&str, &str)]; 11] = [
+            &[],
+            &[("if-none-match", &etag)],
+            &[("if-none-match", "\"another\"")],
+            &[("if-match", "\"another\"")],
+            &[("if-modified-since", "Thu, 01 Jan 2099 00:00:00 GMT")],
+            &[("if-unmodified-since", "Thu, 01 Jan 2004 00:00:00 GMT")],
+            &[("range", "bytes=5-9")],
+            &[("range", "bytes=-3"), ("if-range", &etag)],
+            &[("range", "bytes=99999999-")],
+            &[("accept", "text/html"), ("origin", "http://elsewhere.example")],
+            &[("authorization", "Bearer wrong")],
+        ];
+        let mut statuses = std::collections::BTreeSet::new();
+        for (query, headers) in ["", &version, "?v=0"].into_iter().flat_map(|q| asked.map(|h| (q, h))) {
+            for with_token in [true, false] {
+                let own: &[(&str, &str)] = if with_token { &[token] } else { &[] };
+                let headers = [own, headers].concat();
+                // A lease may end between the two.
+                eventually("both are near hits, or refused", PATIENCE, async || {
+                    let short = gateway.send("GET", &format!("/images/cat{query}"), &headers, b"").await;
+                    // An escaped key goes to the router.
+                    let long = gateway.send("GET", &format!("/images/c%61t{query}"), &headers, b"").await;
+                    if short.status < 400 && (short.cache(), long.cache()) != (NEAR, NEAR) {
+                        return false;
+                    }
+                    assert_eq!(short.status, long.status, "{headers:?}");
+                    assert_eq!(short.lasting_headers(), long.lasting_headers(), "{headers:?}");
+                    assert_eq!(short.body, long.body, "{headers:?}");
+                    statuses.insert(short.status);
+                    true
+                })
+                .await;
+            }
+        }
+        let refused = if flags == open { vec![] } else { vec![401] };
+        let all = [vec![200, 206, 304], refused, vec![412, 416]].concat();
+        assert_eq!(statuses.into_iter().collect::<Vec<_>>(), all);
+        gateway.stop().await.unwrap();
+    }
+}
+
 fn numbered(number: u64) -> Vec<u8> {
     let mut bytes = samples::chelsea().bytes.to_vec();
     bytes.extend_from_slice(&number.to_be_bytes());
