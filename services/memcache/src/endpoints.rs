@@ -384,7 +384,7 @@ fn millis(length: Duration) -> u64 {
 }
 
 fn near_hits(worker: &Worker, request: &Request) -> Answer {
-    let example = r#"{"holder":"00000000000000a7","number":1,"hits":[{"key":"cat","count":2,"bytes":2048}]}"#;
+    let example = r#"{"holder":"00000000000000a7","number":1,"to":"0123456789abcdef","hits":[{"key":"cat","count":2,"bytes":2048}]}"#;
     let report: HitsReport = match parse_object(&request.message.payload, example) {
         Ok(report) => report,
         Err(refusal) => return Answer::Refused(refusal, None),
@@ -394,7 +394,10 @@ fn near_hits(worker: &Worker, request: &Request) -> Answer {
             format!("{} keys in one report: up to {MOST_KEYS_REPORTED} are allowed", report.hits.len());
         return Answer::refuse(Code::BadRequest, message);
     }
-    Answer::json(&HitsReply { counted: worker.count_near_hits(&report) })
+    match worker.count_near_hits(&report) {
+        Some(counted) => Answer::json(&HitsReply { counted, by: worker.incarnation.clone() }),
+        None => Answer::Refused(not_serving(), None),
+    }
 }
 
 fn meta_of_entry(entry: &Entry) -> Meta {

@@ -222,6 +222,7 @@ async fn live(
         stop.reads.cancel();
         reads.close();
         reads.wait().await;
+        near::gather(worker).await;
         stop.rest.cancel();
         rest.close();
         rest.wait().await;

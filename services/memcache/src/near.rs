@@ -1,4 +1,5 @@
-//! Telling the holders of near leases to drop their copies, before a change is acknowledged (rule 3).
+//! Telling the holders of near leases to drop their copies: before a change is acknowledged (rule 3), and before
+//! the worker leaves.
 
 use std::time::Duration;
 
@@ -14,17 +15,13 @@ use crate::worker::Worker;
 /// How long one try waits for the answer; until the lease ends there are others.
 const TRY_TIME: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long a worker that leaves waits for the last reports.
+const LAST_REPORTS: Duration = Duration::from_millis(500);
 
 /// Tells everybody whom `drop` names, and returns when none of them serves an older copy any more: each has
 /// acknowledged, or its lease has ended; and so has each that a predecessor of this worker granted.
 pub async fn tell(worker: &Worker, drop: &Drop) {
-    let payload: Bytes = match serde_json::to_vec(&DropRequest { key: drop.key.clone() }) {
-        Ok(payload) => payload.into(),
-        Err(error) => {
-            tracing::error!(%error, "a drop can't be written; the leases are waited out");
-            Bytes::new()
-        }
-    };
+    let payload = payload_of(drop);
     let told = drop.holders.iter().map(|(holder, end)| tell_one(worker, drop, *holder, *end, &payload));
     tokio::join!(join_all(told), sleep_until(leases_of_predecessors_end(worker)));
 }
@@ -32,6 +29,33 @@ pub async fn tell(worker: &Worker, drop: &Drop) {
 /// Whether [`tell`] has nothing to wait for.
 pub fn is_done(worker: &Worker, drop: &Drop) -> bool {
     drop.holders.is_empty() && Moment::now() >= leases_of_predecessors_end(worker)
+}
+
+/// Has all holders drop what they have and report its hits, once nothing is granted any more: when all parts of
+/// the system stop at once, nobody else is there to count them. Who does not answer is not waited for.
+pub async fn gather(worker: &Worker) {
+    if !worker.is_serving() {
+        return;
+    }
+    let drop = worker.store().holders.drop_all(Moment::now());
+    let payload = &payload_of(&drop);
+    let asked = drop.holders.iter().map(|(holder, _)| async move {
+        let subject = subject::near_drop(*holder);
+        if let Err(failure) = worker.bus.request(subject, None, payload.clone(), LAST_REPORTS).await {
+            tracing::debug!(%holder, %failure, "a gateway may have hits that are not counted here");
+        }
+    });
+    join_all(asked).await;
+}
+
+fn payload_of(drop: &Drop) -> Bytes {
+    match serde_json::to_vec(&DropRequest { key: drop.key.clone() }) {
+        Ok(payload) => payload.into(),
+        Err(error) => {
+            tracing::error!(%error, "a drop can't be written; the leases are waited out");
+            Bytes::new()
+        }
+    }
 }
 
 /// Who was granted leases by a worker before this one, nobody knows; but its claim had ended when this

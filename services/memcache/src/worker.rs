@@ -189,14 +189,19 @@ impl Worker {
         (store.invalidate(key), store.holders.drop_key(key, Moment::now()))
     }
 
-    /// Counts what a holder of near leases reports, unless it was counted before.
-    pub fn count_near_hits(&self, report: &HitsReport) -> bool {
-        let is_new = self.reports.lock().unwrap_or_else(PoisonError::into_inner).is_new(report);
-        if is_new {
-            let mut store = self.store();
+    /// Counts what a holder of near leases reports, unless it was counted before, or is meant for another life
+    /// of the worker that may have counted it. `None` while this one does not serve: whoever does is asked next.
+    pub fn count_near_hits(&self, report: &HitsReport) -> Option<bool> {
+        let mut store = self.store();
+        if !self.is_serving() {
+            return None;
+        }
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = report.to == self.incarnation && reports.is_new(report);
+        if counts {
             report.hits.iter().for_each(|hits| store.count_near_hits(hits));
         }
-        is_new
+        Some(counts)
     }
 
     /// After the first and each further connection: proves by a round trip that all subscriptions

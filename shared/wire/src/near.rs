@@ -51,7 +51,8 @@ impl<'de> Deserialize<'de> for Holder {
 }
 
 /// What the worker asks of a holder: to drop a copy. The answer is empty, and is given once the copy is
-/// dropped and none that was granted before can be kept any more.
+/// dropped and none that was granted before can be kept any more; if it is about every copy, once their hits
+/// are reported as well.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DropRequest {
@@ -68,6 +69,9 @@ pub struct HitsReport {
     pub holder: Holder,
     /// 1, 2, 3, … for each holder: a report that comes twice counts once.
     pub number: u64,
+    /// The incarnation of the worker that is to count them. Another one does not, since it can't know whether
+    /// that one has.
+    pub to: String,
     /// The hits, each key once.
     pub hits: Vec<KeyHits>,
 }
@@ -92,6 +96,8 @@ pub struct KeyHits {
 pub struct HitsReply {
     /// Whether they were counted now, and not before.
     pub counted: bool,
+    /// The incarnation of the worker that answers.
+    pub by: String,
 }
 
 #[cfg(test)]

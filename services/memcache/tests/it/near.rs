@@ -12,6 +12,7 @@ use wire::reply::Code;
 use wire::{Holder, Meta, Tag, subject};
 
 use crate::helpers::{ANSWER, Got, PATIENCE, Scene, code, connect, key, tag_of};
+use crate::windows::{sum, windows};
 
 const LEASE: Duration = Duration::from_millis(LONGEST_LEASE_MS);
 
@@ -189,25 +190,29 @@ async fn a_fill_grants_and_a_renewal_is_no_lookup() {
     worker.stop().await.unwrap();
 }
 
+fn report(holder: Holder, number: u64, to: &str, hits: Vec<KeyHits>) -> String {
+    serde_json::to_string(&HitsReport { holder, number, to: to.to_owned(), hits }).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reported_hits_count_once_and_keep_an_entry_in_use() {
     let (scene, worker) = settled(&[]).await;
     scene.put("dog", samples::chelsea().bytes).await.unwrap();
-    let report = |number| {
-        let hits = vec![
-            KeyHits { key: key("cat"), count: 5, bytes: 500 },
-            KeyHits { key: key("evicted"), count: 2, bytes: 20 },
-        ];
-        serde_json::to_string(&HitsReport { holder: Holder(1), number, hits }).unwrap()
-    };
+    let incarnation = scene.stats().await.unwrap().incarnation;
     let gateway = connect(&scene.server, "gateway").await;
     let tell = async |report: String| {
         gateway.request(subject::NEAR_HITS.to_owned(), None, report.into(), ANSWER).await
     };
     let mut counted = Vec::new();
     for number in [1, 1, 2, 1] {
-        let reply = tell(report(number)).await.unwrap();
-        counted.push(serde_json::from_slice::<HitsReply>(&reply.payload).unwrap().counted);
+        let hits = vec![
+            KeyHits { key: key("cat"), count: 5, bytes: 500 },
+            KeyHits { key: key("evicted"), count: 2, bytes: 20 },
+        ];
+        let reply = tell(report(Holder(1), number, &incarnation, hits)).await.unwrap();
+        let reply: HitsReply = serde_json::from_slice(&reply.payload).unwrap();
+        assert_eq!(reply.by, incarnation);
+        counted.push(reply.counted);
     }
     assert_eq!(counted, [true, false, true, false]);
     let counters = scene.stats().await.unwrap().counters;
@@ -216,8 +221,52 @@ async fn reported_hits_count_once_and_keep_an_entry_in_use() {
     let keys: wire::inspect::KeysReply = scene.ask_json(subject::KEYS, "").await.unwrap();
     let seen: Vec<_> = keys.keys.iter().map(|entry| (entry.key.as_str(), entry.hits)).collect();
     assert_eq!(seen, [("cat", 10), ("dog", 0)], "the most recently used first");
-    for bad in ["", "{}", "[]", r#"{"holder":"x","number":1,"hits":[]}"#] {
+    for bad in ["", "{}", "[]", r#"{"holder":"x","number":1,"to":"","hits":[]}"#] {
         assert_eq!(code(tell(bad.to_owned()).await), Code::BadRequest);
     }
     worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_for_an_earlier_life_of_the_worker_counts_no_more() {
+    let scene = Scene::new().await;
+    let first = scene.start_worker(&["--worker-name", "first"]).await;
+    let earlier = scene.stats().await.unwrap().incarnation;
+    let second = scene.spawn_worker(&["--worker-name", "second"]);
+    first.stop().await.unwrap();
+    eventually("the second serves", PATIENCE, async || {
+        scene.stats().await.is_some_and(|stats| stats.serving && stats.worker == "second")
+    })
+    .await;
+    let later = scene.stats().await.unwrap().incarnation;
+    let gateway = connect(&scene.server, "gateway").await;
+    let mut counted = Vec::new();
+    for to in [&earlier, "", &later] {
+        let hits = vec![KeyHits { key: key("cat"), count: 1, bytes: 10 }];
+        let payload = report(Holder(1), 1, to, hits).into();
+        let reply = gateway.request(subject::NEAR_HITS.to_owned(), None, payload, ANSWER).await.unwrap();
+        let reply: HitsReply = serde_json::from_slice(&reply.payload).unwrap();
+        assert_eq!(reply.by, later, "so that it can be addressed to who serves");
+        counted.push(reply.counted);
+    }
+    assert_eq!(counted, [false, false, true]);
+    assert_eq!(scene.stats().await.unwrap().counters.request_count, 1);
+    second.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_stops_asks_all_holders_for_their_last_hits_and_counts_them() {
+    let (scene, worker) = settled(&[]).await;
+    let mut gateway = Gateway::new(&scene, 1).await;
+    assert!(gateway.get(&scene, "cat").await.is_some());
+    let incarnation = scene.stats().await.unwrap().incarnation;
+    let stopping = tokio::spawn(worker.stop());
+    let (request, reply) = gateway.told().await;
+    assert_eq!(request.key, None);
+    let hits = vec![KeyHits { key: key("cat"), count: 3, bytes: 30 }];
+    let report = report(gateway.holder, 1, &incarnation, hits).into();
+    gateway.bus.request(subject::NEAR_HITS.to_owned(), None, report, ANSWER).await.unwrap();
+    gateway.acknowledge(reply).await;
+    stopping.await.unwrap().unwrap();
+    assert_eq!(sum(&windows(&scene.server).await).near_hit_count, 3);
 }

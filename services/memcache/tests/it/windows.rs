@@ -8,7 +8,7 @@ use wire::{Counters, Window, subject};
 use crate::helpers::{PATIENCE, Scene};
 
 /// Every window in the stream, in its order.
-async fn windows(server: &NatsServer) -> Vec<Window> {
+pub(crate) async fn windows(server: &NatsServer) -> Vec<Window> {
     let client = server.connect("operator").await;
     let jetstream = async_nats::jetstream::new(client);
     let mut stream = jetstream.get_stream(subject::EVENT_STREAM).await.unwrap();
@@ -25,7 +25,7 @@ async fn windows(server: &NatsServer) -> Vec<Window> {
     windows
 }
 
-fn sum(windows: &[Window]) -> Counters {
+pub(crate) fn sum(windows: &[Window]) -> Counters {
     let mut sum = Counters::default();
     windows.iter().for_each(|window| sum.add(&window.counters));
     sum
