@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{Request, Service, ServiceExt as _};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use runtime::bus::meta_of;
+use runtime::clock::Moment;
 use runtime::service::{Answer, parse_json, parse_object, respond};
 use sha2::{Digest as _, Sha256};
 use sniff::{Format, Limits, SniffError};
@@ -327,11 +328,11 @@ fn get(worker: &Worker, request: &Request) -> Answer {
     let granted_ms = granted.map(millis);
     match found {
         Lookup::Hit(entry) => {
-            worker.watch.tell(KeyEventKind::Hit, &key, entry.bytes.len() as u64);
-            Answer::WithMeta(entry.bytes.clone(), Meta { granted_ms, ..meta_of_entry(&entry) })
+            worker.watch.tell(KeyEventKind::Hit, &key, entry.size());
+            Answer::WithMeta(entry.bytes(), Meta { granted_ms, ..meta_of_entry(&entry) })
         }
         Lookup::Fresh(entry) => {
-            worker.watch.tell(KeyEventKind::Hit, &key, entry.bytes.len() as u64);
+            worker.watch.tell(KeyEventKind::Hit, &key, entry.size());
             Answer::WithMeta(Bytes::new(), Meta { fresh: true, granted_ms, ..meta_of_entry(&entry) })
         }
         Lookup::Miss(lease) => {
@@ -402,7 +403,7 @@ fn near_hits(worker: &Worker, request: &Request) -> Answer {
 
 fn meta_of_entry(entry: &Entry) -> Meta {
     Meta {
-        content_type: Some(entry.format.content_type().to_owned()),
+        content_type: Some(entry.format().content_type().to_owned()),
         tag: Some(entry.tag),
         modified_s: Some(entry.modified_s),
         ..Meta::default()
@@ -438,7 +439,7 @@ async fn try_put(
     let (format, tag) = examine(worker, payload, &meta).await?;
     let bytes = payload.len() as u64;
     let modified_s = meta.modified_s.unwrap_or_else(|| OffsetDateTime::now_utc().unix_timestamp());
-    let entry = Entry::new(key.clone(), payload, format, tag, modified_s, Instant::now());
+    let entry = Entry::new(key.clone(), payload, format, tag, modified_s);
     let inserted = worker.insert(entry, &meta).ok_or_else(not_serving)?;
     let reply = outcome_of(worker, &key, bytes, inserted.outcome).map(|stored| PutReply {
         stored,
@@ -456,7 +457,7 @@ fn outcome_of(worker: &Worker, key: &Key, bytes: u64, outcome: Insert) -> Result
         Insert::Stored(evicted) => {
             worker.watch.tell(KeyEventKind::Put, key, bytes);
             for entry in &evicted {
-                worker.watch.tell(KeyEventKind::Evicted, &entry.key, entry.bytes.len() as u64);
+                worker.watch.tell(KeyEventKind::Evicted, &entry.key, entry.size());
             }
             Ok(true)
         }
@@ -533,11 +534,7 @@ fn invalidate(worker: &Worker, request: &Request) -> Handled {
     };
     // Removal and voiding of leases come first, then the near drops, then the acknowledgement (rule 3).
     let (removed, drop) = worker.invalidate(&key);
-    worker.watch.tell(
-        KeyEventKind::Invalidated,
-        &key,
-        removed.as_ref().map_or(0, |entry| entry.bytes.len() as u64),
-    );
+    worker.watch.tell(KeyEventKind::Invalidated, &key, removed.as_ref().map_or(0, |entry| entry.size()));
     Handled::Later(drop, Answer::json(&InvalidateReply { resident: removed.is_some() }))
 }
 
@@ -594,7 +591,7 @@ fn keys(worker: &Worker, request: &Request) -> Answer {
             format!("limit {} is not allowed: 1 to {MOST_KEYS} is", asked.limit),
         );
     }
-    match worker.store().keys(&asked, Instant::now()) {
+    match worker.store().keys(&asked, Moment::now()) {
         Ok(page) => Answer::json(&page),
         Err(error) => Answer::refuse(Code::BadRequest, error.to_string()),
     }

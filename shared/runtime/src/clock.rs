@@ -14,9 +14,10 @@ const CLOCK: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
 const CLOCK: ClockId = ClockId::Monotonic;
 
-/// A moment on a clock that never goes back, is never set, and goes on while the machine sleeps.
+/// A moment on a clock that never goes back, is never set, and goes on while the machine sleeps: in
+/// nanoseconds since its zero, which lasts for 584 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(Duration);
+pub struct Moment(u64);
 
 impl Moment {
     /// This moment.
@@ -24,13 +25,13 @@ impl Moment {
         let now = clock_gettime(CLOCK);
         // Both parts are never negative on a clock that counts from the machine's start.
         let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-        let nanoseconds = u32::try_from(now.tv_nsec).unwrap_or_default();
-        Self(Duration::new(seconds, nanoseconds))
+        let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or_default();
+        Self(seconds * 1_000_000_000 + nanoseconds)
     }
 
     /// How long it is after `earlier`; zero if it is not.
     pub fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
     /// How long ago it was.
@@ -43,7 +44,8 @@ impl Add<Duration> for Moment {
     type Output = Self;
 
     fn add(self, length: Duration) -> Self {
-        Self(self.0.saturating_add(length))
+        let nanoseconds = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(nanoseconds))
     }
 }
 
@@ -52,25 +54,20 @@ impl Add<Duration> for Moment {
 pub struct AtomicMoment(AtomicU64);
 
 impl AtomicMoment {
-    /// With this value, to the nanosecond.
+    /// With this value.
     pub fn new(moment: Moment) -> Self {
-        Self(AtomicU64::new(nanoseconds(moment)))
+        Self(AtomicU64::new(moment.0))
     }
 
     /// The value.
     pub fn get(&self) -> Moment {
-        Moment(Duration::from_nanos(self.0.load(Ordering::Acquire)))
+        Moment(self.0.load(Ordering::Acquire))
     }
 
     /// Makes it `moment`, unless it is later already.
     pub fn raise(&self, moment: Moment) {
-        self.0.fetch_max(nanoseconds(moment), Ordering::AcqRel);
+        self.0.fetch_max(moment.0, Ordering::AcqRel);
     }
-}
-
-/// After 584 years the clock stands still.
-fn nanoseconds(moment: Moment) -> u64 {
-    u64::try_from(moment.0.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! The JSON API under `/api`, in the shape that existing clients know: `success` is a string.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64_simd::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
@@ -16,16 +17,24 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use wire::Key;
 
-use super::images::server_timing;
+use super::images::{CACHE_STATUS, SERVER_TIMING, cache_timing, server_timing};
 use super::key::key_behind;
 use super::openapi;
 use super::upload::{Reading, store_form};
 use crate::error::Error;
+use crate::near::Copy;
 use crate::origin::images::{ImageRow, Images};
-use crate::read::Content;
+use crate::read::{CacheStatus, Content};
 use crate::state::AppState;
 use crate::views;
 
+/// The path that ends with the key of an image that is asked for in base64.
+pub(super) const KEY_PREFIX: &str = "/api/key/";
+/// The route of such an image, as the router knows it.
+pub(super) const KEY_ROUTE: &str = "/api/key/{*key}";
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// What stands behind the base64.
+const END: &[u8] = b"\"}";
 /// How many keys one question to MySQL is about while all of them are listed.
 const KEYS_AT_ONCE: u32 = 1000;
 /// Up to this size an image is written into JSON at once.
@@ -39,8 +48,8 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new()
         .route("/api/upload", post(upload).layer(DefaultBodyLimit::disable()))
         .route("/api/list_keys", post(list_keys))
-        .route("/api/key/{*key}", post(key))
-        .route("/api/key/", post(key))
+        .route(KEY_ROUTE, post(key))
+        .route(KEY_PREFIX, post(key))
         .route("/api/delete_all", post(delete_all))
         .route("/api/images", get(list_images))
         .route("/api/images/{*key}", get(image_info))
@@ -234,7 +243,7 @@ fn pages_behind(images: Images, first: Vec<Key>) -> impl Stream<Item = Result<Ve
 /// JSON that is sent as it is made.
 fn json_stream(parts: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Response {
     let body = Body::from_stream(parts.inspect_err(Error::log));
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    ([(header::CONTENT_TYPE, JSON)], body).into_response()
 }
 
 /// An image, its bytes in base64.
@@ -250,14 +259,26 @@ fn json_stream(parts: impl Stream<Item = Result<Bytes, Error>> + Send + 'static)
     )
 )]
 pub(crate) async fn key(State(state): State<AppState>, uri: Uri) -> Result<Response, Error> {
-    let key = key_behind("/api/key/", &uri)?;
+    let key = key_behind(KEY_PREFIX, &uri)?;
     let read = state.read(&key, None).await?;
-    let mut headers = HeaderMap::new();
-    headers.insert("cache-status", read.cache_status.header_value());
-    headers.insert("server-timing", server_timing(&read)?);
-    let key = serde_json::to_string(&key).map_err(|error| Error::Internal(error.into()))?;
+    let timing = server_timing(&read)?;
+    respond(&key, read.content, read.cache_status, timing)
+}
+
+/// Answers with a copy that this gateway keeps, as [`key`] would.
+pub(super) fn respond_near(copy: &Copy, bytes: Bytes, took: Duration) -> Result<Response, Error> {
+    respond(&copy.key, Content::Bytes(bytes), CacheStatus::Near, cache_timing(took)?)
+}
+
+fn respond(
+    key: &Key,
+    content: Content,
+    cache_status: CacheStatus,
+    timing: HeaderValue,
+) -> Result<Response, Error> {
+    let key = serde_json::to_string(key).map_err(|error| Error::Internal(error.into()))?;
     let head = format!(r#"{{"success":"true","key":{key},"content":""#);
-    let response = match read.content {
+    let mut response = match content {
         // What is large is encoded as it is sent: the text would be a copy, and a third larger.
         Content::Bytes(bytes) if bytes.len() > WHOLE_BYTES => {
             let starts = (0..bytes.len()).step_by(WHOLE_BYTES);
@@ -266,11 +287,11 @@ pub(crate) async fn key(State(state): State<AppState>, uri: Uri) -> Result<Respo
             encoded(head, stream::iter(chunks))
         }
         Content::Bytes(bytes) => {
-            let mut text = head;
-            text.reserve(bytes.len().div_ceil(3) * 4 + 2);
-            BASE64.encode_string(&bytes, &mut text);
-            text.push_str("\"}");
-            ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
+            let mut text = head.into_bytes();
+            text.reserve_exact(BASE64.encoded_length(bytes.len()) + END.len());
+            BASE64.encode_append(&bytes, &mut text);
+            text.extend_from_slice(END);
+            ([(header::CONTENT_TYPE, JSON)], text).into_response()
         }
         Content::Stream(body) => {
             encoded(head, body.into_data_stream().map_err(|error| Error::Internal(error.into())))
@@ -279,13 +300,15 @@ pub(crate) async fn key(State(state): State<AppState>, uri: Uri) -> Result<Respo
             return Err(Error::Internal(anyhow::anyhow!("the cache answered fresh to nobody's tag")));
         }
     };
-    Ok((headers, response).into_response())
+    response.headers_mut().insert(CACHE_STATUS, cache_status.header_value());
+    response.headers_mut().insert(SERVER_TIMING, timing);
+    Ok(response)
 }
 
 /// The end of an answer: what stands before the base64, then that, as it is made.
 fn encoded(head: String, chunks: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Response {
     let head = stream::once(std::future::ready(Ok(Bytes::from(head))));
-    let tail = stream::once(std::future::ready(Ok(Bytes::from_static(b"\"}"))));
+    let tail = stream::once(std::future::ready(Ok(Bytes::from_static(END))));
     json_stream(head.chain(base64_chunks(chunks)).chain(tail))
 }
 
@@ -305,7 +328,7 @@ fn base64_chunks(
             }
             None => held.split(),
         };
-        Ok(Bytes::from(BASE64.encode(ready)))
+        Ok(Bytes::from(BASE64.encode_to_string(ready)))
     })
 }
 
@@ -411,7 +434,7 @@ mod tests {
             let parts = stream::iter(chunks.into_iter().map(|chunk| Ok(Bytes::from(chunk))));
             let encoded: Vec<Bytes> = tokio::runtime::Builder::new_current_thread().build().unwrap()
                 .block_on(base64_chunks(parts).try_collect()).unwrap();
-            prop_assert_eq!(encoded.concat(), BASE64.encode(whole).into_bytes());
+            prop_assert_eq!(encoded.concat(), BASE64.encode_to_string(whole).into_bytes());
         }
     }
 }

@@ -137,7 +137,7 @@ fn is_no_read(method: &Method) -> bool {
 
 /// Whether a browser sends this on behalf of another web site. Browsers say so in `Sec-Fetch-Site`, older
 /// ones in `Origin`; other programs send neither, and have nobody's rights to misuse.
-fn is_from_another_site(headers: &HeaderMap) -> bool {
+pub(super) fn is_from_another_site(headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get(SEC_FETCH_SITE) {
         return site != "same-origin" && site != "none";
     }

@@ -33,8 +33,8 @@ pub(super) const ROUTE: &str = "/images/{*key}";
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 /// An image is looked at, never run, even when it is opened by itself.
 const IMAGE_POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// The routes.
 pub(crate) fn router() -> Router<AppState> {
@@ -215,7 +215,7 @@ pub(crate) fn server_timing(read: &ReadOutcome) -> Result<HeaderValue, Error> {
     }
 }
 
-fn cache_timing(took: Duration) -> Result<HeaderValue, Error> {
+pub(super) fn cache_timing(took: Duration) -> Result<HeaderValue, Error> {
     // Without floating-point numbers, whose formatting takes longer than a near hit.
     value(format!("cache;dur={}.{:03}", took.as_millis(), took.subsec_micros() % 1000))
 }

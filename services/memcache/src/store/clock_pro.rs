@@ -7,7 +7,7 @@ use quick_cache::unsync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use wire::Key;
 
-use super::{Entry, Replacement};
+use super::{ByKey, Entry, Replacement};
 
 /// The size of an image for which the memory of evicted keys (CLOCK-Pro's test period) is laid out.
 const TYPICAL_IMAGE_BYTES: u64 = 16 << 10;
@@ -15,7 +15,7 @@ const FEWEST_ITEMS: usize = 1024;
 
 /// One shard: with several, each has its own capacity, and a large image would fit in none.
 pub(super) struct ClockPro {
-    cache: Cache<Key, Arc<Entry>, ByWeight, DefaultHashBuilder, Collect>,
+    cache: Cache<ByKey, Arc<Entry>, ByWeight, DefaultHashBuilder, Collect>,
     evicted: Evicted,
 }
 
@@ -26,8 +26,8 @@ type Evicted = Arc<Mutex<Vec<Arc<Entry>>>>;
 #[derive(Clone)]
 struct ByWeight;
 
-impl Weighter<Key, Arc<Entry>> for ByWeight {
-    fn weight(&self, _key: &Key, entry: &Arc<Entry>) -> u64 {
+impl Weighter<ByKey, Arc<Entry>> for ByWeight {
+    fn weight(&self, _key: &ByKey, entry: &Arc<Entry>) -> u64 {
         entry.weight()
     }
 }
@@ -37,10 +37,10 @@ impl Weighter<Key, Arc<Entry>> for ByWeight {
 #[derive(Clone)]
 struct Collect(Evicted);
 
-impl Lifecycle<Key, Arc<Entry>> for Collect {
+impl Lifecycle<ByKey, Arc<Entry>> for Collect {
     type RequestState = ();
 
-    fn on_evict(&self, _state: &mut Self::RequestState, _key: Key, entry: Arc<Entry>) {
+    fn on_evict(&self, _state: &mut Self::RequestState, _key: ByKey, entry: Arc<Entry>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
     }
 }
@@ -69,7 +69,7 @@ impl Replacement for ClockPro {
     }
 
     fn insert(&mut self, entry: Arc<Entry>, evicted: &mut Vec<Arc<Entry>>) {
-        self.cache.insert(entry.key.clone(), entry);
+        self.cache.insert(ByKey(entry.clone()), entry);
         self.collect(evicted);
     }
 

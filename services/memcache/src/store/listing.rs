@@ -3,8 +3,8 @@
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
+use runtime::clock::Moment;
 use wire::Key;
 use wire::inspect::{KeySort, KeysReply, KeysRequest, ResidentKey};
 
@@ -25,7 +25,7 @@ impl Store {
     ///
     /// # Errors
     /// [`BadCursor`].
-    pub fn keys(&self, request: &KeysRequest, now: Instant) -> Result<KeysReply, BadCursor> {
+    pub fn keys(&self, request: &KeysRequest, now: Moment) -> Result<KeysReply, BadCursor> {
         let limit = request.limit as usize;
         let after = request.after.as_deref().map(|after| parse_cursor(request.sort, after)).transpose()?;
         let mut page: BinaryHeap<(Place, ByPlace)> = BinaryHeap::with_capacity(limit + 2);
@@ -55,11 +55,10 @@ impl Store {
             .into_iter()
             .map(|(_, ByPlace(entry))| ResidentKey {
                 key: entry.key.clone(),
-                bytes: entry.bytes.len() as u64,
-                content_type: entry.format.content_type().to_owned(),
+                bytes: entry.size(),
+                content_type: entry.format().content_type().to_owned(),
                 hits: entry.hits(),
-                age_ms: u64::try_from(now.saturating_duration_since(entry.since).as_millis())
-                    .unwrap_or(u64::MAX),
+                age_ms: u64::try_from(now.since(entry.since).as_millis()).unwrap_or(u64::MAX),
             })
             .collect();
         Ok(KeysReply { keys, next })
@@ -69,7 +68,7 @@ impl Store {
 fn rank(sort: KeySort, entry: &Entry) -> u64 {
     match sort {
         KeySort::Recent => u64::MAX - entry.last_used.load(Ordering::Relaxed),
-        KeySort::Size => u64::MAX - entry.bytes.len() as u64,
+        KeySort::Size => u64::MAX - entry.size(),
         KeySort::Key => 0,
     }
 }

@@ -9,12 +9,15 @@ mod listing;
 mod lru;
 mod random;
 
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use memmap2::MmapMut;
+use runtime::clock::Moment;
 use sniff::Format;
 use wire::near::KeyHits;
 use wire::{Capacity, Counters, Key, Lease, Policy, Tag};
@@ -26,7 +29,7 @@ use crate::lease::Leases;
 /// What an entry weighs beyond its key and its bytes: the entry itself, its place in the policy's
 /// order, and what the allocator rounds up. Measured as the growth of the resident set at 10^6 entries
 /// of 100 bytes, the largest of the policies.
-pub const ENTRY_OVERHEAD_BYTES: u64 = 296;
+pub const ENTRY_OVERHEAD_BYTES: u64 = 240;
 
 /// An image may weigh up to so many hundredths of the capacity. The limit is one for all policies;
 /// CLOCK-Pro (quick_cache) could hold no more than 97.
@@ -37,30 +40,52 @@ const LARGEST_ENTRY_PERCENT: u64 = 90;
 pub struct Entry {
     /// Its key.
     pub key: Key,
-    /// Its bytes, in memory of their own.
-    pub bytes: Bytes,
-    /// Its type.
-    pub format: Format,
+    value: Value,
     /// The SHA-256 of the bytes.
     pub tag: Tag,
     /// When the image was stored, in seconds since 1970.
     pub modified_s: i64,
     /// When it became resident.
-    pub since: Instant,
+    pub since: Moment,
     hits: AtomicU64,
     last_used: AtomicU64,
 }
 
 impl Entry {
-    /// An entry with a copy of `bytes`.
-    pub fn new(key: Key, bytes: &[u8], format: Format, tag: Tag, modified_s: i64, since: Instant) -> Self {
+    /// An entry with a copy of `bytes`, resident from now on.
+    pub fn new(key: Key, bytes: &[u8], format: Format, tag: Tag, modified_s: i64) -> Self {
         let (hits, last_used) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { key, bytes: own_copy(bytes), format, tag, modified_s, since, hits, last_used }
+        Self {
+            key,
+            value: Value::copied(bytes, format),
+            tag,
+            modified_s,
+            since: Moment::now(),
+            hits,
+            last_used,
+        }
+    }
+
+    /// The type of the image.
+    pub fn format(&self) -> Format {
+        match self.value {
+            Value::Allocated { format, .. } | Value::Mapped { format, .. } => format,
+        }
+    }
+
+    /// How many bytes the image has.
+    pub fn size(&self) -> u64 {
+        self.value.as_ref().len() as u64
+    }
+
+    /// The image, without a copy: the entry stays in memory until the last of these is gone.
+    pub fn bytes(self: &Arc<Self>) -> Bytes {
+        Bytes::from_owner(Held(self.clone()))
     }
 
     /// What it counts for against the capacity, in bytes. Never 0.
     pub fn weight(&self) -> u64 {
-        self.key.as_str().len() as u64 + self.bytes.len() as u64 + ENTRY_OVERHEAD_BYTES
+        self.key.as_str().len() as u64 + self.size() + ENTRY_OVERHEAD_BYTES
     }
 
     /// Hits since it became resident.
@@ -69,24 +94,77 @@ impl Entry {
     }
 }
 
+/// An entry that lends its bytes.
+struct Held(Arc<Entry>);
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        self.0.value.as_ref()
+    }
+}
+
 /// From so many bytes on, an entry's bytes are a mapping of their own.
 const MAPPED_BYTES: usize = 64 << 10;
 
-/// A copy in memory that belongs to nothing else: a slice of a NATS read buffer would pin all of that.
+/// Bytes in memory that belongs to nothing else: a slice of a NATS read buffer would pin all of that.
 ///
 /// Large values of mixed sizes fragment every allocator, and one that gives memory back late makes the
 /// process outgrow its capacity: at 256 MB and sizes from 1 kB to 4 MB the resident set was 1.7 times
 /// the capacity. A mapping is back with the system as soon as the entry is dropped.
-fn own_copy(bytes: &[u8]) -> Bytes {
-    if bytes.len() >= MAPPED_BYTES
-        && let Ok(mut mapping) = MmapMut::map_anon(bytes.len())
-    {
-        mapping.copy_from_slice(bytes);
-        return Bytes::from_owner(mapping);
-    }
-    // Also where the system has no more mappings to give (vm.max_map_count).
-    Bytes::copy_from_slice(bytes)
+///
+/// The format is in here because there is room beside what tells the two apart: anywhere else it would make
+/// the entry 8 bytes larger, and that 16 for the allocator.
+#[derive(Debug)]
+enum Value {
+    Allocated { format: Format, bytes: Box<[u8]> },
+    Mapped { format: Format, bytes: MmapMut },
 }
+
+impl Value {
+    fn copied(bytes: &[u8], format: Format) -> Self {
+        if bytes.len() >= MAPPED_BYTES
+            && let Ok(mut mapping) = MmapMut::map_anon(bytes.len())
+        {
+            mapping.copy_from_slice(bytes);
+            return Self::Mapped { format, bytes: mapping };
+        }
+        // Also where the system has no more mappings to give (vm.max_map_count).
+        Self::Allocated { format, bytes: bytes.into() }
+    }
+}
+
+impl AsRef<[u8]> for Value {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Allocated { bytes, .. } => bytes,
+            Self::Mapped { bytes, .. } => bytes,
+        }
+    }
+}
+
+/// An entry as an item of a table: found by its key, which so stands in memory once.
+#[derive(Debug, Clone)]
+struct ByKey(Arc<Entry>);
+
+impl Borrow<Key> for ByKey {
+    fn borrow(&self) -> &Key {
+        &self.0.key
+    }
+}
+
+impl Hash for ByKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}
 
 /// A replacement policy with its resident entries, kept within a capacity of weight.
 trait Replacement: Send {
@@ -232,7 +310,7 @@ impl Store {
             self.counters.miss_count += 1;
             return Lookup::Miss(self.leases.grant(key, now));
         };
-        let (size, is_fresh) = (entry.bytes.len() as u64, held == Some(&entry.tag));
+        let (size, is_fresh) = (entry.size(), held == Some(&entry.tag));
         if size > most && !is_fresh {
             return Lookup::Larger(size);
         }
@@ -312,7 +390,7 @@ impl Store {
     }
 
     fn insert(&mut self, entry: Entry) -> Insert {
-        if entry.bytes.len() as u64 > self.largest_image() {
+        if entry.size() > self.largest_image() {
             return self.rejected(&entry.key);
         }
         let Some(resident) = &mut self.resident else { return Insert::NotKept };

@@ -2,37 +2,37 @@
 
 use std::sync::Arc;
 
-use indexmap::IndexMap;
+use indexmap::IndexSet;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use wire::Key;
 
-use super::Entry;
 use super::bounded::Order;
+use super::{ByKey, Entry};
 
 /// Entries at positions 0 to n − 1 without gaps, so that a uniform number picks one in O(1).
 pub(super) struct Random {
-    entries: IndexMap<Key, Arc<Entry>>,
+    entries: IndexSet<ByKey>,
     dice: SmallRng,
 }
 
 impl Random {
     pub(super) fn new(seed: u64) -> Self {
-        Self { entries: IndexMap::new(), dice: SmallRng::seed_from_u64(seed) }
+        Self { entries: IndexSet::new(), dice: SmallRng::seed_from_u64(seed) }
     }
 }
 
 impl Order for Random {
     fn get(&mut self, key: &Key) -> Option<&Arc<Entry>> {
-        self.entries.get(key)
+        self.entries.get(key).map(|ByKey(entry)| entry)
     }
 
     fn insert(&mut self, entry: Arc<Entry>) {
-        self.entries.insert(entry.key.clone(), entry);
+        self.entries.insert(ByKey(entry));
     }
 
     fn remove(&mut self, key: &Key) -> Option<Arc<Entry>> {
-        self.entries.swap_remove(key)
+        self.entries.swap_take(key).map(|ByKey(entry)| entry)
     }
 
     fn evict(&mut self) -> Option<Arc<Entry>> {
@@ -40,7 +40,7 @@ impl Order for Random {
             return None;
         }
         let position = self.dice.random_range(0..self.entries.len());
-        self.entries.swap_remove_index(position).map(|(_, entry)| entry)
+        self.entries.swap_remove_index(position).map(|ByKey(entry)| entry)
     }
 
     fn len(&self) -> usize {
@@ -48,6 +48,6 @@ impl Order for Random {
     }
 
     fn for_each(&self, see: &mut dyn FnMut(&Arc<Entry>)) {
-        self.entries.values().for_each(see);
+        self.entries.iter().for_each(|ByKey(entry)| see(entry));
     }
 }

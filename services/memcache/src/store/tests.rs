@@ -18,7 +18,7 @@ fn key(number: u16) -> Key {
 }
 
 fn entry(number: u16, bytes: usize) -> Entry {
-    Entry::new(key(number), &vec![7; bytes], Format::Png, Tag([1; 32]), 0, Instant::now())
+    Entry::new(key(number), &vec![7; bytes], Format::Png, Tag([1; 32]), 0)
 }
 
 fn is_hit(store: &mut Store, number: u16) -> bool {
@@ -40,7 +40,7 @@ fn a_miss_a_fill_and_a_hit() {
         matches!(store.fill(entry(1, 100), lease, Instant::now()), Insert::Stored(evicted) if evicted.is_empty())
     );
     assert!(
-        matches!(store.get(&key(1), None, u64::MAX, true, Instant::now()), Lookup::Hit(entry) if entry.bytes.len() == 100)
+        matches!(store.get(&key(1), None, u64::MAX, true, Instant::now()), Lookup::Hit(entry) if entry.size() == 100)
     );
     let held = Tag([1; 32]);
     assert!(matches!(store.get(&key(1), Some(&held), 0, true, Instant::now()), Lookup::Fresh(_)));
@@ -66,7 +66,7 @@ fn a_fill_after_an_invalidation_is_refused() {
     assert!(matches!(store.put(entry(1, 50)), Insert::Stored(_)));
     assert!(matches!(store.fill(entry(1, 100), lease, Instant::now()), Insert::Refused));
     assert!(
-        matches!(store.get(&key(1), None, u64::MAX, true, Instant::now()), Lookup::Hit(entry) if entry.bytes.len() == 50)
+        matches!(store.get(&key(1), None, u64::MAX, true, Instant::now()), Lookup::Hit(entry) if entry.size() == 50)
     );
     assert_eq!(store.snapshot().counters.refused_fill_count, 3);
 }
@@ -132,7 +132,7 @@ fn a_change_of_policy_keeps_what_fits_and_the_order_of_use() {
             assert!(store.configure(to, capacity(1)).is_empty(), "{from} to {to}");
             assert_eq!(store.snapshot().key_count, 10);
             let recent =
-                store.keys(&KeysRequest { limit: 2, ..KeysRequest::default() }, Instant::now()).unwrap();
+                store.keys(&KeysRequest { limit: 2, ..KeysRequest::default() }, Moment::now()).unwrap();
             assert_eq!(
                 recent.keys.iter().map(|entry| entry.key.clone()).collect::<Vec<_>>(),
                 [key(0), key(9)]
@@ -176,7 +176,6 @@ fn random_replacement_is_uniform() {
             Format::Png,
             Tag([0; 32]),
             0,
-            Instant::now(),
         ))
     };
     let entries: Vec<Arc<Entry>> = (0..=ENTRIES).map(fresh).collect();
@@ -213,7 +212,7 @@ fn pages_of_keys_cover_everything_once_in_order() {
         let mut after = None;
         loop {
             let request = KeysRequest { prefix: "k".into(), limit: 10, after, sort };
-            let page = store.keys(&request, Instant::now()).unwrap();
+            let page = store.keys(&request, Moment::now()).unwrap();
             seen.extend(page.keys);
             after = page.next;
             if after.is_none() {
@@ -228,9 +227,9 @@ fn pages_of_keys_cover_everything_once_in_order() {
         }
     }
     let request = KeysRequest { prefix: "k5".into(), sort: KeySort::Key, ..KeysRequest::default() };
-    assert_eq!(store.keys(&request, Instant::now()).unwrap().keys.len(), 8);
+    assert_eq!(store.keys(&request, Moment::now()).unwrap().keys.len(), 8);
     let bad = KeysRequest { after: Some("x".into()), sort: KeySort::Size, ..KeysRequest::default() };
-    assert!(store.keys(&bad, Instant::now()).is_err());
+    assert!(store.keys(&bad, Moment::now()).is_err());
 }
 
 #[derive(Debug, Clone)]
@@ -317,7 +316,7 @@ proptest! {
                 }
                 Step::Policy(_) => {}
             }
-            let list = store.keys(&KeysRequest { limit: 1000, ..KeysRequest::default() }, Instant::now()).unwrap();
+            let list = store.keys(&KeysRequest { limit: 1000, ..KeysRequest::default() }, Moment::now()).unwrap();
             let resident: Vec<Key> = list.keys.into_iter().rev().map(|entry| entry.key).collect();
             prop_assert_eq!(resident, plain.list.iter().map(|(number, _)| key(*number)).collect::<Vec<_>>());
             prop_assert_eq!(store.snapshot().cache_size, plain.list.iter().map(|(_, weight)| weight).sum::<u64>());
