@@ -86,6 +86,8 @@ pub(crate) enum Outcome {
 pub(crate) enum CacheWord {
     /// The cache had it.
     Hit,
+    /// The gateway had a copy of its own.
+    Near,
     /// The cache did not have it.
     Miss,
     /// Too large for the cache.
@@ -101,6 +103,7 @@ impl CacheWord {
     pub(crate) fn of(header: &str) -> Option<Self> {
         Some(match header.strip_prefix("pixcache; ")? {
             "hit" => Self::Hit,
+            "hit; detail=near" => Self::Near,
             "fwd=bypass; detail=too-large" => Self::TooLarge,
             "fwd=bypass; detail=cache-timeout" => Self::TimedOut,
             other if other.starts_with("fwd=miss") => Self::Miss,

@@ -30,6 +30,9 @@ const CLIENTS: usize = 10;
 const STEADY_KEYS: usize = 4;
 /// How often each probe reads.
 const PROBE_EVERY: Duration = Duration::from_millis(20);
+/// How often an image is read for a gateway to make itself a copy, and how often while it is replaced.
+const COPY_TRIES: usize = 20;
+const READ_EVERY: Duration = Duration::from_millis(2);
 /// How long it may take until the cache has an image: a lease that went to a gateway whose fill was lost is
 /// in the way for ten seconds.
 const SETTLE_LIMIT: Duration = Duration::from_secs(15);
@@ -214,6 +217,61 @@ impl Shared {
             }
         }
         true
+    }
+
+    /// A key that everybody changes.
+    pub(crate) fn some_key(&self, random: &mut StdRng) -> KeyId {
+        random.random_range(0..KEYS)
+    }
+
+    /// Reads an image through a gateway until that answers from a copy of its own, or clearly makes none: there
+    /// may be no worker, or a policy that keeps nothing.
+    pub(crate) async fn make_copy(self: &Arc<Self>, gateway: usize, key: KeyId) {
+        let mut actor = Actor::new(self, 0, 0, None);
+        for _ in 0..COPY_TRIES {
+            match actor.read(gateway, key, false).await {
+                (Ok(Seen::Nothing), _) => actor.store(1 - gateway, key, 2_000).await,
+                (_, Some(CacheWord::Near)) => return,
+                _ => sleep(READ_EVERY).await,
+            }
+        }
+    }
+
+    /// Replaces an image through the other gateway, and reads it through this one until after that was answered.
+    pub(crate) async fn replace_while_read(self: &Arc<Self>, gateway: usize, key: KeyId) {
+        let answered = AtomicBool::new(false);
+        let write = async {
+            Actor::new(self, 0, 0, None).store(1 - gateway, key, 2_000).await;
+            answered.store(true, Ordering::SeqCst);
+        };
+        let read = async {
+            let mut actor = Actor::new(self, 0, 0, None);
+            loop {
+                let is_last = answered.load(Ordering::SeqCst);
+                let _seen = actor.read(gateway, key, false).await;
+                if is_last {
+                    return;
+                }
+                sleep(READ_EVERY).await;
+            }
+        };
+        tokio::join!(write, read);
+    }
+
+    /// Replaces images through the other gateway while this one stands still, and reads them through this one
+    /// before and after: requests that wait there until it goes on.
+    pub(crate) async fn replace_while_it_stands_still(self: &Arc<Self>, gateway: usize, keys: &[KeyId]) {
+        let changes = keys.iter().map(|key| async {
+            let read = async || {
+                let _seen = Actor::new(self, 0, 0, None).read(gateway, *key, false).await;
+            };
+            let change = async {
+                Actor::new(self, 0, 0, None).store(1 - gateway, *key, 2_000).await;
+                read().await;
+            };
+            tokio::join!(read(), change);
+        });
+        futures_util::future::join_all(changes).await;
     }
 
     /// Makes this the configuration of the cache.
@@ -420,7 +478,7 @@ impl Actor {
         let begin = Instant::now();
         while begin.elapsed() < SETTLE_LIMIT {
             match self.read(gateway, key, false).await {
-                (Ok(Seen::Image(_)), Some(CacheWord::Hit)) => return true,
+                (Ok(Seen::Image(_)), Some(CacheWord::Hit | CacheWord::Near)) => return true,
                 (Ok(Seen::Nothing), _) => self.store(gateway, key, 2_000).await,
                 _ => sleep(PROBE_EVERY).await,
             }

@@ -20,6 +20,8 @@ pub(crate) struct WindowRow {
     pub(crate) requests: u64,
     pub(crate) hits: u64,
     pub(crate) misses: u64,
+    /// Those of the hits that gateways had served from copies of their own.
+    pub(crate) near_hits: u64,
 }
 
 /// A change of the configuration, as its row says.
@@ -34,19 +36,19 @@ pub(crate) struct PropertyRow {
 
 /// All windows, in the order of their lives and numbers.
 pub(crate) async fn windows(tables: &MySqlPool, history: &History) -> sqlx::Result<Vec<WindowRow>> {
-    type Columns = (String, String, u64, OffsetDateTime, u64, u64, u64, u64);
+    type Columns = (String, String, u64, OffsetDateTime, u64, u64, u64, u64, u64);
     let rows: Vec<Columns> = sqlx::query_as(
-        "SELECT worker, incarnation, sequence, interval_start, interval_ms, request_count, hit_count, miss_count \
-         FROM cache_stats ORDER BY worker, incarnation, sequence",
+        "SELECT worker, incarnation, sequence, interval_start, interval_ms, request_count, hit_count, miss_count, \
+         near_hit_count FROM cache_stats ORDER BY worker, incarnation, sequence",
     )
     .fetch_all(tables)
     .await?;
-    let rows =
-        rows.into_iter().map(|(worker, incarnation, sequence, start, length_ms, requests, hits, misses)| {
-            let start = history.moment_of(start.into());
-            let end = start + length_ms * 1_000_000;
-            WindowRow { worker, incarnation, sequence, start, end, requests, hits, misses }
-        });
+    let rows = rows.into_iter().map(|row| {
+        let (worker, incarnation, sequence, start, length_ms, requests, hits, misses, near_hits) = row;
+        let start = history.moment_of(start.into());
+        let end = start + length_ms * 1_000_000;
+        WindowRow { worker, incarnation, sequence, start, end, requests, hits, misses, near_hits }
+    });
     Ok(rows.collect())
 }
 

@@ -13,18 +13,21 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Plan;
 use super::check::configuration::Said;
 use super::check::durability::Swept;
+use super::check::statistics::{self, Counted, UNREPORTED};
 use super::check::{self, Struck};
-use super::history::{Moment, seconds};
+use super::history::{CacheWord, Did, Moment, Record, seconds};
 use super::http::Client;
 use super::load::{Load, Setting, Silence};
 use super::report::Report;
-use super::rows;
+use super::rows::{self, WindowRow};
 use super::strike::{Kind, Scene};
 use super::system::{FIRST_CAPACITY_MB, System};
 use super::watch::Watch;
 
 /// How long the system may take to be well again before the run is given up.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// How long it may take until what was counted stands in rows, in a moment of calm.
+const COUNTED_SOON: Duration = Duration::from_secs(10);
 /// How often somebody looks whether it is.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// For how many windows recorder and MariaDB stay away.
@@ -37,6 +40,7 @@ struct Seen {
     struck: Vec<Struck>,
     calms: Vec<(Moment, Moment)>,
     said: Vec<Said>,
+    counted: Vec<Counted>,
     /// Processes that ended, and waits that came to nothing.
     troubles: Vec<String>,
 }
@@ -163,6 +167,7 @@ async fn calm(scene: &Scene, seen: &mut Seen, _silence: &Silence<'_>) -> anyhow:
     let in_force = [scene.shared.in_force(0).await, scene.shared.in_force(1).await];
     seen.said.push(Said { at, in_force });
     seen.calms.push((calm, at));
+    seen.counted.push(counted(scene, seen).await?);
     if seconds(calm - start) > 1.0 {
         println!(
             "{:8.1} s  calm after {:.1} s, last pending: {last:?}",
@@ -171,6 +176,31 @@ async fn calm(scene: &Scene, seen: &mut Seen, _silence: &Silence<'_>) -> anyhow:
         );
     }
     Ok(())
+}
+
+/// What the rows add up to, once everything is in them that was counted since the last time: all near hits are
+/// reported, and the windows up to then have their rows.
+async fn counted(scene: &Scene, seen: &Seen) -> anyhow::Result<Counted> {
+    let (history, tables) = (&scene.shared.history, &scene.system.tables);
+    let before = seen.counted.last().copied().unwrap_or_default();
+    let at = history.now();
+    let (mut records, _) = history.copy();
+    records.retain(|record| record.start >= before.at);
+    let sights = scene.watch.sights();
+    let owner = scene.watch.owner().context("no worker has ever served")?.incarnation;
+    let begin = Instant::now();
+    loop {
+        let windows = rows::windows(tables, history).await.context("reading cache_stats")?;
+        let now = Counted::of(&windows, at);
+        let is_later = |window: &WindowRow| window.incarnation == owner && window.start >= at + UNREPORTED;
+        let is_complete = windows.iter().any(is_later)
+            && statistics::is_complete(&records, &windows, &seen.struck, &sights, before, now);
+        // What is missing after that time, the check finds.
+        if is_complete || begin.elapsed() >= COUNTED_SOON {
+            return Ok(now);
+        }
+        sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Waits until every gateway finds all parts of the system.
@@ -186,7 +216,7 @@ async fn all_ready(system: &System) -> Option<()> {
 }
 
 /// Whether the gateway at this port finds all parts of the system.
-async fn is_ready(port: u16) -> bool {
+pub(super) async fn is_ready(port: u16) -> bool {
     let answer = Client::new(port).send("GET", "/readyz", &[], Bytes::new()).await;
     answer.is_ok_and(|answer| answer.status == 200)
 }
@@ -241,13 +271,18 @@ async fn finish(plan: &Plan, scene: Scene, load: Load, mut seen: Seen) -> anyhow
     let mut verdicts = vec![
         freshness.verdict(),
         check::durability::check(&records, shared.key_count(), &seen.calms, &swept),
-        check::statistics::check(&records, &windows, &seen.struck, &sights),
+        statistics::check(&records, &windows, &seen.struck, &sights, &seen.counted),
         check::configuration::check(&shared.changes(), &seen.said, &properties, &first),
         availability,
         check::owner::check(&sights, &windows, &skewed),
     ];
     if !plan.is_short() {
         verdicts.push(check::memory::check(&samples));
+    }
+    let is_near = |record: &Record| matches!(record.did, Did::Read { cache: Some(CacheWord::Near), .. });
+    if !records.iter().any(is_near) {
+        seen.troubles
+            .push("no gateway answered from a copy of its own, so nothing was seen of that".to_owned());
     }
     let troubles = check::Verdict {
         promise: "No process ends by itself, and the run comes to its end",

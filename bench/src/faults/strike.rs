@@ -1,7 +1,7 @@
 //! Every kind of fault, and how it is made.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use super::history::Moment;
 use super::load::{self, Setting};
 use super::process::Process;
 use super::proxy::Way;
+use super::run::is_ready;
 use super::system::{Joint, Server, System, WINDOW};
 use super::watch::Watch;
 
@@ -43,6 +44,9 @@ macro_rules! kinds {
 kinds! {
     GatewayKilled: "gateway killed",
     GatewayStopped: "gateway stopped and resumed",
+    GatewayStoppedPastItsLeases: "gateway stopped past its leases and resumed",
+    GatewayCutOff: "gateway cut off while its copies are dropped",
+    GatewayClockStepped: "clock under a gateway stepped",
     WorkerKilled: "worker killed",
     StandbyKilled: "standby worker killed",
     WorkerStopped: "worker stopped and resumed",
@@ -87,6 +91,9 @@ impl Kind {
         match self {
             K::GatewayKilled
             | K::GatewayStopped
+            | K::GatewayStoppedPastItsLeases
+            | K::GatewayCutOff
+            | K::GatewayClockStepped
             | K::WorkerKilled
             | K::StandbyKilled
             | K::WorkerStopped
@@ -121,11 +128,17 @@ impl Kind {
         matches!(self, Self::WorkerKilled | Self::WorkerStoppedPastItsClaim)
     }
 
+    /// Whether workers leave by themselves, if at all: then nothing that was counted is lost.
+    pub(crate) fn lets_workers_leave(self) -> bool {
+        matches!(self, Self::TwoWorkersAtOnce | Self::ClockStepped | Self::WorkerBetweenMissAndFill)
+    }
+
     /// How often it strikes in one round of the long form.
     pub(crate) fn strikes_in_a_round(self) -> usize {
         use Kind as K;
         match self {
             K::RecorderAway | K::MariaDbAway | K::ClockStepped | K::WorkerStoppedPastItsClaim => 1,
+            K::GatewayClockStepped => 1,
             K::WorkerKilled | K::WorkerBetweenMissAndFill | K::TwoWorkersAtOnce | K::NatsWithoutItsStore => 2,
             K::EverythingKilled => 2,
             _ => 3,
@@ -144,6 +157,8 @@ pub(crate) struct Strike {
     pub(crate) healed: Moment,
     /// Which gateways were struck themselves.
     pub(crate) gateways: [bool; 2],
+    /// Gateways that were killed, and when they were certainly gone.
+    pub(crate) killed_gateways: Vec<(usize, Moment)>,
     /// Workers that were killed, with the time since when each process had been running.
     pub(crate) killed_workers: Vec<KilledWorker>,
     /// Whether the clocks of the workers told another time meanwhile.
@@ -183,6 +198,7 @@ impl Scene {
             began: self.now(),
             healed: 0,
             gateways: [false; 2],
+            killed_gateways: Vec::new(),
             killed_workers: Vec::new(),
             stepped_clocks: false,
             lost_store: false,
@@ -192,7 +208,7 @@ impl Scene {
             Kind::GatewayKilled => {
                 let gateway = self.random.random_range(0..2);
                 strike.gateways[gateway] = true;
-                system.gateways[gateway].kill().await?;
+                self.kill_gateway(gateway, &mut strike).await?;
                 self.pause(0..500).await;
                 system.gateways[gateway].start().await?;
             }
@@ -201,6 +217,9 @@ impl Scene {
                 strike.gateways[gateway] = true;
                 self.stand_still(&system.gateways[gateway], 300..2500).await?;
             }
+            Kind::GatewayStoppedPastItsLeases => self.stop_past_leases(&mut strike).await?,
+            Kind::GatewayCutOff => self.cut_off_while_dropping().await?,
+            Kind::GatewayClockStepped => self.step_clock_of_gateway(&mut strike).await?,
             Kind::WorkerKilled => {
                 let owner = self.owner()?;
                 strike.began = self.now();
@@ -370,6 +389,12 @@ impl Scene {
         Ok(usize::from(sight.worker == "memcache-2"))
     }
 
+    async fn kill_gateway(&self, number: usize, strike: &mut Strike) -> anyhow::Result<()> {
+        self.system.gateways[number].kill().await?;
+        strike.killed_gateways.push((number, self.now()));
+        Ok(())
+    }
+
     async fn kill_worker(&self, number: usize, strike: &mut Strike) -> anyhow::Result<()> {
         let worker = format!("memcache-{}", number + 1);
         self.system.workers[number].kill().await?;
@@ -398,6 +423,87 @@ impl Scene {
             anyhow::Ok(())
         };
         timeout(PATIENCE, waiting).await.with_context(|| format!("{what}: not within {PATIENCE:?}"))?
+    }
+
+    /// Stops a gateway that has copies, has these images replaced through the other one, and lets it go on when
+    /// requests for them have waited for a while.
+    async fn stop_past_leases(&mut self, strike: &mut Strike) -> anyhow::Result<()> {
+        let system = Arc::clone(&self.system);
+        let stopped = self.random.random_range(0..2);
+        strike.gateways[stopped] = true;
+        let keys = [0; 4].map(|_| self.shared.some_key(&mut self.random));
+        for key in keys {
+            self.shared.make_copy(stopped, key).await;
+        }
+        system.gateways[stopped].pause().await?;
+        let shared = Arc::clone(&self.shared);
+        let stop = async {
+            self.pause(500..4000).await;
+            system.gateways[stopped].resume().await
+        };
+        tokio::join!(stop, shared.replace_while_it_stands_still(stopped, &keys)).0
+    }
+
+    /// Replaces images of which a gateway has copies through the other one, and cuts the connection over which
+    /// it is told so: before, and while that is on its way.
+    async fn cut_off_while_dropping(&mut self) -> anyhow::Result<()> {
+        let system = Arc::clone(&self.system);
+        let shared = Arc::clone(&self.shared);
+        for round in 0..6 {
+            let gateway = self.random.random_range(0..2);
+            let name = system.gateways[gateway].name();
+            let joint = system.links.iter().find(|joint| joint.of == name && joint.to == Server::Nats);
+            let link = &joint.context("every gateway has its link")?.link;
+            let key = shared.some_key(&mut self.random);
+            shared.make_copy(gateway, key).await;
+            let cut = async {
+                self.pause(0..30).await;
+                match round {
+                    0 | 1 => link.cut(),
+                    2 => link.close(Way::BOTH[self.random.random_range(0..2)]),
+                    3 => link.delay(Way::ToService, Duration::from_millis(self.random.random_range(0..1500))),
+                    4 => link.hold(Way::ToService, true),
+                    _ => link.hold(Way::ToServer, true),
+                }
+            };
+            tokio::join!(cut, shared.replace_while_read(gateway, key));
+            link.clear();
+        }
+        Ok(())
+    }
+
+    /// Starts a gateway anew with a clock that can be set, and sets it to and fro while its copies are dropped.
+    async fn step_clock_of_gateway(&mut self, strike: &mut Strike) -> anyhow::Result<()> {
+        let system = Arc::clone(&self.system);
+        let number = self.random.random_range(0..2);
+        strike.gateways[number] = true;
+        let gateway = &system.gateways[number];
+        let clock = settable_clock(gateway)?;
+        gateway.terminate().await?;
+        gateway.start().await?;
+        let port = system.gateway_ports[number];
+        self.wait_for("the gateway serves", async || Ok(is_ready(port).await)).await?;
+        for _ in 0..5 {
+            let key = self.shared.some_key(&mut self.random);
+            self.shared.make_copy(number, key).await;
+            self.step(&clock)?;
+            self.shared.replace_while_read(number, key).await;
+        }
+        gateway.preload("")?;
+        gateway.terminate().await?;
+        gateway.start().await
+    }
+
+    /// Sets a clock somewhere within a minute and a half.
+    fn step(&mut self, clock: &Path) -> anyhow::Result<()> {
+        let hundredths = self.random.random_range(-9000i64..9000);
+        #[expect(clippy::cast_precision_loss, reason = "a few seconds")]
+        let step = hundredths as f64 / 100.0;
+        // The file is replaced at once: half of a number would be another time.
+        let next = clock.with_extension("next");
+        std::fs::write(&next, format!("{step:+}\n"))?;
+        std::fs::rename(&next, clock)?;
+        Ok(())
     }
 
     /// Readers miss and have their leases; the rows that they ask for are on the way. Then the worker goes,
@@ -436,26 +542,11 @@ impl Scene {
     /// sets them to and fro; and starts them anew as they were.
     async fn step_clocks(&mut self) -> anyhow::Result<()> {
         let system = Arc::clone(&self.system);
-        let library = faketime()?;
-        let clocks = system.workers.each_ref().map(|worker| worker.folder().join("clock"));
-        for (worker, clock) in system.workers.iter().zip(&clocks) {
-            std::fs::write(clock, "+0\n")?;
-            worker.preload(&format!(
-                "LD_PRELOAD={library} FAKETIME_TIMESTAMP_FILE={} FAKETIME_NO_CACHE=1 \
-                 FAKETIME_DONT_FAKE_MONOTONIC=1",
-                clock.display()
-            ))?;
-        }
+        let clocks = system.workers.iter().map(settable_clock).collect::<anyhow::Result<Vec<PathBuf>>>()?;
         self.restart_workers().await?;
         for _ in 0..5 {
             for clock in &clocks {
-                let hundredths = self.random.random_range(-9000i64..9000);
-                #[expect(clippy::cast_precision_loss, reason = "a few seconds")]
-                let step = hundredths as f64 / 100.0;
-                // The file is replaced at once: half of a number would be another time.
-                let next = clock.with_extension("next");
-                std::fs::write(&next, format!("{step:+}\n"))?;
-                std::fs::rename(&next, clock)?;
+                self.step(clock)?;
             }
             self.pause(150..500).await;
         }
@@ -485,8 +576,8 @@ impl Scene {
         let system = Arc::clone(&self.system);
         let servers = async { tokio::join!(system.nats.kill(), system.mariadb.kill()) };
         let services = async {
-            for gateway in &system.gateways {
-                gateway.kill().await?;
+            for number in 0..system.gateways.len() {
+                self.kill_gateway(number, strike).await?;
             }
             system.recorder.kill().await?;
             for number in 0..system.workers.len() {
@@ -551,6 +642,18 @@ fn set_writable(folder: &Path, is_writable: bool) -> anyhow::Result<()> {
     }
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))?;
     Ok(())
+}
+
+/// Gives a process a clock that can be set, from its next start on, and says by which file.
+fn settable_clock(process: &Process) -> anyhow::Result<PathBuf> {
+    let clock = process.folder().join("clock");
+    std::fs::write(&clock, "+0\n")?;
+    process.preload(&format!(
+        "LD_PRELOAD={} FAKETIME_TIMESTAMP_FILE={} FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1",
+        faketime()?,
+        clock.display()
+    ))?;
+    Ok(clock)
 }
 
 /// The library that makes a clock settable, by the command that comes with it.

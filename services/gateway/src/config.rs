@@ -80,7 +80,7 @@ pub struct Config {
     pub cache_budget_ms: u64,
 
     /// Memory for copies of hot images that are served without asking the worker, in megabytes; 0: none
-    #[arg(long, env = "NEAR_CACHE_MB", value_name = "MB", default_value_t = 0,
+    #[arg(long, env = "NEAR_CACHE_MB", value_name = "MB", default_value_t = 64,
           value_parser = clap::value_parser!(u64).range(0..=1_048_576))]
     pub near_cache_mb: u64,
 

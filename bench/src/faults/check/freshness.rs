@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::Verdict;
-use crate::faults::history::{Did, KeyId, Moment, Outcome, Record, Seen, Sent, seconds};
+use crate::faults::history::{CacheWord, Did, KeyId, Moment, Outcome, Record, Seen, Sent, seconds};
 use crate::faults::image::ImageId;
 
 /// What the search found.
@@ -24,6 +24,8 @@ use crate::faults::image::ImageId;
 pub(crate) struct Checked {
     /// Reads that were looked at.
     pub(crate) reads: usize,
+    /// Those of them that a gateway answered from a copy of its own.
+    pub(crate) near: usize,
     /// Those of them that overlap the write which they return.
     pub(crate) overlapping: usize,
     /// Writes that were looked at.
@@ -40,9 +42,9 @@ impl Checked {
         Verdict {
             promise: "Freshness: after an upload or deletion is answered, no read returns an older image",
             looked_at: format!(
-                "{} reads, {} of which overlap the write that they return; {} writes, {} of which were never \
-                 answered",
-                self.reads, self.overlapping, self.writes, self.unanswered
+                "{} reads, {} of which were near hits and {} overlap the write that they return; {} writes, {} of \
+                 which were never answered",
+                self.reads, self.near, self.overlapping, self.writes, self.unanswered
             ),
             violations: self.violations,
         }
@@ -52,7 +54,9 @@ impl Checked {
 /// Checks the history of every key. `calms` are the moments at which nothing was open or pending any more:
 /// a write that was not answered is over by then.
 pub(crate) fn check(records: &[Record], images: &[Sent], calms: &[Moment]) -> Checked {
-    let mut checked = Checked::default();
+    let is_near =
+        |record: &&Record| matches!(record.did, Did::Read { cache: Some(CacheWord::Near), seen: Ok(_), .. });
+    let mut checked = Checked { near: records.iter().filter(is_near).count(), ..Checked::default() };
     for (key, operations) in by_key(records, images, calms, &mut checked.violations) {
         let (operations, overlapping) = without_overlapping(operations);
         let is_read = |operation: &&Operation| matches!(operation.what, What::Read(_));

@@ -46,6 +46,7 @@ pub(crate) mod tests {
             began,
             healed,
             gateways: [false; 2],
+            killed_gateways: Vec::new(),
             killed_workers: Vec::new(),
             stepped_clocks: false,
             lost_store: false,

@@ -67,7 +67,7 @@ mod tests {
 
     fn window(incarnation: &str, sequence: u64, start: Moment, end: Moment) -> WindowRow {
         let (worker, incarnation) = ("w".to_owned(), incarnation.to_owned());
-        WindowRow { worker, incarnation, sequence, start, end, requests: 1, hits: 1, misses: 0 }
+        WindowRow { worker, incarnation, sequence, start, end, requests: 1, hits: 1, misses: 0, near_hits: 0 }
     }
 
     #[test]

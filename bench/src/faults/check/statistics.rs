@@ -1,22 +1,112 @@
 //! Statistics: within each life of a worker the windows are 1, 2, 3, … once each; only a killed one may lack
-//! its last ones; and what the rows add up to is what the clients were answered by the cache.
+//! its last ones; and what the rows add up to is what the clients were answered by the cache, from one moment
+//! of calm to the next.
+//!
+//! Near hits are reported by the gateways, so they are counted a little later. A gateway that is killed takes
+//! with it those that it had not reported. And of a report whose answer was lost together with the life of the
+//! worker that it was sent to, nobody knows whether it was counted: it counts at most once.
 
 use std::collections::BTreeMap;
 
 use super::{Struck, Verdict};
 use crate::faults::history::{CacheWord, Did, Failure, Moment, Record, seconds};
 use crate::faults::rows::WindowRow;
+use crate::faults::strike::Strike;
 use crate::faults::watch::Sight;
 
 /// How much earlier than the loss of JetStream's store a window may have ended that was lost with it: it
 /// was on its way to its row.
 const ON_ITS_WAY: Moment = 2_000_000_000;
+/// Of a gateway that is killed, the near hits of so long before are lost at most,
+pub(crate) const UNREPORTED: Moment = 250_000_000;
+/// and those of the report before, if that was under way: so long does a gateway wait for its answer.
+const UNDER_WAY: Moment = 500_000_000;
 
-/// A stretch of time of which windows may be lost.
+/// A stretch of time of which something may be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Lost {
     from: Moment,
     to: Moment,
+    what: What,
+}
+
+/// What may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// Whatever a worker counted.
+    Windows,
+    /// Near hits, of one gateway or of any.
+    NearHits(Option<usize>),
+}
+
+impl Lost {
+    /// Whether this get may be in it.
+    fn has(&self, record: &Record, is_near: bool) -> bool {
+        let delay = match self.what {
+            What::NearHits(gateway)
+                if !is_near || gateway.is_some_and(|gateway| gateway != record.gateway) =>
+            {
+                return false;
+            }
+            What::NearHits(_) => 0,
+            // Counted when it was reported.
+            What::Windows if is_near => UNREPORTED + UNDER_WAY,
+            What::Windows => 0,
+        };
+        record.end + delay >= self.from && record.start <= self.to
+    }
+}
+
+/// What the rows added up to, when nothing was under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    pub(crate) at: Moment,
+    pub(crate) gets: u64,
+    /// Near hits among them.
+    pub(crate) near: u64,
+}
+
+impl Counted {
+    /// What these rows add up to.
+    pub(crate) fn of(windows: &[WindowRow], at: Moment) -> Self {
+        let gets = windows.iter().map(|window| window.requests).sum();
+        Self { at, gets, near: windows.iter().map(|window| window.near_hits).sum() }
+    }
+}
+
+/// What the clients were answered.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    /// By the cache, near hits among them.
+    answered: u64,
+    near: u64,
+    /// Those of them that may be lost.
+    lost: u64,
+    near_lost: u64,
+    /// Whether the cache was asked, and has counted it, is not known.
+    unsure: u64,
+}
+
+impl Tally {
+    fn of<'a>(records: impl Iterator<Item = &'a Record>, lost: &[Lost]) -> Self {
+        let mut tally = Self::default();
+        for record in records {
+            let asked = asked(record);
+            let is_near = asked == Asked::Near;
+            match asked {
+                Asked::Surely | Asked::Near => {
+                    let is_lost = u64::from(lost.iter().any(|lost| lost.has(record, is_near)));
+                    tally.answered += 1;
+                    tally.lost += is_lost;
+                    tally.near += u64::from(is_near);
+                    tally.near_lost += is_lost * u64::from(is_near);
+                }
+                Asked::Perhaps => tally.unsure += 1,
+                Asked::No => {}
+            }
+        }
+        tally
+    }
 }
 
 /// Checks the rows of all windows against what the clients counted, knowing which workers were killed when,
@@ -26,23 +116,128 @@ pub(crate) fn check(
     windows: &[WindowRow],
     struck: &[Struck],
     sights: &[Sight],
+    calms: &[Counted],
 ) -> Verdict {
     let mut violations = Vec::new();
+    let lives = lives(windows);
+    let lost = losses(&lives, struck, sights, &mut violations);
+    if let Some(window) = windows.iter().find(|window| window.requests != window.hits + window.misses) {
+        let (life, sequence) = (&window.incarnation, window.sequence);
+        violations.push(format!("{life}: in window {sequence} hits and misses are not all"));
+    }
+
+    let Counted { gets: counted, near: near_counted, .. } = Counted::of(windows, Moment::MAX);
+    let all = Tally::of(records.iter(), &lost);
+    if counted + all.lost < all.answered {
+        violations.push(format!(
+            "the rows add up to {counted} gets, and the clients were answered {} times, of which {} may be lost",
+            all.answered, all.lost
+        ));
+    }
+    if counted > all.answered + all.unsure {
+        violations.push(format!(
+            "the rows add up to {counted} gets, and the clients were answered {} times and gave up {}",
+            all.answered, all.unsure
+        ));
+    }
+    if near_counted + all.near_lost < all.near || near_counted > all.near + all.unsure {
+        violations.push(format!(
+            "the rows add up to {near_counted} near hits, and the clients had {}, of which {} may be lost, and \
+             gave up {}",
+            all.near, all.near_lost, all.unsure
+        ));
+    }
+    violations.extend(between_calms(records, &lost, calms));
+    Verdict {
+        promise: "Statistics: no window missing or doubled, and their sum is what the clients were answered",
+        looked_at: format!(
+            "{} windows of {} lives, {counted} gets in them, {near_counted} of which near hits, added up at {} \
+             moments of calm; clients: {} answered by the cache, {} of them in windows lost with a killed worker \
+             or not reported by a killed gateway, {} given up",
+            windows.len(),
+            lives.len(),
+            calms.len(),
+            all.answered,
+            all.lost,
+            all.unsure,
+        ),
+        violations,
+    }
+}
+
+/// Whether the rows have everything that was surely counted between two moments of calm.
+pub(crate) fn is_complete(
+    records: &[Record],
+    windows: &[WindowRow],
+    struck: &[Struck],
+    sights: &[Sight],
+    before: Counted,
+    now: Counted,
+) -> bool {
+    // What is wrong with the windows themselves, the check says in the end.
+    let lost = losses(&lives(windows), struck, sights, &mut Vec::new());
+    let tally = Tally::of(between(records, before, now), &lost);
+    now.gets.saturating_sub(before.gets) + tally.lost >= tally.answered
+        && now.near.saturating_sub(before.near) + tally.near_lost >= tally.near
+}
+
+fn between(records: &[Record], before: Counted, now: Counted) -> impl Iterator<Item = &Record> {
+    records.iter().filter(move |record| record.start >= before.at && record.end <= now.at)
+}
+
+/// Checks the sums from each moment of calm to the next.
+fn between_calms(records: &[Record], lost: &[Lost], calms: &[Counted]) -> Vec<String> {
+    let mut violations = Vec::new();
+    let mut before = Counted::default();
+    // What had no row at the calm before, and may have come since.
+    let mut late = 0;
+    for now in calms {
+        let tally = Tally::of(between(records, before, *now), lost);
+        let gained = now.gets.saturating_sub(before.gets);
+        let time = format!("from {:.3} to {:.3} s", seconds(before.at), seconds(now.at));
+        if gained + tally.lost < tally.answered {
+            violations.push(format!(
+                "{time} the rows gained {gained} gets, and the clients were answered {} times, of which {} may be \
+                 lost",
+                tally.answered, tally.lost
+            ));
+        }
+        let most = tally.answered + tally.unsure;
+        if gained > most + late {
+            violations.push(format!(
+                "{time} the rows gained {gained} gets, and the clients were answered {} times and gave up {}; {late} \
+                 may have been late",
+                tally.answered, tally.unsure
+            ));
+        }
+        late = most.saturating_sub(gained);
+        before = *now;
+    }
+    violations
+}
+
+/// Everything that may be lost. What is missing without an excuse is a violation.
+fn losses(
+    lives: &BTreeMap<String, Vec<&WindowRow>>,
+    struck: &[Struck],
+    sights: &[Sight],
+    violations: &mut Vec<String>,
+) -> Vec<Lost> {
     let mut lost = Vec::new();
-    let losses: Vec<(Moment, Moment)> = struck
+    let stores: Vec<(Moment, Moment)> = struck
         .iter()
         .filter(|struck| struck.strike.lost_store)
         .map(|struck| (struck.strike.began, struck.ready.unwrap_or(struck.strike.healed)))
         .collect();
-    let lives = lives(windows);
-    for (life, windows) in &lives {
+    for (life, windows) in lives {
         let mut expected = 1;
         let mut before: Option<&WindowRow> = None;
         for window in windows {
             if window.sequence != expected {
-                let gap = Lost { from: before.map_or(window.start, |before| before.end), to: window.start };
+                let from = before.map_or(window.start, |before| before.end);
+                let gap = Lost { from, to: window.start, what: What::Windows };
                 let is_excused =
-                    losses.iter().any(|(began, ended)| gap.from <= *ended && gap.to + ON_ITS_WAY >= *began);
+                    stores.iter().any(|(began, ended)| gap.from <= *ended && gap.to + ON_ITS_WAY >= *began);
                 if is_excused {
                     lost.push(gap);
                 } else {
@@ -56,55 +251,23 @@ pub(crate) fn check(
             expected = window.sequence + 1;
             before = Some(window);
         }
-        if let Some(window) = windows.iter().find(|window| window.requests != window.hits + window.misses) {
-            violations.push(format!("{life}: in window {} hits and misses are not all", window.sequence));
-        }
     }
-    lost.extend(tails(&lives, struck, sights));
-
-    let counted: u64 = windows.iter().map(|window| window.requests).sum();
-    let mut answered = 0;
-    let mut unsure = 0;
-    let mut in_lost = 0;
-    for record in records {
-        match asked(record) {
-            Asked::Surely => {
-                answered += 1;
-                let is_in = |lost: &Lost| record.end >= lost.from && record.start <= lost.to;
-                in_lost += u64::from(lost.iter().any(is_in));
-            }
-            Asked::Perhaps => unsure += 1,
-            Asked::No => {}
-        }
+    let succession = Succession::of(sights);
+    lost.extend(succession.tails(lives, struck));
+    lost.extend(succession.reports_in_doubt(struck));
+    for (gateway, at) in struck.iter().flat_map(|struck| &struck.strike.killed_gateways) {
+        let from = at.saturating_sub(UNREPORTED + UNDER_WAY);
+        lost.push(Lost { from, to: *at, what: What::NearHits(Some(*gateway)) });
     }
-    if counted + in_lost < answered {
-        violations.push(format!(
-            "the rows add up to {counted} gets, and the clients were answered {answered} times, of which \
-             {in_lost} may be in windows that were lost"
-        ));
-    }
-    if counted > answered + unsure {
-        violations.push(format!(
-            "the rows add up to {counted} gets, and the clients were answered {answered} times and gave up \
-             {unsure}"
-        ));
-    }
-    Verdict {
-        promise: "Statistics: no window missing or doubled, and their sum is what the clients were answered",
-        looked_at: format!(
-            "{} windows of {} lives, {counted} gets in them; clients: {answered} answered by the cache, \
-             {in_lost} of them in windows lost with a killed worker, {unsure} given up",
-            windows.len(),
-            lives.len(),
-        ),
-        violations,
-    }
+    lost
 }
 
 /// Whether the cache was asked and answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Surely,
+    /// The gateway answered from its copy.
+    Near,
     Perhaps,
     No,
 }
@@ -113,6 +276,8 @@ fn asked(record: &Record) -> Asked {
     let Did::Read { seen, cache, .. } = &record.did else { return Asked::No };
     match (cache, seen) {
         (Some(CacheWord::Hit | CacheWord::Miss), _) => Asked::Surely,
+        // It was counted before the answer began to be sent.
+        (Some(CacheWord::Near), _) => Asked::Near,
         (Some(CacheWord::TimedOut | CacheWord::TooLarge), _) => Asked::Perhaps,
         (Some(CacheWord::Without), _) | (None, Err(Failure::NotSent)) => Asked::No,
         // The answer broke off, or it is one that doesn't say.
@@ -132,33 +297,63 @@ fn lives(windows: &[WindowRow]) -> BTreeMap<String, Vec<&WindowRow>> {
     lives
 }
 
-/// What killed workers had not handed over: for each kill, the time from the last window that has its row
-/// to the kill, or to when another worker served.
-fn tails(lives: &BTreeMap<String, Vec<&WindowRow>>, struck: &[Struck], sights: &[Sight]) -> Vec<Lost> {
-    // Each life, whose it was, and when it was first seen.
-    let mut first_seen: BTreeMap<&str, (Moment, &str)> = BTreeMap::new();
-    for sight in sights {
-        let seen = first_seen.entry(&sight.incarnation).or_insert((sight.end, &sight.worker));
-        seen.0 = seen.0.min(sight.end);
+/// The lives of the workers, one after the other.
+struct Succession<'a> {
+    /// When each was first seen, when it was last asked with success, its incarnation, and whose it was.
+    lives: Vec<(Moment, Moment, &'a str, &'a str)>,
+}
+
+impl<'a> Succession<'a> {
+    fn of(sights: &'a [Sight]) -> Self {
+        let mut seen: BTreeMap<&str, (Moment, Moment, &str)> = BTreeMap::new();
+        for sight in sights {
+            let known = seen.entry(&sight.incarnation).or_insert((sight.end, sight.start, &sight.worker));
+            *known = (known.0.min(sight.end), known.1.max(sight.start), known.2);
+        }
+        let lives = seen.into_iter().map(|(life, (first, last, worker))| (first, last, life, worker));
+        let mut lives: Vec<_> = lives.collect();
+        lives.sort_unstable();
+        Self { lives }
     }
-    let mut order: Vec<(Moment, &str, &str)> =
-        first_seen.into_iter().map(|(life, (at, worker))| (at, life, worker)).collect();
-    order.sort_unstable();
-    let mut lost = Vec::new();
-    for killed in struck.iter().flat_map(|struck| &struck.strike.killed_workers) {
-        // The life that the kill ended, if that worker served; else one that had ended before, of which
-        // windows may still have waited.
-        let Some(at) =
-            order.iter().rposition(|(seen, _, worker)| *seen <= killed.at && *worker == killed.worker)
-        else {
-            continue;
-        };
-        let (seen, life, _) = order[at];
-        let next = order.get(at + 1).map_or(Moment::MAX, |next| next.0);
-        let last = lives.get(life).and_then(|windows| windows.last()).map_or(seen, |window| window.end);
-        lost.push(Lost { from: last, to: killed.at.min(next) });
+
+    /// What killed workers had not handed over: for each kill, the time from the last window that has its row
+    /// to the kill, or to when another worker served.
+    fn tails(&self, windows: &BTreeMap<String, Vec<&WindowRow>>, struck: &[Struck]) -> Vec<Lost> {
+        let mut lost = Vec::new();
+        for killed in struck.iter().flat_map(|struck| &struck.strike.killed_workers) {
+            // The life that the kill ended, if that worker served; else one that had ended before, of which
+            // windows may still have waited.
+            let is_it = |life: &(Moment, Moment, &str, &str)| life.0 <= killed.at && life.3 == killed.worker;
+            let Some(at) = self.lives.iter().rposition(is_it) else { continue };
+            let (first, _, life, _) = self.lives[at];
+            let next = self.lives.get(at + 1).map_or(Moment::MAX, |next| next.0);
+            let from =
+                windows.get(life).and_then(|windows| windows.last()).map_or(first, |window| window.end);
+            lost.push(Lost { from, to: killed.at.min(next), what: What::Windows });
+        }
+        lost
     }
-    lost
+
+    /// Wherever one life followed another that did not leave by itself: the report of each gateway that was
+    /// under way when that life ended.
+    fn reports_in_doubt(&self, struck: &[Struck]) -> Vec<Lost> {
+        let pairs = self.lives.windows(2).filter(|pair| {
+            let cause = struck.iter().map(|struck| &struck.strike).filter(|strike| strike.began <= pair[1].0);
+            cause.max_by_key(|strike| strike.began).is_none_or(|strike| !lets_workers_leave(strike))
+        });
+        let around = UNREPORTED + UNDER_WAY;
+        let lost = pairs.map(|pair| Lost {
+            from: pair[0].1.saturating_sub(around),
+            to: pair[0].1 + around,
+            what: What::NearHits(None),
+        });
+        lost.collect()
+    }
+}
+
+/// Whether workers that ended in a strike were asked to.
+fn lets_workers_leave(strike: &Strike) -> bool {
+    strike.kind.lets_workers_leave() && strike.killed_workers.is_empty()
 }
 
 #[cfg(test)]
@@ -181,6 +376,7 @@ mod tests {
             requests,
             hits: requests,
             misses: 0,
+            near_hits: 0,
         }
     }
 
@@ -191,7 +387,103 @@ mod tests {
 
     fn violations(records: &[Record], windows: &[WindowRow], struck: &[Struck]) -> usize {
         let sight = Sight { start: 0, end: 1, worker: "memcache-1".into(), incarnation: "a".into() };
-        check(records, windows, struck, &[sight]).violations.len()
+        check(records, windows, struck, &[sight], &[]).violations.len()
+    }
+
+    /// The same windows with near hits in them.
+    fn near(windows: &mut [WindowRow], near_hits: u64) -> Vec<WindowRow> {
+        windows.iter_mut().for_each(|window| window.near_hits = near_hits.min(window.requests));
+        windows.to_vec()
+    }
+
+    #[test]
+    fn near_hits_count_and_a_killed_gateway_may_lack_its_last_ones_and_no_others() {
+        let windows = near(&mut [window("a", 1, 5), window("a", 2, 5)], 5);
+        let hits = |count, at| reads(count, at, Some(CacheWord::Near));
+        assert_eq!(violations(&hits(10, SECOND), &windows, &[]), 0);
+        // One that has no row, and a row that has none; also as near hits.
+        assert_eq!(violations(&hits(11, SECOND), &windows, &[]), 2);
+        assert_eq!(violations(&hits(9, SECOND), &windows, &[]), 2);
+        let far = reads(1, SECOND, Some(CacheWord::Hit));
+        assert_eq!(violations(&[hits(9, SECOND), far].concat(), &windows, &[]), 1);
+
+        let kill = |gateway| {
+            let mut kill = struck(Kind::GatewayKilled, 4 * SECOND, 4 * SECOND);
+            kill.strike.killed_gateways.push((gateway, 4 * SECOND));
+            kill
+        };
+        let with = |late| [hits(10, SECOND), hits(3, late)].concat();
+        let before = 4 * SECOND - (UNREPORTED + UNDER_WAY);
+        assert_eq!(violations(&with(before), &windows, &[kill(0)]), 0);
+        assert_eq!(violations(&with(before - 2), &windows, &[kill(0)]), 2, "long before");
+        assert_eq!(violations(&with(4 * SECOND + 1), &windows, &[kill(0)]), 2, "afterwards");
+        assert_eq!(violations(&with(before), &windows, &[kill(1)]), 2, "of the other gateway");
+        let far = reads(3, before, Some(CacheWord::Hit));
+        assert_eq!(violations(&[hits(10, SECOND), far].concat(), &windows, &[kill(0)]), 1, "far hits");
+        // They may not be counted twice either.
+        let doubled = near(&mut [window("a", 1, 5), window("a", 2, 9)], 9);
+        assert_eq!(violations(&with(before), &doubled, &[kill(0)]), 2);
+    }
+
+    #[test]
+    fn a_report_may_be_lost_with_the_life_it_was_sent_to_unless_that_left_by_itself() {
+        let windows = near(&mut [window("a", 1, 5), window("b", 1, 5)], 5);
+        let sight = |incarnation: &str, at| Sight {
+            start: at,
+            end: at + 1,
+            worker: "memcache-1".into(),
+            incarnation: incarnation.into(),
+        };
+        let sights = [sight("a", SECOND), sight("a", 5 * SECOND), sight("b", 9 * SECOND)];
+        let count = |kind, at| {
+            let history = [10, 2]
+                .map(|count| reads(count, if count == 10 { SECOND } else { at }, Some(CacheWord::Near)));
+            let strike = struck(kind, 5 * SECOND, 9 * SECOND);
+            check(&history.concat(), &windows, &[strike], &sights, &[]).violations.len()
+        };
+        assert_eq!(count(Kind::WorkerStoppedPastItsClaim, 5 * SECOND + UNDER_WAY), 0);
+        assert_eq!(
+            count(Kind::WorkerStoppedPastItsClaim, 6 * SECOND),
+            2,
+            "no report was sent to it any more"
+        );
+        assert_eq!(count(Kind::TwoWorkersAtOnce, 5 * SECOND), 2);
+    }
+
+    #[test]
+    fn near_hits_in_a_window_that_is_lost_were_served_before_it() {
+        let windows = near(&mut [window("a", 1, 5), window("a", 2, 5)], 5);
+        let mut kill = struck(Kind::WorkerKilled, 4 * SECOND, 4 * SECOND);
+        kill.strike.killed_workers.push(KilledWorker { worker: "memcache-1".into(), at: 4 * SECOND });
+        let with = |at| {
+            [10, 3].map(|count| reads(count, if count == 10 { SECOND } else { at }, Some(CacheWord::Near)))
+        };
+        assert_eq!(violations(&with(3 * SECOND - UNREPORTED).concat(), &windows, &[kill.clone()]), 0);
+        assert_eq!(violations(&with(2 * SECOND).concat(), &windows, &[kill]), 2);
+    }
+
+    #[test]
+    fn what_is_missing_between_two_calms_is_not_made_good_by_what_is_too_much_between_two_others() {
+        let hits = |count, at| reads(count, at, Some(CacheWord::Hit));
+        let history = [hits(5, SECOND), hits(5, 3 * SECOND)].concat();
+        let windows = [window("a", 1, 5), window("a", 2, 5)];
+        let sums = |first, second| {
+            let calms =
+                [(2, first), (4, second)].map(|(at, gets)| Counted { at: at * SECOND, gets, near: 0 });
+            check(&history, &windows, &[], &[], &calms).violations.len()
+        };
+        assert_eq!(sums(5, 10), 0);
+        assert_eq!(sums(6, 10), 2);
+        assert_eq!(sums(5, 9), 1);
+        assert_eq!(sums(5, 11), 1);
+        // It is found, also if it comes later.
+        assert_eq!(sums(4, 10), 1);
+        let complete = |gets| {
+            let (before, now) =
+                (Counted { at: 2 * SECOND, gets: 5, near: 0 }, Counted { at: 4 * SECOND, gets, near: 0 });
+            is_complete(&history, &windows, &[], &[], before, now)
+        };
+        assert!(!complete(9) && complete(10));
     }
 
     #[test]

@@ -35,7 +35,7 @@ async fn existing_clients_upload_list_read_and_delete() {
 
     for (key, bytes) in images {
         let path = format!("/api/key/{}", key.replace(' ', "%20"));
-        for expected in ["fwd=miss; stored", "hit"] {
+        for expected in ["fwd=miss; stored", "hit; detail=near"] {
             let answer = gateway.post(&path).await;
             assert_eq!(answer.cache(), expected, "{key}");
             let content = BASE64.encode(bytes);

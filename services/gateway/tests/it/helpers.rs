@@ -24,6 +24,9 @@ use crate::http::{self, Answer, Form};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// The flags of a gateway that asks the worker for each read.
+pub(crate) const WITHOUT_COPIES: [&str; 2] = ["--near-cache-mb", "0"];
+
 /// Everything around the gateways of one test.
 pub(crate) struct Scene {
     pub(crate) nats: NatsServer,
@@ -72,9 +75,14 @@ impl Scene {
 
     /// A scene with a worker and a gateway.
     pub(crate) async fn running() -> (Self, Worker, Gateway) {
+        Self::running_with(&[]).await
+    }
+
+    /// The same with further flags for the gateway.
+    pub(crate) async fn running_with(flags: &[&str]) -> (Self, Worker, Gateway) {
         let scene = Self::new().await;
         let worker = scene.start_worker().await;
-        let gateway = scene.start_gateway(&[]).await;
+        let gateway = scene.start_gateway(flags).await;
         (scene, worker, gateway)
     }
 
@@ -107,8 +115,6 @@ impl Scene {
         arguments.extend(["--image-dir", text(&images), "--template-dir", text(&templates)]);
         // A debug build on a busy machine is not what the budget is made for.
         arguments.extend(["--cache-budget-ms", "2000"]);
-        // Each read asks the worker, unless a test is about the near cache.
-        arguments.extend(["--near-cache-mb", "0"]);
         let given: Vec<&str> = flags.iter().copied().filter(|flag| flag.starts_with("--")).collect();
         let mut kept = Vec::new();
         let mut skip = false;

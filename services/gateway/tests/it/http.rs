@@ -45,6 +45,11 @@ impl Answer {
     }
 
     /// What the cache did.
+    /// Whether the image came from the worker, or from the gateway's own copy.
+    pub(crate) fn is_hit(&self) -> bool {
+        matches!(self.cache(), "hit" | "hit; detail=near")
+    }
+
     pub(crate) fn cache(&self) -> &str {
         self.header("cache-status").strip_prefix("pixcache; ").unwrap_or_default()
     }

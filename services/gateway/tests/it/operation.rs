@@ -2,11 +2,11 @@
 
 use testkit::samples;
 
-use crate::helpers::Scene;
+use crate::helpers::{Scene, WITHOUT_COPIES};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_scrape_covers_the_system() {
-    let (_scene, _worker, gateway) = Scene::running().await;
+    let (_scene, _worker, gateway) = Scene::running_with(&WITHOUT_COPIES).await;
     gateway.put("/images/cat", samples::chelsea().bytes).await;
     gateway.get("/images/cat").await;
     gateway.get("/images/cat").await;

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use testkit::database::Account;
 use testkit::{eventually, samples};
 
-use crate::helpers::{Gateway, PATIENCE, Scene};
+use crate::helpers::{Gateway, PATIENCE, Scene, WITHOUT_COPIES};
 use crate::http::{Answer, Form};
 
 const PAGES: [&str; 6] = ["/", "/upload_image", "/image", "/keys_list", "/cache_properties", "/cache_stats"];
@@ -150,7 +150,7 @@ async fn a_refused_upload_says_why_and_keeps_the_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_s_page_reads_it_through_the_cache() {
-    let (_scene, _worker, gateway) = Scene::running().await;
+    let (scene, _worker, gateway) = Scene::running_with(&WITHOUT_COPIES).await;
     gateway.put("/images/cat", samples::chelsea().bytes).await;
     for (read, resident) in [("Miss", "with 0 hits"), ("Hit", "with 1 hit so far")] {
         let page = gateway.get("/image?key=cat").await;
@@ -165,6 +165,13 @@ async fn an_image_s_page_reads_it_through_the_cache() {
     let page = gateway.get("/image?key=cat").await.text();
     let source = behind(&page, "<img src=\"").replace("&#x2f;", "/");
     assert!(gateway.get(&source).await.body == samples::chelsea().bytes);
+    gateway.stop().await.unwrap();
+
+    let gateway = scene.start_gateway(&[]).await;
+    for read in ["Hit", "Near hit"] {
+        let words = words(&gateway.get("/image?key=cat").await);
+        assert!(words.contains(&format!("This read {read} ")), "{words}");
+    }
     gateway.stop().await.unwrap();
 }
 

@@ -7,7 +7,7 @@ use testkit::{eventually, samples};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::helpers::{Gateway, PATIENCE, Scene};
+use crate::helpers::{Gateway, PATIENCE, Scene, WITHOUT_COPIES};
 use crate::http::Form;
 
 /// A JPEG with bytes behind its end, nearly as large as the bus carries.
@@ -28,7 +28,8 @@ async fn ask(gateway: &Gateway, path: &str) -> TcpStream {
 async fn readers_of_large_images_who_take_nothing_cost_others_no_answer() {
     let scene = Scene::new().await;
     let _worker = scene.start_worker().await;
-    let gateway = scene.start_gateway(&["--cache-budget-ms", "300"]).await;
+    let flags = [&["--cache-budget-ms", "300"], &WITHOUT_COPIES[..]].concat();
+    let gateway = scene.start_gateway(&flags).await;
     let (image, small) = (large(), samples::chelsea().bytes);
     assert_eq!(gateway.put("/images/large", &image).await.status, 201);
     assert_eq!(gateway.put("/images/small", small).await.status, 201);
@@ -72,7 +73,7 @@ async fn readers_of_large_images_who_take_nothing_cost_others_no_answer() {
 async fn an_image_that_another_gateway_made_larger_is_asked_for_with_room_for_it() {
     let scene = Scene::new().await;
     let _worker = scene.start_worker().await;
-    let flags = ["--cache-budget-ms", "5000"];
+    let flags = [&["--cache-budget-ms", "5000"], &WITHOUT_COPIES[..]].concat();
     let (one, other) = (scene.start_gateway(&flags).await, scene.start_gateway(&flags).await);
     let (image, small) = (large(), samples::chelsea().bytes);
     assert_eq!(one.put("/images/cat", small).await.status, 201);
