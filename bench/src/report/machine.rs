@@ -42,12 +42,21 @@ impl fmt::Display for Machine {
     }
 }
 
-/// The first line that a program says of its version, without its path.
+/// The first line that a program says of its version, without its name.
 pub(super) fn version(program: &Path, flag: &str) -> String {
-    let Ok(said) = Command::new(program).arg(flag).output() else { return "(version unknown)".to_owned() };
+    const UNKNOWN: &str = "(version unknown)";
+    // Debian keeps servers where an ordinary user's PATH does not lead.
+    let places = [program.to_owned(), Path::new("/usr/sbin").join(program)];
+    let said = places.iter().find_map(|program| Command::new(program).arg(flag).output().ok());
+    let Some(said) = said else { return UNKNOWN.to_owned() };
     let text = [said.stdout, said.stderr].concat();
     let text = String::from_utf8_lossy(&text);
-    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("(version unknown)");
-    // MariaDB begins with where it lies.
-    line.trim().trim_start_matches(&*program.to_string_lossy()).trim().to_owned()
+    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or(UNKNOWN).trim();
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    match line.split_once(&*name) {
+        Some((before, rest)) if before.is_empty() || before.ends_with('/') => {
+            rest.trim_start_matches(':').trim().to_owned()
+        }
+        _ => line.to_owned(),
+    }
 }

@@ -74,6 +74,15 @@ impl Report {
         self.programs.push((name.to_owned(), version));
     }
 
+    /// Names the services, whose binaries lie in `folder`, and the servers that they need.
+    pub(crate) fn services(&mut self, folder: &Path) {
+        for service in ["gateway", "memcache", "recorder"] {
+            self.program(service, folder.join(service), "--version");
+        }
+        self.program("nats-server", "nats-server", "--version");
+        self.program("MariaDB", "mariadbd", "--version");
+    }
+
     /// Begins a section.
     pub(crate) fn heading(&mut self, text: impl Into<String>) {
         self.parts.push(Part::Heading(text.into()));
@@ -87,6 +96,11 @@ impl Report {
     /// Adds a table.
     pub(crate) fn table(&mut self, table: Table) {
         self.parts.push(Part::Table(table));
+    }
+
+    /// Puts a table before everything else.
+    pub(crate) fn summary(&mut self, table: Table) {
+        self.parts.insert(0, Part::Table(table));
     }
 
     /// Adds a chart, which becomes a file of its own.
