@@ -22,7 +22,7 @@ use crate::load::{Failure, Target as _};
 use crate::process::Process;
 
 /// A MariaDB as one runs it: what is committed is on the disk. The pages of a million rows fit into its memory.
-const MARIADB: &[&str] = &[
+pub(crate) const MARIADB: &[&str] = &[
     "--innodb-doublewrite=1",
     "--innodb-flush-log-at-trx-commit=1",
     "--innodb-buffer-pool-size=512M",
@@ -81,7 +81,7 @@ impl Setup {
 #[derive(Debug)]
 pub(crate) struct System {
     pub(crate) nats: NatsServer,
-    pub(crate) mariadb: MariaDb,
+    _mariadb: MariaDb,
     pub(crate) database: Database,
     pub(crate) gateways: Vec<Process>,
     pub(crate) gateway_ports: Vec<u16>,
@@ -148,7 +148,7 @@ impl System {
             folder,
             database,
             nats,
-            mariadb,
+            _mariadb: mariadb,
         };
         for process in system.processes() {
             process.start().await?;

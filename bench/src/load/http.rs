@@ -98,8 +98,6 @@ pub(crate) struct Answer {
 
 /// What a head says that is looked at each time.
 struct Head {
-    /// Its own length.
-    length: usize,
     status: u16,
     body_length: u64,
     header: Result<(), Failure>,
@@ -252,5 +250,5 @@ fn parse(
     };
     let body = &bytes[length..];
     keep(Some(&response), body);
-    Ok(Some((Head { length, status, body_length, header }, body.len() as u64)))
+    Ok(Some((Head { status, body_length, header }, body.len() as u64)))
 }

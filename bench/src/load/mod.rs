@@ -382,3 +382,96 @@ fn histogram() -> Histogram<u64> {
     // The bounds are constants that it takes.
     Histogram::new_with_bounds(1_000, 100_000_000_000, 3).unwrap_or_else(|_| unreachable!())
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::http::{Http, Message};
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::sync::Mutex;
+
+    /// How long the server below stands still, once.
+    const STALL: Duration = Duration::from_millis(400);
+
+    /// A server that has answered `before` requests when it stands still, for all its clients.
+    async fn server(before: usize, answer: &'static str) -> u16 {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answered = Arc::new(Mutex::new(0));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let answered = answered.clone();
+                tokio::spawn(async move {
+                    let mut request = [0; 1024];
+                    // Requests are small, and come one at a time.
+                    while stream.read(&mut request).await.is_ok_and(|length| length > 0) {
+                        let mut answered = answered.lock().await;
+                        *answered += 1;
+                        if *answered == before {
+                            tokio::time::sleep(STALL).await;
+                        }
+                        drop(answered);
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        port
+    }
+
+    fn load(port: u16, connections: usize) -> Load<Http, impl Choose> {
+        let message = Message::get("/").answered_with("abc".into()).saying("X-Is", "it");
+        Load {
+            place: port,
+            requests: Arc::new(vec![Request { kind: 0, message }]),
+            choose: in_turn(1),
+            connections,
+            threads: 2,
+            seed: 1,
+            warmup: Duration::ZERO,
+            length: Duration::from_secs(1),
+        }
+    }
+
+    const GOOD: &str = "HTTP/1.1 200 OK\r\nX-Is: it\r\nContent-Length: 3\r\n\r\nabc";
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stall_is_charged_with_every_request_that_was_due_in_it() {
+        const RATE: f64 = 500.0;
+        let closed = load(server(100, GOOD).await, 2).closed().await.unwrap().sound().unwrap();
+        let open = load(server(100, GOOD).await, 2).open(RATE).await.unwrap().sound().unwrap();
+        let slow = |outcome: &Outcome| {
+            let all = outcome.all();
+            all.len() - all.count_between(0, u64::try_from(STALL.as_nanos() / 4).unwrap())
+        };
+        // Two connections wait once each, and whatever else the machine does.
+        let of_stall = RATE * STALL.as_secs_f64();
+        assert!(slow(&closed) >= 2 && slow(&closed) < 20, "{}", slow(&closed));
+        assert!(slow(&open) as f64 >= of_stall / 2.0, "{} of {of_stall}", slow(&open));
+        assert!(open.all().max() >= u64::try_from(STALL.as_nanos() * 9 / 10).unwrap());
+        // Nothing that was due is left out.
+        assert!((open.rate() - RATE).abs() < 0.02 * RATE, "{}", open.rate());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_answer_that_is_not_as_expected_is_a_failure_with_a_name() {
+        for (answer, failure) in [
+            ("HTTP/1.1 404 Not Found\r\nX-Is: it\r\nContent-Length: 3\r\n\r\nabc", Failure::Status(404)),
+            ("HTTP/1.1 200 OK\r\nX-Is: it\r\nContent-Length: 2\r\n\r\nab", Failure::Length(2)),
+            ("HTTP/1.1 200 OK\r\nX-Is: it\r\nContent-Length: 3\r\n\r\nabd", Failure::Content),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", Failure::Header("X-Is", String::new())),
+            ("HTTP/1.1 200 OK\r\nX-Is: it\r\n\r\nabc", Failure::Malformed),
+            ("SSH-2.0-x\r\n\r\n", Failure::Malformed),
+        ] {
+            let load =
+                Load { length: Duration::from_millis(50), ..load(server(usize::MAX, answer).await, 1) };
+            let outcome = load.closed().await.unwrap();
+            assert!(outcome.failures.contains_key(&failure), "{answer:?}: {:?}", outcome.failures);
+            assert!(outcome.sound().is_err());
+        }
+        let closed_port = testkit::free_port();
+        assert!(load(closed_port, 1).closed().await.is_err());
+    }
+}
