@@ -535,6 +535,13 @@ mod tests {
         let checked = check(&records, &images, &[10, 20]);
         assert_eq!((checked.reads, checked.overlapping, checked.writes, checked.unanswered), (4, 0, 5, 1));
         assert!(checked.violations.is_empty(), "{:?}", checked.violations);
+        records.push(record(18, 19, Did::Read { key: 0, seen: Ok(Image(2)), cache: Some(CacheWord::Near) }));
+        let checked = check(&records, &images, &[10, 20]);
+        assert_eq!((checked.near, checked.violations.len()), (1, 0), "{:?}", checked.violations);
+        // A copy that should have been dropped.
+        let stale = record(23, 24, Did::Read { key: 0, seen: Ok(Image(2)), cache: Some(CacheWord::Near) });
+        let checked = check(&[&records[..], &[stale]].concat(), &images, &[10, 20]);
+        assert_eq!((checked.near, checked.violations.len()), (2, 1), "{:?}", checked.violations);
         records.push(record(24, 25, seen(1, Image(0))));
         records.push(record(26, 27, seen(0, Image(2))));
         let checked = check(&records, &images, &[10, 20]);

@@ -13,6 +13,7 @@ use testkit::{eventually, samples};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use wire::meta::{self, Meta};
+use wire::near::{HitsReport, LONGEST_LEASE_MS};
 use wire::reply::{ERROR_CODE_HEADER, ERROR_HEADER};
 use wire::{Lease, subject};
 
@@ -349,4 +350,56 @@ async fn what_the_cache_does_not_acknowledge_is_503_and_is_told_again_by_any_gat
     }
     assert_eq!(other.metric("pixcache_pending_invalidations").await, 0.0);
     other.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_of_near_hits_without_an_answer_is_sent_again_to_the_same_worker_and_to_no_other() {
+    let (scene, gateway) = scene(&[]).await;
+    let _gets = respond(&scene, subject::GET, |_| {
+        let image = Meta {
+            content_type: Some("image/png".into()),
+            tag: Some(wire::Tag([7; 32])),
+            granted_ms: Some(LONGEST_LEASE_MS),
+            ..Meta::default()
+        };
+        Some((headers_of(&image), Bytes::from_static(samples::chelsea().bytes)))
+    })
+    .await;
+    let (seen, mut reports) = tokio::sync::mpsc::unbounded_channel();
+    let answers = AtomicU64::new(0);
+    let _reports = respond(&scene, subject::NEAR_HITS, move |message| {
+        let report: HitsReport = serde_json::from_slice(&message.payload).unwrap();
+        let hits: u64 = report.hits.iter().map(|hits| hits.count).sum();
+        seen.send((report.number, report.to, hits)).unwrap();
+        match answers.fetch_add(1, Ordering::Relaxed) {
+            0 => json(r#"{"counted":false,"by":"one"}"#),
+            // One that may have been counted.
+            1 | 2 => None,
+            3 => json(r#"{"counted":true,"by":"one"}"#),
+            // And one of which that is never known.
+            4 => None,
+            5 => json(r#"{"counted":false,"by":"other"}"#),
+            _ => json(r#"{"counted":true,"by":"other"}"#),
+        }
+    })
+    .await;
+    let mut next = async |number: u64, to: &str| {
+        let (seen, addressee, hits) = tokio::time::timeout(PATIENCE, reports.recv()).await.unwrap().unwrap();
+        assert_eq!((seen, &*addressee), (number, to));
+        hits
+    };
+    let hit = async || {
+        while gateway.get("/images/cat").await.cache() != "hit; detail=near" {}
+    };
+    hit().await;
+    for to in ["", "one", "one", "one"] {
+        assert_eq!(next(1, to).await, 1);
+    }
+    hit().await;
+    for to in ["one", "one"] {
+        assert_eq!(next(2, to).await, 1);
+    }
+    hit().await;
+    assert_eq!(next(3, "other").await, 1);
+    gateway.stop().await.unwrap();
 }
