@@ -1,5 +1,6 @@
 //! `bench`: measures whole systems of pixcache, made of its release binaries and of real servers.
 
+mod all;
 mod bus;
 mod compare;
 mod faults;
@@ -40,6 +41,8 @@ enum Command {
     Bare(peers::bare::Arguments),
     /// Breaks a system in every way there is, under load, and checks what it promises
     Faults(faults::Arguments),
+    /// Every measurement, one after the other
+    All(all::Arguments),
     /// Latency and throughput by policy, over the requests in flight
     Graphs(graphs::Arguments),
     /// Cost as the work grows: entries, keys, sizes, clients, statistics
@@ -55,6 +58,7 @@ async fn main() -> ExitCode {
         Command::Peers(arguments) => peers::run(&arguments).await.map(|()| true),
         Command::Bare(arguments) => peers::bare::run(arguments).await,
         Command::Faults(arguments) => faults::run(arguments).await,
+        Command::All(arguments) => all::run(&arguments).map(|()| true),
         Command::Graphs(arguments) => graphs::run(&arguments).await.map(|()| true),
         Command::Scale(arguments) => scale::run(&arguments).await.map(|()| true),
         Command::Hitratio(arguments) => hitratio::run(&arguments).map(|()| true),

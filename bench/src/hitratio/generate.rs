@@ -50,7 +50,8 @@ pub(super) fn all(seed: u64, requests: u32) -> Vec<Trace> {
         let mut draw = Popularity::new(seed, 0.9);
         trace(
             "Shifting popularity".to_owned(),
-            "Zipf 0.9, and every 25,000 requests a sixteenth of the ranks has other keys".to_owned(),
+            "Zipf 0.9, and every 25,000 requests the least popular sixteenth of the keys becomes the most popular one, before \
+             all others".to_owned(),
             requests,
             move |at| {
                 if at % 25_000 == 0 {
@@ -153,8 +154,7 @@ impl Popularity {
         self.keys[self.ranks.sample(&mut self.dice) as usize - 1]
     }
 
-    /// Gives each rank another key, as far from its own as a sixteenth of all: the least popular keys become
-    /// the most popular ones.
+    /// Puts the least popular sixteenth of the keys before all others.
     fn shift(&mut self) {
         let step = self.keys.len() / 16;
         self.keys.rotate_right(step);

@@ -15,6 +15,8 @@ const HEIGHT: i32 = 400 * TENTHS;
 /// The title and the legend stand above the lines.
 const TOP: i32 = 70 * TENTHS;
 const LEFT: i32 = 70 * TENTHS;
+/// The name of the value axis stands upright at the edge.
+const EDGE: i32 = 10 * TENTHS;
 const BOTTOM: i32 = 50 * TENTHS;
 const RIGHT: i32 = 24 * TENTHS;
 const GRID: RGBColor = RGBColor(0xe1, 0xe4, 0xe8);
@@ -191,10 +193,12 @@ impl Chart {
         let root = SVGBackend::with_string(svg, (WIDTH as u32, HEIGHT as u32)).into_drawing_area();
         root.fill(&WHITE)?;
         let size = |pixels: i32| ("sans-serif", pixels * TENTHS).into_font().color(&TEXT);
-        root.draw(&Text::new(self.title.clone(), (LEFT, 12 * TENTHS), size(17)))?;
+        root.draw(&Text::new(self.title.clone(), (EDGE + LEFT, 12 * TENTHS), size(17)))?;
         let mut plot = ChartBuilder::on(&root)
             .margin_top(TOP)
             .margin_right(RIGHT)
+            .margin_left(EDGE)
+            .margin_bottom(EDGE)
             .set_label_area_size(LabelAreaPosition::Left, LEFT)
             .set_label_area_size(LabelAreaPosition::Bottom, BOTTOM)
             .build_cartesian_2d(x, y)?;
@@ -224,7 +228,7 @@ impl Chart {
         const Y: i32 = 50 * TENTHS;
         let text = ("sans-serif", 13 * TENTHS).into_font().color(&TEXT);
         let text = text.pos(Pos::new(HPos::Left, VPos::Center));
-        let mut x = LEFT;
+        let mut x = EDGE + LEFT;
         let mut entry = |name: &str, stroke: ShapeStyle| {
             root.draw(&PathElement::new([(x, Y), (x + 24 * TENTHS, Y)], stroke))?;
             root.draw(&Text::new(name.to_owned(), (x + 30 * TENTHS, Y), text.clone()))?;

@@ -159,7 +159,7 @@ impl Bench {
                 false => "**no**",
             };
             let measured = Cell::number(target.measured, 2);
-            let wanted = Cell::text(format!("{word} {limit}"));
+            let wanted = Cell::text(format!("{word} {}", (limit * 10.0).round() / 10.0));
             table.row([
                 Cell::text(&*target.what),
                 measured,
@@ -169,7 +169,9 @@ impl Bench {
             ]);
         }
         self.report.data("targets", &self.targets)?;
-        self.report.summary(table);
+        if !self.targets.is_empty() {
+            self.report.summary(table);
+        }
         self.report.write(&output.folder("scale"))
     }
 

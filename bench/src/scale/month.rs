@@ -14,7 +14,8 @@ const WINDOWS: u32 = 30 * 24 * 3600 / 5;
 const RANGES: [&str; 5] = ["10m", "1h", "24h", "7d", "30d"];
 
 /// Windows that one worker would have sent, and what the recorder makes of them: the same sums as in
-/// `cache_stats_rollup`'s description. MariaDB counts the sequence by itself.
+/// `cache_stats_rollup`'s description; of the five minutes that are not over the recorder may have made them already.
+/// MariaDB counts the sequence by itself.
 const FILL: [&str; 2] = [
     "INSERT INTO cache_stats \
      SELECT 'memcache-1', 'month', WINDOWS + 1 - seq, \
@@ -22,7 +23,7 @@ const FILL: [&str; 2] = [
      60000000 + 7000000 * SIN(seq / 500), 67108864, 200 + seq % 50, \
      5000 + seq % 977, 4000 + seq % 977, 1000, 900, 5, 40, 880, 90000000, 30, 1, 400000000, 2000 \
      FROM seq_1_to_WINDOWS",
-    "INSERT INTO cache_stats_rollup \
+    "REPLACE INTO cache_stats_rollup \
      SELECT FROM_UNIXTIME(300 * FLOOR(UNIX_TIMESTAMP(interval_start) / 300)) AS bucket, worker, incarnation, \
      MAX(sequence), COUNT(*), SUM(interval_ms), MAX(cache_size), MAX(capacity), MAX(key_count), SUM(request_count), \
      SUM(hit_count), SUM(miss_count), SUM(fill_count), SUM(refused_fill_count), SUM(put_count), SUM(eviction_count), \
