@@ -190,27 +190,25 @@ fn between_calms(records: &[Record], lost: &[Lost], calms: &[Counted]) -> Vec<St
     let mut violations = Vec::new();
     let mut before = Counted::default();
     // What had no row at the calm before, and may have come since.
-    let mut late = 0;
+    let mut late = [0; 2];
     for now in calms {
         let tally = Tally::of(between(records, before, *now), lost);
-        let gained = now.gets.saturating_sub(before.gets);
         let time = format!("from {:.3} to {:.3} s", seconds(before.at), seconds(now.at));
-        if gained + tally.lost < tally.answered {
-            violations.push(format!(
-                "{time} the rows gained {gained} gets, and the clients were answered {} times, of which {} may be \
-                 lost",
-                tally.answered, tally.lost
-            ));
+        let sums = [
+            ("gets", now.gets.saturating_sub(before.gets), tally.answered, tally.lost),
+            ("near hits", now.near.saturating_sub(before.near), tally.near, tally.near_lost),
+        ];
+        for ((what, gained, answered, lost), late) in sums.into_iter().zip(&mut late) {
+            let most = answered + tally.unsure;
+            if gained + lost < answered || gained > most + *late {
+                violations.push(format!(
+                    "{time} the rows gained {gained} {what}, and the clients were answered {answered} times, of \
+                     which {lost} may be lost, and gave up {}; {late} may have been late",
+                    tally.unsure
+                ));
+            }
+            *late = most.saturating_sub(gained);
         }
-        let most = tally.answered + tally.unsure;
-        if gained > most + late {
-            violations.push(format!(
-                "{time} the rows gained {gained} gets, and the clients were answered {} times and gave up {}; {late} \
-                 may have been late",
-                tally.answered, tally.unsure
-            ));
-        }
-        late = most.saturating_sub(gained);
         before = *now;
     }
     violations
@@ -391,14 +389,15 @@ mod tests {
     }
 
     /// The same windows with near hits in them.
-    fn near(windows: &mut [WindowRow], near_hits: u64) -> Vec<WindowRow> {
-        windows.iter_mut().for_each(|window| window.near_hits = near_hits.min(window.requests));
-        windows.to_vec()
+    fn near_windows(windows: &[WindowRow], near_hits: u64) -> Vec<WindowRow> {
+        let near =
+            |window: &WindowRow| WindowRow { near_hits: near_hits.min(window.requests), ..window.clone() };
+        windows.iter().map(near).collect()
     }
 
     #[test]
     fn near_hits_count_and_a_killed_gateway_may_lack_its_last_ones_and_no_others() {
-        let windows = near(&mut [window("a", 1, 5), window("a", 2, 5)], 5);
+        let windows = near_windows(&[window("a", 1, 5), window("a", 2, 5)], 5);
         let hits = |count, at| reads(count, at, Some(CacheWord::Near));
         assert_eq!(violations(&hits(10, SECOND), &windows, &[]), 0);
         // One that has no row, and a row that has none; also as near hits.
@@ -421,13 +420,13 @@ mod tests {
         let far = reads(3, before, Some(CacheWord::Hit));
         assert_eq!(violations(&[hits(10, SECOND), far].concat(), &windows, &[kill(0)]), 1, "far hits");
         // They may not be counted twice either.
-        let doubled = near(&mut [window("a", 1, 5), window("a", 2, 9)], 9);
+        let doubled = near_windows(&[window("a", 1, 5), window("a", 2, 9)], 9);
         assert_eq!(violations(&with(before), &doubled, &[kill(0)]), 2);
     }
 
     #[test]
     fn a_report_may_be_lost_with_the_life_it_was_sent_to_unless_that_left_by_itself() {
-        let windows = near(&mut [window("a", 1, 5), window("b", 1, 5)], 5);
+        let windows = near_windows(&[window("a", 1, 5), window("b", 1, 5)], 5);
         let sight = |incarnation: &str, at| Sight {
             start: at,
             end: at + 1,
@@ -452,7 +451,7 @@ mod tests {
 
     #[test]
     fn near_hits_in_a_window_that_is_lost_were_served_before_it() {
-        let windows = near(&mut [window("a", 1, 5), window("a", 2, 5)], 5);
+        let windows = near_windows(&[window("a", 1, 5), window("a", 2, 5)], 5);
         let mut kill = struck(Kind::WorkerKilled, 4 * SECOND, 4 * SECOND);
         kill.strike.killed_workers.push(KilledWorker { worker: "memcache-1".into(), at: 4 * SECOND });
         let with = |at| {
@@ -478,6 +477,13 @@ mod tests {
         assert_eq!(sums(5, 11), 1);
         // It is found, also if it comes later.
         assert_eq!(sums(4, 10), 1);
+        let near = reads(5, SECOND, Some(CacheWord::Near));
+        let windows = near_windows(&[window("a", 1, 5)], 5);
+        let near_sum = |near_hits| {
+            let calm = Counted { at: 2 * SECOND, gets: 5, near: near_hits };
+            check(&near, &windows, &[], &[], &[calm]).violations.len()
+        };
+        assert_eq!([4, 5, 6].map(near_sum), [1, 0, 1]);
         let complete = |gets| {
             let (before, now) =
                 (Counted { at: 2 * SECOND, gets: 5, near: 0 }, Counted { at: 4 * SECOND, gets, near: 0 });
