@@ -32,5 +32,10 @@ while read -r order; do
     echo "$order done"
 done
 
+# What the server has started: nginx's workers would outlive a master that is killed.
+children=
+[ -z "$server" ] || read -r children 2>/dev/null <"/proc/$server/task/$server/children"
 end KILL
+# shellcheck disable=SC2086  # A word each.
+[ -z "$children" ] || kill -KILL $children 2>/dev/null
 rm -rf "$folder"

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use testkit::database::Account;
-use testkit::{Database, MariaDb, NatsServer, eventually, samples};
+use testkit::{Database, Guardian, MariaDb, NatsServer, Order, eventually, samples};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -116,6 +116,25 @@ async fn servers_and_folders_are_gone_when_the_test_process_is_killed() {
         std::fs::read_dir(folder.path()).unwrap().next().is_none()
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_a_server_has_started_is_gone_with_it() {
+    let mut guardian = Guardian::new(|folder| {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "sleep 1000 & echo $! >\"$0/child\"; wait"]).arg(folder);
+        command
+    });
+    guardian.order(Order::Start);
+    let file = guardian.folder().join("child");
+    let child = eventually("it has started its child", SOON, async || {
+        std::fs::read_to_string(&file).ok()?.trim_end().parse::<u32>().ok()
+    });
+    let status = format!("/proc/{}/status", child.await);
+    let lives = || std::fs::read_to_string(&status).is_ok_and(|status| !status.contains("\nState:\tZ"));
+    assert!(lives());
+    drop(guardian);
+    eventually("the child is gone", SOON, async || !lives()).await;
 }
 
 #[test]
