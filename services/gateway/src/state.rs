@@ -312,6 +312,7 @@ impl AppState {
     /// Tells the cache of a change, and lets the answer pass once it has acknowledged.
     async fn tell<T>(&self, note: &Note, done: &'static str, outcome: Result<T, Error>) -> Result<T, Error> {
         if self.teller.tell(note).await {
+            self.changes.spawn(self.teller.clone().forget(note.clone()));
             return outcome;
         }
         let done = if outcome.is_ok() { done } else { "nothing was changed now" };

@@ -1,5 +1,6 @@
 //! Telling the cache that an image changed, until it has acknowledged it (design rules 6 and 9).
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use runtime::bus::RequestFailure;
@@ -28,30 +29,42 @@ const BATCH: u32 = 100;
 /// Who clears the cache, in its history.
 const BY: &str = "gateway: all images deleted";
 
-/// Tells the cache, and removes the note when it has acknowledged. Clones share the connections.
+/// Tells the cache, and removes the notes of what it has acknowledged. Clones share everything.
 #[derive(Debug, Clone)]
 pub(crate) struct Teller {
     cache: CacheClient,
     pending: Pending,
+    /// Notes of acknowledged changes, which are removed together: each removal alone would be a commit.
+    acknowledged: Arc<Mutex<Vec<Note>>>,
+    /// Held while some of them are removed; meanwhile others gather.
+    removing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Teller {
     /// Tells this cache, and keeps these notes.
     pub(crate) fn new(cache: CacheClient, pending: Pending) -> Self {
-        Self { cache, pending }
+        Self { cache, pending, acknowledged: Arc::default(), removing: Arc::default() }
     }
 
     /// Tells the cache of one change, again and again for up to five seconds. True once no cache holds the
-    /// image from before.
+    /// image from before; then the note is to be given to [`Teller::forget`].
     pub(crate) async fn tell(&self, note: &Note) -> bool {
-        if !self.acknowledged(&note.scope).await {
-            return false;
+        self.acknowledged(&note.scope).await
+    }
+
+    /// Removes the note of an acknowledged change. Nobody has to wait for it: until it is gone, the change
+    /// may be told of once more, which is harmless.
+    pub(crate) async fn forget(self, note: Note) {
+        lock(&self.acknowledged).push(note);
+        let _removing = self.removing.lock().await;
+        let notes = std::mem::take(&mut *lock(&self.acknowledged));
+        if let Err(error) = self.pending.remove(&notes).await {
+            tracing::warn!(
+                error = error.message(),
+                notes = notes.len(),
+                "the notes of acknowledged invalidations remain"
+            );
         }
-        if let Err(error) = self.pending.remove(note).await {
-            // It will be told of once more, which is harmless.
-            tracing::warn!(error = error.message(), "the note of an acknowledged invalidation remains");
-        }
-        true
     }
 
     async fn acknowledged(&self, scope: &Scope) -> bool {
@@ -125,7 +138,7 @@ impl Teller {
                 if !self.acknowledged(&note.scope).await {
                     return Err("the cache does not acknowledge".to_owned());
                 }
-                self.pending.remove(&note).await.map_err(|error| error.message())?;
+                self.pending.remove(&[note]).await.map_err(|error| error.message())?;
                 told += 1;
             }
             if is_last {
@@ -133,6 +146,11 @@ impl Teller {
             }
         }
     }
+}
+
+/// Held for a moment, to add or to take.
+fn lock(notes: &Mutex<Vec<Note>>) -> MutexGuard<'_, Vec<Note>> {
+    notes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a failure means that no cache is there, so that none can hold an old image (design rule 9).

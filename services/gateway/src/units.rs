@@ -32,6 +32,18 @@ pub fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{}\u{a0}{}", count(number), if number == 1 { one } else { many })
 }
 
+/// Up to so many, what is stored is counted for a page.
+pub const MOST_COUNTED: u64 = 10_000;
+
+/// As [`counted`], of what was counted no further than one beyond [`MOST_COUNTED`]: `over 10,000 images`.
+pub fn counted_in_part(number: u64, one: &str, many: &str) -> String {
+    if number > MOST_COUNTED {
+        format!("over\u{a0}{}", counted(MOST_COUNTED, one, many))
+    } else {
+        counted(number, one, many)
+    }
+}
+
 /// A number in a few characters, for axes and headlines: `0.25`, `120`, `1.5k`, `12M`.
 pub fn compact(value: f64) -> String {
     let (value, unit) = scaled(value, 1000.0);
@@ -128,6 +140,9 @@ mod tests {
 
     #[test]
     fn counts_have_their_thousands_apart_and_agree_with_their_noun() {
+        assert_eq!(counted_in_part(1, "image", "images"), "1\u{a0}image");
+        assert_eq!(counted_in_part(MOST_COUNTED, "image", "images"), "10,000\u{a0}images");
+        assert_eq!(counted_in_part(MOST_COUNTED + 1, "image", "images"), "over\u{a0}10,000\u{a0}images");
         assert_eq!(count(0), "0");
         assert_eq!(count(999), "999");
         assert_eq!(count(1000), "1,000");

@@ -156,6 +156,9 @@ impl Loaded {
         environment.add_filter("count", units::count);
         environment
             .add_filter("counted", |number: u64, one: &str, many: &str| units::counted(number, one, many));
+        environment.add_filter("counted_in_part", |number: u64, one: &str, many: &str| {
+            units::counted_in_part(number, one, many)
+        });
         environment.add_filter("percent", units::percent);
         environment.add_filter("duration", units::duration);
         Ok(Self { environment, assets })

@@ -3,7 +3,6 @@
 //! A file is written once, under a name of its own that says nothing about its key, and never changed:
 //! which file belongs to which key is for the rows alone to say.
 
-use std::fmt::Write as _;
 use std::io::{ErrorKind, Seek as _, SeekFrom};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -31,7 +30,7 @@ const FOLDER_PART_BYTES: usize = 1 << 20;
 const PARTS_IN_FLIGHT: usize = 2;
 /// How much of a file is read at once while it is sent.
 const READ_BYTES: usize = 128 << 10;
-/// The folders of the first level: the first two digits of a name.
+/// The folders with the files: the first two digits of a name.
 pub(crate) const SHELVES: RangeInclusive<u8> = 0..=u8::MAX;
 
 /// Why a file can't be read or written.
@@ -80,6 +79,11 @@ impl Blobs {
         if let Some(parent) = folder.parent() {
             std::fs::File::open(parent)?.sync_all()?;
         }
+        // All at once and before the first upload: it would have to wait for them to be on the disk.
+        for shelf in SHELVES {
+            std::fs::create_dir_all(folder.join(shelf_name(shelf)))?;
+        }
+        std::fs::File::open(&folder)?.sync_all()?;
         let store = LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true);
         Ok(Self {
             store: Arc::new(store),
@@ -220,21 +224,6 @@ impl Blobs {
     fn path(&self, location: &str) -> StorePath {
         StorePath::from(format!("{}{location}", self.prefix))
     }
-
-    /// Makes the way to a file as safe as the file. object_store syncs the folders that it makes, but
-    /// one that another upload has just made counts as there, and may not be synced yet.
-    async fn sync_folders(&self, location: &str) -> Result<(), BlobError> {
-        let Some(folder) = self.folder.clone() else { return Ok(()) };
-        let file = folder.join(location);
-        let syncing = tokio::task::spawn_blocking(move || {
-            let above = file.ancestors().skip(2).take_while(|path| path.starts_with(&folder));
-            for path in above {
-                std::fs::File::open(path)?.sync_all()?;
-            }
-            Ok(())
-        });
-        syncing.await.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(BlobError::Folder)
-    }
 }
 
 fn check_size(location: &str, found: u64, expected: u64) -> Result<(), BlobError> {
@@ -244,14 +233,11 @@ fn check_size(location: &str, found: u64, expected: u64) -> Result<(), BlobError
     Err(BlobError::Damaged { location: location.to_owned(), found, expected })
 }
 
-/// 128 random bits, below two levels of folders, so that none grows large: `3f/a9/3fa9…`.
+/// 128 random bits, on one of the [`SHELVES`], so that no folder grows large: `3f/3fa9…`.
 fn new_location() -> String {
     let name: u128 = rand::random();
     let digits = format!("{name:032x}");
-    let mut location = String::with_capacity(38);
-    // Writing to a string can't fail.
-    let _ = write!(location, "{}/{}/{digits}", &digits[..2], &digits[2..4]);
-    location
+    format!("{}/{digits}", &digits[..2])
 }
 
 fn shelf_name(shelf: u8) -> String {
@@ -263,13 +249,10 @@ fn shelf_name(shelf: u8) -> String {
 fn is_location(name: &str) -> bool {
     let (location, part) = name.split_once('#').unwrap_or((name, "0"));
     let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let folders = match location.split('/').collect::<Vec<_>>()[..] {
-        [one, two, digits] if digits.len() == 32 && is_hex(digits) => {
-            digits.get(..2) == Some(one) && digits.get(2..4) == Some(two)
-        }
-        _ => false,
-    };
-    folders && !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
+    let on_its_shelf = location.split_once('/').is_some_and(|(shelf, digits)| {
+        digits.len() == 32 && is_hex(digits) && digits.get(..2) == Some(shelf)
+    });
+    on_its_shelf && !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn list_folder(
@@ -350,7 +333,6 @@ impl BlobWriter {
                 self.blobs.store.put(&self.blobs.path(&location), payload).await?
             }
         };
-        self.blobs.sync_folders(&location).await?;
         Ok((location, self.size))
     }
 
@@ -478,7 +460,7 @@ pub(super) mod tests {
         for name in [
             "",
             "a.png",
-            "3f/a9/photo",
+            "3f/photo",
             &ours[3..],
             &format!("{ours}x"),
             &format!("{ours}#"),
@@ -495,8 +477,8 @@ pub(super) mod tests {
         let (one, two) = (new_location(), new_location());
         assert_ne!(one, two);
         let parts: Vec<&str> = one.split('/').collect();
-        assert_eq!((parts.len(), parts[2].len()), (3, 32));
-        assert!(parts[2].starts_with(&format!("{}{}", parts[0], parts[1])));
+        assert_eq!((parts.len(), parts[1].len()), (2, 32));
+        assert!(parts[1].starts_with(parts[0]));
     }
 
     #[test]

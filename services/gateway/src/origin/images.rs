@@ -19,6 +19,8 @@ use crate::error::Error;
 const MAX_RETRIES: u32 = 5;
 /// How long a question or a transaction may take. A database that stands still is no better than none.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
+/// How much later a change of a key is than the one before: whoever compares by seconds sees each.
+const LEAST_STEP: Duration = Duration::from_secs(1);
 /// How many rows one transaction of [`Images::delete_batch`] removes.
 const BATCH_ROWS: u32 = 500;
 /// MySQL's codes for a deadlock and for a lock that did not become free in time. Nothing was changed.
@@ -246,13 +248,17 @@ impl Images {
         keys.iter().map(|key| Key::from_bytes(key).map_err(|_| corrupt("key"))).collect()
     }
 
-    /// How many images are stored.
+    /// How many images are stored, counted no further than `most`: to count all of a million rows takes as
+    /// long as to read them.
     ///
     /// # Errors
     /// As [`Images::get`].
-    pub async fn count(&self) -> Result<u64, Error> {
-        let count: i64 =
-            answered(sqlx::query_scalar("SELECT COUNT(*) FROM images").fetch_one(&self.pool)).await?;
+    pub async fn count(&self, most: u64) -> Result<u64, Error> {
+        let question =
+            sqlx::query_scalar("SELECT COUNT(*) FROM (SELECT 1 FROM images LIMIT ?) AS first_ones")
+                .bind(most)
+                .fetch_one(&self.pool);
+        let count: i64 = answered(question).await?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
@@ -293,35 +299,41 @@ impl Images {
         let mut transaction = connection.begin().await?;
         let note = Note::new(Scope::Key(key.clone()));
         let was_pending = pending::note(&mut transaction, &note).await?;
-        let current = current(&mut transaction, key).await?;
+        let (now, current) = current(&mut transaction, key).await?;
         if let Err(unmet) = check(conditions, current.as_ref()) {
             return finish_unmet(transaction, note, was_pending, unmet).await;
         }
+        let later = current.as_ref().map(|current| current.updated_at + LEAST_STEP);
+        let row = ImageRow {
+            key: key.clone(),
+            location: image.location.clone(),
+            content_type: image.image.format.content_type().to_owned(),
+            size: image.size,
+            width: image.image.width,
+            height: image.image.height,
+            tag: image.tag,
+            created_at: current.as_ref().map_or(now, |current| current.created_at),
+            updated_at: later.map_or(now, |later| later.max(now)),
+        };
         sqlx::query(
             "INSERT INTO images \
              (image_key, location, content_type, size, width, height, sha256, created_at, updated_at) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6)) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \
              ON DUPLICATE KEY UPDATE location = VALUES(location), content_type = VALUES(content_type), \
              size = VALUES(size), width = VALUES(width), height = VALUES(height), sha256 = VALUES(sha256), \
-             updated_at = GREATEST(VALUES(updated_at), updated_at + INTERVAL 1 SECOND)",
+             updated_at = VALUES(updated_at)",
         )
         .bind(key.as_str().as_bytes())
-        .bind(&image.location)
-        .bind(image.image.format.content_type())
-        .bind(image.size)
-        .bind(image.image.width)
-        .bind(image.image.height)
-        .bind(&image.tag.0[..])
+        .bind(&row.location)
+        .bind(&row.content_type)
+        .bind(row.size)
+        .bind(row.width)
+        .bind(row.height)
+        .bind(&row.tag.0[..])
+        .bind(row.created_at)
+        .bind(row.updated_at)
         .execute(&mut *transaction)
         .await?;
-        let columns: Columns = sqlx::query_as(
-            "SELECT image_key, location, content_type, size, width, height, sha256, created_at, updated_at \
-             FROM images WHERE image_key = ?",
-        )
-        .bind(key.as_str().as_bytes())
-        .fetch_one(&mut *transaction)
-        .await?;
-        let row = ImageRow::try_from(columns)?;
         transaction.commit().await.map_err(unknown)?;
         let replaced = current.map(|current| current.location);
         Ok(Change { note, outcome: Ok(Written { row, replaced }) })
@@ -348,7 +360,7 @@ impl Images {
         let mut transaction = connection.begin().await?;
         let note = Note::new(Scope::Key(key.clone()));
         let was_pending = pending::note(&mut transaction, &note).await?;
-        let current = current(&mut transaction, key).await?;
+        let (_, current) = current(&mut transaction, key).await?;
         if let Err(unmet) = check(conditions, current.as_ref()) {
             return finish_unmet(transaction, note, was_pending, unmet).await;
         }
@@ -428,18 +440,33 @@ fn no_answer() -> Error {
 struct Current {
     location: String,
     tag: Tag,
+    created_at: OffsetDateTime,
     updated_at: OffsetDateTime,
 }
 
-async fn current(transaction: &mut MySqlConnection, key: &Key) -> Result<Option<Current>, Try> {
-    let columns: Option<(String, Vec<u8>, OffsetDateTime)> =
-        sqlx::query_as("SELECT location, sha256, updated_at FROM images WHERE image_key = ? FOR UPDATE")
-            .bind(key.as_str().as_bytes())
-            .fetch_optional(transaction)
-            .await?;
-    let Some((location, sha256, updated_at)) = columns else { return Ok(None) };
+/// The database's time, and what stands under `key`: in one question, since each takes a round trip.
+async fn current(
+    transaction: &mut MySqlConnection,
+    key: &Key,
+) -> Result<(OffsetDateTime, Option<Current>), Try> {
+    // The time is there in any case, the others all or none.
+    type Columns =
+        (OffsetDateTime, Option<String>, Option<Vec<u8>>, Option<OffsetDateTime>, Option<OffsetDateTime>);
+    let columns: Columns = sqlx::query_as(
+        "SELECT UTC_TIMESTAMP(6), location, sha256, created_at, updated_at \
+         FROM (SELECT 1) AS one LEFT JOIN images ON image_key = ? FOR UPDATE",
+    )
+    .bind(key.as_str().as_bytes())
+    .fetch_one(transaction)
+    .await?;
+    let (now, location, sha256, created_at, updated_at) = columns;
+    let (Some(location), Some(sha256), Some(created_at), Some(updated_at)) =
+        (location, sha256, created_at, updated_at)
+    else {
+        return Ok((now, None));
+    };
     let tag = Tag(sha256.try_into().map_err(|_| corrupt("sha256"))?);
-    Ok(Some(Current { location, tag, updated_at }))
+    Ok((now, Some(Current { location, tag, created_at, updated_at })))
 }
 
 fn check(conditions: &WriteConditions, current: Option<&Current>) -> Result<(), Error> {

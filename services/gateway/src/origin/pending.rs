@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use sqlx::mysql::{MySqlConnection, MySqlPool};
+use sqlx::{MySql, QueryBuilder};
 use wire::Key;
 
 use super::images::answered;
@@ -97,13 +98,22 @@ impl Pending {
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
-    /// Removes a note whose change the cache has acknowledged, unless a later change has replaced it.
-    pub(crate) async fn remove(&self, note: &Note) -> Result<(), Error> {
-        let deletion = sqlx::query("DELETE FROM pending_invalidations WHERE image_key = ? AND token = ?")
-            .bind(note.scope.column())
-            .bind(note.token)
-            .execute(&self.pool);
-        answered(deletion).await?;
+    /// Removes notes whose changes the cache has acknowledged, but for those that a later change has replaced.
+    pub(crate) async fn remove(&self, notes: &[Note]) -> Result<(), Error> {
+        if notes.is_empty() {
+            return Ok(());
+        }
+        let mut deletion =
+            QueryBuilder::<MySql>::new("DELETE FROM pending_invalidations WHERE (image_key, token) IN (");
+        let mut list = deletion.separated(", ");
+        for note in notes {
+            list.push("(");
+            list.push_bind_unseparated(note.scope.column());
+            list.push_unseparated(", ");
+            list.push_bind_unseparated(note.token);
+            list.push_unseparated(")");
+        }
+        answered(deletion.push(")").build().execute(&self.pool)).await?;
         Ok(())
     }
 }

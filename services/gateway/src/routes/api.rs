@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use tokio_util::task::AbortOnDropHandle;
 use utoipa::ToSchema;
 use wire::Key;
 
@@ -36,7 +37,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// What stands behind the base64.
 const END: &[u8] = b"\"}";
 /// How many keys one question to MySQL is about while all of them are listed.
-const KEYS_AT_ONCE: u32 = 1000;
+const KEYS_AT_ONCE: u32 = 4000;
 /// Up to this size an image is written into JSON at once.
 const WHOLE_BYTES: usize = 64 << 10;
 /// The most images that one page of the list has, and how many it has by default.
@@ -209,7 +210,7 @@ pub(crate) async fn list_keys(State(state): State<AppState>) -> Result<Response,
     // The first keys come before the head of the answer, so that a failure can still be its status. A
     // later one breaks the body off: a list that is not whole must not look whole.
     let first = images.keys(None, KEYS_AT_ONCE).await?;
-    let pages = stream::once(std::future::ready(Ok(first.clone()))).chain(pages_behind(images, first));
+    let pages = pages_from(images, first);
     let mut is_first = true;
     let entries = pages.map(move |page| {
         let mut text = Vec::new();
@@ -226,18 +227,24 @@ pub(crate) async fn list_keys(State(state): State<AppState>) -> Result<Response,
     Ok(json_stream(head.chain(entries).chain(tail)))
 }
 
-/// The pages behind `first`, each read when it is needed.
-fn pages_behind(images: Images, first: Vec<Key>) -> impl Stream<Item = Result<Vec<Key>, Error>> {
-    stream::try_unfold(first, move |page| {
+/// `first` and the pages behind it, each read while the one before is sent.
+fn pages_from(images: Images, first: Vec<Key>) -> impl Stream<Item = Result<Vec<Key>, Error>> {
+    let next = move |page: &[Key]| {
+        let last = page.last().filter(|_| page.len() == KEYS_AT_ONCE as usize)?.clone();
         let images = images.clone();
+        let reading = async move { images.keys(Some(&last), KEYS_AT_ONCE).await };
+        Some(AbortOnDropHandle::new(tokio::spawn(reading)))
+    };
+    let behind = stream::try_unfold(next(&first), move |reading| {
+        let next = next.clone();
         async move {
-            if page.len() < KEYS_AT_ONCE as usize {
-                return Ok(None);
-            }
-            let next = images.keys(page.last(), KEYS_AT_ONCE).await?;
-            Ok(Some((next.clone(), next)))
+            let Some(reading) = reading else { return Ok(None) };
+            let page = reading.await.unwrap_or_else(|error| Err(Error::Internal(error.into())))?;
+            let reading = next(&page);
+            Ok(Some((page, reading)))
         }
-    })
+    });
+    stream::once(std::future::ready(Ok(first))).chain(behind)
 }
 
 /// JSON that is sent as it is made.

@@ -252,7 +252,7 @@ async fn home(State(state): State<AppState>, RawQuery(query): RawQuery) -> Respo
     let (health, images, count, series, stats, residency) = tokio::join!(
         state.health(),
         state.images.newest(GALLERY_SIZE),
-        state.images.count(),
+        state.images.count(units::MOST_COUNTED + 1),
         state.cache.series(&lately),
         state.cache.stats(),
         residency(&state, &resident, None),
@@ -306,7 +306,7 @@ async fn keys(State(state): State<AppState>, RawQuery(query): RawQuery) -> Respo
         // One more than is shown tells whether there is a next page.
         let (health, count, listed) = tokio::join!(
             state.health(),
-            state.images.count(),
+            state.images.count(units::MOST_COUNTED + 1),
             state.images.page(&prefix, after.as_deref(), LIST_SIZE + 1),
         );
         let (rows, error) = or_reason(listed);
@@ -492,7 +492,7 @@ async fn cache_page(
         state.cache.config(),
         state.cache.stats(),
         state.cache.config_history(&latest),
-        state.images.count(),
+        state.images.count(units::MOST_COUNTED + 1),
     );
     let now = OffsetDateTime::now_utc();
     let config = logged(config);

@@ -79,7 +79,7 @@ fn gauges(
     let capacity = stats.map(|stats| stats.capacity_bytes).or(last.map(|row| row.capacity));
     let stored = stored_count.map_or_else(
         || "in memory".to_owned(),
-        |count| format!("in memory, of {} stored", units::count(count)),
+        |count| format!("in memory, of {}", units::counted_in_part(count, "stored", "stored")),
     );
     let items = Figure::new("items", "Items cached", key_count.map(units::count), stored);
     let note = match (capacity, stats) {

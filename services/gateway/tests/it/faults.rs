@@ -299,7 +299,7 @@ async fn an_upload_is_answered_when_the_cache_has_acknowledged_it() {
         assert_eq!(uploading.await.status, 200);
     };
     tokio::join!(acknowledge, upload);
-    assert_eq!(scene.pending_count().await, 0);
+    scene.nothing_is_pending().await;
     gateway.stop().await.unwrap();
 }
 

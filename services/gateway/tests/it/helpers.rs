@@ -171,6 +171,11 @@ impl Scene {
         count_files(&self.folder.path().join("images"))
     }
 
+    /// Waits until the notes of all changes are removed, which no answer waits for.
+    pub(crate) async fn nothing_is_pending(&self) {
+        eventually("no note is left", PATIENCE, async || self.pending_count().await == 0).await;
+    }
+
     pub(crate) async fn pending_count(&self) -> i64 {
         sqlx::query_scalar("SELECT COUNT(*) FROM pending_invalidations")
             .fetch_one(&self.pool)

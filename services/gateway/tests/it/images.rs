@@ -74,7 +74,7 @@ async fn a_replaced_image_is_the_new_one_at_once() {
     assert_eq!((gone.failure(), gone.cache()), (404, "fwd=miss"));
     assert_eq!(gateway.delete("/images/cat").await.failure(), 404);
     testkit::eventually("the file is gone", crate::helpers::PATIENCE, async || scene.file_count() == 0).await;
-    assert_eq!(scene.pending_count().await, 0);
+    scene.nothing_is_pending().await;
     gateway.stop().await.unwrap();
 }
 
@@ -154,7 +154,7 @@ async fn writes_obey_their_conditions_and_change_nothing_otherwise() {
         scene.file_count() == 0
     })
     .await;
-    assert_eq!(scene.pending_count().await, 0);
+    scene.nothing_is_pending().await;
 
     // Of many who want to be first, one is.
     let racing = (0..8).map(|_| put(&[("If-None-Match", "*")], one));

@@ -96,7 +96,7 @@ async fn of_concurrent_uploads_of_one_key_one_whole_image_remains() {
     assert!(images.contains(&one.body));
     assert_eq!(other.get("/images/cat").await.body, one.body);
     eventually("only its file remains", PATIENCE, async || scene.file_count() == 1).await;
-    assert_eq!(scene.pending_count().await, 0);
+    scene.nothing_is_pending().await;
     other.stop().await.unwrap();
     gateway.stop().await.unwrap();
 }
