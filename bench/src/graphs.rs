@@ -347,3 +347,29 @@ fn table(reads_percent: u32, mix: &str, points: &[Point]) -> Table {
     }
     table
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mix_reads_as_often_as_it_says_and_asks_most_for_the_first_keys() {
+        let total = 4 << 20;
+        let images = Images::new(1, total);
+        assert!(images.total_bytes() >= total);
+        let keys = images.keys.len();
+        for reads_percent in MIXES {
+            let mut choose = images.choose(reads_percent);
+            let mut random = SmallRng::seed_from_u64(1);
+            let (mut reads, mut of_key) = (0, vec![0; keys]);
+            for _ in 0..10_000 {
+                let number = choose(&mut random);
+                assert_eq!(images.requests[number].kind, if number < keys { READ } else { WRITE });
+                reads += u32::from(number < keys);
+                of_key[if number < keys { number } else { (number - keys) / VERSIONS }] += 1;
+            }
+            assert!(reads.abs_diff(100 * reads_percent) < 300, "{reads} of 10,000 at {reads_percent} %");
+            assert!(of_key.iter().skip(1).all(|count| *count < of_key[0]), "{of_key:?}");
+        }
+    }
+}

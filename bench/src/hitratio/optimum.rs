@@ -214,7 +214,7 @@ mod tests {
 
         #[test]
         fn no_policy_is_above_the_optimum(
-            requests in proptest::collection::vec((0..24u32, 0..4usize), 1..400),
+            requests in proptest::collection::vec((0..24u32, 0..4usize), 1..120),
             equal in any::<bool>(),
         ) {
             let sizes = [60_000, 100_000, 250_000, 900_000];
