@@ -7,7 +7,6 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bytes::Bytes;
 use testkit::{Guardian, NatsServer};
-use tokio::sync::OnceCell;
 use wire::inspect::PutReply;
 use wire::subject;
 
@@ -61,12 +60,6 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
             images.push((size, key, bytes));
         }
     }
-    let place = |nats: &NatsServer| Place {
-        url: nats.url(),
-        user: USER,
-        password: nats.password(USER).to_owned(),
-        client: Arc::new(OnceCell::new()),
-    };
     // The worker's answer, so that the bare one is as long.
     let mut stored = Bytes::new();
     let asker = system.nats.connect(USER).await;
@@ -100,7 +93,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
             })
             .collect();
         for (verb, messages, target) in [("get", gets, Some(target)), ("put", puts, None)] {
-            let load = |nats| load(arguments, place(nats), &messages);
+            let load = |nats| load(arguments, Place::of(nats, USER), &messages);
             let echo = Contestant::new("bare responder", load(&nats), None);
             let contestants = [
                 Contestant::new("worker", load(&system.nats), None),

@@ -13,14 +13,23 @@ pub(crate) struct Bus {
     client: async_nats::Client,
 }
 
-/// Where a nats-server is, and as whom to ask. The first who connects does so for all: a client that has 64 requests
-/// in flight has them on one connection.
+/// Where a nats-server is, and as whom to ask.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) url: String,
     pub(crate) user: &'static str,
     pub(crate) password: String,
+    /// The first who connects on a thread does so for all of it: a client that has 64 requests in flight has them on
+    /// one connection.
     pub(crate) client: Arc<OnceCell<async_nats::Client>>,
+}
+
+impl Place {
+    /// A server of the tests.
+    pub(crate) fn of(nats: &testkit::NatsServer, user: &'static str) -> Self {
+        let password = nats.password(user).to_owned();
+        Self { url: nats.url(), user, password, client: Arc::default() }
+    }
 }
 
 /// A request and its answer.
@@ -35,6 +44,10 @@ pub(crate) struct Message {
 impl Target for Bus {
     type Place = Place;
     type Message = Message;
+
+    fn on_thread(place: &Place) -> Place {
+        Place { client: Arc::default(), ..place.clone() }
+    }
 
     async fn connect(place: &Place) -> Result<Self, Failure> {
         let connect = || async {

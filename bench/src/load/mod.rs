@@ -38,6 +38,11 @@ pub(crate) trait Target: Sized + 'static {
     /// A request, ready to be sent, and what its answer has to be.
     type Message: Send + Sync + 'static;
 
+    /// The same place for one thread, once: what its connections share, and what lives on its runtime, begins here.
+    fn on_thread(place: &Self::Place) -> Self::Place {
+        place.clone()
+    }
+
     /// Connects.
     fn connect(place: &Self::Place) -> impl Future<Output = Result<Self, Failure>>;
 
@@ -239,7 +244,8 @@ impl<T: Target, C: Choose> Load<T, C> {
     }
 
     /// What one thread does.
-    fn run_part(self, part: &Part) -> anyhow::Result<Outcome> {
+    fn run_part(mut self, part: &Part) -> anyhow::Result<Outcome> {
+        self.place = T::on_thread(&self.place);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let local = LocalSet::new();
         local.block_on(&runtime, async {
