@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use super::{Struck, Verdict};
 use crate::faults::history::{CacheWord, Did, Failure, Moment, Record, seconds};
 use crate::faults::rows::WindowRow;
-use crate::faults::strike::Strike;
+use crate::faults::strike::{KilledWorker, Strike};
 use crate::faults::watch::Sight;
 
 /// How much earlier than the loss of JetStream's store a window may have ended that was lost with it: it
@@ -318,18 +318,38 @@ impl<'a> Succession<'a> {
     /// to the kill, or to when another worker served.
     fn tails(&self, windows: &BTreeMap<String, Vec<&WindowRow>>, struck: &[Struck]) -> Vec<Lost> {
         let mut lost = Vec::new();
-        for killed in struck.iter().flat_map(|struck| &struck.strike.killed_workers) {
+        let mut kills: Vec<&KilledWorker> =
+            struck.iter().flat_map(|struck| &struck.strike.killed_workers).collect();
+        kills.sort_unstable_by_key(|killed| killed.at);
+        let mut killed_before: BTreeMap<&str, Moment> = BTreeMap::new();
+        for killed in kills {
+            let before = killed_before.insert(&killed.worker, killed.at);
             // The life that the kill ended, if that worker served; else one that had ended before, of which
             // windows may still have waited.
             let is_it = |life: &(Moment, Moment, &str, &str)| life.0 <= killed.at && life.3 == killed.worker;
-            let Some(at) = self.lives.iter().rposition(is_it) else { continue };
-            let (first, _, life, _) = self.lives[at];
-            let next = self.lives.get(at + 1).map_or(Moment::MAX, |next| next.0);
-            let from =
-                windows.get(life).and_then(|windows| windows.last()).map_or(first, |window| window.end);
-            lost.push(Lost { from, to: killed.at.min(next), what: What::Windows });
+            let at = self.lives.iter().rposition(is_it);
+            let seen = at.map(|at| self.lives[at]).filter(|life| before.is_none_or(|before| before < life.0));
+            lost.extend(match (at.zip(seen), before) {
+                (Some((at, (first, _, life, _))), _) => {
+                    let next = self.lives.get(at + 1).map_or(Moment::MAX, |next| next.0);
+                    let last = windows.get(life).and_then(|windows| windows.last());
+                    // By a clock that was set, a window may have been at any time.
+                    let from = last.map_or(first, |window| window.end).max(first);
+                    Some(Lost { from, to: killed.at.min(next), what: What::Windows })
+                }
+                // It was killed again so soon that nobody saw whether it served in between, nor anybody else.
+                (None, Some(before)) if !self.has_seen_any(before, killed.at) => {
+                    Some(Lost { from: before, to: killed.at, what: What::Windows })
+                }
+                (None, _) => None,
+            });
         }
         lost
+    }
+
+    /// Whether some life was seen between these moments, or before and after.
+    fn has_seen_any(&self, from: Moment, to: Moment) -> bool {
+        self.lives.iter().any(|(first, last, ..)| *first < to && *last > from)
     }
 
     /// Wherever one life followed another that did not leave by itself: the report of each gateway that was
@@ -359,7 +379,7 @@ mod tests {
     use super::*;
     use crate::faults::check::tests::struck;
     use crate::faults::history::Seen;
-    use crate::faults::strike::{KilledWorker, Kind};
+    use crate::faults::strike::Kind;
 
     const SECOND: Moment = 1_000_000_000;
 
@@ -524,6 +544,54 @@ mod tests {
         assert_eq!(violations(&history(3 * SECOND + 5), &windows, &[kill.clone()]), 0);
         assert_eq!(violations(&history(2 * SECOND), &windows, &[kill.clone()]), 1);
         assert_eq!(violations(&history(5 * SECOND), &windows, &[kill]), 1);
+    }
+
+    #[test]
+    fn a_worker_that_is_killed_twice_may_have_served_in_between_though_nobody_saw_it() {
+        let windows = [window("a", 1, 5), window("a", 2, 5)];
+        let kill = |at| {
+            let mut kill = struck(Kind::EverythingKilled, at, at);
+            kill.strike.killed_workers.push(KilledWorker { worker: "memcache-1".into(), at });
+            kill
+        };
+        let kills = [kill(4 * SECOND), kill(8 * SECOND)];
+        let with = |at| {
+            [10, 3].map(|count| reads(count, if count == 10 { SECOND } else { at }, Some(CacheWord::Hit)))
+        };
+        assert_eq!(violations(&with(7 * SECOND).concat(), &windows, &kills), 0);
+        assert_eq!(violations(&with(9 * SECOND).concat(), &windows, &kills), 1);
+        assert_eq!(violations(&with(7 * SECOND).concat(), &windows, &kills[..1]), 1);
+        // A standby has nothing to lose.
+        let sight = |worker: &str, incarnation: &str, at| Sight {
+            start: at,
+            end: at,
+            worker: worker.into(),
+            incarnation: incarnation.into(),
+        };
+        let mut sights = vec![sight("memcache-1", "a", 1)];
+        sights.extend([5, 9].map(|at| sight("memcache-2", "b", at * SECOND)));
+        assert_eq!(check(&with(7 * SECOND).concat(), &windows, &kills, &sights, &[]).violations.len(), 1);
+    }
+
+    #[test]
+    fn windows_by_a_clock_that_was_set_excuse_nothing_before_their_life() {
+        let windows = [window("a", 1, 5), window("a", 2, 5)];
+        let sight = |incarnation: &str, at| Sight {
+            start: at,
+            end: at,
+            worker: "memcache-1".into(),
+            incarnation: incarnation.into(),
+        };
+        let mut kill = struck(Kind::WorkerKilled, 90 * SECOND, 90 * SECOND);
+        kill.strike.killed_workers.push(KilledWorker { worker: "memcache-1".into(), at: 90 * SECOND });
+        let count = |at| {
+            let history = [10, 3]
+                .map(|count| reads(count, if count == 10 { SECOND } else { at }, Some(CacheWord::Hit)));
+            check(&history.concat(), &windows, &[kill.clone()], &[sight("a", 60 * SECOND)], &[])
+                .violations
+                .len()
+        };
+        assert_eq!((count(70 * SECOND), count(50 * SECOND)), (0, 1));
     }
 
     #[test]
