@@ -208,12 +208,7 @@ impl Bench {
         in_flight: usize,
     ) -> Load<Bus, impl Choose + use<>> {
         Load {
-            place: bus::Place {
-                url: system.nats.url(),
-                user: "operator",
-                password: system.nats.password("operator").to_owned(),
-                client: Arc::default(),
-            },
+            place: bus::Place::of(&system.nats, "operator"),
             requests: requests.clone(),
             choose: load::at_random(requests.len()),
             connections: in_flight,
