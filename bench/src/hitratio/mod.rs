@@ -148,13 +148,15 @@ fn show(report: &mut Report, trace: &Trace, optimum: &Optimum, ratios: &[Ratios]
         chart.line(name, Line::Solid, points.collect());
     }
     let points = ratios.iter().map(|at| (at.capacity_mb as f64, at.optimum));
-    chart.line("optimum", Line::Solid, points.collect());
+    chart.line(bound, Line::Solid, points.collect());
     report.chart(chart);
 }
 
-/// A name as one of a file: letters, digits and hyphens.
+/// A name as one of a file: small letters, digits, dots and hyphens.
 fn file_name(name: &str) -> String {
-    let name: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    let name: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c.to_ascii_lowercase() } else { '-' })
+        .collect();
     name.trim_matches('.').to_owned()
 }

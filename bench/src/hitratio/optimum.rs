@@ -17,7 +17,7 @@ enum How {
     /// computer*, 1966) is exact. Of each request its key, and the number of the next one that it could answer.
     Exact { weight: u64, next: Vec<(u32, Option<u32>)> },
     /// Otherwise PFOO-L, an upper bound of the hits (Berger, Beckmann and Harchol-Balter, *Practical Bounds on
-    /// Optimal Caching with Variable Object Sizes*, 2018, §4): whoever keeps an image from one request to the
+    /// Optimal Caching with Variable Object Sizes*, 2018): whoever keeps an image from one request to the
     /// next pays its weight for each request in between, and all that a cache can pay is its capacity for each
     /// request of the trace. The cheapest stretches are paid for, even where they don't fit beside each other.
     /// Of each stretch its cost and its weight, in the order of cost.

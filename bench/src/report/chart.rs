@@ -24,12 +24,13 @@ const AXIS: RGBColor = RGBColor(0x57, 0x60, 0x6a);
 const TEXT: RGBColor = RGBColor(0x1f, 0x23, 0x28);
 
 /// The colours of those that appear in more than one chart, so that each is the same everywhere.
-const COLOURS: [(&str, &str); 11] = [
+const COLOURS: [(&str, &str); 12] = [
     ("none", "#8c959f"),
     ("random", "#d97706"),
     ("lru", "#2563eb"),
     ("clock_pro", "#059669"),
-    ("optimum", "#1f2328"),
+    ("optimum (MIN)", "#1f2328"),
+    ("bound (PFOO-L)", "#1f2328"),
     ("pixcache", "#2563eb"),
     ("varnish", "#d97706"),
     ("nginx", "#059669"),
