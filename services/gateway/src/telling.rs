@@ -24,6 +24,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How old those are: whoever made them has given up by then, or is gone.
 const LEFT_BEHIND: Duration = Duration::from_secs(6);
+/// How long notes of acknowledged changes gather before they are removed.
+const GATHERING: Duration = Duration::from_millis(50);
 /// How many of them are told of in one go.
 const BATCH: u32 = 100;
 /// Who clears the cache, in its history.
@@ -57,6 +59,10 @@ impl Teller {
     pub(crate) async fn forget(self, note: Note) {
         lock(&self.acknowledged).push(note);
         let _removing = self.removing.lock().await;
+        if lock(&self.acknowledged).is_empty() {
+            return;
+        }
+        sleep(GATHERING).await;
         let notes = std::mem::take(&mut *lock(&self.acknowledged));
         if let Err(error) = self.pending.remove(&notes).await {
             tracing::warn!(

@@ -267,9 +267,14 @@ fn json_stream(parts: impl Stream<Item = Result<Bytes, Error>> + Send + 'static)
 )]
 pub(crate) async fn key(State(state): State<AppState>, uri: Uri) -> Result<Response, Error> {
     let key = key_behind(KEY_PREFIX, &uri)?;
-    let read = state.read(&key, None).await?;
+    read_key(&state, &key).await
+}
+
+/// Reads the image and answers, once it is known which one is asked for.
+pub(super) async fn read_key(state: &AppState, key: &Key) -> Result<Response, Error> {
+    let read = state.read(key, None).await?;
     let timing = server_timing(&read)?;
-    respond(&key, read.content, read.cache_status, timing)
+    respond(key, read.content, read.cache_status, timing)
 }
 
 /// Answers with a copy that this gateway keeps, as [`key`] would.

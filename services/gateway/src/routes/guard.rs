@@ -49,7 +49,7 @@ impl Turns {
     }
 
     /// A turn for a request, for which the slowest of those with a body may have to end.
-    async fn take(&self, has_body: bool) -> Option<SemaphorePermit<'_>> {
+    pub(super) async fn take(&self, has_body: bool) -> Option<SemaphorePermit<'_>> {
         if !has_body {
             return self.without_body.try_acquire().ok();
         }

@@ -1,8 +1,8 @@
-//! The short way of the most frequent request: an image of which this gateway has a copy.
+//! The short way of the most frequent requests: plain reads of an image.
 //!
-//! The router, the layers around it and the futures that they box cost more than everything else that such a
-//! request needs. So it is answered before them, by the same functions and to the same rules; whatever is
-//! not quite as simple goes on to them.
+//! The router, the layers around it and the futures that they box cost more than all the rest of a hit of
+//! this gateway's own copy, and a good part of one that crosses the bus. So both are answered before them, by
+//! the same functions and to the same rules; whatever is not quite as simple goes on to them.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,72 +10,136 @@ use std::time::Instant;
 use axum::http::{Method, Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::{Body as _, Incoming};
+use wire::Key;
 
 use super::access::Gate;
-use super::guard::{add_security_headers, is_from_another_site};
+use super::guard::{Turns, add_security_headers, is_from_another_site};
 use super::{api, images};
+use crate::error::Error;
 use crate::metrics::RequestCounter;
 use crate::near::Near;
 use crate::read::CacheStatus;
 use crate::state::AppState;
 
-/// What answers near hits.
+/// What answers plain reads.
 #[derive(Debug)]
 pub(super) struct Hot {
     state: AppState,
-    near: Arc<Near>,
+    near: Option<Arc<Near>>,
     gate: Gate,
+    turns: Turns,
     images: RequestCounter,
     keys: RequestCounter,
 }
 
+/// A plain read.
+#[derive(Debug, Clone, Copy)]
+struct Read<'a> {
+    request: &'a Request<Incoming>,
+    what: What,
+    key: &'a str,
+    started: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// The bytes of an image.
+    Image,
+    /// The same as base64 in JSON.
+    Key,
+}
+
+impl What {
+    fn route(self) -> &'static str {
+        match self {
+            Self::Image => images::ROUTE,
+            Self::Key => api::KEY_ROUTE,
+        }
+    }
+}
+
 impl Hot {
-    /// That of a gateway with a near cache.
-    pub(super) fn new(state: &AppState, gate: &Gate) -> Option<Self> {
-        let near = state.near()?.clone();
+    /// One with the router's own gate and turns.
+    pub(super) fn new(state: &AppState, gate: &Gate, turns: &Turns) -> Self {
         let counter = |method: Method, route| {
             state.metrics.request_counter(method.as_str(), route, StatusCode::OK.as_str())
         };
-        let (images, keys) = (counter(Method::GET, images::ROUTE), counter(Method::POST, api::KEY_ROUTE));
-        Some(Self { state: state.clone(), near, gate: gate.clone(), images, keys })
+        Self {
+            state: state.clone(),
+            near: state.near().cloned(),
+            gate: gate.clone(),
+            turns: turns.clone(),
+            images: counter(Method::GET, images::ROUTE),
+            keys: counter(Method::POST, api::KEY_ROUTE),
+        }
     }
 
-    /// The answer to a plain `GET` of an image, or a `POST` for its base64, that is here.
-    pub(super) fn answer(&self, request: &Request<Incoming>) -> Option<Response> {
+    /// The answer to a plain `GET` of an image, or a `POST` for its base64; `None` is for the router.
+    pub(super) async fn answer(&self, request: &Request<Incoming>) -> Option<Response> {
+        let read = Read::new(request)?;
+        self.gate.admit(request.method(), Some(read.what.route()), request.headers()).ok()?;
+        let answer = match self.near(read) {
+            Some(answer) => answer,
+            // Boxed, or each connection would keep room for it.
+            None => Box::pin(self.far(read)).await?,
+        };
+        Some(self.finish(read, answer.unwrap_or_else(|error| error.into_response())))
+    }
+
+    /// From the copy that is here.
+    fn near(&self, read: Read<'_>) -> Option<Result<Response, Error>> {
+        let (copy, bytes) = self.near.as_ref()?.hit(read.key)?;
+        let took = read.started.elapsed();
+        self.state.metrics.count_read(CacheStatus::Near, took);
+        let (uri, headers) = (read.request.uri(), read.request.headers());
+        Some(match read.what {
+            What::Image => images::respond_near(&self.state, uri, headers, &copy, bytes, took),
+            What::Key => api::respond_near(&copy, bytes, took),
+        })
+    }
+
+    /// From wherever it is.
+    async fn far(&self, read: Read<'_>) -> Option<Result<Response, Error>> {
+        let key = Key::new(read.key).ok()?;
+        let _turn = self.turns.take(false).await?;
+        let (uri, headers) = (read.request.uri(), read.request.headers());
+        Some(match read.what {
+            What::Image => images::read_image(&self.state, &key, uri, headers, false).await,
+            What::Key => api::read_key(&self.state, &key).await,
+        })
+    }
+
+    fn finish(&self, read: Read<'_>, mut response: Response) -> Response {
+        self.gate.keep_private(response.headers_mut());
+        add_security_headers(response.headers_mut());
+        let took = read.started.elapsed();
+        match (response.status(), read.what) {
+            (StatusCode::OK, What::Image) => self.images.count(took),
+            (StatusCode::OK, What::Key) => self.keys.count(took),
+            (status, what) => {
+                let (metrics, method) = (&self.state.metrics, read.request.method());
+                metrics.count_request(method.as_str(), what.route(), status.as_str(), took);
+            }
+        }
+        response
+    }
+}
+
+impl<'a> Read<'a> {
+    fn new(request: &'a Request<Incoming>) -> Option<Self> {
         let started = Instant::now();
-        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
         if !request.body().is_end_stream() {
             return None;
         }
-        let (key, route, counter) = if method == Method::GET {
-            (uri.path().strip_prefix(images::PREFIX)?, images::ROUTE, &self.images)
-        } else if method == Method::POST && !is_from_another_site(headers) {
-            (uri.path().strip_prefix(api::KEY_PREFIX)?, api::KEY_ROUTE, &self.keys)
+        let path = request.uri().path();
+        let (what, key) = if request.method() == Method::GET {
+            (What::Image, path.strip_prefix(images::PREFIX)?)
+        } else if request.method() == Method::POST && !is_from_another_site(request.headers()) {
+            (What::Key, path.strip_prefix(api::KEY_PREFIX)?)
         } else {
             return None;
         };
-        // Escaped, it may be another key than it looks.
-        if key.contains('%') {
-            return None;
-        }
-        self.gate.admit(method, Some(route), headers).ok()?;
-        let (copy, bytes) = self.near.hit(key)?;
-        let took = started.elapsed();
-        self.state.metrics.count_read(CacheStatus::Near, took);
-        let answer = match route {
-            api::KEY_ROUTE => api::respond_near(&copy, bytes, took),
-            _ => images::respond_near(&self.state, uri, headers, &copy, bytes, took),
-        };
-        let mut response = answer.unwrap_or_else(|error| error.into_response());
-        self.gate.keep_private(response.headers_mut());
-        add_security_headers(response.headers_mut());
-        match response.status() {
-            StatusCode::OK => counter.count(started.elapsed()),
-            status => {
-                let metrics = &self.state.metrics;
-                metrics.count_request(method.as_str(), route, status.as_str(), started.elapsed());
-            }
-        }
-        Some(response)
+        // Escaped, it is another key than it looks.
+        (!key.contains('%')).then_some(Self { request, what, key, started })
     }
 }

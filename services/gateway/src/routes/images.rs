@@ -12,6 +12,7 @@ use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
+use wire::Key;
 
 use super::api::{Failure, ImageInfo};
 use super::key::key_behind;
@@ -85,14 +86,24 @@ pub(crate) async fn get_image(
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     let key = key_behind(PREFIX, &uri)?;
-    let is_head = method == Method::HEAD;
-    let decide = |image: &ImageMeta| decide(&headers, image, is_head);
+    read_image(&state, &key, &uri, &headers, method == Method::HEAD).await
+}
+
+/// Reads the image and answers, once it is known which one is asked for.
+pub(super) async fn read_image(
+    state: &AppState,
+    key: &Key,
+    uri: &Uri,
+    headers: &HeaderMap,
+    is_head: bool,
+) -> Result<Response, Error> {
+    let decide = |image: &ImageMeta| decide(headers, image, is_head);
     let choose = |image: &ImageMeta| match decide(image) {
         Decision::Whole if !is_head => Portion::All,
         Decision::Part(range) => Portion::Part(range),
         _ => Portion::Nothing,
     };
-    let read = match state.read_portion(&key, conditional::held_tag(&headers), &choose).await {
+    let read = match state.read_portion(key, conditional::held_tag(headers), &choose).await {
         Ok(read) => read,
         Err(failure) => {
             let mut response = failure.error.into_response();
@@ -107,7 +118,7 @@ pub(crate) async fn get_image(
     let timing = server_timing(&read)?;
     let (head, status) = (ImageHead::new(&read.image)?, read.cache_status);
     let found = Found { image: &read.image, head: &head, content: read.content, status, timing };
-    respond(&state, &uri, found, decision, is_head)
+    respond(state, uri, found, decision, is_head)
 }
 
 /// Answers with a copy that this gateway keeps, as [`get_image`] would.

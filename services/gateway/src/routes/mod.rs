@@ -35,19 +35,20 @@ const SMALL_BODY: usize = 64 << 10;
 /// Everything that the gateway answers to those whom the gate lets in.
 #[derive(Debug)]
 pub(crate) struct App {
-    hot: Option<Hot>,
+    hot: Hot,
     routes: Router,
 }
 
 impl App {
     /// All of it.
     pub(crate) fn new(state: AppState, gate: Gate) -> Self {
-        Self { hot: Hot::new(&state, &gate), routes: routes(state, gate) }
+        let turns = guard::Turns::new(&state.config);
+        Self { hot: Hot::new(&state, &gate, &turns), routes: routes(state, gate, turns) }
     }
 
     /// Answers a request.
     pub(crate) async fn answer(&self, request: axum::http::Request<Incoming>) -> Response {
-        if let Some(response) = self.hot.as_ref().and_then(|hot| hot.answer(&request)) {
+        if let Some(response) = self.hot.answer(&request).await {
             return response;
         }
         let Ok(response) = self.routes.clone().oneshot(request).await;
@@ -55,7 +56,7 @@ impl App {
     }
 }
 
-fn routes(state: AppState, gate: Gate) -> Router {
+fn routes(state: AppState, gate: Gate, turns: guard::Turns) -> Router {
     let routes = Router::new()
         .merge(api::router())
         .merge(cache::router())
@@ -69,7 +70,7 @@ fn routes(state: AppState, gate: Gate) -> Router {
         .fallback(no_route)
         .layer(DefaultBodyLimit::max(SMALL_BODY))
         .layer(from_fn_with_state((state.clone(), gate), guard::admit))
-        .layer(from_fn_with_state((state.clone(), guard::Turns::new(&state.config)), guard::guard))
+        .layer(from_fn_with_state((state.clone(), turns), guard::guard))
         .with_state(state.clone());
     // The methods that are allowed are only known to what surrounds the routes.
     Router::new().fallback_service(routes).layer(map_response_with_state(state, name_methods))
