@@ -211,10 +211,19 @@ impl Claim {
         let released = async {
             let revision = self.revision.lock().await;
             let entry = Entry { released: true, ..self.entry.clone() };
-            write(&self.bucket, &entry, Some(*revision)).await
+            if write(&self.bucket, &entry, Some(*revision)).await?.is_some() {
+                return anyhow::Ok(());
+            }
+            // The stop has broken a renewal off, which was written all the same.
+            if let Some((Found::Claim(found), current)) = read(&self.bucket).await?
+                && found == self.entry
+            {
+                write(&self.bucket, &entry, Some(current)).await?;
+            }
+            Ok(())
         };
         match timeout(RELEASE_TIME, released).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!("the claim to serve was not given up and runs out: {error:#}"),
             Err(_) => tracing::warn!("the claim to serve was not given up in time and runs out"),
         }

@@ -50,7 +50,7 @@ enum What {
 }
 
 impl What {
-    fn route(self) -> &'static str {
+    fn pattern(self) -> &'static str {
         match self {
             Self::Image => images::ROUTE,
             Self::Key => api::KEY_ROUTE,
@@ -77,7 +77,7 @@ impl Hot {
     /// The answer to a plain `GET` of an image, or a `POST` for its base64; `None` is for the router.
     pub(super) async fn answer(&self, request: &Request<Incoming>) -> Option<Response> {
         let read = Read::new(request)?;
-        self.gate.admit(request.method(), Some(read.what.route()), request.headers()).ok()?;
+        self.gate.admit(request.method(), Some(read.what.pattern()), request.headers()).ok()?;
         let answer = match self.near(read) {
             Some(answer) => answer,
             // Boxed, or each connection would keep room for it.
@@ -118,7 +118,7 @@ impl Hot {
             (StatusCode::OK, What::Key) => self.keys.count(took),
             (status, what) => {
                 let (metrics, method) = (&self.state.metrics, read.request.method());
-                metrics.count_request(method.as_str(), what.route(), status.as_str(), took);
+                metrics.count_request(method.as_str(), what.pattern(), status.as_str(), took);
             }
         }
         response

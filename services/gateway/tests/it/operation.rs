@@ -6,11 +6,12 @@ use crate::helpers::{Scene, WITHOUT_COPIES};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_scrape_covers_the_system() {
-    let (_scene, _worker, gateway) = Scene::running_with(&WITHOUT_COPIES).await;
+    let (scene, _worker, gateway) = Scene::running_with(&WITHOUT_COPIES).await;
     gateway.put("/images/cat", samples::chelsea().bytes).await;
     gateway.get("/images/cat").await;
     gateway.get("/images/cat").await;
     gateway.get("/images/dog").await;
+    scene.nothing_is_pending().await;
     let scrape = gateway.get("/metrics").await;
     assert!(scrape.header("content-type").starts_with("text/plain"));
     for (metric, value) in [

@@ -119,8 +119,9 @@ async fn a_worker_that_was_stopped_past_its_claim_and_resumed_serves_and_acknowl
         answers.iter().all(Result::is_err),
         "an entry of the first was served after its claim had run out"
     );
+    // On a busy machine the second may have lost its claim as well, to a new life of the first.
     let stats = scene.stats().await.unwrap();
-    assert_eq!(stats.worker, "second");
+    assert!(stats.worker == "second" || stats.key_count == 0, "{stats:?}");
     // It is alive, and serves again when the second has gone.
     drop(second);
     eventually("the first serves again, as a new life", PATIENCE, async || serves(&scene, "first").await)
@@ -273,4 +274,22 @@ async fn a_claim_that_was_ended_is_never_valid_again() {
     assert!(!claim.is_valid());
     assert!(matches!(claim.renew().await, Err(RenewalError::Lost)));
     claim.keep().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_is_given_up_also_after_a_renewal_that_was_broken_off() {
+    let scene = Scene::new().await;
+    let bus = connect(&scene.server, "memcache").await;
+    let claim = win(&bus, "first").await;
+    // The renewal was written, and whoever sent it was stopped before it was acknowledged.
+    let bucket = runtime::streams::ensure_owners_bucket(bus.jetstream()).await.unwrap();
+    let entry = bucket.entry(subject::OWNERS_KEY).await.unwrap().unwrap();
+    bucket.update(subject::OWNERS_KEY, entry.value, entry.revision).await.unwrap();
+    claim.release().await;
+    // Otherwise it would be waited for until the claim runs out, for a minute.
+    let second = tokio::time::timeout(PATIENCE, win(&bus, "second")).await.unwrap();
+    // Nor is anybody else's claim given up.
+    claim.release().await;
+    second.renew().await.unwrap();
+    assert!(second.is_valid());
 }
