@@ -87,7 +87,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     // Copies are served until the last request is answered, so that long they can be taken back.
     let left = CancellationToken::new();
     let mut last = Tasks::new(left.clone());
-    if let Some(upkeep) = state.near_upkeep() {
+    if let (Some(upkeep), Some(to_renew)) = (state.near_upkeep(), to_renew) {
         last.spawn("near drops", {
             let (upkeep, left) = (upkeep.clone(), left.clone());
             async move { upkeep.answer_drops(left).await }

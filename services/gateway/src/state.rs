@@ -134,12 +134,10 @@ impl Health {
 }
 
 impl AppState {
-    /// On connections that stand.
+    /// On connections that stand; with the copies that are to be renewed, unless the near cache is off.
     ///
     /// # Errors
     /// When the metrics can't be registered, or the near cache can't be made.
-    ///
-    /// Also returns the copies of the near cache that are to be renewed.
     pub(crate) fn new(
         config: Config,
         views: Views,
@@ -147,13 +145,18 @@ impl AppState {
         pool: MySqlPool,
         bus: Bus,
         connections: &ConnectionMetrics,
-    ) -> anyhow::Result<(Self, mpsc::Receiver<Arc<Copy>>)> {
+    ) -> anyhow::Result<(Self, Option<mpsc::Receiver<Arc<Copy>>>)> {
         let images = Images::new(pool.clone());
         let cache = CacheClient::new(bus);
         let metrics = Metrics::new(connections)?;
-        let (near, to_renew) = Near::new(config.near_cache_bytes())?;
         // With no capacity it is off, and nothing asks for leases.
-        let near = (config.near_cache_mb > 0).then_some(near);
+        let (near, to_renew) = match config.near_cache_bytes() {
+            0 => (None, None),
+            bytes => {
+                let (near, to_renew) = Near::new(bytes)?;
+                (Some(near), Some(to_renew))
+            }
+        };
         let upkeep = near.clone().map(|near| Arc::new(Upkeep::new(near, cache.clone())));
         let reader = Reader::new(
             cache.clone(),

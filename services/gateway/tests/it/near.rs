@@ -1,11 +1,11 @@
 //! The near cache: hits without a message, and never an older image than one that was answered.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use testkit::{eventually, samples};
 use wire::near::LONGEST_LEASE_MS;
 
+use crate::freshness::race;
 use crate::helpers::{Gateway, PATIENCE, Scene, Worker};
 
 const LEASE: Duration = Duration::from_millis(LONGEST_LEASE_MS);
@@ -149,50 +149,11 @@ async fn the_short_way_answers_as_the_router_does() {
     }
 }
 
-fn numbered(number: u64) -> Vec<u8> {
-    let mut bytes = samples::chelsea().bytes.to_vec();
-    bytes.extend_from_slice(&number.to_be_bytes());
-    bytes
-}
-
-fn number_of(bytes: &[u8]) -> u64 {
-    u64::from_be_bytes(*bytes.split_last_chunk::<8>().unwrap().1)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_near_hit_is_older_than_the_last_upload_that_was_answered() {
     let (scene, _worker, one) = running().await;
     let two = near_gateway(&scene).await;
-    let gateways = [&one, &two];
-    let (answered, done, hits) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU64::new(0));
-    one.put("/images/cat", &numbered(0)).await;
-    let write = async {
-        let start = Instant::now();
-        let mut number = 0;
-        while start.elapsed() < Duration::from_secs(4) {
-            number += 1;
-            let gateway = gateways[usize::from(number % 2 == 0)];
-            assert_eq!(gateway.put("/images/cat", &numbered(number)).await.status, 200);
-            answered.store(number, Ordering::SeqCst);
-            // Long enough for some hits, short enough for many races.
-            tokio::time::sleep(Duration::from_millis(number * 7 % 23)).await;
-        }
-        done.store(true, Ordering::SeqCst);
-        number
-    };
-    let read = async |gateway: &Gateway| {
-        while !done.load(Ordering::SeqCst) {
-            let at_least = answered.load(Ordering::SeqCst);
-            let answer = gateway.get("/images/cat").await;
-            assert_eq!(answer.status, 200);
-            let seen = number_of(&answer.body);
-            assert!(seen >= at_least, "saw {seen} after {at_least} was answered ({})", answer.cache());
-            hits.fetch_add(u64::from(answer.cache() == NEAR), Ordering::Relaxed);
-        }
-    };
-    let readers = futures_util::future::join_all((0..8).map(|at| read(gateways[at % 2])));
-    let (writes, _) = tokio::join!(write, readers);
-    assert!(writes > 20 && hits.load(Ordering::Relaxed) > 20, "{writes} writes, {hits:?} near hits");
+    race(&one, &two, NEAR).await;
     two.stop().await.unwrap();
     one.stop().await.unwrap();
 }
