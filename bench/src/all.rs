@@ -1,11 +1,11 @@
 //! `bench all`: every measurement, one after the other, each in a process of its own.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Context as _;
 
 use crate::report::{Output, progress};
+use crate::system::Binaries;
 
 /// The commands in the order in which they run, and what makes each of them short. `faults` is no measurement; it
 /// has a test of its own.
@@ -23,9 +23,8 @@ pub(crate) struct Arguments {
     /// Each for a few seconds, and no time is judged: shows that all of them work
     #[arg(long)]
     quick: bool,
-    /// Where the services' binaries are; by default where this program is
-    #[arg(long, value_name = "FOLDER")]
-    bin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    binaries: Binaries,
     #[command(flatten)]
     output: Output,
 }
@@ -40,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         if arguments.quick {
             command.args(short);
         }
-        if let Some(folder) = arguments.bin_dir.as_ref().filter(|_| name != "hitratio") {
+        if let Some(folder) = arguments.binaries.named().filter(|_| name != "hitratio") {
             command.arg("--bin-dir").arg(folder);
         }
         let begun = std::time::Instant::now();

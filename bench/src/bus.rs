@@ -1,6 +1,5 @@
 //! `bench bus`: `cache.get` and `cache.put` through the worker against a bare responder on NATS.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ use crate::load::{Choose, Load, Request, at_random};
 use crate::peers::servers::Server;
 use crate::picture::{SMALLEST, picture};
 use crate::report::{Output, Report, progress};
-use crate::system::{Setup, System};
+use crate::system::{Binaries, Setup, System};
 
 /// How many requests are in flight, all on one connection.
 const IN_FLIGHT: usize = 64;
@@ -37,9 +36,8 @@ pub(crate) struct Arguments {
     /// Decides which keys are asked for
     #[arg(long, default_value_t = 5)]
     seed: u64,
-    /// Where the services' binaries are; by default where this program is
-    #[arg(long, value_name = "FOLDER")]
-    bin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    binaries: Binaries,
     #[command(flatten)]
     output: Output,
 }
@@ -49,7 +47,7 @@ pub(crate) struct Arguments {
 /// # Errors
 /// When something is not there or fails.
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let setup = Setup::shipped(arguments.bin_dir.as_deref())?;
+    let setup = Setup::shipped(&arguments.binaries)?;
     let system = System::start(&setup).await?;
     let folder = Guardian::new(|_| Command::new("true"));
     let mut images = Vec::new();

@@ -21,7 +21,7 @@ use crate::load::http::{Http, Message};
 use crate::load::{self, Choose, Load, Outcome, Request};
 use crate::picture::picture;
 use crate::report::{Axis, Cell, Chart, Line, Output, Report, Table, progress};
-use crate::system::{Setup, System, path_of};
+use crate::system::{Binaries, Setup, System, path_of};
 
 /// Of a hundred requests, how many are reads.
 const MIXES: [u32; 3] = [20, 50, 80];
@@ -62,9 +62,8 @@ pub(crate) struct Arguments {
     /// One point of each line, in seconds: shows that it works
     #[arg(long)]
     quick: bool,
-    /// Where the services' binaries are; by default where this program is
-    #[arg(long, value_name = "FOLDER")]
-    bin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    binaries: Binaries,
     /// Where the six charts go; by default beside the report
     #[arg(long, value_name = "FOLDER")]
     charts: Option<PathBuf>,
@@ -125,7 +124,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
             measured: Duration::from_secs_f64(arguments.seconds),
         }
     };
-    let setup = Setup::shipped(arguments.bin_dir.as_deref())?;
+    let setup = Setup::shipped(&arguments.binaries)?;
     let system = System::start(&setup).await?;
     let images = Images::new(arguments.seed, WORKING_SETS * capacity_mb * MEGABYTE);
     system.store(images.all()).await?;

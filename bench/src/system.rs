@@ -42,6 +42,41 @@ const BATCH: usize = 1000;
 /// Settings by their names in the environment.
 pub(crate) type Settings = Vec<(&'static str, String)>;
 
+/// Where the services' binaries are.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Binaries {
+    /// Where the services' binaries are; by default where this program is
+    #[arg(long, value_name = "FOLDER")]
+    bin_dir: Option<PathBuf>,
+}
+
+impl Binaries {
+    /// The folder, if one was named.
+    pub(crate) fn named(&self) -> Option<&Path> {
+        self.bin_dir.as_deref()
+    }
+
+    /// The folder, in which all of them are.
+    ///
+    /// # Errors
+    /// When one is not.
+    pub(crate) fn find(&self) -> anyhow::Result<PathBuf> {
+        let folder = match &self.bin_dir {
+            Some(folder) => folder.clone(),
+            None => std::env::current_exe()?.parent().context("a program lies in a folder")?.to_owned(),
+        };
+        for service in ["gateway", "memcache", "recorder"] {
+            let binary = folder.join(service);
+            anyhow::ensure!(
+                binary.is_file(),
+                "{} is not there: run `cargo build --release -p {service}` first, or say --bin-dir",
+                binary.display()
+            );
+        }
+        Ok(folder)
+    }
+}
+
 /// What a system is made of.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
@@ -56,24 +91,13 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// One of each, as they ship, with the binaries of `folder`; by default from where this program is.
+    /// One of each, as they ship.
     ///
     /// # Errors
     /// When a binary is not there.
-    pub(crate) fn shipped(folder: Option<&Path>) -> anyhow::Result<Self> {
-        let binaries = match folder {
-            Some(folder) => folder.to_owned(),
-            None => std::env::current_exe()?.parent().context("a program lies in a folder")?.to_owned(),
-        };
-        for service in ["gateway", "memcache", "recorder"] {
-            let binary = binaries.join(service);
-            anyhow::ensure!(
-                binary.is_file(),
-                "{} is not there: run `cargo build --release -p {service}` first, or say --bin-dir",
-                binary.display()
-            );
-        }
-        Ok(Self { binaries, gateways: vec![Vec::new()], workers: vec![Vec::new()], recorder: Vec::new() })
+    pub(crate) fn shipped(binaries: &Binaries) -> anyhow::Result<Self> {
+        let (gateways, workers) = (vec![Vec::new()], vec![Vec::new()]);
+        Ok(Self { binaries: binaries.find()?, gateways, workers, recorder: Vec::new() })
     }
 }
 

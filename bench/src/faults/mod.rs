@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::process;
+use crate::system::Binaries;
 
 /// The seed of the long form, unless another one is given: the same faults and the same operations each
 /// time, as far as a machine allows.
@@ -40,9 +40,8 @@ pub(crate) struct Arguments {
     /// One kind of fault only, by its name in the report
     #[arg(long, value_name = "FAULT")]
     only: Option<strike::Kind>,
-    /// Where the services' binaries are; by default where this program is
-    #[arg(long, value_name = "FOLDER")]
-    bin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    binaries: Binaries,
     /// Where the report goes: Markdown, and the same as JSON beside it
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -69,13 +68,7 @@ impl Plan {
 /// Breaks a system, and says whether it kept its promises.
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     let seed = arguments.seed.unwrap_or(if arguments.short { rand::random() } else { SEED });
-    let binaries = match arguments.bin_dir {
-        Some(folder) => folder,
-        None => {
-            let program = std::env::current_exe()?;
-            program.parent().context("a program lies in a folder")?.to_owned()
-        }
-    };
+    let binaries = arguments.binaries.find()?;
     let length = (!arguments.short).then(|| Duration::from_secs(60 * arguments.minutes));
     let kinds = arguments.only.map_or_else(|| strike::Kind::ALL.to_vec(), |kind| vec![kind]);
     let plan = Plan { seed, length, kinds, binaries };

@@ -13,11 +13,11 @@ use tokio::time::{sleep, timeout};
 
 use super::history::Moment;
 use super::load::{self, Setting};
-use super::process::Process;
 use super::proxy::Way;
 use super::run::is_ready;
 use super::system::{Joint, Server, System, WINDOW};
 use super::watch::Watch;
+use crate::process::Process;
 
 /// What may be waited for within a strike takes no longer.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -10,8 +10,8 @@ use sqlx::MySqlPool;
 use testkit::database::Account;
 use testkit::{Database, Guardian, MariaDb, NatsServer, free_port, repository_root};
 
-use super::process::{Process, resident_bytes};
 use super::proxy::Link;
+use crate::process::{Process, resident_bytes};
 
 /// A commit of a killed server is there afterwards, and no page is half of two.
 const DURABLE: &[&str] = &["--innodb-doublewrite=1", "--innodb-flush-log-at-trx-commit=1"];
@@ -68,14 +68,6 @@ const RECORDER: &str = "recorder";
 impl System {
     /// Starts everything, with the services' binaries from `binaries`.
     pub(crate) async fn start(binaries: &Path) -> anyhow::Result<Self> {
-        for service in ["gateway", "memcache", "recorder"] {
-            let binary = binaries.join(service);
-            anyhow::ensure!(
-                binary.is_file(),
-                "{} is not there: run `cargo build --release --workspace` first, or say --bin-dir",
-                binary.display()
-            );
-        }
         let (nats, mariadb) = tokio::join!(NatsServer::start(), MariaDb::start_with(DURABLE));
         let database = mariadb.database().await;
         let mut links = Vec::new();

@@ -22,7 +22,7 @@ use crate::load::http::{Http, Message};
 use crate::load::{self, Choose, Load, Request, at_random, in_turn};
 use crate::picture::picture;
 use crate::report::{Output, Report, progress};
-use crate::system::{Setup, System, path_of};
+use crate::system::{Binaries, Setup, System, path_of};
 
 use servers::{Programs, Server};
 
@@ -64,9 +64,8 @@ pub(crate) struct Arguments {
     /// Decides which keys are asked for
     #[arg(long, default_value_t = 5)]
     seed: u64,
-    /// Where the services' binaries are; by default where this program is
-    #[arg(long, value_name = "FOLDER")]
-    bin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    binaries: Binaries,
     #[command(flatten)]
     output: Output,
 }
@@ -160,7 +159,7 @@ struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     async fn build(arguments: &'a Arguments, programs: &Programs) -> anyhow::Result<Self> {
-        let mut setup = Setup::shipped(arguments.bin_dir.as_deref())?;
+        let mut setup = Setup::shipped(&arguments.binaries)?;
         setup.gateways = vec![
             vec![("NEAR_CACHE_MB", NEAR_MB.to_owned()), ("CACHE_BUDGET_MS", PATIENT_MS.to_owned())],
             vec![("NEAR_CACHE_MB", "0".to_owned()), ("CACHE_BUDGET_MS", PATIENT_MS.to_owned())],

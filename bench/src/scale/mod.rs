@@ -11,7 +11,6 @@ mod keys;
 mod month;
 mod sizes;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ use crate::load::{self, Choose, Load, Request};
 use crate::picture::picture;
 use crate::process::Process;
 use crate::report::{Cell, Output, Report, Table, progress};
-use crate::system::{Setup, System, path_of};
+use crate::system::{Binaries, Setup, System, path_of};
 
 /// What `bench scale` is told.
 #[derive(Debug, clap::Args)]
@@ -41,9 +40,8 @@ pub(crate) struct Arguments {
     /// Little work and short times: shows that it works, and judges nothing
     #[arg(long)]
     quick: bool,
-    /// Where the services' binaries are; by default where this program is
-    #[arg(long, value_name = "FOLDER")]
-    bin_dir: Option<PathBuf>,
+    #[command(flatten)]
+    binaries: Binaries,
     #[command(flatten)]
     output: Output,
 }
@@ -105,7 +103,7 @@ impl Target {
 /// Measures, and writes the report.
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     runtime::descriptors::raise_limit();
-    let setup = Setup::shipped(arguments.bin_dir.as_deref())?;
+    let setup = Setup::shipped(&arguments.binaries)?;
     let mut report = Report::new("scale", "Cost as the work grows", Some(arguments.seed));
     report.services(&setup.binaries);
     let churn = if arguments.quick { 0.01 } else { arguments.churn_minutes };
