@@ -3,6 +3,8 @@
 //! One enum for all interfaces: the JSON routes answer it as JSON through [`IntoResponse`], pages show
 //! its sentence as HTML. A failure that is not the asker's is logged once, here, when it is answered.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use runtime::bus::RequestFailure;
@@ -165,7 +167,14 @@ impl Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        let reason = match &error {
+        Arc::new(error).into()
+    }
+}
+
+/// Several may have shared the statement that failed.
+impl From<Arc<sqlx::Error>> for Error {
+    fn from(error: Arc<sqlx::Error>) -> Self {
+        let reason = match &*error {
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) => "the connection failed",
             sqlx::Error::PoolTimedOut => "no connection became free in time",
             sqlx::Error::PoolClosed => "this gateway is stopping",

@@ -49,6 +49,8 @@ const USER: &str = "gateway";
 const REPLY_CAPACITY: usize = 4096;
 /// How long a statement waits for a connection to MySQL.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
+/// A connection to MySQL that was idle for longer is tested before it is used. No server restarts within it.
+const UNTESTED: Duration = Duration::from_millis(100);
 /// What remains to be done after the last request may take so long each time.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -166,6 +168,16 @@ async fn connect_mysql(config: &Config, limit: Duration) -> anyhow::Result<MySql
     let pool = MySqlPoolOptions::new()
         .max_connections(config.database_connections)
         .acquire_timeout(ACQUIRE_LIMIT)
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                // To ask a connection that was just in use would be a round trip more for every statement.
+                if meta.idle_for > UNTESTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .after_connect(|connection, _| {
             Box::pin(async move {
                 // Fewer locks than by default, and no writer waits for another one for long.

@@ -193,9 +193,6 @@ pub(crate) struct Reader {
     budget: Duration,
     flights: Flights<(ImageMeta, Bytes)>,
     fills: Arc<Semaphore>,
-    /// Turns for the rows of those whom the cache had no room for. They come by the thousand, and would keep
-    /// everybody else from MySQL: they have half of the connections.
-    crowded: Semaphore,
     room: Room,
     near: Option<Arc<Near>>,
     origin_reads: IntCounter,
@@ -222,7 +219,6 @@ impl Reader {
         images: Images,
         blobs: Blobs,
         budget: Duration,
-        database_connections: u32,
         metrics: &Metrics,
     ) -> Self {
         Self {
@@ -232,7 +228,6 @@ impl Reader {
             budget,
             flights: Flights::default(),
             fills: Arc::new(Semaphore::new(FILL_KILOBYTES)),
-            crowded: Semaphore::new((database_connections as usize / 2).max(1)),
             room: Room::default(),
             near: None,
             origin_reads: metrics.origin_reads(),
@@ -471,14 +466,7 @@ impl Reader {
         choose: Choose<'_>,
         status: CacheStatus,
     ) -> Result<(ImageMeta, Content, CacheStatus), Error> {
-        let row = {
-            // Never closed, so that there is a turn in any case.
-            let _turn = match status {
-                CacheStatus::Busy => self.crowded.acquire().await.ok(),
-                _ => None,
-            };
-            self.row(key).await?
-        };
+        let row = self.row(key).await?;
         let image = ImageMeta::from(&row);
         self.finish(key, row, image, choose, status, Rounds::default()).await
     }

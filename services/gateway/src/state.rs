@@ -158,14 +158,8 @@ impl AppState {
             }
         };
         let upkeep = near.clone().map(|near| Arc::new(Upkeep::new(near, cache.clone())));
-        let reader = Reader::new(
-            cache.clone(),
-            images.clone(),
-            blobs.clone(),
-            config.cache_budget(),
-            config.database_connections,
-            &metrics,
-        );
+        let reader =
+            Reader::new(cache.clone(), images.clone(), blobs.clone(), config.cache_budget(), &metrics);
         let reader = reader.with_near(near.clone());
         let teller = Teller::new(cache.clone(), Pending::new(pool));
         let state = Self(Arc::new(Shared {

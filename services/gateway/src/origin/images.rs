@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
 use wire::{Key, Tag};
 
+use super::gathered::Gathered;
 use super::pending::{self, Note, Scope};
 use crate::conditional::WriteConditions;
 use crate::error::Error;
@@ -50,7 +51,7 @@ pub struct ImageRow {
 }
 
 /// The columns of an [`ImageRow`], as they come.
-type Columns = (Vec<u8>, String, String, u64, u32, u32, Vec<u8>, OffsetDateTime, OffsetDateTime);
+pub(super) type Columns = (Vec<u8>, String, String, u64, u32, u32, Vec<u8>, OffsetDateTime, OffsetDateTime);
 
 impl TryFrom<Columns> for ImageRow {
     type Error = Error;
@@ -190,12 +191,13 @@ macro_rules! retried {
 #[derive(Debug, Clone)]
 pub struct Images {
     pool: MySqlPool,
+    gathered: Gathered,
 }
 
 impl Images {
     /// On this pool.
     pub fn new(pool: MySqlPool) -> Self {
-        Self { pool }
+        Self { gathered: Gathered::new(pool.clone()), pool }
     }
 
     /// The row of `key`.
@@ -203,13 +205,7 @@ impl Images {
     /// # Errors
     /// [`Error::Unavailable`] when MySQL does not answer.
     pub async fn get(&self, key: &Key) -> Result<Option<ImageRow>, Error> {
-        let question = sqlx::query_as(
-            "SELECT image_key, location, content_type, size, width, height, sha256, created_at, updated_at \
-             FROM images WHERE image_key = ?",
-        )
-        .bind(key.as_str().as_bytes())
-        .fetch_optional(&self.pool);
-        let columns: Option<Columns> = answered(question).await?;
+        let columns = timeout(STATEMENT_LIMIT, self.gathered.get(key)).await.map_err(|_| no_answer())??;
         columns.map(ImageRow::try_from).transpose()
     }
 

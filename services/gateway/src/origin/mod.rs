@@ -1,6 +1,7 @@
 //! The origin: image files and their rows, the only way to the truth.
 
 pub(crate) mod blobs;
+mod gathered;
 pub mod images;
 pub(crate) mod pending;
 pub(crate) mod sweep;
