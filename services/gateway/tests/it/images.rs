@@ -1,7 +1,11 @@
 //! `/images/{key}` for `<img>` and for programs.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use serde_json::json;
 use testkit::samples;
+use tokio::time::timeout;
 
 use crate::helpers::{Scene, WITHOUT_COPIES};
 
@@ -265,5 +269,35 @@ async fn with_policy_none_every_read_is_a_miss() {
     }
     let stats = scene.cache_stats().await.unwrap().counters;
     assert_eq!((stats.request_count, stats.miss_count), (3, 3));
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_many_reads_at_once_has_its_own_row_also_when_others_give_up() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    let images = samples::all();
+    for image in &images {
+        gateway.put(&format!("/images/{}", image.name), image.bytes).await;
+    }
+    let read = async |number: usize| {
+        let image = images.get(number % (images.len() + 1));
+        let path = format!("/api/images/{}", image.map_or("nothing", |image| image.name));
+        if number % 3 == 0 {
+            // Gone at some point between the question and its answer.
+            let patience = Duration::from_micros(100 * number as u64);
+            let _ = timeout(patience, gateway.get(&path)).await;
+            return;
+        }
+        let answer = gateway.get(&path).await;
+        match image {
+            Some(image) => {
+                assert_eq!((answer.status, &answer.json()["size"]), (200, &json!(image.bytes.len())));
+            }
+            None => assert_eq!(answer.failure(), 404),
+        }
+    };
+    for _ in 0..5 {
+        join_all((0..150).map(read)).await;
+    }
     gateway.stop().await.unwrap();
 }
