@@ -282,7 +282,7 @@ async fn each_of_many_reads_at_once_has_its_own_row_also_when_others_give_up() {
     let read = async |number: usize| {
         let image = images.get(number % (images.len() + 1));
         let path = format!("/api/images/{}", image.map_or("nothing", |image| image.name));
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             // Gone at some point between the question and its answer.
             let patience = Duration::from_micros(100 * number as u64);
             let _ = timeout(patience, gateway.get(&path)).await;
