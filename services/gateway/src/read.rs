@@ -35,6 +35,8 @@ const SMALL_BYTES: u64 = 256 << 10;
 /// How often a row is read again because its file was gone. Each time, another upload of that key has
 /// been stored in between.
 const MAX_ROUNDS: u32 = 20;
+/// How long the cache is waited for when the origin does not answer: better late than not at all.
+const LAST_RESORT: Duration = Duration::from_secs(2);
 /// A fill may take so many times the budget of a read: its bytes have to get there.
 const FILL_BUDGETS: u32 = 4;
 /// The bytes in memory that come from the origin, in kilobytes, until whoever asked has taken them. When
@@ -258,7 +260,7 @@ impl Reader {
             let cache_status = CacheStatus::Near;
             return Ok(ReadOutcome { image, content, cache_status, cache_time: elapsed, elapsed });
         }
-        let looked = self.look(key, held).await;
+        let looked = self.look(key, held, self.budget).await;
         let cache_time = started.elapsed();
         let (found, status) = match looked {
             Looked::Hit(image, content) => (Ok((image, content, CacheStatus::Hit)), CacheStatus::Hit),
@@ -270,7 +272,17 @@ impl Reader {
                 }
                 None => (self.origin(key, choose, CacheStatus::Miss).await, CacheStatus::Miss),
             },
-            Looked::Bypass(status) => (self.origin(key, choose, status).await, status),
+            Looked::Bypass(status) => match self.origin(key, choose, status).await {
+                Err(error @ Error::Unavailable { .. }) if status == CacheStatus::TimedOut => {
+                    match self.look(key, held, LAST_RESORT).await {
+                        Looked::Hit(image, content) => {
+                            (Ok((image, content, CacheStatus::Hit)), CacheStatus::Hit)
+                        }
+                        _ => (Err(error), status),
+                    }
+                }
+                found => (found, status),
+            },
         };
         match found {
             Ok((image, content, cache_status)) => {
@@ -280,17 +292,18 @@ impl Reader {
         }
     }
 
-    async fn look(&self, key: &Key, held: Option<Tag>) -> Looked {
+    /// Asks the cache within `limit`.
+    async fn look(&self, key: &Key, held: Option<Tag>, limit: Duration) -> Looked {
         let asking_since = Instant::now();
         let asking = self.near.as_ref().map(|near| near.ask(key));
         // With a near cache the bytes are wanted even if the asker holds them: the next one may not.
         let tag = asking.as_ref().map_or(held, Asking::tag);
-        let answer = match self.ask(key, tag, self.budget).await {
+        let answer = match self.ask(key, tag, limit).await {
             Err(Some(RequestFailure::Refused(refused))) if refused.meta.size.is_some() => {
                 // Another gateway has stored a larger image there. With room for that the answer comes, and
                 // only that is counted.
                 self.room.note(key, refused.meta.size.unwrap_or_default());
-                self.ask(key, tag, self.budget.saturating_sub(asking_since.elapsed())).await
+                self.ask(key, tag, limit.saturating_sub(asking_since.elapsed())).await
             }
             answer => answer,
         };

@@ -96,13 +96,36 @@ async fn while_mysql_is_down_cached_images_are_served_and_the_rest_is_503() {
     assert_eq!(gateway.put("/images/new", samples::chelsea().bytes).await.status, 201);
 
     // A database that stands still is no better than none.
+    eventually("it is cached", PATIENCE, async || gateway.get("/images/cached").await.is_hit()).await;
     server.pause().await;
-    assert_eq!(gateway.get("/images/cached").await.status, 200);
+    let hit = gateway.get("/images/cached").await;
+    assert_eq!((hit.status, hit.is_hit()), (200, true), "{} {}", hit.cache(), hit.text());
     let started = Instant::now();
     assert_eq!(gateway.get("/images/new").await.failure(), 503);
     assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
     server.resume().await;
     gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_cache_is_waited_for_when_the_origin_does_not_answer() {
+    let server = MariaDb::start().await;
+    let database = server.database().await;
+    database.migrate().await;
+    let scene = Scene::with(database).await;
+    let _worker = scene.start_worker().await;
+    let flags = [&["--cache-budget-ms", "20"], &WITHOUT_COPIES[..]].concat();
+    let gateway = scene.start_gateway(&flags).await;
+    gateway.put("/images/cached", samples::chelsea().bytes).await;
+    eventually("it is cached", PATIENCE, async || gateway.get("/images/cached").await.is_hit()).await;
+    server.stop().await;
+    scene.nats.pause().await;
+    let (hit, ()) = tokio::join!(gateway.get("/images/cached"), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        scene.nats.resume().await;
+    });
+    assert_eq!((hit.status, hit.is_hit()), (200, true), "{} {}", hit.cache(), hit.text());
+    assert!(hit.body == samples::chelsea().bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]
