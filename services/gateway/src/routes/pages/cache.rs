@@ -1,0 +1,155 @@
+//! The page of the cache's settings.
+
+use axum::extract::{RawQuery, Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use wire::stats::HistoryRequest;
+
+use super::fields::Fields;
+use super::{logged, or_reason, see_other, sentence};
+use crate::error::Error;
+use crate::state::AppState;
+use crate::units;
+use crate::views::{
+    CacheForm, CachePage, DELETE_ALL_PHRASE, Done, FormError, Section, Shell, changes, config_view, share,
+};
+
+/// How many changes of the configuration are shown.
+const HISTORY_SIZE: u32 = 30;
+
+/// Who changes the configuration, as its history names it.
+const BY: &str = "settings page";
+
+pub(super) async fn cache(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
+    let fields = Fields::of_query(query);
+    state.answer(cache_page(&state, &fields, None).await)
+}
+
+/// The cache's page: after a success, or with what was refused, which form it was of, and why.
+async fn cache_page(
+    state: &AppState,
+    fields: &Fields,
+    refused: Option<(&'static str, Error)>,
+) -> Result<Response, Error> {
+    let latest = HistoryRequest { range: None, limit: HISTORY_SIZE };
+    let (health, config, stats, history, count) = tokio::join!(
+        state.health(),
+        state.cache.config(),
+        state.cache.stats(),
+        state.cache.config_history(&latest),
+        state.images.count(units::MOST_COUNTED + 1),
+    );
+    let now = OffsetDateTime::now_utc();
+    let config = logged(config);
+    let (stats, stats_error) = or_reason(stats);
+    let (history, history_error) = or_reason(history);
+
+    let mut form = CacheForm::new(config.as_ref());
+    match &refused {
+        Some(("config", _)) => {
+            form.capacity_mb = fields.shown("capacity_mb");
+            form.policy = fields.shown("policy");
+        }
+        Some(("delete_all", _)) => form.confirmation = fields.shown("confirmation"),
+        _ => {}
+    }
+    let done = match (fields.number("applied"), fields.number("cleared"), fields.number("deleted"), &config) {
+        (Some(revision), _, _, Some(config)) if config.revision >= revision => Some(Done {
+            title: format!("Revision {} is in force.", units::count(config.revision)),
+            text: format!(
+                "{} holds up to {}, policy {}.",
+                config.worker,
+                units::bytes(config.capacity_bytes),
+                config.config.policy
+            ),
+        }),
+        (_, Some(entries), _, _) => Some(Done {
+            title: "The cache is cleared.".into(),
+            text: format!(
+                "{} with {} dropped.",
+                units::counted(entries, "item", "items"),
+                units::bytes(fields.number("bytes").unwrap_or_default()),
+            ),
+        }),
+        (_, _, Some(deleted), _) => Some(Done {
+            title: "Everything is deleted.".into(),
+            text: format!("{} removed.", units::counted(deleted, "image was", "images were")),
+        }),
+        _ => None,
+    };
+    let page = CachePage {
+        done: done.filter(|_| refused.is_none()),
+        // The worker names the field as programs know it; beside a form it has the form's name.
+        error: refused.as_ref().map(|(form, error)| FormError {
+            form,
+            done: matches!(error, Error::StillTelling { .. }),
+            message: sentence(error).replacen("Capacity_mb", "Capacity", 1),
+        }),
+        form,
+        config: config.as_ref().map(|config| config_view(config, now)),
+        share: stats.as_ref().map_or(0.0, |stats| share(stats.cache_size_bytes, stats.capacity_bytes)),
+        stats,
+        stats_error,
+        history: history.map(|history| changes(&history.changes, now)).unwrap_or_default(),
+        history_error,
+        stored_count: logged(count),
+        confirmation_phrase: DELETE_ALL_PHRASE,
+    };
+    let shell = Shell::new(Some(Section::Cache), Some(&health));
+    match &refused {
+        None => state.render(StatusCode::OK, "cache.html", &shell, &page),
+        Some((_, error)) => state.render_refusal(error, "cache.html", &shell, &page),
+    }
+}
+
+pub(super) async fn configure(State(state): State<AppState>, request: Request) -> Response {
+    let fields = match Fields::of_form(request).await {
+        Ok(fields) => fields,
+        Err(error) => return state.answer(Err(error)),
+    };
+    // What is no number goes to the worker as text: it alone says what is allowed.
+    let capacity = fields.shown("capacity_mb");
+    let capacity = serde_json::from_str::<serde_json::Number>(capacity.trim())
+        .map_or_else(|_| Value::from(capacity.as_str()), Value::from);
+    let change = json!({ "capacity_mb": capacity, "policy": fields.shown("policy") });
+    let made = match state.cache.set_config(change.to_string().as_bytes(), BY).await {
+        Ok(reply) => Ok(see_other(&format!("/cache_properties?applied={}", reply.revision))),
+        Err(error) => cache_page(&state, &fields, Some(("config", error))).await,
+    };
+    state.answer(made)
+}
+
+pub(super) async fn clear(State(state): State<AppState>) -> Response {
+    let made = match state.cache.clear(BY).await {
+        Ok(reply) => {
+            let (entries, bytes) = (reply.entries, reply.bytes);
+            Ok(see_other(&format!("/cache_properties?cleared={entries}&bytes={bytes}")))
+        }
+        Err(error) => cache_page(&state, &Fields::default(), Some(("clear", error))).await,
+    };
+    state.answer(made)
+}
+
+pub(super) async fn delete_all(State(state): State<AppState>, request: Request) -> Response {
+    let fields = match Fields::of_form(request).await {
+        Ok(fields) => fields,
+        Err(error) => return state.answer(Err(error)),
+    };
+    let deleted = if fields.shown("confirmation").trim() == DELETE_ALL_PHRASE {
+        state.delete_all().await
+    } else {
+        Err(Error::BadRequest(format!("type “{DELETE_ALL_PHRASE}” to confirm that all images be deleted")))
+    };
+    let made = match deleted {
+        Ok(count) => Ok(see_other(&format!("/cache_properties?deleted={count}"))),
+        Err(error) => cache_page(&state, &fields, Some(("delete_all", error))).await,
+    };
+    state.answer(made)
+}
+
+/// A reload of an address that a form was sent to.
+pub(super) async fn back_to_cache() -> Response {
+    see_other("/cache_properties")
+}

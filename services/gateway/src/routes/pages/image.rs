@@ -1,0 +1,120 @@
+//! The page of one image, and its deletion.
+
+use axum::extract::{RawQuery, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use time::OffsetDateTime;
+use wire::Key;
+use wire::inspect::{KeySort, KeysRequest};
+
+use super::fields::Fields;
+use super::{logged, residency, see_other, sentence};
+use crate::conditional::WriteConditions;
+use crate::error::Error;
+use crate::state::AppState;
+use crate::views::{
+    DeletePage, Done, ImageFormPage, ImagePage, ImageView, Residency, Section, Shell, deleted_page,
+};
+
+pub(super) async fn image(
+    State(state): State<AppState>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let fields = Fields::of_query(query);
+    if fields.bytes("key").is_none() {
+        let health = state.health().await;
+        let shell = Shell::new(Some(Section::LookUp), Some(&health));
+        let page = ImageFormPage::default();
+        return state.answer(state.render(StatusCode::OK, "image_form.html", &shell, &page));
+    }
+    let read = async {
+        let key = fields.key()?;
+        // First the read alone, so that its time is not shared with questions about it.
+        let read = state.read(&key, None).await?;
+        let (health, row, residency) =
+            tokio::join!(state.health(), state.images.get(&key), residency_of(&state, &key));
+        let done = match fields.shown("stored").as_str() {
+            "new" => Some(Done {
+                title: "Stored.".into(),
+                text: "This is the image as anyone gets it now.".into(),
+            }),
+            "replaced" => Some(Done {
+                title: "Replaced.".into(),
+                text: "The image that was stored under this key before is gone.".into(),
+            }),
+            _ => None,
+        };
+        let row = logged(row).flatten();
+        let base = base_url(&state, &headers);
+        let now = OffsetDateTime::now_utc();
+        let page = ImagePage::new(&key, &read, row.as_ref(), &residency, done, &base, now);
+        let shell = Shell::new(Some(Section::LookUp), Some(&health));
+        state.render(StatusCode::OK, "image.html", &shell, &page)
+    };
+    let made = match read.await {
+        Ok(page) => Ok(page),
+        Err(error) => no_image(&state, fields.shown("key"), &error).await,
+    };
+    state.answer(made)
+}
+
+/// Whether one key is resident: of all keys that begin with it, it is the first.
+async fn residency_of(state: &AppState, key: &Key) -> Residency {
+    let request = KeysRequest { prefix: key.as_str().to_owned(), limit: 1, after: None, sort: KeySort::Key };
+    residency(state, &request, Some(key)).await
+}
+
+/// The form for a key with what is wrong about it.
+async fn no_image(state: &AppState, key: String, error: &Error) -> Result<Response, Error> {
+    let health = state.health().await;
+    let page =
+        ImageFormPage { key, error: Some(sentence(error)), can_upload: matches!(error, Error::NoImage(_)) };
+    let shell = Shell::new(Some(Section::LookUp), Some(&health));
+    state.render_refusal(error, "image_form.html", &shell, &page)
+}
+
+pub(super) async fn confirm_delete(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
+    let fields = Fields::of_query(query);
+    let asked = async {
+        let key = fields.key()?;
+        let (health, row) = tokio::join!(state.health(), state.images.get(&key));
+        let row = row?.ok_or(Error::NoImage(key))?;
+        let image = ImageView::new(&row, &Residency::default(), OffsetDateTime::now_utc());
+        let shell = Shell::new(Some(Section::Gallery), Some(&health));
+        state.render(StatusCode::OK, "image_delete.html", &shell, &DeletePage { image })
+    };
+    let made = match asked.await {
+        Ok(page) => Ok(page),
+        Err(error) => no_image(&state, fields.shown("key"), &error).await,
+    };
+    state.answer(made)
+}
+
+pub(super) async fn delete(State(state): State<AppState>, request: Request) -> Response {
+    let fields = match Fields::of_form(request).await {
+        Ok(fields) => fields,
+        Err(error) => return state.answer(Err(error)),
+    };
+    let deleted = async {
+        let key = fields.key()?;
+        state.delete(&key, WriteConditions::default()).await?;
+        Ok(key)
+    };
+    let made = match deleted.await {
+        Ok(key) => Ok(see_other(&deleted_page(&key))),
+        Err(error) => no_image(&state, fields.shown("key"), &error).await,
+    };
+    state.answer(made)
+}
+
+/// Where the viewer's browser found this gateway: by the header `Host`, if that is a plain name or
+/// address, because it becomes part of commands that people copy into a shell.
+pub(super) fn base_url(state: &AppState, headers: &HeaderMap) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
+    let named = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = named("host").filter(|host| !host.is_empty() && host.chars().all(plain));
+    let host = host.map_or_else(|| format!("{}:{}", state.config.host, state.config.port), str::to_owned);
+    let scheme = if named("x-forwarded-proto") == Some("https") { "https" } else { "http" };
+    format!("{scheme}://{host}")
+}

@@ -1,0 +1,42 @@
+//! The page of the charts.
+
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use time::UtcOffset;
+use wire::Span;
+use wire::stats::SeriesRequest;
+
+use super::fields::Fields;
+use super::{broken_chart, html, logged};
+use crate::error::Error;
+use crate::state::AppState;
+use crate::views::{Section, Shell, StatsPage};
+
+pub(super) async fn stats(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
+    let fields = Fields::of_query(query);
+    let made = async {
+        let range: Span = match fields.text("range")? {
+            Some(range) => {
+                range.parse().map_err(|error: wire::span::SpanError| Error::BadRequest(error.to_string()))?
+            }
+            None => SeriesRequest::default().range,
+        };
+        // The page's script knows the viewer's zone; without it, times are in UTC.
+        let minutes = fields.shown("offset").parse::<i32>().ok().filter(|minutes| minutes.abs() < 24 * 60);
+        let offset = minutes.and_then(|minutes| UtcOffset::from_whole_seconds(minutes * 60).ok());
+        let request = SeriesRequest { range, step: None };
+        let (health, series, stats) =
+            tokio::join!(state.health(), state.cache.series(&request), state.cache.stats());
+        let stats = logged(stats);
+        let series = series.inspect_err(Error::log);
+        let page = StatsPage::new(range, offset.unwrap_or(UtcOffset::UTC), series.as_ref(), stats.as_ref())
+            .map_err(broken_chart)?;
+        if fields.bytes("fragment").is_some() {
+            return Ok(html(StatusCode::OK, state.views.fragment("partials/stats.html", &page)?));
+        }
+        let shell = Shell::new(Some(Section::Stats), Some(&health));
+        state.render(StatusCode::OK, "stats.html", &shell, &page)
+    };
+    state.answer(made.await)
+}
