@@ -180,6 +180,7 @@ impl Asset {
             Some("js") => "text/javascript; charset=utf-8",
             Some("svg") => "image/svg+xml",
             Some("png") => "image/png",
+            Some("woff2") => "font/woff2",
             Some("txt" | "md") => "text/plain; charset=utf-8",
             _ => anyhow::bail!("static/{path} has an ending for which no type is known"),
         };

@@ -1,5 +1,5 @@
-// What every page gets from a script: times in the viewer's own zone, buttons that copy, and
-// buttons that show that something is under way. Without it all pages work, with times in UTC.
+// What every page gets from a script: times in the viewer's own zone, buttons that copy, and a sign
+// that something is under way. Without it all pages work, with times in UTC.
 "use strict";
 
 (() => {
@@ -45,8 +45,19 @@
     setTimeout(() => { button.disabled = true; });
   });
 
+  // Whatever leads to another page shows that it works, unless that page is there at once.
+  let waiting = 0;
+  window.addEventListener("beforeunload", () => {
+    waiting = setTimeout(() => document.documentElement.classList.add("is-under-way"), 80);
+  });
+  function settle() {
+    clearTimeout(waiting);
+    document.documentElement.classList.remove("is-under-way");
+  }
+
   // Back again by the browser's history, the page is as it was left: in the middle of sending.
   window.addEventListener("pageshow", () => {
+    settle();
     for (const button of document.querySelectorAll("button[data-idle]")) {
       button.querySelector("span").textContent = button.dataset.idle;
       delete button.dataset.idle;

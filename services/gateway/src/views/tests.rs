@@ -326,8 +326,21 @@ fn every_link_to_a_static_file_has_its_version() {
 #[test]
 fn styles_and_scripts_are_small() {
     let views = views();
-    let sizes = views.loaded.assets.values().map(|asset| asset.bytes.len());
-    assert!(sizes.sum::<usize>() <= 100_000);
+    let ours = views.loaded.assets.iter().filter(|(path, _)| path.ends_with(".css") || path.ends_with(".js"));
+    let sum = ours.map(|(_, asset)| asset.bytes.len()).sum::<usize>();
+    println!("styles and scripts: {sum} bytes");
+    assert!(sum <= 100_000, "{sum}");
+}
+
+/// Under another address the page would load the font twice: once ahead, once for the styles.
+#[test]
+fn the_styles_name_the_very_font_that_is_loaded_ahead() {
+    let views = views();
+    let font = views.asset("fonts/inter.woff2").unwrap().unwrap().version;
+    let styles = views.asset("css/pixcache.css").unwrap().unwrap().bytes;
+    let styles = String::from_utf8(styles.to_vec()).unwrap();
+    assert_eq!(styles.matches(&format!("url(\"../fonts/inter.woff2?v={font}\")")).count(), 1);
+    assert_eq!(styles.matches("url(").count(), 1);
 }
 
 #[test]
