@@ -191,6 +191,7 @@ fn read_revision(revision: u64, payload: &[u8]) -> Result<ConfigRevision, String
         // A shortened name is worth more than a missing change.
         changed_by: config.changed_by.chars().take(CHANGED_BY_CHARS).collect(),
         created_at: config.changed_at,
+        effect: None,
     })
 }
 

@@ -26,6 +26,8 @@ const UNKNOWN_QUEUE_GROUP: &str = "recorder-unknown";
 const CONCURRENCY: usize = 6;
 /// The most changes in one answer.
 const MOST_CHANGES: u32 = 1000;
+/// The most with their effects, of which each is two sums.
+const MOST_COMPARED: u32 = 100;
 
 #[derive(Clone, Copy)]
 enum Question {
@@ -91,7 +93,7 @@ pub(crate) async fn serve(
 async fn series_of(repository: &Repository, request: &Request) -> Result<Series, Refusal> {
     let question: SeriesRequest =
         parse_json(&request.message.payload, r#"{"range":"10m"} or {"range":"24h","step":"5m"}"#)?;
-    let to = now();
+    let to = now() - question.ago.map(wire::Span::duration).unwrap_or_default();
     let from = to - question.range.duration();
     let step_ms = question.step.map(wire::Span::millis);
     let found = repository.series(from, to, step_ms).await.map_err(refusal_of)?;
@@ -99,14 +101,22 @@ async fn series_of(repository: &Repository, request: &Request) -> Result<Series,
 }
 
 async fn history_of(repository: &Repository, request: &Request) -> Result<History, Refusal> {
-    let question: HistoryRequest =
-        parse_json(&request.message.payload, r#"{"limit":100} or {"range":"7d","limit":100}"#)?;
+    let question: HistoryRequest = parse_json(
+        &request.message.payload,
+        r#"{"limit":100} or {"range":"7d","limit":100,"compare":"10m"}"#,
+    )?;
     if !(1..=MOST_CHANGES).contains(&question.limit) {
         let message = format!("limit {} is not allowed: 1 to {MOST_CHANGES} is", question.limit);
         return Err(Refusal::new(Code::BadRequest, message));
     }
+    if question.compare.is_some() && question.limit > MOST_COMPARED {
+        let message =
+            format!("limit {} is not allowed with compare: 1 to {MOST_COMPARED} is", question.limit);
+        return Err(Refusal::new(Code::BadRequest, message));
+    }
     let from = question.range.map(|range| now() - range.duration());
-    let changes = repository.config_history(from, question.limit).await.map_err(refusal_of)?;
+    let compare = question.compare.map(wire::Span::duration);
+    let changes = repository.config_history(from, question.limit, compare).await.map_err(refusal_of)?;
     Ok(History { changes })
 }
 

@@ -15,7 +15,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Connection as _, MySql, MySqlConnection, QueryBuilder, Row as _};
 use time::OffsetDateTime;
 use tokio::time::timeout;
-use wire::stats::{ConfigRevision, Counters, MAX_POINTS, SeriesRow, Window};
+use wire::stats::{ConfigRevision, Counters, Effect, MAX_POINTS, Reads, SeriesRow, Window};
 
 /// Connections at most: one for each feed, one for retention, the rest for questions.
 const MAX_CONNECTIONS: u32 = 8;
@@ -325,7 +325,8 @@ impl Repository {
     }
 
     /// The newest `limit` changes of the configuration that were made at `from` or later, the newest
-    /// first.
+    /// first. With `compare` each has its effect: what was counted in up to that time before and after
+    /// it, and no further than the changes beside it.
     ///
     /// # Errors
     /// [`RepositoryError`], when the database is away.
@@ -333,18 +334,66 @@ impl Repository {
         &self,
         from: Option<OffsetDateTime>,
         limit: u32,
+        compare: Option<Duration>,
     ) -> Result<Vec<ConfigRevision>, RepositoryError> {
         let mut connection = self.connection().await?;
         let query = sqlx::query(
             "SELECT revision, max_capacity, replacement_policy, generation, changed_by, created_at \
-             FROM cache_properties WHERE created_at >= ? \
-             ORDER BY bucket_created_at DESC, revision DESC LIMIT ?",
+             FROM cache_properties ORDER BY bucket_created_at DESC, revision DESC LIMIT ?",
         )
-        .bind(from.unwrap_or(OffsetDateTime::UNIX_EPOCH))
-        .bind(limit);
+        // One more, because the effect of the last begins at the one before it.
+        .bind(limit.saturating_add(1));
         let found = timeout(READ_LIMIT, query.fetch_all(&mut *connection)).await;
         let rows = settle(found, connection, READ_LIMIT)?;
-        rows.iter().map(read_change).collect::<sqlx::Result<_>>().map_err(classify)
+        let mut changes: Vec<ConfigRevision> =
+            rows.iter().map(read_change).collect::<sqlx::Result<_>>().map_err(classify)?;
+        let before_last = changes.get(limit as usize).map(|change| change.created_at);
+        changes.truncate(limit as usize);
+        let shown = |change: &ConfigRevision| from.is_none_or(|from| change.created_at >= from);
+        if let Some(compare) = compare {
+            let times: Vec<_> = changes.iter().map(|change| change.created_at).chain(before_last).collect();
+            let count = changes.iter().take_while(|change| shown(change)).count();
+            let stretches: Vec<_> = (0..count).flat_map(|at| stretches(&times, at, compare)).collect();
+            let reads = self.reads_in(&stretches).await?;
+            for (change, reads) in changes.iter_mut().zip(reads.chunks_exact(2)) {
+                change.effect = Some(Effect { before: reads[0], after: reads[1] });
+            }
+        }
+        changes.retain(shown);
+        Ok(changes)
+    }
+
+    /// What was counted in each of these stretches of time, in windows that lie in it as a whole.
+    async fn reads_in(
+        &self,
+        stretches: &[(OffsetDateTime, OffsetDateTime)],
+    ) -> Result<Vec<Reads>, RepositoryError> {
+        if stretches.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut query = QueryBuilder::new("");
+        for (at, (from, to)) in stretches.iter().enumerate() {
+            let word = if at == 0 { "SELECT CAST(" } else { " UNION ALL SELECT CAST(" };
+            query.push(word).push_bind(at as u64).push(" AS UNSIGNED) AS stretch, ");
+            query.push(sum("request_count")).push(", ").push(sum("hit_count"));
+            query.push(" FROM cache_stats WHERE interval_start >= ").push_bind(from);
+            query.push(" AND interval_start < ").push_bind(to);
+            query
+                .push(
+                    " AND TIMESTAMPADD(MICROSECOND, LEAST(interval_ms, 86400000) * 1000, interval_start) <= ",
+                )
+                .push_bind(to);
+        }
+        query.push(" ORDER BY stretch");
+        let mut connection = self.connection().await?;
+        let found = timeout(READ_LIMIT, query.build().fetch_all(&mut *connection)).await;
+        let rows = settle(found, connection, READ_LIMIT)?;
+        let reads = |row: &MySqlRow| {
+            // A sum over no row is NULL.
+            let count = |at| row.try_get::<Option<u64>, _>(at).map(Option::unwrap_or_default);
+            Ok(Reads { request_count: count(1)?, hit_count: count(2)? })
+        };
+        rows.iter().map(reads).collect::<sqlx::Result<_>>().map_err(classify)
     }
 
     /// Removes at most `limit` windows, and as many sums of windows, that began before `end`, and
@@ -466,7 +515,17 @@ fn read_change(row: &MySqlRow) -> sqlx::Result<ConfigRevision> {
         generation: row.try_get(3)?,
         changed_by: row.try_get(4)?,
         created_at: row.try_get(5)?,
+        effect: None,
     })
+}
+
+/// The time before and after the change number `at` of these, the newest first: `most` long, and no
+/// further than the changes beside it.
+fn stretches(times: &[OffsetDateTime], at: usize, most: Duration) -> [(OffsetDateTime, OffsetDateTime); 2] {
+    let time = times[at];
+    let begin = times.get(at + 1).map_or(time - most, |older| (time - most).max(*older));
+    let end = at.checked_sub(1).map_or(time + most, |newer| (time + most).min(times[newer]));
+    [(begin, time), (time, end)]
 }
 
 fn read_counters(row: &MySqlRow, first: usize) -> sqlx::Result<Counters> {

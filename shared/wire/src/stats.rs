@@ -154,6 +154,9 @@ pub struct SeriesRequest {
     /// The interval that one row stands for; made longer if more than [`MAX_POINTS`] rows would come. Default: the shortest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<Span>,
+    /// How long ago the range ends. Default: now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ago: Option<Span>,
 }
 
 /// The most rows that a series has.
@@ -166,7 +169,7 @@ fn ten_minutes() -> Span {
 
 impl Default for SeriesRequest {
     fn default() -> Self {
-        Self { range: ten_minutes(), step: None }
+        Self { range: ten_minutes(), step: None, ago: None }
     }
 }
 
@@ -203,7 +206,7 @@ pub struct Series {
     /// Where the range begins.
     #[serde(with = "time::serde::rfc3339")]
     pub from: OffsetDateTime,
-    /// Where it ends: now, by the recorder's clock.
+    /// Where it ends: by the recorder's clock now, if no earlier end was asked for.
     #[serde(with = "time::serde::rfc3339")]
     pub to: OffsetDateTime,
     /// The interval that a row stands for, in milliseconds: two rows further apart have a gap between them.
@@ -222,6 +225,10 @@ pub struct HistoryRequest {
     /// The most changes to answer with, 1 to 1,000. Default 100.
     #[serde(default = "hundred")]
     pub limit: u32,
+    /// With it each change has an [`Effect`]: what was counted in up to that time before and after it.
+    /// Then the limit is at most 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare: Option<Span>,
 }
 
 fn hundred() -> u32 {
@@ -230,7 +237,7 @@ fn hundred() -> u32 {
 
 impl Default for HistoryRequest {
     fn default() -> Self {
-        Self { range: None, limit: hundred() }
+        Self { range: None, limit: hundred(), compare: None }
     }
 }
 
@@ -250,6 +257,34 @@ pub struct ConfigRevision {
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+    /// What it did, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Effect>,
+}
+
+/// What was counted before and after a change, in whole windows between it and the changes beside it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effect {
+    /// In the windows that had ended when it was made.
+    pub before: Reads,
+    /// In those that began afterwards.
+    pub after: Reads,
+}
+
+/// Gets, and how many of them were hits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reads {
+    /// Gets answered: hits and misses.
+    pub request_count: u64,
+    /// Gets of a resident entry.
+    pub hit_count: u64,
+}
+
+impl Reads {
+    /// Hits ÷ gets, 0 to 1; none without a get.
+    pub fn hit_ratio(self) -> Option<f64> {
+        (self.request_count > 0).then(|| (self.hit_count as f64 / self.request_count as f64).min(1.0))
+    }
 }
 
 /// The answer to `stats.config_history`.

@@ -1,6 +1,11 @@
+use std::time::Duration;
+
 use testkit::{Database, NatsServer, eventually};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use wire::Counters;
 use wire::reply::Code;
-use wire::stats::History;
+use wire::stats::{Effect, History, Reads};
 
 use crate::helpers::*;
 
@@ -95,5 +100,58 @@ async fn a_history_is_limited_by_number_and_by_time() {
         let (code, sentence) = asker.refusal(ASK, question).await;
         assert_eq!(code, Code::BadRequest, "{question}: {sentence}");
     }
+    recorder.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_effect_of_a_change_is_what_was_read_before_and_after_it() {
+    let (nats, database) = (NatsServer::start().await, Database::empty().await);
+    let recorder = Recorder::spawn(config(&nats, &database));
+    let worker = Worker::connect(&nats).await;
+    // Twelve minutes in windows of 5 s, ten gets in each: one hit more in each minute.
+    let start =
+        OffsetDateTime::from_unix_timestamp(OffsetDateTime::now_utc().unix_timestamp() / 60 * 60 - 1200)
+            .unwrap();
+    for at in 0..144 {
+        let counters = Counters { request_count: 10, hit_count: at / 12, ..Counters::default() };
+        let interval_start = start + Duration::from_secs(5 * at);
+        worker.publish(&wire::Window { interval_start, counters, ..window("life", at + 1) }).await;
+    }
+    // After 4 minutes, and after 6 minutes and 2 seconds: within a window, which is neither before nor after it.
+    for after_s in [240, 362] {
+        let changed_at = (start + Duration::from_secs(after_s)).format(&Rfc3339).unwrap();
+        let entry = serde_json::json!({
+            "capacity_mb": 64, "policy": "lru", "generation": after_s, "changed_by": "test", "changed_at": changed_at,
+        });
+        worker.write_entry(entry.to_string().as_bytes()).await;
+    }
+    wait_for_changes(&database, 2).await;
+    wait_for_windows(&database, "life", 144).await;
+
+    let asker = Asker::connect(&nats).await;
+    let effects = async |question: &str| {
+        let history: History = asker.ask(ASK, question).await;
+        let reads = |reads: Reads| (reads.request_count, reads.hit_count);
+        let effect = |effect: Effect| (reads(effect.before), reads(effect.after));
+        history.changes.iter().map(|change| change.effect.map(effect)).collect::<Vec<_>>()
+    };
+    assert_eq!(effects("").await, [None, None]);
+    // A minute is twelve windows. Behind the second change, the rest of its seventh minute and a part of the next.
+    assert_eq!(
+        effects(r#"{"compare":"65s"}"#).await,
+        [Some(((120, 5 * 12), (120, 6 * 11 + 7))), Some(((130, 3 * 12 + 2), (130, 4 * 12 + 5))),]
+    );
+    // No further than the changes beside it, and not beyond what was recorded.
+    let between = (4 + 5) * 12;
+    let after = 6 * 11 + (7..=11).sum::<u64>() * 12;
+    assert_eq!(
+        effects(r#"{"compare":"10m"}"#).await,
+        [Some(((240, between), (710, after))), Some(((480, (1 + 2 + 3) * 12), (240, between))),]
+    );
+    // That of the older one is a limit also where it is not shown.
+    assert_eq!(effects(r#"{"compare":"10m","limit":1}"#).await, [Some(((240, between), (710, after)))]);
+
+    let (code, sentence) = asker.refusal(ASK, r#"{"compare":"10m","limit":101}"#).await;
+    assert!(code == Code::BadRequest && sentence.contains("1 to 100"), "{sentence}");
     recorder.stop().await.unwrap();
 }

@@ -121,6 +121,18 @@ async fn a_short_range_has_each_window_and_a_long_one_their_sums() {
     });
     assert_eq!(gaps.count(), 1);
 
+    // The ten minutes before the last twenty, as one sum; and a range that ends before anything was recorded.
+    let earlier: Series = asker.ask(ASK, r#"{"range":"10m","step":"10m","ago":"20m"}"#).await;
+    let expected =
+        published.iter().filter(|window| (earlier.from..earlier.to).contains(&window.interval_start));
+    let expected: u64 = expected.map(|window| window.counters.request_count).sum();
+    assert_eq!((earlier.to - earlier.from).whole_seconds(), 600);
+    assert!((OffsetDateTime::now_utc() - earlier.to).whole_seconds() >= 1200);
+    assert_eq!(earlier.rows.iter().map(|row| row.counters.request_count).sum::<u64>(), expected);
+    assert!(expected > 0);
+    let nothing: Series = asker.ask(ASK, r#"{"range":"1d","ago":"2h"}"#).await;
+    assert!(nothing.rows.is_empty());
+
     let minutes: Series = asker.ask(ASK, r#"{"range":"2h","step":"1m"}"#).await;
     assert_eq!(minutes.step_ms, 60_000);
     assert!(minutes.rows.iter().all(|row| row.interval_start.unix_timestamp() % 60 == 0));
