@@ -30,6 +30,8 @@ const GAP_STEPS: f64 = 1.5;
 /// The most gridlines above zero, and the most times below the axis: what fits at 390 pixels.
 const MAX_Y_TICKS: f64 = 5.0;
 const MAX_X_TICKS: f64 = 7.0;
+/// Marks nearer to each other than this have one number for all of them, that of the first.
+const MARK_SPACE: i32 = 14 * TENTHS;
 
 /// What a chart shows over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,9 +43,31 @@ pub enum Chart {
     /// Gets in a second.
     Requests,
     /// Hits ÷ gets.
-    HitRate,
+    HitRatio,
     /// Misses ÷ gets.
-    MissRate,
+    MissRatio,
+    /// Hits in a second that gateways served from their near caches.
+    NearHits,
+    /// Entries in a second that the policy removed.
+    Evictions,
+    /// Bytes in a second that were sent in hits.
+    Served,
+}
+
+/// Where a row stands in every chart of its series: for reading values off.
+#[derive(Debug, Clone, Copy)]
+pub struct Position<'a> {
+    /// How far from the left, in units of the drawing.
+    pub x: i32,
+    /// The row.
+    pub row: &'a SeriesRow,
+}
+
+/// The rows of a series in the order in which charts show them.
+pub fn positions(series: &Series) -> Vec<Position<'_>> {
+    let timeline = Timeline::new(series);
+    let half = timeline.step_ms / 2.0;
+    timeline.rows.iter().map(|&(start, row)| Position { x: timeline.x(start + half), row }).collect()
 }
 
 /// plotters refused to draw.
@@ -68,10 +92,12 @@ enum Ink {
     Dot,
     Gap,
     Note,
+    Mark,
+    Number,
 }
 
 impl Ink {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Grid,
         Self::Axis,
         Self::Label,
@@ -81,6 +107,8 @@ impl Ink {
         Self::Dot,
         Self::Gap,
         Self::Note,
+        Self::Mark,
+        Self::Number,
     ];
 
     fn class(self) -> &'static str {
@@ -94,6 +122,8 @@ impl Ink {
             Self::Dot => "chart-dot",
             Self::Gap => "chart-gap",
             Self::Note => "chart-note",
+            Self::Mark => "chart-mark",
+            Self::Number => "chart-number",
         }
     }
 
@@ -154,7 +184,16 @@ type Line = Vec<(f64, f64)>;
 
 impl Chart {
     /// Every chart, in the order in which pages show them.
-    pub const ALL: [Self; 5] = [Self::HitRate, Self::MissRate, Self::Requests, Self::Size, Self::Items];
+    pub const ALL: [Self; 8] = [
+        Self::HitRatio,
+        Self::MissRatio,
+        Self::Requests,
+        Self::NearHits,
+        Self::Size,
+        Self::Items,
+        Self::Evictions,
+        Self::Served,
+    ];
 
     /// Its name in ids and classes.
     pub fn name(self) -> &'static str {
@@ -162,8 +201,11 @@ impl Chart {
             Self::Items => "items",
             Self::Size => "size",
             Self::Requests => "requests",
-            Self::HitRate => "hit-rate",
-            Self::MissRate => "miss-rate",
+            Self::HitRatio => "hit-ratio",
+            Self::MissRatio => "miss-ratio",
+            Self::NearHits => "near-hits",
+            Self::Evictions => "evictions",
+            Self::Served => "served",
         }
     }
 
@@ -173,25 +215,32 @@ impl Chart {
             Self::Items => "Items",
             Self::Size => "Size against capacity",
             Self::Requests => "Requests per second",
-            Self::HitRate => "Hit rate",
-            Self::MissRate => "Miss rate",
+            Self::HitRatio => "Hit ratio",
+            Self::MissRatio => "Miss ratio",
+            Self::NearHits => "Near hits per second",
+            Self::Evictions => "Evictions per second",
+            Self::Served => "Served from memory per second",
         }
     }
 
-    /// The value that one row stands for; none where there is nothing to tell, such as the hit rate
+    /// The value that one row stands for; none where there is nothing to tell, such as the hit ratio
     /// of a window without a request.
     pub fn value(self, row: &SeriesRow) -> Option<f64> {
+        let counters = &row.counters;
         let ratio = |part: u64| {
-            let total = row.counters.request_count;
+            let total = counters.request_count;
             (total > 0).then(|| (part as f64 / total as f64).clamp(0.0, 1.0))
         };
+        let rate = |count: u64| (row.interval_ms > 0).then(|| count as f64 * 1000.0 / row.interval_ms as f64);
         match self {
             Self::Items => Some(row.key_count as f64),
             Self::Size => Some(row.cache_size as f64),
-            Self::Requests => (row.interval_ms > 0)
-                .then(|| row.counters.request_count as f64 * 1000.0 / row.interval_ms as f64),
-            Self::HitRate => ratio(row.counters.hit_count),
-            Self::MissRate => ratio(row.counters.miss_count),
+            Self::Requests => rate(counters.request_count),
+            Self::HitRatio => ratio(counters.hit_count),
+            Self::MissRatio => ratio(counters.miss_count),
+            Self::NearHits => rate(counters.near_hit_count),
+            Self::Evictions => rate(counters.eviction_count),
+            Self::Served => rate(counters.served_bytes),
         }
     }
 
@@ -200,33 +249,35 @@ impl Chart {
         match self {
             Self::Items => units::count(value as u64),
             Self::Size => units::bytes(value as u64),
-            Self::Requests => format!("{}/s", units::compact(value)),
-            Self::HitRate | Self::MissRate => units::percent(value),
+            Self::Requests | Self::NearHits | Self::Evictions => format!("{}/s", units::compact(value)),
+            Self::Served => format!("{}/s", units::bytes(value as u64)),
+            Self::HitRatio | Self::MissRatio => units::percent(value),
         }
     }
 
     /// A value at the axis.
     fn tick(self, value: f64) -> String {
         match self {
-            Self::Items | Self::Requests => units::compact(value),
-            Self::Size => units::bytes(value as u64),
-            Self::HitRate | Self::MissRate => format!("{:.0}\u{a0}%", value * 100.0),
+            Self::Items | Self::Requests | Self::NearHits | Self::Evictions => units::compact(value),
+            Self::Size | Self::Served => units::bytes(value as u64),
+            Self::HitRatio | Self::MissRatio => format!("{:.0}\u{a0}%", value * 100.0),
         }
     }
 
     /// The value axis for values up to `most`: where it ends, and the values with a gridline.
     fn scale(self, most: f64) -> (f64, Vec<f64>) {
         // Without any value an axis still wants a sensible unit.
-        let most = if self == Self::Size && most <= 0.0 { MEGABYTE as f64 } else { most };
+        let is_bytes = matches!(self, Self::Size | Self::Served);
+        let most = if is_bytes && most <= 0.0 { MEGABYTE as f64 } else { most };
         let step = match self {
-            Self::HitRate | Self::MissRate => 0.25,
+            Self::HitRatio | Self::MissRatio => 0.25,
             Self::Items => round_step(most).max(1.0),
-            Self::Requests => round_step(most),
+            Self::Requests | Self::NearHits | Self::Evictions => round_step(most),
             // Powers of two, as capacities are: 16 MB, 32 MB, 48 MB.
-            Self::Size => (most / MAX_Y_TICKS).max(1.0).log2().ceil().exp2(),
+            Self::Size | Self::Served => (most / MAX_Y_TICKS).max(1.0).log2().ceil().exp2(),
         };
         let most = match self {
-            Self::HitRate | Self::MissRate => 1.0,
+            Self::HitRatio | Self::MissRatio => 1.0,
             _ => most.max(step),
         };
         // The highest value stays clear of the upper edge, where half of its line would be cut off.
@@ -239,21 +290,25 @@ impl Chart {
     /// the classes their colours. Times are written in the zone `offset`.
     ///
     /// Where nothing was recorded a band says so and the line is broken; a single value between two
-    /// breaks is a dot.
+    /// breaks is a dot. `marks` are moments to mark, in order: each is a vertical line with its number.
     ///
     /// # Errors
     /// [`ChartError`] if plotters cannot draw, which no rows are known to cause.
-    pub fn draw(self, series: &Series, offset: UtcOffset) -> Result<String, ChartError> {
+    pub fn draw(
+        self,
+        series: &Series,
+        marks: &[OffsetDateTime],
+        offset: UtcOffset,
+    ) -> Result<String, ChartError> {
         let timeline = Timeline::new(series);
         let lines = timeline.lines(|row| self.value(row));
         let limits = match self {
             Self::Size => timeline.lines(|row| Some(row.capacity as f64)),
             _ => Vec::new(),
         };
-        let most = lines.iter().chain(&limits).flatten().map(|(_, value)| *value).fold(0.0, f64::max);
 
         let mut drawing = String::new();
-        self.draw_with_plotters(&mut drawing, &timeline, most, &lines, &limits, offset)
+        self.draw_with_plotters(&mut drawing, &timeline, marks, &lines, &limits, offset)
             .map_err(|source| ChartError { chart: self, source })?;
 
         // The element that plotters opens has a fixed size; this one takes its container's width.
@@ -272,11 +327,12 @@ impl Chart {
         self,
         drawing: &mut String,
         timeline: &Timeline<'_>,
-        most: f64,
+        marks: &[OffsetDateTime],
         lines: &[Line],
         limits: &[Line],
         offset: UtcOffset,
     ) -> Result<(), DrawingError> {
+        let most = lines.iter().chain(limits).flatten().map(|(_, value)| *value).fold(0.0, f64::max);
         let (end, y_ticks) = self.scale(most);
         let (x_ticks, x_step) = timeline.ticks(offset);
         let root = SVGBackend::with_string(drawing, (WIDTH as u32, HEIGHT as u32)).into_drawing_area();
@@ -304,6 +360,21 @@ impl Chart {
         }
         draw_lines(&mut plot, limits, Ink::Limit, None)?;
         draw_lines(&mut plot, lines, Ink::Line, Some(Ink::Area))?;
+        let mut numbered_to = i32::MIN;
+        for (at, mark) in marks.iter().enumerate() {
+            let ms = (*mark - timeline.from).whole_milliseconds() as f64;
+            if !(0.0..=timeline.span_ms).contains(&ms) {
+                continue;
+            }
+            plot.draw_series(LineSeries::new([(ms, 0.0), (ms, end)], Ink::Mark.stroke()))?;
+            let x = timeline.x(ms);
+            if x >= numbered_to {
+                // In the middle of its line's upper end, inside the canvas also at the two edges.
+                let style = Ink::Number.text().pos(Pos::new(HPos::Center, VPos::Top));
+                root.draw(&Text::new((at + 1).to_string(), (x, TOP), style))?;
+                numbered_to = x + MARK_SPACE;
+            }
+        }
         if lines.is_empty() {
             let note = if timeline.rows.is_empty() {
                 "Nothing was recorded in this time"
@@ -418,6 +489,11 @@ impl<'a> Timeline<'a> {
             .collect();
         rows.sort_by(|(one, _), (other, _)| one.total_cmp(other));
         Self { from: series.from, span_ms, step_ms, rows }
+    }
+
+    /// How far from the left of a chart something is that happens so many milliseconds after the begin.
+    fn x(&self, ms: f64) -> i32 {
+        LEFT + (f64::from(WIDTH - LEFT - RIGHT) * (ms / self.span_ms).clamp(0.0, 1.0)).round() as i32
     }
 
     /// The unbroken stretches of a value: broken where it is absent, and where rows are missing.
@@ -572,7 +648,7 @@ mod tests {
     }
 
     fn draw(chart: Chart, series: &Series) -> String {
-        chart.draw(series, UtcOffset::UTC).unwrap()
+        chart.draw(series, &[], UtcOffset::UTC).unwrap()
     }
 
     fn number_of(svg: &str, class: &str) -> usize {
@@ -622,7 +698,7 @@ mod tests {
     fn a_window_without_a_request_has_no_rate() {
         let mut series = ten_minutes((0..600).step_by(5));
         series.rows[60].counters = Counters::default();
-        for chart in [Chart::HitRate, Chart::MissRate] {
+        for chart in [Chart::HitRatio, Chart::MissRatio] {
             let svg = draw(chart, &series);
             // Broken, but not a gap: the window was recorded.
             assert_eq!(["chart-line", "chart-gap"].map(|class| number_of(&svg, class)), [2, 0]);
@@ -640,7 +716,7 @@ mod tests {
         }
         let mut idle = ten_minutes((0..600).step_by(5));
         idle.rows.iter_mut().for_each(|row| row.counters = Counters::default());
-        assert!(draw(Chart::HitRate, &idle).contains("No requests"));
+        assert!(draw(Chart::HitRatio, &idle).contains("No requests"));
         assert_eq!(number_of(&draw(Chart::Requests, &idle), "chart-line"), 1, "none at all is a value");
     }
 
@@ -650,13 +726,13 @@ mod tests {
         let times = ["10:00", "10:02", "10:04", "10:06", "10:08", "10:10"];
         for (chart, values) in [
             (Chart::Size, vec!["0 B", "16 MB", "32 MB", "48 MB", "64 MB"]),
-            (Chart::HitRate, vec!["0 %", "25 %", "50 %", "75 %", "100 %"]),
+            (Chart::HitRatio, vec!["0 %", "25 %", "50 %", "75 %", "100 %"]),
             (Chart::Items, vec!["0", "2", "4", "6"]),
             (Chart::Requests, vec!["0", "1", "2", "3", "4"]),
         ] {
             assert_eq!(labels(&draw(chart, &series)), [&values[..], &times].concat(), "{chart:?}");
         }
-        let india = Chart::Items.draw(&series, offset!(+5:30)).unwrap();
+        let india = Chart::Items.draw(&series, &[], offset!(+5:30)).unwrap();
         assert_eq!(labels(&india)[4..6], ["15:30", "15:32"]);
         assert!(india.contains("UTC+5:30"));
     }
@@ -674,6 +750,31 @@ mod tests {
         };
         assert_eq!(times(days(1)), ["12:00", "16:00", "20:00", "3 Jan", "04:00", "08:00"]);
         assert_eq!(times(days(7)), ["3 Jan", "4 Jan", "5 Jan", "6 Jan", "7 Jan", "8 Jan", "9 Jan"]);
+    }
+
+    #[test]
+    fn marks_are_numbered_lines_and_those_near_each_other_have_one_number() {
+        let series = ten_minutes((0..600).step_by(5));
+        let at = |s: i64| FROM + time::Duration::seconds(s);
+        let marks = [at(-60), at(60), at(62), at(300), at(600), at(660)];
+        let svg = Chart::Items.draw(&series, &marks, UtcOffset::UTC).unwrap();
+        assert_eq!(["chart-mark", "chart-number"].map(|class| number_of(&svg, class)), [4, 3]);
+        let numbers: Vec<String> = labels(&svg).into_iter().skip(4 + 6).collect();
+        assert_eq!(numbers, ["2", "4", "5"]);
+    }
+
+    #[test]
+    fn positions_are_where_the_values_are_drawn() {
+        let series = ten_minutes([0, 300]);
+        let seen = positions(&series);
+        assert_eq!(
+            seen.iter().map(|position| position.row.interval_start).collect::<Vec<_>>(),
+            [FROM, FROM + time::Duration::seconds(300)]
+        );
+        let svg = draw(Chart::Items, &series);
+        for position in seen {
+            assert!(svg.contains(&format!(" cx=\"{}\"", position.x)), "{} in {svg}", position.x);
+        }
     }
 
     #[test]
@@ -756,13 +857,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_rows_are_drawn_inside_the_canvas(series in any_series(), hours in -23i8..=23) {
+        fn any_rows_are_drawn_inside_the_canvas(
+            series in any_series(),
+            marks in proptest::collection::vec(any_time(), 0..12),
+            hours in -23i8..=23,
+        ) {
             let offset = UtcOffset::from_hms(hours, 0, 0).unwrap();
             for chart in Chart::ALL {
-                let svg = chart.draw(&series, offset).unwrap();
+                let svg = chart.draw(&series, &marks, offset).unwrap();
                 prop_assert!(!svg.contains("NaN") && !svg.contains("inf"), "{}", svg);
                 prop_assert!(coordinates(&svg).into_iter().all(|n| (0..=i64::from(WIDTH)).contains(&n)), "{}", svg);
-                prop_assert!(labels(&svg).len() <= 15, "{}", svg);
+                prop_assert!(labels(&svg).len() <= 15 + marks.len(), "{}", svg);
+                let shown = marks.iter().filter(|mark| (series.from..=series.to).contains(*mark)).count();
+                prop_assert_eq!(number_of(&svg, "chart-mark"), shown, "{}", svg);
                 let svg = sparkline(chart, &series).unwrap();
                 prop_assert!(coordinates(&svg).into_iter().all(|n| (0..=i64::from(WIDTH)).contains(&n)), "{}", svg);
             }
@@ -775,7 +882,7 @@ mod tests {
                 let lines = timeline.lines(|row| chart.value(row));
                 let values = timeline.rows.iter().filter(|(_, row)| chart.value(row).is_some()).count();
                 prop_assert_eq!(lines.iter().map(Vec::len).sum::<usize>(), values);
-                let svg = chart.draw(&series, UtcOffset::UTC).unwrap();
+                let svg = chart.draw(&series, &[], UtcOffset::UTC).unwrap();
                 prop_assert_eq!(number_of(&svg, "chart-line"), lines.iter().filter(|line| line.len() > 1).count());
                 let limits = if chart == Chart::Size { timeline.lines(|row| Some(row.capacity as f64)) } else { vec![] };
                 let dots = lines.iter().chain(&limits).filter(|line| line.len() == 1).count();

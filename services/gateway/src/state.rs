@@ -378,7 +378,7 @@ impl AppState {
             })
         });
         let recorder = within(async {
-            let asked = HistoryRequest { range: Span::from_millis(1).ok(), limit: 1 };
+            let asked = HistoryRequest { range: Span::from_millis(1).ok(), limit: 1, compare: None };
             self.cache.config_history(&asked).await?;
             Ok(Part::there("answers"))
         });

@@ -30,7 +30,7 @@ pub use images::{
 };
 pub use links::{deleted_page, image_page, image_source, keys_page};
 pub use shell::{Done, Section, Shell};
-pub use stats::StatsPage;
+pub use stats::{StatsFindings, StatsPage};
 
 use crate::error::Error;
 use crate::units;

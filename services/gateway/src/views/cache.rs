@@ -1,10 +1,12 @@
 //! What the page of the cache's settings is given.
 
+use std::cmp::Ordering;
+
 use minijinja::value::Serde;
 use minijinja::{Value, context};
 use serde::Serialize;
 use time::OffsetDateTime;
-use wire::stats::ConfigRevision;
+use wire::stats::{ConfigRevision, Effect};
 use wire::{CacheStats, ConfigReply, Policy};
 
 use super::shell::{Done, Moment};
@@ -32,6 +34,8 @@ pub struct CachePage {
     pub stats_error: Option<String>,
     /// The changes, the newest first.
     pub history: Vec<ChangeView>,
+    /// The time before and after a change that its effect is taken from, in milliseconds.
+    pub compared_ms: u64,
     /// Why there are none to show.
     pub history_error: Option<String>,
     /// How many images are stored.
@@ -115,8 +119,41 @@ pub struct ChangeView {
     pub(super) what: String,
     capacity: u64,
     policy: &'static str,
-    by: String,
+    pub(super) by: String,
     at: Moment,
+    effect: Option<EffectView>,
+}
+
+/// The hit ratio before and after a change, as text; none where nothing was read.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct EffectView {
+    before: Option<String>,
+    after: Option<String>,
+    /// `up`, `down` or `same`, if both are known.
+    direction: Option<&'static str>,
+    /// How many gets both are made of.
+    before_count: u64,
+    after_count: u64,
+}
+
+impl EffectView {
+    fn new(effect: Effect) -> Self {
+        let (before, after) = (effect.before.hit_ratio(), effect.after.hit_ratio());
+        // In tenths of a percent, as both are shown: what looks the same is the same.
+        let tenths = |ratio: f64| (ratio * 1000.0).round() as i64;
+        let direction = before.zip(after).map(|(before, after)| match tenths(after).cmp(&tenths(before)) {
+            Ordering::Greater => "up",
+            Ordering::Less => "down",
+            Ordering::Equal => "same",
+        });
+        Self {
+            before: before.map(units::percent),
+            after: after.map(units::percent),
+            direction,
+            before_count: effect.before.request_count,
+            after_count: effect.after.request_count,
+        }
+    }
 }
 
 /// The changes in words, each against the one before it. Newest first, as they come.
@@ -148,6 +185,7 @@ pub fn changes(revisions: &[ConfigRevision], now: OffsetDateTime) -> Vec<ChangeV
             policy: revision.replacement_policy.as_str(),
             by: revision.changed_by.clone(),
             at: Moment::new(revision.created_at, now),
+            effect: revision.effect.map(EffectView::new),
         }
     };
     revisions.iter().zip(before).map(view).collect()

@@ -20,6 +20,50 @@ pub struct Figure {
     /// How full something is, 0 to 1, drawn as a bar.
     share: Option<f64>,
     spark: Option<Value>,
+    change: Option<Change>,
+}
+
+/// How a figure differs from that of an earlier time.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Change {
+    /// `up`, `down` or `same`.
+    direction: &'static str,
+    /// Whether that is good news, if it is either.
+    good: Option<bool>,
+    /// How much.
+    text: String,
+}
+
+impl Change {
+    fn of(difference: f64, text: String, good: Option<bool>) -> Self {
+        let (direction, good) = match difference {
+            difference if difference > 0.0 => ("up", good),
+            difference if difference < 0.0 => ("down", good.map(|good| !good)),
+            _ => ("same", None),
+        };
+        Self { direction, good, text }
+    }
+
+    /// That of a ratio, in percentage points. `up_is_good`: what a larger one means.
+    fn of_ratio(now: Option<f64>, before: Option<f64>, up_is_good: bool) -> Option<Self> {
+        // In tenths, as it is shown: what looks the same is the same.
+        let tenths = ((now? - before?) * 1000.0).round();
+        Some(Self::of(tenths, format!("{:.1} points", tenths.abs() / 10.0), Some(up_is_good)))
+    }
+
+    /// That of a rate, in percent of what it was. From nothing there are no percents.
+    fn of_rate(now: Option<f64>, before: Option<f64>) -> Option<Self> {
+        let (now, before) = (now?, before.filter(|before| *before > 0.0)?);
+        let factor = now / before;
+        // Beyond a tenfold, percents are no longer read.
+        let text = if factor >= 10.0 {
+            format!("{}-fold", units::compact(factor.round()))
+        } else {
+            format!("{:.0}\u{a0}%", ((factor - 1.0) * 100.0).abs())
+        };
+        let percent = if factor >= 10.0 { factor } else { ((factor - 1.0) * 100.0).round() };
+        Some(Self::of(percent, text, None))
+    }
 }
 
 impl Figure {
@@ -30,7 +74,11 @@ impl Figure {
             Some((value, unit)) => (value.to_owned(), Some(unit.to_owned())),
             None => (shown, None),
         };
-        Self { name, label, value, unit, note: note.into(), share: None, spark: None }
+        Self { name, label, value, unit, note: note.into(), share: None, spark: None, change: None }
+    }
+
+    fn change(self, change: Option<Change>) -> Self {
+        Self { change, ..self }
     }
 
     fn spark(self, chart: Chart, series: Option<&Series>) -> Result<Self, ChartError> {
@@ -62,7 +110,11 @@ impl Totals {
     }
 
     fn requests_per_second(&self) -> Option<f64> {
-        (self.covered_ms > 0).then(|| self.counters.request_count as f64 * 1000.0 / self.covered_ms as f64)
+        self.per_second(self.counters.request_count)
+    }
+
+    fn per_second(&self, count: u64) -> Option<f64> {
+        (self.covered_ms > 0).then(|| count as f64 * 1000.0 / self.covered_ms as f64)
     }
 }
 
@@ -103,16 +155,16 @@ pub fn home_figures(
 ) -> Result<Vec<Figure>, ChartError> {
     let totals = series.map(|series| Totals::of(&series.rows));
     let ratio = totals.as_ref().and_then(Totals::hit_ratio);
-    let hit_rate = match (ratio, stats.and_then(|stats| stats.hit_ratio)) {
+    let hit_ratio = match (ratio, stats.and_then(|stats| stats.hit_ratio)) {
         (Some(ratio), _) => {
             let requests = totals.as_ref().map_or(0, |totals| totals.counters.request_count);
             let note = format!("of {} in 10\u{a0}min", units::counted(requests, "read", "reads"));
-            Figure::new("hit-rate", "Hit rate", Some(units::percent(ratio)), note)
+            Figure::new("hit-ratio", "Hit ratio", Some(units::percent(ratio)), note)
         }
         (None, Some(ratio)) => {
-            Figure::new("hit-rate", "Hit rate", Some(units::percent(ratio)), "since the worker’s start")
+            Figure::new("hit-ratio", "Hit ratio", Some(units::percent(ratio)), "since the worker’s start")
         }
-        (None, None) => Figure::new("hit-rate", "Hit rate", None, "no reads yet"),
+        (None, None) => Figure::new("hit-ratio", "Hit ratio", None, "no reads yet"),
     };
     let rate = series.and_then(|series| {
         let a_minute_ago = series.to - time::Duration::minutes(1);
@@ -125,15 +177,21 @@ pub fn home_figures(
         "over the last minute",
     );
     let [items, size] = gauges(series, stats, stored_count)?;
-    Ok(vec![hit_rate.spark(Chart::HitRate, series)?, requests.spark(Chart::Requests, series)?, items, size])
+    Ok(vec![hit_ratio.spark(Chart::HitRatio, series)?, requests.spark(Chart::Requests, series)?, items, size])
 }
 
-/// The figures above the charts: sums over what they show.
+/// The figures above the charts: sums over what they show, and how they differ from those of `earlier`, the
+/// same time before.
 ///
 /// # Errors
 /// [`ChartError`] of a sparkline.
-pub(super) fn stats_figures(series: &Series, stats: Option<&CacheStats>) -> Result<Vec<Figure>, ChartError> {
+pub(super) fn stats_figures(
+    series: &Series,
+    earlier: Option<&Series>,
+    stats: Option<&CacheStats>,
+) -> Result<Vec<Figure>, ChartError> {
     let totals = Totals::of(&series.rows);
+    let before = earlier.map(|earlier| Totals::of(&earlier.rows)).unwrap_or_default();
     let counters = &totals.counters;
     let hits = units::counted(counters.hit_count, "hit", "hits");
     let misses = units::counted(counters.miss_count, "miss", "misses");
@@ -142,21 +200,50 @@ pub(super) fn stats_figures(series: &Series, stats: Option<&CacheStats>) -> Resu
         |rate| format!("{}/s on average", units::compact(rate)),
     );
     let evicted = format!("{} of weight", units::bytes(counters.evicted_bytes));
+    let near = match counters.near_hit_count {
+        0 => "in hits".to_owned(),
+        near => format!("in hits, {} of them near", units::count(near)),
+    };
+    let rate = |count: fn(&Counters) -> u64| {
+        let per_second = |totals: &Totals| totals.per_second(count(&totals.counters));
+        Change::of_rate(per_second(&totals), per_second(&before))
+    };
     let [items, size] = gauges(None, stats, None).map(|[mut items, size]| {
         items.note = "resident now".to_owned();
         [items, size]
     })?;
-    Ok(vec![
-        Figure::new(
-            "hit-rate",
-            "Hit rate",
-            totals.hit_ratio().map(units::percent),
-            format!("{hits}, {misses}"),
-        ),
-        Figure::new("requests", "Requests", Some(units::count(counters.request_count)), average),
-        Figure::new("served", "Served from memory", Some(units::bytes(counters.served_bytes)), "in hits"),
-        Figure::new("evictions", "Evictions", Some(units::count(counters.eviction_count)), evicted),
-        items,
-        size,
-    ])
+    let ratio = totals.hit_ratio();
+    let hit_ratio =
+        Figure::new("hit-ratio", "Hit ratio", ratio.map(units::percent), format!("{hits}, {misses}"))
+            .change(Change::of_ratio(ratio, before.hit_ratio(), true));
+    let requests = Figure::new("requests", "Requests", Some(units::count(counters.request_count)), average)
+        .change(rate(|counters| counters.request_count));
+    let served = Figure::new("served", "Served from memory", Some(units::bytes(counters.served_bytes)), near)
+        .change(rate(|counters| counters.served_bytes));
+    let evictions =
+        Figure::new("evictions", "Evictions", Some(units::count(counters.eviction_count)), evicted)
+            .change(rate(|counters| counters.eviction_count));
+    Ok(vec![hit_ratio, requests, served, evictions, items, size])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_has_a_direction_and_a_size() {
+        let change = |direction, good, text: &str| Some(Change { direction, good, text: text.to_owned() });
+        let ratio = |now, before| Change::of_ratio(now, before, true);
+        assert_eq!(ratio(Some(0.75), Some(0.5)), change("up", Some(true), "25.0 points"));
+        assert_eq!(ratio(Some(0.5), Some(0.512)), change("down", Some(false), "1.2 points"));
+        assert_eq!(ratio(Some(0.5), Some(0.500_01)), change("same", None, "0.0 points"));
+        assert_eq!((ratio(None, Some(0.5)), ratio(Some(0.5), None)), (None, None));
+        let rate = |now, before| Change::of_rate(Some(now), Some(before));
+        assert_eq!(rate(3.0, 2.0), change("up", None, "50\u{a0}%"));
+        assert_eq!(rate(1.0, 2.0), change("down", None, "50\u{a0}%"));
+        assert_eq!(rate(0.0, 2.0), change("down", None, "100\u{a0}%"));
+        assert_eq!(rate(2.001, 2.0), change("same", None, "0\u{a0}%"));
+        assert_eq!(rate(30.0, 2.0), change("up", None, "15-fold"));
+        assert_eq!(rate(1.0, 0.0), None);
+    }
 }

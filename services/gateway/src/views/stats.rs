@@ -2,12 +2,13 @@
 
 use minijinja::{Value, context};
 use serde::Serialize;
-use time::UtcOffset;
-use wire::stats::Series;
+use time::{OffsetDateTime, UtcOffset};
+use wire::stats::{History, Series};
 use wire::{CacheStats, Span};
 
+use super::cache::{ChangeView, changes};
 use super::figures::{Figure, stats_figures};
-use crate::chart::{Chart, ChartError};
+use crate::chart::{self, Chart, ChartError};
 use crate::error::Error;
 use crate::units;
 
@@ -26,6 +27,9 @@ pub struct StatsPage {
     error: Option<String>,
     figures: Vec<Figure>,
     charts: Vec<ChartView>,
+    readings: Option<Readings>,
+    changes: Vec<ChangeView>,
+    has_earlier: bool,
     step_ms: u64,
     row_count: u64,
     json: String,
@@ -40,6 +44,48 @@ struct ChartView {
     svg: Value,
 }
 
+/// What the charts show, for the script that reads values off: where each row stands, when it began, and its
+/// value in each chart, as text.
+#[derive(Debug, Serialize)]
+struct Readings {
+    left: Vec<i32>,
+    begins_ms: Vec<i64>,
+    values: Vec<Vec<Option<String>>>,
+}
+
+impl Readings {
+    fn new(series: &Series) -> Self {
+        let positions = chart::positions(series);
+        let values_of = |chart: Chart| {
+            positions.iter().map(|at| chart.value(at.row).map(|value| chart.shown(value))).collect()
+        };
+        Self {
+            left: positions.iter().map(|at| at.x).collect(),
+            begins_ms: positions
+                .iter()
+                .map(|at| {
+                    at.row.interval_start.unix_timestamp() * 1000
+                        + i64::from(at.row.interval_start.millisecond())
+                })
+                .collect(),
+            values: Chart::ALL.into_iter().map(values_of).collect(),
+        }
+    }
+}
+
+/// What the page of charts is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct StatsFindings<'a> {
+    /// The rows of the range, or why there are none.
+    pub series: Result<&'a Series, &'a Error>,
+    /// The sums of as much time before.
+    pub earlier: Option<&'a Series>,
+    /// The changes of the configuration, the newest first, with one more than fall into the range.
+    pub history: Option<&'a History>,
+    /// The worker's counters.
+    pub stats: Option<&'a CacheStats>,
+}
+
 impl StatsPage {
     /// How often charts are fetched again when no series says how long a window is.
     const REFRESH_MS: u64 = 5000;
@@ -48,26 +94,29 @@ impl StatsPage {
     ///
     /// # Errors
     /// [`ChartError`] when a chart can't be drawn.
-    pub fn new(
-        range: Span,
-        offset: UtcOffset,
-        series: Result<&Series, &Error>,
-        stats: Option<&CacheStats>,
-    ) -> Result<Self, ChartError> {
-        let chart_view = |chart: Chart, series: &Series| {
+    pub fn new(range: Span, offset: UtcOffset, findings: StatsFindings<'_>) -> Result<Self, ChartError> {
+        let StatsFindings { series, earlier, history, stats } = findings;
+        let mut page = Self::empty(range, offset, series);
+        let Ok(series) = series else { return Ok(page) };
+        let marked = marked(series, history);
+        let marks: Vec<OffsetDateTime> = marked.iter().map(|(at, _)| *at).collect();
+        let chart_view = |chart: Chart| {
             let last = series.rows.last().and_then(|row| chart.value(row)).map(|value| chart.shown(value));
-            let svg = Value::from_safe_string(chart.draw(series, offset)?);
+            let svg = Value::from_safe_string(chart.draw(series, &marks, offset)?);
             Ok(ChartView { name: chart.name(), title: chart.title(), last, svg })
         };
-        let (figures, charts) = match series {
-            Ok(series) => {
-                let charts = Chart::ALL.into_iter().map(|chart| chart_view(chart, series));
-                (stats_figures(series, stats)?, charts.collect::<Result<_, ChartError>>()?)
-            }
-            Err(_) => (Vec::new(), Vec::new()),
-        };
+        page.charts = Chart::ALL.into_iter().map(chart_view).collect::<Result<_, ChartError>>()?;
+        page.figures = stats_figures(series, earlier, stats)?;
+        page.has_earlier = earlier.is_some_and(|earlier| !earlier.rows.is_empty());
+        page.readings = Some(Readings::new(series));
+        page.changes = marked.into_iter().map(|(_, change)| change).collect();
+        Ok(page)
+    }
+
+    /// The page without anything that was recorded.
+    fn empty(range: Span, offset: UtcOffset, series: Result<&Series, &Error>) -> Self {
         let step_ms = series.map_or(Self::REFRESH_MS, |series| series.step_ms);
-        Ok(Self {
+        Self {
             range: range.to_string(),
             ranges: RANGES
                 .into_iter()
@@ -77,12 +126,26 @@ impl StatsPage {
             offset_minutes: offset.whole_seconds() / 60,
             zone: units::zone(offset),
             error: series.err().map(Error::message),
-            figures,
-            charts,
+            figures: Vec::new(),
+            charts: Vec::new(),
+            readings: None,
+            changes: Vec::new(),
+            has_earlier: false,
             step_ms,
             row_count: series.map_or(0, |series| series.rows.len() as u64),
             json: format!("/api/stats?range={range}"),
             csv: format!("/api/stats?range={range}&format=csv"),
-        })
+        }
     }
+}
+
+/// The changes that fall into the range of a series, with the moment of each, in the order of time.
+fn marked(series: &Series, history: Option<&History>) -> Vec<(OffsetDateTime, ChangeView)> {
+    let Some(history) = history else { return Vec::new() };
+    let views = changes(&history.changes, series.to);
+    let times = history.changes.iter().map(|change| change.created_at);
+    let range = series.from..=series.to;
+    let mut marked: Vec<_> = times.zip(views).filter(|(at, _)| range.contains(at)).collect();
+    marked.sort_by_key(|(at, _)| *at);
+    marked
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::macros::datetime;
 use time::{OffsetDateTime, UtcOffset};
 use wire::inspect::ResidentKey;
-use wire::stats::{ConfigRevision, Series, SeriesRow};
+use wire::stats::{ConfigRevision, Effect, History, Reads, Series, SeriesRow};
 use wire::{CacheConfig, CacheStats, Capacity, ConfigReply, Counters, Key, Policy};
 
 use super::figures::{Figure, stats_figures};
@@ -133,7 +133,12 @@ fn revision(revision: u64, mb: u64, policy: Policy, generation: u64) -> ConfigRe
         generation,
         changed_by: MARKUP.into(),
         created_at: NOW,
+        effect: Some(Effect { before: Reads { request_count: 8, hit_count: 2 }, after: Reads::default() }),
     }
+}
+
+fn history() -> History {
+    History { changes: vec![revision(2, 32, Policy::Lru, 1), revision(1, 64, Policy::Lru, 1)] }
 }
 
 fn health(ok: bool) -> Health {
@@ -152,11 +157,8 @@ fn cache_page(full: bool) -> CachePage {
         stats: full.then(stats),
         share: 0.25,
         stats_error: (!full).then(|| MARKUP.into()),
-        history: if full {
-            changes(&[revision(2, 32, Policy::Lru, 1), revision(1, 64, Policy::Lru, 1)], NOW)
-        } else {
-            vec![]
-        },
+        history: if full { changes(&history().changes, NOW) } else { vec![] },
+        compared_ms: 600_000,
         history_error: None,
         stored_count: full.then_some(1),
         confirmation_phrase: DELETE_ALL_PHRASE,
@@ -259,8 +261,17 @@ fn every_page(views: &Views) -> Vec<(String, String)> {
         );
         add("cache", views.page("cache.html", &shell, &cache_page(full)));
         let answer = series.as_ref().ok_or(&unavailable);
-        let page = StatsPage::new("24h".parse().unwrap(), UtcOffset::UTC, answer, full.then(stats).as_ref())
-            .unwrap();
+        let page = {
+            let (history, stats) = (history(), stats());
+            let findings = StatsFindings {
+                series: answer,
+                earlier: series.as_ref(),
+                history: full.then_some(&history),
+                stats: full.then_some(&stats),
+            };
+            StatsPage::new("24h".parse().unwrap(), UtcOffset::UTC, findings)
+        }
+        .unwrap();
         add("stats", views.page("stats.html", &shell, &page));
         add("stats fragment", views.fragment("partials/stats.html", &page));
         add(
@@ -425,7 +436,7 @@ fn figures_fall_back_on_what_is_known() {
     assert_eq!(value(home_figures(None, Some(&stats()), Some(9)).unwrap()), ["75.0", "–", "7", "16"]);
     assert_eq!(value(home_figures(Some(&series(120)), None, None).unwrap()), ["90.0", "2", "7", "1"]);
     assert_eq!(value(home_figures(None, None, None).unwrap()), ["–", "–", "–", "–"]);
-    assert_eq!(value(stats_figures(&series(0), None).unwrap())[..2], ["–", "0"]);
+    assert_eq!(value(stats_figures(&series(0), None, None).unwrap())[..2], ["–", "0"]);
 }
 
 #[test]

@@ -443,18 +443,18 @@ async fn charts_show_what_was_recorded() {
     .await;
 
     let page = gateway.get("/cache_stats").await;
-    assert_eq!(page.text().matches("<svg class=\"chart ").count(), 5);
+    assert_eq!(page.text().matches("<svg class=\"chart ").count(), 8);
     let said = words(&page);
-    assert!(said.contains("Hit rate 75.0 %") && said.contains("3 hits, 1 miss"), "{said}");
+    assert!(said.contains("Hit ratio 75.0 %") && said.contains("3 hits, 1 miss"), "{said}");
     assert!(said.contains("Times are in UTC."), "{said}");
     for range in ["1h", "24h", "7d", "30m"] {
         let page = gateway.get(&format!("/cache_stats?range={range}")).await;
-        assert_eq!((page.status, page.text().matches("<svg class=\"chart ").count()), (200, 5), "{range}");
+        assert_eq!((page.status, page.text().matches("<svg class=\"chart ").count()), (200, 8), "{range}");
     }
 
     let fragment = gateway.get("/cache_stats?range=10m&fragment=1&offset=330").await;
     assert!(
-        !fragment.text().contains("<html") && fragment.text().matches("<svg class=\"chart ").count() == 5
+        !fragment.text().contains("<html") && fragment.text().matches("<svg class=\"chart ").count() == 8
     );
     assert!(fragment.text().contains("Times are in UTC+5:30."));
     for offset in ["x", "100000", "-1440", ""] {
@@ -472,12 +472,21 @@ async fn charts_show_what_was_recorded() {
     assert_eq!(gateway.get("/api/stats?range=10m&format=xml").await.failure(), 400);
 
     // The first figures of the first page, and the changes in the history.
-    assert!(words(&gateway.get("/").await).contains("Hit rate 75.0 % of 4 reads"));
+    assert!(words(&gateway.get("/").await).contains("Hit ratio 75.0 % of 4 reads"));
     gateway.submit("/cache_properties", "capacity_mb=32&policy=lru").await;
     eventually("the change is in the history", PATIENCE, async || {
         words(&gateway.get("/cache_properties").await).contains("capacity 64 MB → 32 MB by settings page")
     })
     .await;
+    // What it did: three of four reads were hits before it, and each afterwards is one.
+    eventually("a whole window of reads afterwards is recorded", PATIENCE, async || {
+        gateway.get("/images/cat").await;
+        words(&gateway.get("/cache_properties").await).contains("75.0 % → 100 %")
+    })
+    .await;
+    let page = gateway.get("/cache_stats").await;
+    assert!(words(&page).contains("capacity 64 MB → 32 MB by settings page"), "{}", words(&page));
+    assert!(page.text().contains("class=\"chart-mark\""));
     gateway.stop().await.unwrap();
 }
 

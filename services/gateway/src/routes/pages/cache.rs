@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
+use wire::Span;
 use wire::stats::HistoryRequest;
 
 use super::fields::Fields;
@@ -18,6 +19,8 @@ use crate::views::{
 
 /// How many changes of the configuration are shown.
 const HISTORY_SIZE: u32 = 30;
+/// How much time before and after a change is compared, in milliseconds.
+const COMPARED_MS: u64 = 600_000;
 
 /// Who changes the configuration, as its history names it.
 const BY: &str = "settings page";
@@ -33,7 +36,8 @@ async fn cache_page(
     fields: &Fields,
     refused: Option<(&'static str, Error)>,
 ) -> Result<Response, Error> {
-    let latest = HistoryRequest { range: None, limit: HISTORY_SIZE };
+    let compare = Span::from_millis(COMPARED_MS).ok();
+    let latest = HistoryRequest { range: None, limit: HISTORY_SIZE, compare };
     let (health, config, stats, history, count) = tokio::join!(
         state.health(),
         state.cache.config(),
@@ -93,6 +97,7 @@ async fn cache_page(
         stats,
         stats_error,
         history: history.map(|history| changes(&history.changes, now)).unwrap_or_default(),
+        compared_ms: COMPARED_MS,
         history_error,
         stored_count: logged(count),
         confirmation_phrase: DELETE_ALL_PHRASE,

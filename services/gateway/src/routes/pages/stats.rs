@@ -5,13 +5,16 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use time::UtcOffset;
 use wire::Span;
-use wire::stats::SeriesRequest;
+use wire::stats::{HistoryRequest, SeriesRequest};
 
 use super::fields::Fields;
 use super::{broken_chart, html, logged};
 use crate::error::Error;
 use crate::state::AppState;
-use crate::views::{Section, Shell, StatsPage};
+use crate::views::{Section, Shell, StatsFindings, StatsPage};
+
+/// How many changes of the configuration are looked through for those to mark.
+const MOST_MARKS: u32 = 200;
 
 pub(super) async fn stats(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
     let fields = Fields::of_query(query);
@@ -25,13 +28,27 @@ pub(super) async fn stats(State(state): State<AppState>, RawQuery(query): RawQue
         // The page's script knows the viewer's zone; without it, times are in UTC.
         let minutes = fields.shown("offset").parse::<i32>().ok().filter(|minutes| minutes.abs() < 24 * 60);
         let offset = minutes.and_then(|minutes| UtcOffset::from_whole_seconds(minutes * 60).ok());
-        let request = SeriesRequest { range, step: None };
-        let (health, series, stats) =
-            tokio::join!(state.health(), state.cache.series(&request), state.cache.stats());
-        let stats = logged(stats);
+        let request = SeriesRequest { range, ..SeriesRequest::default() };
+        // As much time before, as one sum: what the headline figures are compared with.
+        let earlier = SeriesRequest { range, step: Some(range), ago: Some(range) };
+        let latest = HistoryRequest { limit: MOST_MARKS, ..HistoryRequest::default() };
+        let (health, series, earlier, history, stats) = tokio::join!(
+            state.health(),
+            state.cache.series(&request),
+            state.cache.series(&earlier),
+            state.cache.config_history(&latest),
+            state.cache.stats(),
+        );
+        let (earlier, history, stats) = (logged(earlier), logged(history), logged(stats));
         let series = series.inspect_err(Error::log);
-        let page = StatsPage::new(range, offset.unwrap_or(UtcOffset::UTC), series.as_ref(), stats.as_ref())
-            .map_err(broken_chart)?;
+        let findings = StatsFindings {
+            series: series.as_ref(),
+            earlier: earlier.as_ref(),
+            history: history.as_ref(),
+            stats: stats.as_ref(),
+        };
+        let offset = offset.unwrap_or(UtcOffset::UTC);
+        let page = StatsPage::new(range, offset, findings).map_err(broken_chart)?;
         if fields.bytes("fragment").is_some() {
             return Ok(html(StatusCode::OK, state.views.fragment("partials/stats.html", &page)?));
         }
