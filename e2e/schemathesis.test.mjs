@@ -43,9 +43,9 @@ for (const [name, token] of [
     assert.equal(run.code, 0, run.all);
     const [, operations, tested] = /Selected: (\d+)\/\d+\s+Tested: (\d+)/.exec(run.out) ?? assert.fail(run.all);
     const described = await system.json("/api/openapi.json", { headers: token ? { authorization: `Bearer ${token}` } : {} });
-    // It has read the document itself already.
-    delete described.paths["/api/openapi.json"];
-    const all = Object.values(described.paths).flatMap((item) => Object.keys(item));
+    // It has read the document itself already, and streams have no end.
+    const paths = Object.entries(described.paths).filter(([path]) => path !== "/api/openapi.json" && !path.startsWith("/events/"));
+    const all = paths.flatMap(([, item]) => Object.keys(item));
     assert.deepEqual([Number(operations), Number(tested)], [all.length, all.length]);
     const cases = Number(/(\d+) generated, \1 passed/.exec(run.out)?.[1] ?? /(\d+) generated/.exec(run.out)?.[1]);
     assert.ok(cases > 10 * all.length, run.out);

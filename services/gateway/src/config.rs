@@ -95,6 +95,12 @@ pub struct Config {
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_requests: u32,
 
+    /// Most streams of events (/events/…) at once, and never more than half of the connections; a further one is
+    /// answered 503
+    #[arg(long, env = "MAX_EVENT_STREAMS", value_name = "NUMBER", default_value_t = 128,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max_event_streams: u32,
+
     /// Most connections to MySQL at once
     #[arg(long, env = "DATABASE_CONNECTIONS", value_name = "NUMBER", default_value_t = 16,
           value_parser = clap::value_parser!(u32).range(1..=1_000))]

@@ -3,11 +3,12 @@
 //! Anybody can open as many connections as the gateway takes and say nothing on them. If further ones then
 //! waited, everybody else would. So when all places are taken, whoever has been waiting for a request for
 //! longest leaves: those who say nothing before those who have just come. Nobody leaves whose request is
-//! being worked on, of which there are fewer than places; and whoever takes his answer slowly, only after he
-//! has taken nothing of it for a while.
+//! being worked on, of which there are fewer than places; nobody who follows events, though nothing may have
+//! happened for long, and who have half of the places at most; and whoever takes his answer slowly, only after
+//! he has taken nothing of it for a while.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ struct Place {
     /// When bytes last went over it, in milliseconds since the crowd's origin.
     moved_ms: AtomicU64,
     doing: AtomicU8,
+    /// Whether its answer has no end.
+    is_endless: AtomicBool,
     leave: CancellationToken,
 }
 
@@ -73,6 +76,7 @@ impl Crowd {
         let place = Arc::new(Place {
             moved_ms: AtomicU64::new(self.now_ms()),
             doing: AtomicU8::new(Doing::Waiting as u8),
+            is_endless: AtomicBool::new(false),
             leave: CancellationToken::new(),
         });
         self.places().insert(number, place.clone());
@@ -89,7 +93,9 @@ impl Crowd {
             .filter_map(|(number, place)| {
                 let moved = place.moved_ms.load(Ordering::Relaxed);
                 let doing = place.doing.load(Ordering::Relaxed);
+                let is_endless = place.is_endless.load(Ordering::Relaxed);
                 let may_stay = doing == Doing::Working as u8
+                    || (is_endless && doing != Doing::Blocked as u8)
                     || (doing == Doing::Blocked as u8 && now.saturating_sub(moved) < limit);
                 (!may_stay).then_some((doing, moved, *number))
             })
@@ -115,6 +121,11 @@ impl Seat {
     /// Notes what the connection does from now on.
     pub(crate) fn does(&self, doing: Doing) {
         self.0.place.doing.store(doing as u8, Ordering::Relaxed);
+    }
+
+    /// Notes that its answer has no end: it waits for no request any more.
+    pub(crate) fn follows(&self) {
+        self.0.place.is_endless.store(true, Ordering::Relaxed);
     }
 
     /// Notes that bytes went over it.
@@ -151,6 +162,8 @@ mod tests {
         working.does(Doing::Working);
         let reading = crowd.enter();
         reading.does(Doing::Blocked);
+        let following = crowd.enter();
+        following.follows();
         let (mute, talker) = (crowd.enter(), crowd.enter());
         tokio::time::advance(second).await;
         talker.moved();
@@ -170,7 +183,11 @@ mod tests {
         tokio::time::advance(BLOCKED_LIMIT).await;
         assert!(crowd.make_room());
         assert!(has_to_leave(&reading) && !has_to_leave(&working));
-        drop((working, reading, mute, talker));
+        // Nor do those who follow events, unless they take none.
+        assert!(!crowd.make_room());
+        following.does(Doing::Blocked);
+        assert!(crowd.make_room() && has_to_leave(&following));
+        drop((working, reading, following, mute, talker));
         assert!(crowd.places().is_empty());
     }
 }

@@ -85,6 +85,11 @@ pub enum Error {
     /// So much is being worked on that this would only wait.
     #[error("this gateway is working on as many requests as it takes at once; try again in a second")]
     Busy,
+    /// As many follow events as may.
+    #[error(
+        "this gateway sends as many streams of events as it may at once (MAX_EVENT_STREAMS); try again later"
+    )]
+    TooManyStreams,
     /// A part that this request needs does not answer.
     #[error("{part} can't be reached now: {reason}")]
     Unavailable {
@@ -116,7 +121,7 @@ impl Error {
             Self::UnsupportedType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::StillTelling { .. } | Self::Busy | Self::Unavailable { .. } => {
+            Self::StillTelling { .. } | Self::Busy | Self::TooManyStreams | Self::Unavailable { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Refused(refusal) => {
@@ -233,7 +238,7 @@ impl Error {
                     headers.insert(header::CONTENT_RANGE, range);
                 }
             }
-            Self::StillTelling { .. } | Self::Busy | Self::Unavailable { .. } => {
+            Self::StillTelling { .. } | Self::Busy | Self::TooManyStreams | Self::Unavailable { .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}

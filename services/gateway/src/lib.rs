@@ -6,6 +6,7 @@ mod conditional;
 pub mod config;
 mod crowd;
 pub mod error;
+mod feed;
 mod flight;
 mod head;
 mod metrics;
@@ -21,6 +22,7 @@ mod telling;
 pub mod units;
 pub mod views;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -34,6 +36,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
+use feed::Feed;
 use metrics::ConnectionMetrics;
 use origin::blobs::Blobs;
 use origin::images::Images;
@@ -85,7 +88,12 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         tasks.finish(grace + FAREWELL).await?;
         return Ok(());
     };
-    let (state, to_renew) = AppState::new(config, views, blobs, pool.clone(), bus.clone(), &connections)?;
+    // Streams never end by themselves, so that there may be no more than leave room for everybody else.
+    let streams = (config.max_event_streams as usize).min(max_connections / 2).max(1);
+    let feed = Arc::new(Feed::new(bus.clone(), streams, shutdown.clone()));
+    tasks.spawn("feed", feed.clone().run());
+    let (state, to_renew) =
+        AppState::new(config, views, blobs, pool.clone(), bus.clone(), feed, &connections)?;
     // Copies are served until the last request is answered, so that long they can be taken back.
     let left = CancellationToken::new();
     let mut last = Tasks::new(left.clone());

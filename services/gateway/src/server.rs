@@ -25,6 +25,7 @@ use crate::crowd::{Crowd, Doing};
 use crate::metrics::ConnectionMetrics;
 use crate::patient::Patient;
 use crate::routes::access::Gate;
+use crate::routes::events::Endless;
 use crate::routes::{App, starting};
 use crate::state::{Health, Part};
 use crate::views::Views;
@@ -155,6 +156,9 @@ pub(crate) async fn serve(
                 async move {
                     working.does(Doing::Working);
                     let answer = front.answer(request).await;
+                    if answer.as_ref().is_ok_and(|answer| answer.extensions().get::<Endless>().is_some()) {
+                        working.follows();
+                    }
                     working.moved();
                     working.does(Doing::Waiting);
                     answer

@@ -21,6 +21,7 @@ use crate::cache::CacheClient;
 use crate::conditional::WriteConditions;
 use crate::config::Config;
 use crate::error::Error;
+use crate::feed::Feed;
 use crate::metrics::{ConnectionMetrics, Metrics};
 use crate::near::upkeep::Upkeep;
 use crate::near::{Copy, Near};
@@ -58,6 +59,7 @@ pub struct Shared {
     near: Option<Arc<Near>>,
     upkeep: Option<Arc<Upkeep>>,
     teller: Teller,
+    feed: Arc<Feed>,
     /// Changes on their way: they go on when their asker has hung up.
     changes: TaskTracker,
 }
@@ -144,6 +146,7 @@ impl AppState {
         blobs: Blobs,
         pool: MySqlPool,
         bus: Bus,
+        feed: Arc<Feed>,
         connections: &ConnectionMetrics,
     ) -> anyhow::Result<(Self, Option<mpsc::Receiver<Arc<Copy>>>)> {
         let images = Images::new(pool.clone());
@@ -173,6 +176,7 @@ impl AppState {
             near,
             upkeep,
             teller,
+            feed,
             changes: TaskTracker::new(),
         }));
         Ok((state, to_renew))
@@ -186,6 +190,11 @@ impl AppState {
     /// The near cache, unless it is off.
     pub(crate) fn near(&self) -> Option<&Arc<Near>> {
         self.near.as_ref()
+    }
+
+    /// What workers say by themselves.
+    pub(crate) fn feed(&self) -> &Arc<Feed> {
+        &self.feed
     }
 
     /// Reads the image under `key`, from the cache where that is possible. `held` is the tag of the

@@ -1,5 +1,6 @@
-// Keeps the charts current: fetches the part of the page that holds them once a window. The server
-// draws them in the viewer's zone, which only the browser knows.
+// Keeps the charts current: fetches the part of the page that holds them when a worker has said something new,
+// or once a window where no events come through. The server draws them in the viewer's zone, which only the
+// browser knows.
 "use strict";
 
 (() => {
@@ -9,7 +10,12 @@
   const dot = live.querySelector(".dot");
   const toggle = live.querySelector("[data-live-toggle]");
   const every = Number(stats.dataset.refreshMs);
+  // A window is announced before it is a row.
+  const settled = 300;
   let paused = false;
+  let streaming = false;
+  // Never, where the viewer's zone is another than the page's.
+  let refreshed = -new Date().getTimezoneOffset() === Number(stats.dataset.offset) ? Date.now() : 0;
   let timer = 0;
 
   function say(state, words) {
@@ -17,9 +23,16 @@
     text.textContent = words;
   }
 
+  /** Refreshes in so many milliseconds, unless that is about to happen anyway. */
+  function soon(ms) {
+    if (!timer) timer = setTimeout(refresh, ms);
+  }
+
   async function refresh() {
     clearTimeout(timer);
+    timer = 0;
     if (paused || document.hidden) return;
+    refreshed = Date.now();
     try {
       const offset = -new Date().getTimezoneOffset();
       const answer = await fetch(`${stats.dataset.refresh}&offset=${offset}`, { signal: AbortSignal.timeout(10_000) });
@@ -31,21 +44,39 @@
     } catch {
       say("dot-bad", "Not updating; trying again");
     }
-    timer = setTimeout(refresh, every);
+    if (!streaming) soon(every);
   }
+
+  const events = follow(() => "/events/stats", {
+    bus({ connected }) {
+      if (!connected) say("dot-bad", "The gateway has lost NATS; nothing new comes");
+      else if (Date.now() - refreshed > settled) soon(0);
+    },
+    // Where a point stands for many windows, most of them change nothing to see.
+    window: () => Date.now() - refreshed > every / 2 && soon(settled),
+    configured: () => soon(settled),
+    cleared: () => soon(settled),
+    skipped: () => soon(settled),
+  }, (state) => {
+    streaming = state === "open";
+    if (!streaming && !paused) soon(every);
+  });
 
   toggle.addEventListener("click", () => {
     paused = !paused;
     toggle.querySelector("span").textContent = paused ? "Resume" : "Pause";
     toggle.querySelector("use").setAttribute("href", toggle.querySelector("use").getAttribute("href").replace(/#.*/, paused ? "#play" : "#pause"));
-    if (paused) say("", "Paused");
-    else refresh();
+    if (paused) {
+      events.stop();
+      say("", "Paused");
+    } else {
+      events.start();
+      refresh();
+    }
   });
   document.addEventListener("visibilitychange", refresh);
 
   say("dot-ok", "Live");
   live.hidden = false;
-  // At once where the viewer's zone is another than the page's, else when the next window is over.
-  if (-new Date().getTimezoneOffset() !== Number(stats.dataset.offset)) refresh();
-  else timer = setTimeout(refresh, every);
+  soon(refreshed ? every : 0);
 })();

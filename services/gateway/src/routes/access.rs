@@ -15,7 +15,7 @@ use crate::config::{Config, ConfigError};
 use crate::error::Error;
 
 /// What `GET` and `HEAD` only read, by the route as the router knows it.
-const READS: [&str; 22] = [
+const READS: [&str; 23] = [
     "/",
     "/api/cache",
     "/api/images",
@@ -27,6 +27,7 @@ const READS: [&str; 22] = [
     "/cache_properties/clear",
     "/cache_properties/delete_all",
     "/cache_stats",
+    "/events/stats",
     "/favicon.ico",
     "/healthz",
     "/image",

@@ -3,6 +3,7 @@
 pub(crate) mod access;
 pub(crate) mod api;
 mod cache;
+pub(crate) mod events;
 mod guard;
 pub(crate) mod health;
 mod hot;
@@ -60,6 +61,7 @@ fn routes(state: AppState, gate: Gate, turns: guard::Turns) -> Router {
     let routes = Router::new()
         .merge(api::router())
         .merge(cache::router())
+        .merge(events::router())
         .merge(health::router())
         .merge(images::router())
         .merge(metrics::router())
@@ -117,7 +119,7 @@ fn failure(views: &Views, path: &str, error: Error) -> Response {
 
 fn is_for_programs(path: &str) -> bool {
     let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-    ["api", "images", "healthz", "readyz", "metrics"].contains(&first)
+    ["api", "events", "images", "healthz", "readyz", "metrics"].contains(&first)
 }
 
 /// A path or another text of the asker's as a sentence shows it.

@@ -19,7 +19,7 @@ use utoipa::openapi::{
 use utoipa::{IntoParams, OpenApi, PartialSchema, ToSchema};
 
 use super::access::Gate;
-use super::{api, cache, health, images, metrics, stats};
+use super::{api, cache, events, health, images, metrics, stats};
 use crate::state::AppState;
 
 /// The routes. What needs the token depends on the gate, and so does what the document says about it.
@@ -120,6 +120,7 @@ fn describe_headers(operation: &mut Operation, is_report: bool) {
         (name = "images", description = "Images for programs and for <img>"),
         (name = "api", description = "Calls with JSON, for existing clients"),
         (name = "cache", description = "What the cache does, and how it is set"),
+        (name = "events", description = "What happens, as it happens"),
         (name = "operation", description = "For those who run it"),
     ),
     components(schemas(EntityTags, ImageBytes, Key, Policy, Span, StatsFormat)),
@@ -137,6 +138,7 @@ fn describe_headers(operation: &mut Operation, is_report: bool) {
         cache::set_config,
         cache::clear,
         stats::stats,
+        events::stats,
         health::healthz,
         health::readyz,
         metrics::metrics,
@@ -494,6 +496,56 @@ pub(crate) struct StatsRow {
     near_hit_count: u64,
 }
 
+/// The data of the events of `/events/stats`, by the event's name.
+#[derive(Debug)]
+pub(crate) struct StatsEvents;
+
+impl PartialSchema for StatsEvents {
+    fn schema() -> RefOr<Schema> {
+        let text = json!({ "type": "string" });
+        let number = json!({ "type": "integer", "format": "int64", "minimum": 0 });
+        let moment = json!({ "type": "string", "format": "date-time" });
+        let object = |description: &str, fields: &[(&str, &serde_json::Value)]| {
+            let properties: serde_json::Map<String, serde_json::Value> =
+                fields.iter().map(|(name, schema)| ((*name).to_owned(), (*schema).clone())).collect();
+            let required: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
+            json!({"type": "object", "description": description, "properties": properties, "required": required})
+        };
+        let mut window = vec![
+            ("worker", &text),
+            ("incarnation", &text),
+            ("sequence", &number),
+            ("interval_start", &moment),
+            ("interval_ms", &number),
+            ("cache_size", &number),
+            ("capacity", &number),
+            ("key_count", &number),
+        ];
+        window.extend(wire::Counters::NAMES.iter().map(|name| (*name, &number)));
+        let changed = [("worker", &text), ("incarnation", &text), ("revision", &number)];
+        let by = [("changed_by", &text), ("time", &moment)];
+        let policy = json!({ "$ref": "#/components/schemas/Policy" });
+        let configured = [&changed[..], &[("capacity_bytes", &number), ("policy", &policy)], &by].concat();
+        let cleared =
+            [&changed[..], &[("generation", &number), ("entries", &number), ("bytes", &number)], &by]
+                .concat();
+        let connected = json!({ "type": "boolean" });
+        described(json!({
+            "type": "object",
+            "description": "One property for each name of an event: what its data is.",
+            "properties": {
+                "bus": object("Whether the gateway hears the workers: first, and whenever that changes", &[("connected", &connected)]),
+                "window": object("A worker has counted a window; its row follows within moments", &window),
+                "configured": object("A worker has put a revision into force", &configured),
+                "cleared": object("A worker has dropped everything, because it was asked to", &cleared),
+                "skipped": object("This reader was too slow for so many events", &[("count", &number)]),
+            },
+        }))
+    }
+}
+
+impl ToSchema for StatsEvents {}
+
 /// Which parts of the system are there.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it describes health::Readiness")]
@@ -528,6 +580,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::config::Config;
+    use crate::feed::StatsEvent;
     use clap::Parser as _;
     use proptest::prelude::*;
     use proptest::test_runner::TestRunner;
@@ -593,6 +646,47 @@ mod tests {
         assert_described("Part", &part);
         assert_described("Parts", &parts);
         assert_described("Readiness", &health::answer(parts).1.0);
+        let documented = document();
+        let events = &documented["components"]["schemas"]["StatsEvents"]["properties"];
+        let said = [
+            StatsEvent::Bus { connected: true },
+            StatsEvent::Window(Arc::new(wire::Window {
+                worker: String::new(),
+                incarnation: String::new(),
+                sequence: 1,
+                interval_start: at,
+                interval_ms: 1,
+                cache_size: 1,
+                capacity: 1,
+                key_count: 1,
+                counters: Counters::default(),
+            })),
+            StatsEvent::Configured(Arc::new(wire::event::Configured {
+                worker: String::new(),
+                incarnation: String::new(),
+                revision: 1,
+                capacity_bytes: 1,
+                policy: wire::Policy::Lru,
+                changed_by: String::new(),
+                time: at,
+            })),
+            StatsEvent::Cleared(Arc::new(wire::event::Cleared {
+                worker: String::new(),
+                incarnation: String::new(),
+                revision: 1,
+                generation: 1,
+                entries: 1,
+                bytes: 1,
+                changed_by: String::new(),
+                time: at,
+            })),
+            StatsEvent::Skipped { count: 1 },
+        ];
+        assert_eq!(names(events), said.iter().map(|event| event.name().to_owned()).collect());
+        for event in said {
+            let described = names(&events[event.name()]["properties"]);
+            assert_eq!(described, names(&serde_json::to_value(&event).unwrap()), "{}", event.name());
+        }
         let policies = document()["components"]["schemas"]["Policy"].to_string();
         for policy in wire::Policy::ALL {
             assert!(policies.contains(&format!("\"{policy}\"")), "{policy} in {policies}");

@@ -110,10 +110,12 @@ async fn snapshot(scene: &Scene) -> (Vec<(Vec<u8>, Vec<u8>)>, usize, String, u64
 
 #[test]
 fn no_route_is_left_out_of_these_tests() {
-    let folder = repository_root().join("services/gateway/src/routes");
+    let routes = repository_root().join("services/gateway/src/routes");
+    let folders = [routes.join("pages"), routes];
+    let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
     let mut found = 0;
-    for file in std::fs::read_dir(folder).unwrap() {
-        let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
+    for file in files.map(|file| file.unwrap().path()).filter(|path| path.is_file()) {
+        let source = std::fs::read_to_string(file).unwrap();
         for other in [".nest(", ".nest_service(", ".route_service("] {
             assert!(!source.contains(other), "this test does not know what {other} adds");
         }

@@ -92,6 +92,7 @@ impl Scene {
             .env("NATS_URL", "")
             .env("NATS_PORT", self.nats.port().to_string())
             .env("NATS_MEMCACHE_PASSWORD", self.nats.password("memcache"))
+            .env("STATS_INTERVAL", "500ms")
             .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
             .spawn()

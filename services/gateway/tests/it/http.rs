@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::timeout;
 
 /// How long an answer may take before a test fails.
@@ -101,7 +102,8 @@ pub(crate) async fn exchange(port: u16, method: &str, request: &[u8]) -> Answer 
         writing
     });
     let mut received = Vec::new();
-    let end = timeout(PATIENCE, reading.read_to_end(&mut received)).await.expect("an answer comes in time");
+    let end =
+        timeout(PATIENCE, read_answer(&mut reading, &mut received)).await.expect("an answer comes in time");
     drop(writer.await.expect("the writer does not panic"));
     let head_end = received.windows(4).position(|window| window == b"\r\n\r\n");
     let head_end =
@@ -132,6 +134,21 @@ pub(crate) async fn exchange(port: u16, method: &str, request: &[u8]) -> Answer 
         answer.body = rest.to_vec();
     }
     answer
+}
+
+/// Reads to the end, or, as events have none, to the first of them.
+async fn read_answer(reading: &mut OwnedReadHalf, received: &mut Vec<u8>) -> std::io::Result<()> {
+    let holds = |received: &[u8], what: &[u8]| received.windows(what.len()).any(|window| window == what);
+    while !holds(received, b"\r\n\r\n") {
+        if reading.read_buf(received).await? == 0 {
+            return Ok(());
+        }
+    }
+    if !holds(received, b"content-type: text/event-stream") {
+        return reading.read_to_end(received).await.map(|_| ());
+    }
+    while !holds(received, b"\n\n") && reading.read_buf(received).await? > 0 {}
+    Ok(())
 }
 
 fn dechunked(mut rest: &[u8]) -> (Vec<u8>, bool) {

@@ -1,0 +1,181 @@
+//! What workers say by themselves, passed on to everybody who looks: one set of subscriptions a gateway,
+//! however many look.
+//!
+//! Whoever reads too slowly loses messages and is told how many: nothing waits for him, and what waits is
+//! bounded for all together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Message;
+use futures_util::stream::{select_all, unfold};
+use futures_util::{Stream, StreamExt as _};
+use runtime::Bus;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use wire::Window;
+use wire::event::{Cleared, Configured};
+use wire::subject;
+
+use crate::error::Error;
+
+/// Messages that wait for the slowest reader of the statistics: minutes of them.
+const NEWS_CAPACITY: usize = 64;
+/// How often is looked whether the connection to NATS stands.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// One message of `/events/stats`; the name of the event is [`StatsEvent::name`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum StatsEvent {
+    /// Whether the gateway hears the bus: at first, and whenever that changes.
+    Bus {
+        /// If not, nothing comes until it does again.
+        connected: bool,
+    },
+    /// A worker has counted a window.
+    Window(Arc<Window>),
+    /// A worker has put a configuration into force.
+    Configured(Arc<Configured>),
+    /// A worker has dropped everything, because it was asked to.
+    Cleared(Arc<Cleared>),
+    /// This reader was too slow for so many messages.
+    Skipped {
+        /// How many.
+        count: u64,
+    },
+}
+
+impl StatsEvent {
+    /// The name of the event on the stream.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Bus { .. } => "bus",
+            Self::Window(_) => "window",
+            Self::Configured(_) => "configured",
+            Self::Cleared(_) => "cleared",
+            Self::Skipped { .. } => "skipped",
+        }
+    }
+}
+
+/// What comes from the bus, for as many as have a place.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    bus: Bus,
+    news: broadcast::Sender<StatsEvent>,
+    connected: watch::Sender<bool>,
+    places: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+impl Feed {
+    /// For `places` readers at once, until the stop.
+    pub(crate) fn new(bus: Bus, places: usize, shutdown: CancellationToken) -> Self {
+        let connected = watch::Sender::new(bus.is_connected());
+        let places = Arc::new(Semaphore::new(places));
+        Self { bus, news: broadcast::Sender::new(NEWS_CAPACITY), connected, places, shutdown }
+    }
+
+    /// Hears what workers say about windows and changes, and whether the bus is there, until the stop.
+    ///
+    /// # Errors
+    /// When a subscription can't be made.
+    pub(crate) async fn run(self: Arc<Self>) -> anyhow::Result<()> {
+        let client = self.bus.client();
+        let [windows, configured, cleared] = subject::EVENT_STREAM_SUBJECTS;
+        let windows = client.subscribe(windows).await?.map(|said| read(&said).map(StatsEvent::Window));
+        let configured =
+            client.subscribe(configured).await?.map(|said| read(&said).map(StatsEvent::Configured));
+        let cleared = client.subscribe(cleared).await?.map(|said| read(&said).map(StatsEvent::Cleared));
+        let mut said = select_all([windows.boxed(), configured.boxed(), cleared.boxed()]);
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let event = tokio::select! {
+                () = self.shutdown.cancelled() => return Ok(()),
+                _ = ticks.tick() => {
+                    self.look();
+                    continue;
+                }
+                event = said.next() => event,
+            };
+            match event {
+                // It is no failure that nobody looks.
+                Some(Some(event)) => drop(self.news.send(event)),
+                Some(None) => {}
+                // The client has gone, and all its subscriptions with it.
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn look(&self) {
+        let now = self.bus.is_connected();
+        self.connected.send_if_modified(|before| std::mem::replace(before, now) != now);
+    }
+
+    /// The windows and changes from now on.
+    ///
+    /// # Errors
+    /// [`Error::TooManyStreams`].
+    pub(crate) fn stats(&self) -> Result<impl Stream<Item = StatsEvent> + use<>, Error> {
+        let mut connected = self.connected.subscribe();
+        connected.mark_changed();
+        let viewer = StatsViewer {
+            _place: self.place()?,
+            news: self.news.subscribe(),
+            connected,
+            shutdown: self.shutdown.clone(),
+        };
+        Ok(unfold(viewer, |mut viewer| async {
+            let event = viewer.next().await?;
+            Some((event, viewer))
+        }))
+    }
+
+    fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.places.clone().try_acquire_owned().map_err(|_| Error::TooManyStreams)
+    }
+}
+
+/// One reader of the statistics.
+struct StatsViewer {
+    _place: OwnedSemaphorePermit,
+    news: broadcast::Receiver<StatsEvent>,
+    connected: watch::Receiver<bool>,
+    shutdown: CancellationToken,
+}
+
+impl StatsViewer {
+    async fn next(&mut self) -> Option<StatsEvent> {
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => None,
+            Ok(()) = self.connected.changed() => {
+                Some(StatsEvent::Bus { connected: *self.connected.borrow_and_update() })
+            }
+            event = self.news.recv() => match event {
+                Ok(event) => Some(event),
+                Err(RecvError::Lagged(count)) => Some(StatsEvent::Skipped { count }),
+                Err(RecvError::Closed) => None,
+            },
+            else => None,
+        }
+    }
+}
+
+/// What a message says, if it can be read.
+fn read<T: DeserializeOwned>(message: &Message) -> Option<Arc<T>> {
+    match serde_json::from_slice(&message.payload) {
+        Ok(said) => Some(Arc::new(said)),
+        Err(error) => {
+            tracing::warn!(subject = %message.subject, %error, "an event of a worker can't be read");
+            None
+        }
+    }
+}
