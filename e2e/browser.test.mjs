@@ -153,7 +153,7 @@ suite("in the browser", () => {
     await until("there are rows", async () => (await system.json("/api/stats?range=10m")).rows.length > 1);
     await go("/cache_stats");
     const charts = page.locator("figure svg.chart, .chart-panel svg");
-    assert.equal(await charts.count(), 5);
+    assert.equal(await charts.count(), 8);
     for (let at = 0; at < 5; at++) {
       // The page puts new charts in the place of the old ones every few seconds.
       const box = await until(`chart ${at} is laid out`, () => charts.nth(at).boundingBox());
@@ -197,7 +197,7 @@ suite("in the browser", () => {
     await upload(page, "no script.png", photograph("coffee.png"));
     await page.getByRole("heading", { name: "no script.png" }).waitFor();
     await go("/cache_stats");
-    assert.equal(await page.locator(".chart-panel svg").count(), 5);
+    assert.equal(await page.locator(".chart-panel svg").count(), 8);
     await go("/cache_properties");
     await page.locator("input[name=capacity_mb]").fill("40");
     await page.getByRole("button", { name: "Apply" }).click();

@@ -1,0 +1,195 @@
+// What every page keeps to: at two widths, in both themes, with and without JavaScript, with keys that nobody would
+// wish for, with many of them, and while a part is away.
+
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { after, before, suite, test } from "node:test";
+import { Checkout, Parts, repository, sample, samples, until } from "./lib/checkout.mjs";
+import { launch, open } from "./lib/browser.mjs";
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+// 255 bytes each: Latin, Greek, Arabic and Chinese letters have 1, 2, 2 and 3 bytes. And markup.
+const keys = ["l".repeat(255), `a${"λ".repeat(127)}`, `a${"ع".repeat(127)}`, "猫".repeat(85), "<img src=x onerror=alert(1)>&amp;\"'`${7*7}{{7*7}}"];
+
+suite("every page", () => {
+  let system;
+  let parts;
+  let browser;
+  let pages;
+
+  before(async () => {
+    system = new Checkout();
+    await system.start();
+    await system.bin("stop");
+    // Each part by itself, so that one can be taken away.
+    parts = new Parts(system, { STATS_INTERVAL: "1s" });
+    await parts.startAll();
+    for (const key of keys) {
+      const response = await system.fetch(`/images/${encodeURIComponent(key)}`, { method: "PUT", body: sample("rocket.jpg") });
+      assert.equal(response.status, 201, await response.text());
+      await until("a hit", async () => (await system.read(key)).what === "hit");
+    }
+    browser = await launch();
+    const { page, go, close } = await open(browser, system.url);
+    await go("/");
+    const linked = await page.locator("nav a").evaluateAll((links) => links.map((link) => link.getAttribute("href")));
+    const image = (key) => `/image?key=${encodeURIComponent(key)}`;
+    pages = [...new Set(linked), ...keys.map(image), image("nothing"), `/image/delete?key=${encodeURIComponent(keys[4])}`, "/keys_list?prefix=nothing", "/no/such/page"];
+    assert.ok(["/upload_image", "/keys_list", "/cache_properties", "/cache_stats"].every((page) => pages.includes(page)), String(pages));
+    await close();
+  });
+  after(async () => {
+    await browser?.close();
+    await parts?.stopAll();
+    await system.remove();
+  });
+
+  const expected = (pathname) => (/nothing$|no\/such/.test(pathname) && !pathname.includes("prefix") ? 404 : 200);
+  const missing = /the server responded with a status of 404/;
+
+  for (const colorScheme of ["light", "dark"]) {
+    for (const width of [1280, 390]) {
+      test(`is accessible and fits, ${colorScheme}, ${width} px`, async () => {
+        const { page, go, clean, close } = await open(browser, system.url, { viewport: { width, height: 844 }, colorScheme });
+        await page.addInitScript(() => {
+          window.shifted = 0;
+          new PerformanceObserver((list) => list.getEntries().forEach((entry) => (window.shifted += entry.value))).observe({ type: "layout-shift", buffered: true });
+        });
+        for (const pathname of pages) {
+          assert.equal((await go(pathname)).status(), expected(pathname), pathname);
+          assert.equal(await page.locator("h1").count(), 1, pathname);
+          assert.match(await page.title(), /^.+ · pixcache$/, pathname);
+          const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+          assert.ok(wider <= 0, `${pathname} is ${wider} px wider than the window`);
+          await page.evaluate(axe);
+          const { violations } = await page.evaluate(() => window.axe.run(document, { rules: { "target-size": { enabled: true } } }));
+          const told = violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map((node) => node.html).join(" ").slice(0, 300)}`);
+          assert.deepEqual(told, [], pathname);
+          const shifted = await page.evaluate(() => window.shifted);
+          assert.ok(shifted < 0.05, `${pathname} shifts by ${shifted}`);
+        }
+        clean(missing);
+        await close();
+      });
+    }
+  }
+
+  test("says the same without JavaScript", async () => {
+    const { page, go, clean, close } = await open(browser, system.url, { javaScriptEnabled: false });
+    for (const pathname of pages) {
+      assert.equal((await go(pathname)).status(), expected(pathname), pathname);
+      assert.equal(await page.locator("h1").count(), 1, pathname);
+      // What only the scripts bring to life is not shown.
+      assert.equal(await page.locator("[data-copy]:visible, [data-live]:visible").count(), 0, pathname);
+    }
+    for (const [at, key] of keys.entries()) {
+      await go(pages.find((pathname) => pathname.startsWith(`/image?key=${encodeURIComponent(key)}`)));
+      assert.equal((await page.locator("h1").innerText()).trim(), key, `key ${at}`);
+    }
+    clean(missing);
+    await close();
+  });
+
+  test("shows where the focus is, from the first key press on", async () => {
+    const { page, go, close } = await open(browser, system.url);
+    for (const pathname of pages) {
+      await go(pathname);
+      const seen = new Set();
+      for (let at = 0; at < 12; at++) {
+        await page.keyboard.press("Tab");
+        const { shown, html } = await page.evaluate(() => {
+          const focused = document.activeElement;
+          // A choice is marked at the label around it.
+          const marked = [focused, focused.closest("label")].filter(Boolean).map((element) => getComputedStyle(element));
+          return {
+            shown: focused === document.body || marked.some(({ outlineStyle, outlineWidth }) => outlineStyle !== "none" && outlineWidth !== "0px"),
+            html: focused.outerHTML.slice(0, 120),
+          };
+        });
+        assert.ok(shown, `${pathname}: no outline at ${html}`);
+        seen.add(html);
+      }
+      assert.ok(seen.size > 6, `${pathname}: the focus stays within ${[...seen]}`);
+    }
+    await close();
+  });
+
+  test("takes no more than 100 kB of styles and scripts, all of them together", () => {
+    const files = ["css", "js"].flatMap((folder) => {
+      const at = path.join(repository, "templates/static", folder);
+      return readdirSync(at).map((name) => path.join(at, name));
+    });
+    const bytes = files.reduce((sum, file) => sum + statSync(file).size, 0);
+    assert.ok(bytes > 10_000 && bytes <= 100_000, `${bytes} bytes`);
+  });
+
+  test("of values is read with the pointer and the arrow keys", async () => {
+    const { page, go, clean, close } = await open(browser, system.url);
+    await until("reads are charted", async () => {
+      await system.read(keys[0]);
+      await go("/cache_stats");
+      return (await page.locator(".chart-hit-ratio .chart-line").count()) > 0;
+    });
+    const size = page.locator("[data-chart]").filter({ hasText: "Size against capacity" });
+    const ratio = page.locator("[data-chart]").filter({ hasText: "Hit ratio" });
+    await size.focus();
+    await page.keyboard.press("End");
+    assert.match(await size.locator("[data-reading]").innerText(), /^\d\d:\d\d:\d\d\s*[\d.]+\s(B|kB|MB)$/);
+    assert.match(await page.getByRole("status").last().innerText(), /^Size against capacity: [\d.]+\s(B|kB|MB) at \d\d:\d\d:\d\d$/);
+    assert.equal(await page.locator(".chart-cursor").count(), await page.locator("[data-chart]").count());
+    const last = await ratio.locator("[data-reading]").innerText();
+    await page.keyboard.press("ArrowLeft");
+    assert.notEqual(await ratio.locator("[data-reading]").innerText(), last);
+    await page.keyboard.press("Escape");
+    assert.equal(await page.locator(".chart-cursor").count(), 0);
+    await ratio.locator("svg").hover();
+    await page.locator(".chart-cursor").first().waitFor({ state: "attached" });
+    await page.locator("h1").hover();
+    await until("the line is gone", async () => (await page.locator(".chart-cursor").count()) === 0);
+    clean();
+    await close();
+  });
+
+  test("stays fast and right with a hundred thousand keys", async () => {
+    await system.sql(
+      "INSERT INTO images SELECT CONCAT('zz/', LPAD(seq, 6, '0')), CONCAT('none/', seq), 'image/png', 1000 + seq, 640, 480, REPEAT('x', 32), '2020-01-01', '2020-01-01' FROM seq_1_to_100000",
+    );
+    const { page, go, close } = await open(browser, system.url);
+    const listed = await system.json("/api/list_keys", { method: "POST" });
+    assert.equal(listed.keys.length, 100_000 + keys.length + samples.length);
+    for (const pathname of ["/", "/keys_list", "/keys_list?prefix=zz/0999"]) {
+      assert.equal((await go(pathname)).status(), 200);
+    }
+    const rows = page.locator("main").getByText(/zz\/0999\d\d/);
+    assert.ok((await rows.count()) >= 20);
+    await close();
+  });
+
+  test("says which part is away and what that means, and still answers", async () => {
+    const labels = { memcache: "Cache worker", mariadb: "Database" };
+    const own = pages.filter((pathname) => !/\?|no\/such/.test(pathname));
+    for (const [part, label] of Object.entries(labels)) {
+      await parts.kill(part);
+      await until(`${part} is noticed`, async () => (await system.fetch("/readyz")).status === 503);
+      const { page, go, faults, close } = await open(browser, system.url);
+      for (const pathname of own) {
+        // What cannot be shown without the part is said in its place, not instead of the page.
+        assert.equal((await go(pathname)).status(), 200, `${pathname} without ${part}`);
+        await page.getByRole("status").filter({ hasText: `${label} is down` }).waitFor();
+        assert.equal(await page.locator("h1").count(), 1, pathname);
+      }
+      // Thumbnails that no cache holds have no origin now.
+      assert.deepEqual(faults.filter((fault) => !/images\/|status of 503/.test(fault)), [], part);
+      await close();
+      parts.start(part);
+      await system.ready();
+    }
+    const { page, go, clean, close } = await open(browser, system.url);
+    await go("/");
+    assert.equal(await page.getByText("is down").count(), 0);
+    clean();
+    await close();
+  });
+});
