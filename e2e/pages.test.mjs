@@ -142,6 +142,11 @@ suite("every page", () => {
     const last = await ratio.locator("[data-reading]").innerText();
     await page.keyboard.press("ArrowLeft");
     assert.notEqual(await ratio.locator("[data-reading]").innerText(), last);
+    // New charts leave it where it is, and the focus too.
+    const drawn = await page.locator("#stats").innerHTML();
+    await until("the charts are drawn anew", async () => (await page.locator("#stats").innerHTML()) !== drawn);
+    assert.equal(await page.locator(".chart-cursor").count(), await page.locator("[data-chart]").count());
+    assert.ok(await size.evaluate((figure) => figure === document.activeElement));
     await page.keyboard.press("Escape");
     assert.equal(await page.locator(".chart-cursor").count(), 0);
     await ratio.locator("svg").hover();

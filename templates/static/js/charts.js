@@ -14,6 +14,7 @@
   // Which point is read, and when it began: it stays at its time while charts move on.
   let at = -1;
   let beginMs = 0;
+  let updating = false;
 
   function load() {
     const source = stats.querySelector("[data-readings]");
@@ -89,7 +90,11 @@
     show(Math.min(Math.max(to, 0), last));
     spoken.textContent = `${chart.title}: ${readings.values[charts.indexOf(chart)][at] ?? "no value"} at ${time(beginMs)}`;
   });
-  stats.addEventListener("focusout", () => show(-1));
-  stats.addEventListener("pixcache:updated", load);
+  stats.addEventListener("focusout", () => updating || show(-1));
+  stats.addEventListener("pixcache:updating", () => (updating = true));
+  stats.addEventListener("pixcache:updated", () => {
+    updating = false;
+    load();
+  });
   load();
 })();

@@ -23,6 +23,8 @@
     text.textContent = words;
   }
 
+  const focusable = () => [...stats.querySelectorAll("a, button, [tabindex]")];
+
   /** Refreshes in so many milliseconds, unless that is about to happen anyway. */
   function soon(ms) {
     if (!timer) timer = setTimeout(refresh, ms);
@@ -38,7 +40,11 @@
       const answer = await fetch(`${stats.dataset.refresh}&offset=${offset}`, { signal: AbortSignal.timeout(10_000) });
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      // Whoever has come here by keyboard stays where they are.
+      const focused = focusable().indexOf(document.activeElement);
+      stats.dispatchEvent(new CustomEvent("pixcache:updating"));
       stats.replaceChildren(...page.body.childNodes);
+      if (focused >= 0) focusable()[focused]?.focus({ preventScroll: true });
       stats.dispatchEvent(new CustomEvent("pixcache:updated", { bubbles: true }));
       say("dot-ok", "Live");
     } catch {
