@@ -8,6 +8,7 @@ mod cache;
 mod figures;
 mod images;
 mod links;
+mod listing;
 mod shell;
 mod stats;
 
@@ -25,10 +26,9 @@ use wire::Tag;
 
 pub use cache::{CacheForm, CachePage, DELETE_ALL_PHRASE, FormError, changes, config_view, share};
 pub use figures::home_figures;
-pub use images::{
-    DeletePage, HomePage, ImageFormPage, ImagePage, ImageView, KeysPage, Residency, UploadPage,
-};
-pub use links::{deleted_page, image_page, image_source, keys_page};
+pub use images::{DeletePage, ImageFormPage, ImagePage, ImageView, Residency, UploadPage};
+pub use links::{Listing, image_page, image_source};
+pub use listing::{ChosenPage, DeletedPage, ListPage, Outcome, deleted_notice, deleted_page, with_deleted};
 pub use shell::{Done, Section, Shell};
 pub use stats::{StatsFindings, StatsPage};
 
@@ -63,13 +63,15 @@ pub struct Asset {
 }
 
 /// The templates that must be there for every page to be shown.
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 11] = [
     "cache.html",
     "error.html",
     "home.html",
     "image.html",
     "image_delete.html",
     "image_form.html",
+    "images_delete.html",
+    "images_deleted.html",
     "keys.html",
     "stats.html",
     "upload.html",

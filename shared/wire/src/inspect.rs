@@ -69,6 +69,9 @@ pub enum KeySort {
 pub struct KeysRequest {
     /// Only keys that begin so.
     pub prefix: String,
+    /// Only these keys, unless there are none here: of a list of images, which are resident?
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<Key>,
     /// The most entries to answer with, 1 to 1,000.
     pub limit: u32,
     /// Where to go on: the `next` of the answer before; for `sort` `key`, any key.
@@ -79,7 +82,7 @@ pub struct KeysRequest {
 
 impl Default for KeysRequest {
     fn default() -> Self {
-        Self { prefix: String::new(), limit: 100, after: None, sort: KeySort::Recent }
+        Self { prefix: String::new(), only: Vec::new(), limit: 100, after: None, sort: KeySort::Recent }
     }
 }
 

@@ -117,7 +117,7 @@ proptest! {
     fn any_request_is_one_or_an_error(
         series in any::json(&["range", "step"]),
         history in any::json(&["range", "limit"]),
-        keys in any::json(&["prefix", "limit", "after", "sort"]),
+        keys in any::json(&["prefix", "only", "limit", "after", "sort"]),
         watch in any::json(&["seconds", "kinds"]),
         config in any::json(&["capacity_mb", "policy", "generation", "changed_by", "changed_at"]),
         change in any::json(&["capacity_mb", "policy", "by"]),

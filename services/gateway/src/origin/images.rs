@@ -250,27 +250,29 @@ impl Images {
     /// # Errors
     /// As [`Images::get`].
     pub async fn count(&self, most: u64) -> Result<u64, Error> {
-        let question =
-            sqlx::query_scalar("SELECT COUNT(*) FROM (SELECT 1 FROM images LIMIT ?) AS first_ones")
-                .bind(most)
-                .fetch_one(&self.pool);
+        self.count_beginning("", most).await
+    }
+
+    /// The same of those whose keys begin with `prefix`.
+    ///
+    /// # Errors
+    /// As [`Images::get`].
+    pub async fn count_beginning(&self, prefix: &str, most: u64) -> Result<u64, Error> {
+        let question = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM \
+             (SELECT 1 FROM images WHERE image_key >= ? AND (? OR image_key < ?) LIMIT ?) AS first_ones",
+        )
+        .bind(prefix.as_bytes())
+        .bind(prefix.is_empty())
+        .bind(behind(prefix.as_bytes()))
+        .bind(most)
+        .fetch_one(&self.pool);
         let count: i64 = answered(question).await?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
-    /// The `limit` images stored last, the newest first.
-    ///
-    /// # Errors
-    /// As [`Images::get`].
-    pub async fn newest(&self, limit: u32) -> Result<Vec<ImageRow>, Error> {
-        let question = sqlx::query_as(
-            "SELECT image_key, location, content_type, size, width, height, sha256, created_at, updated_at \
-             FROM images ORDER BY updated_at DESC, image_key LIMIT ?",
-        )
-        .bind(limit)
-        .fetch_all(&self.pool);
-        let columns: Vec<Columns> = answered(question).await?;
-        columns.into_iter().map(ImageRow::try_from).collect()
+    pub(super) fn pool(&self) -> &MySqlPool {
+        &self.pool
     }
 }
 
@@ -414,7 +416,10 @@ impl Images {
 
     /// Whether the gateway's tables are there.
     pub(crate) async fn probe(&self) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT image_key FROM images LIMIT 1").execute(&self.pool).await?;
+        // With the index that was added last.
+        sqlx::query("SELECT image_key FROM images FORCE INDEX (images_size) LIMIT 1")
+            .execute(&self.pool)
+            .await?;
         sqlx::query("SELECT image_key FROM pending_invalidations LIMIT 1").execute(&self.pool).await?;
         Ok(())
     }
@@ -499,7 +504,7 @@ fn corrupt(what: &str) -> Error {
 
 /// The first string of bytes behind all that begin with `prefix`. No UTF-8 contains the byte 0xFF, so
 /// the last byte can always be raised.
-fn behind(prefix: &[u8]) -> Vec<u8> {
+pub(super) fn behind(prefix: &[u8]) -> Vec<u8> {
     let mut bound = prefix.to_vec();
     if let Some(last) = bound.last_mut() {
         *last = last.saturating_add(1);

@@ -3,6 +3,7 @@
 pub(crate) mod blobs;
 mod gathered;
 pub mod images;
+pub mod listing;
 pub(crate) mod pending;
 pub(crate) mod sweep;
 pub(crate) mod upload;

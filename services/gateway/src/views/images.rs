@@ -1,4 +1,4 @@
-//! What the pages about images are given: gallery, list, one image, upload.
+//! What the pages about one image are given, and an image in any list.
 
 use std::collections::HashMap;
 
@@ -9,26 +9,10 @@ use time::OffsetDateTime;
 use wire::Key;
 use wire::inspect::ResidentKey;
 
-use super::figures::Figure;
 use super::links::{escaped, image_page, image_source};
 use super::shell::{Done, Moment};
 use crate::origin::images::ImageRow;
 use crate::read::{CacheStatus, ReadOutcome};
-
-/// `home.html`
-#[derive(Debug, Serialize)]
-pub struct HomePage {
-    /// What was just deleted, in a sentence.
-    pub deleted: Option<String>,
-    /// The headline figures.
-    pub figures: Vec<Figure>,
-    /// The newest images.
-    pub images: Vec<ImageView>,
-    /// How many are stored.
-    pub stored_count: Option<u64>,
-    /// Why there are none to show.
-    pub images_error: Option<String>,
-}
 
 /// `upload.html`
 #[derive(Debug, Default, Serialize)]
@@ -66,25 +50,6 @@ pub struct DeletePage {
     /// The image.
     #[serde(flatten)]
     pub image: ImageView,
-}
-
-/// `keys.html`
-#[derive(Debug, Default, Serialize)]
-pub struct KeysPage {
-    /// The filter as it was typed.
-    pub prefix: String,
-    /// The key behind which this page begins.
-    pub after: Option<String>,
-    /// The images of this page.
-    pub images: Vec<ImageView>,
-    /// How many are stored in all.
-    pub stored_count: Option<u64>,
-    /// Why there are none to show.
-    pub error: Option<String>,
-    /// Where the list begins, unless it does here.
-    pub first: Option<String>,
-    /// Where it goes on.
-    pub next: Option<String>,
 }
 
 /// `image.html`
@@ -291,25 +256,18 @@ fn kind_of(content_type: &str) -> &'static str {
     }
 }
 
-/// Which keys are in the cache, as far as the cache was asked.
+/// Which of the images of a page are in the cache, if the cache has said so.
 #[derive(Debug, Default)]
-pub struct Residency {
-    entries: HashMap<Key, ResidentKey>,
-    /// Whether a key that is not among the entries is known to be absent.
-    complete: bool,
-}
+pub struct Residency(Option<HashMap<Key, ResidentKey>>);
 
 impl Residency {
-    /// From what the cache answered, `complete` if nothing was left out that could be asked for here.
-    pub fn new(entries: Vec<ResidentKey>, complete: bool) -> Self {
-        Self { entries: entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect(), complete }
+    /// From what the cache answered when it was asked for the keys of the page.
+    pub fn new(entries: Vec<ResidentKey>) -> Self {
+        Self(Some(entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect()))
     }
 
     /// The entry of a key, that there is none, or that it is not known.
     pub(super) fn of(&self, key: &Key) -> Option<Option<&ResidentKey>> {
-        match self.entries.get(key) {
-            Some(entry) => Some(Some(entry)),
-            None => self.complete.then_some(None),
-        }
+        self.0.as_ref().map(|entries| entries.get(key))
     }
 }

@@ -3,6 +3,8 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use wire::{Key, Tag};
 
+use crate::origin::listing::{Order, Place, Position};
+
 /// What may stand unescaped in a path or query. A slash in a key is escaped too, so that no browser
 /// takes `..` between two of them for a way up.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -16,24 +18,84 @@ pub fn image_page(key: &Key) -> String {
     format!("/image?key={}", escaped(key.as_str()))
 }
 
-/// The first page, saying that an image was deleted.
-pub fn deleted_page(key: &Key) -> String {
-    format!("/?deleted={}", escaped(key.as_str()))
-}
-
 /// The bytes of an image, in the very version that `tag` names.
 pub fn image_source(key: &Key, tag: Tag) -> String {
     format!("/images/{}?v={tag}", escaped(key.as_str()))
 }
 
-/// The list of keys, filtered, from behind a key on.
-pub fn keys_page(prefix: &str, after: Option<&str>) -> String {
-    let mut parts = Vec::new();
-    if !prefix.is_empty() {
-        parts.push(format!("prefix={}", escaped(prefix)));
+/// A page of the list of images, as its address names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// [`Listing::PICTURES`] or [`Listing::ROWS`].
+    pub path: &'static str,
+    /// What the keys begin with.
+    pub prefix: String,
+    /// The order.
+    pub order: Order,
+    /// Where in it.
+    pub position: Position,
+}
+
+impl Listing {
+    /// The page that shows the list as pictures.
+    pub const PICTURES: &'static str = "/";
+    /// The page that shows it as rows.
+    pub const ROWS: &'static str = "/keys_list";
+
+    /// The order of a page whose address names none.
+    pub fn usual_order(path: &str) -> Order {
+        if path == Self::ROWS { Order::Key } else { Order::Newest }
     }
-    if let Some(after) = after {
-        parts.push(format!("after={}", escaped(after)));
+
+    /// Whether it begins where the list does.
+    pub fn is_first(&self) -> bool {
+        self.position == Position::First
     }
-    if parts.is_empty() { "/keys_list".to_owned() } else { format!("/keys_list?{}", parts.join("&")) }
+
+    /// Its address.
+    pub fn address(&self) -> String {
+        let mut fields = Vec::new();
+        if !self.prefix.is_empty() {
+            fields.push(format!("prefix={}", escaped(&self.prefix)));
+        }
+        if self.order != Self::usual_order(self.path) {
+            fields.push(format!("sort={}", self.order.as_str()));
+        }
+        match &self.position {
+            Position::First => {}
+            Position::After(place) => fields.push(format!("after={}", escaped(&place.to_string()))),
+            Position::Before(place) => fields.push(format!("before={}", escaped(&place.to_string()))),
+        }
+        if fields.is_empty() { self.path.to_owned() } else { format!("{}?{}", self.path, fields.join("&")) }
+    }
+
+    /// The same images on the other page.
+    pub(super) fn on(&self, path: &'static str) -> Self {
+        Self { path, ..self.clone() }
+    }
+
+    /// The beginning of the list in another order.
+    pub(super) fn sorted(&self, order: Order) -> Self {
+        Self { order, position: Position::First, ..self.clone() }
+    }
+
+    /// The beginning of the list in the order that any number of images has.
+    pub fn by_key(&self) -> Self {
+        self.sorted(Order::Key)
+    }
+
+    /// The beginning of the list of all images.
+    pub(super) fn unfiltered(&self) -> Self {
+        Self { prefix: String::new(), position: Position::First, ..self.clone() }
+    }
+
+    /// The address of what lies behind a place.
+    pub(super) fn after(&self, place: &Place) -> String {
+        Self { position: Position::After(place.clone()), ..self.clone() }.address()
+    }
+
+    /// The address of what lies before a place.
+    pub(super) fn before(&self, place: &Place) -> String {
+        Self { position: Position::Before(place.clone()), ..self.clone() }.address()
+    }
 }

@@ -13,6 +13,7 @@ use super::images::file_name;
 use super::shell::Moment;
 use super::*;
 use crate::origin::images::ImageRow;
+use crate::origin::listing::{Order, Page, Place, Position};
 use crate::read::{CacheStatus, Content, ImageMeta, ReadOutcome};
 use crate::state::{Health, Part};
 
@@ -168,7 +169,7 @@ fn cache_page(full: bool) -> CachePage {
 /// Every page, as full and as empty as it can be.
 fn every_page(views: &Views) -> Vec<(String, String)> {
     let rows = [row(key(MARKUP)), row(long_key()), row(key("../../etc/passwd"))];
-    let known = Residency::new(vec![resident(key(MARKUP))], true);
+    let known = Residency::new(vec![resident(key(MARKUP))]);
     let mut pages = Vec::new();
     for full in [true, false] {
         let shell = Shell::new(Some(Section::Gallery), Some(&health(full)));
@@ -183,34 +184,43 @@ fn every_page(views: &Views) -> Vec<(String, String)> {
             pages.push((format!("{name}, full: {full}"), html.unwrap()))
         };
 
+        for (name, path) in [("home.html", Listing::PICTURES), ("keys.html", Listing::ROWS)] {
+            let place = Place::parse(MARKUP, Order::Key).unwrap();
+            let position = if full { Position::After(place) } else { Position::First };
+            let listing = Listing { path, prefix: MARKUP.into(), order: Order::Key, position };
+            let rows = if full { rows.to_vec() } else { vec![] };
+            let page = Page { rows, has_previous: full, has_next: full };
+            for error in [None, error()] {
+                let mut page = ListPage::new(&listing, &page, residency, NOW);
+                page.figures =
+                    home_figures(series.as_ref(), full.then(stats).as_ref(), full.then_some(3)).unwrap();
+                page.done = deleted_notice(Some(MARKUP), None);
+                page.stored_count = full.then_some(3);
+                page.matching_count = full.then_some(1);
+                page.note = Some(MARKUP.into());
+                page.error = error;
+                add(name, views.page(name, &shell, &page));
+            }
+        }
         add(
-            "home",
+            "delete several",
             views.page(
-                "home.html",
+                "images_delete.html",
                 &shell,
-                &HomePage {
-                    deleted: Some(MARKUP.into()),
-                    figures: home_figures(series.as_ref(), full.then(stats).as_ref(), full.then_some(3))
-                        .unwrap(),
-                    images: images(),
-                    stored_count: full.then_some(3),
-                    images_error: error(),
-                },
+                &ChosenPage { images: images(), gone: vec![MARKUP.into()], bytes: 1, back: MARKUP.into() },
             ),
         );
+        let outcome = |done| Outcome { key: MARKUP.into(), done, what: MARKUP.into() };
         add(
-            "keys",
+            "deleted in part",
             views.page(
-                "keys.html",
+                "images_deleted.html",
                 &shell,
-                &KeysPage {
-                    prefix: MARKUP.into(),
-                    after: full.then(|| MARKUP.into()),
-                    images: images(),
-                    stored_count: full.then_some(3),
-                    error: None,
-                    first: full.then(|| keys_page(MARKUP, None)),
-                    next: full.then(|| keys_page(MARKUP, Some(MARKUP))),
+                &DeletedPage {
+                    deleted: 1,
+                    asked: 2,
+                    outcomes: vec![outcome(true), outcome(false)],
+                    back: MARKUP.into(),
                 },
             ),
         );
@@ -379,8 +389,12 @@ fn links_survive_any_key() {
         image_source(&key("../../etc/passwd"), Tag([0; 32]))
             .starts_with("/images/..%2F..%2Fetc%2Fpasswd?v=0000")
     );
-    assert_eq!(keys_page("", None), "/keys_list");
-    assert_eq!(keys_page("a&", Some("b c")), "/keys_list?prefix=a%26&after=b%20c");
+    let after = Position::After(Place::parse("7:b c", Order::Largest).unwrap());
+    let list = Listing { path: Listing::ROWS, prefix: "a&".into(), order: Order::Largest, position: after };
+    assert_eq!(list.address(), "/keys_list?prefix=a%26&sort=largest&after=7%3Ab%20c");
+    assert_eq!(list.on(Listing::PICTURES).address(), "/?prefix=a%26&sort=largest&after=7%3Ab%20c");
+    assert_eq!(list.unfiltered().by_key().address(), "/keys_list");
+    assert_eq!(list.unfiltered().by_key().on(Listing::PICTURES).address(), "/?sort=key");
 }
 
 #[test]
@@ -401,11 +415,10 @@ fn file_names_are_plain_on_every_disk() {
 
 #[test]
 fn residency_tells_absent_from_unknown() {
-    let entries = || vec![resident(key("a"))];
-    let (all, some) = (Residency::new(entries(), true), Residency::new(entries(), false));
-    assert_eq!(all.of(&key("a")).flatten().map(|entry| entry.hits), Some(1));
-    assert_eq!(all.of(&key("b")), Some(None));
-    assert_eq!(some.of(&key("b")), None);
+    let asked = Residency::new(vec![resident(key("a"))]);
+    assert_eq!(asked.of(&key("a")).flatten().map(|entry| entry.hits), Some(1));
+    assert_eq!(asked.of(&key("b")), Some(None));
+    assert_eq!(Residency::default().of(&key("a")), None);
 }
 
 #[test]

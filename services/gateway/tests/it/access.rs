@@ -16,9 +16,10 @@ const LOGIN: (&str, &str) = ("Authorization", "Basic c29tZWJvZHk6Y29ycmVjdC1ob3J
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"];
 
 /// The routes for people: each path as it is asked for, and the methods that it has.
-const PAGES: [(&str, &str, &[&str]); 12] = [
+const PAGES: &[(&str, &str, &[&str])] = &[
     ("/", "/", &["GET"]),
     ("/keys_list", "/keys_list", &["GET"]),
+    ("/keys_list/delete", "/keys_list/delete", &["GET", "POST"]),
     ("/image", "/image?key=cat", &["GET"]),
     ("/image/delete", "/image/delete?key=cat", &["GET", "POST"]),
     ("/cache_properties", "/cache_properties", &["GET", "POST"]),
@@ -76,6 +77,7 @@ fn body_for(method: &str, route: &str) -> (String, Vec<u8>) {
         }
         ("PUT", "/api/cache") => ("application/json".into(), br#"{"capacity_mb":33}"#.to_vec()),
         ("POST", "/image/delete") => (form, b"key=cat".to_vec()),
+        ("POST", "/keys_list/delete") => (form, b"key=cat&confirmed=1".to_vec()),
         ("POST", "/cache_properties") => (form, b"capacity_mb=35&policy=lru".to_vec()),
         ("POST", "/cache_properties/delete_all") => (form, b"confirmation=delete+everything".to_vec()),
         ("PUT", _) => ("application/octet-stream".into(), image.to_vec()),

@@ -81,7 +81,7 @@ async fn every_page_is_there_before_and_after_the_first_image() {
         home.text().contains("/images/chelsea.png?v=")
             || home.text().contains("&#x2f;images&#x2f;chelsea.png?v=")
     );
-    assert!(words(&home).contains("1 of 1 image"), "{}", words(&home));
+    assert!(words(&home).contains("1 image is stored"), "{}", words(&home));
     gateway.stop().await.unwrap();
 }
 
@@ -232,49 +232,255 @@ async fn keys_of_any_kind_are_shown_as_they_are() {
     gateway.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_list_is_filtered_and_goes_on_page_by_page() {
-    let (_scene, _worker, gateway) = Scene::running().await;
-    let image = samples::rocket().bytes;
-    for n in 0..60 {
-        assert_eq!(gateway.put(&format!("/images/a%2F{n:02}"), image).await.status, 201);
-    }
-    gateway.put("/images/b", image).await;
-    gateway.get("/images/b").await;
-    let keys = |answer: &Answer| -> Vec<String> {
-        let text = answer.text();
-        let rows = text.split("<a class=\"key\" ").skip(1);
-        rows.map(|row| row.split(['>', '<']).nth(1).unwrap().replace("&#x2f;", "/")).collect()
-    };
-    let mut seen = Vec::new();
-    let mut path = "/keys_list".to_owned();
-    let last = loop {
-        let page = gateway.get(&path).await;
-        assert_eq!(page.status, 200);
-        seen.extend(keys(&page));
-        if !page.text().contains("rel=\"next\"") {
-            break page;
-        }
-        let text = page.text();
-        let before = text.split(" rel=\"next\"").next().unwrap();
-        path = before
-            .rsplit("href=\"")
-            .next()
-            .unwrap()
-            .trim_end_matches('"')
-            .replace("&#x2f;", "/")
-            .replace("&amp;", "&");
-    };
-    let mut expected: Vec<String> = (0..60).map(|n| format!("a/{n:02}")).collect();
-    expected.push("b".into());
-    assert_eq!(seen, expected);
-    assert!(words(&last).contains("b JPEG") && words(&last).contains("0 hits"), "{}", words(&last));
+/// The keys that a page of the list shows, in its order.
+fn listed(answer: &Answer) -> Vec<String> {
+    assert_eq!(answer.status, 200, "{}", words(answer));
+    let text = answer.text();
+    let boxes = text.split("name=\"key\" value=\"").skip(1);
+    boxes.map(|piece| plain(piece.split('"').next().unwrap())).collect()
+}
 
-    assert_eq!(keys(&gateway.get("/keys_list?prefix=a%2F1").await).len(), 10);
-    assert_eq!(keys(&gateway.get("/keys_list?prefix=b").await), ["b"]);
-    let none = gateway.get("/keys_list?prefix=B").await;
-    assert!(words(&none).contains("No key begins with B"), "{}", words(&none));
-    assert_eq!(gateway.get("/keys_list?prefix=%FF").await.status, 400);
+/// The text of an attribute.
+fn plain(text: &str) -> String {
+    text.replace("&#x2f;", "/").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+}
+
+/// Where the link with this `rel` leads.
+fn link(answer: &Answer, rel: &str) -> Option<String> {
+    let text = answer.text();
+    let before = text.split_once(&format!(" rel=\"{rel}\""))?.0;
+    Some(plain(before.rsplit("href=\"").next()?.trim_end_matches('"')))
+}
+
+/// Stores 120 images as rows alone: every third has the same size, every second the same time.
+async fn many(scene: &Scene) -> Vec<(String, u64, u64)> {
+    let mut rows = Vec::new();
+    for n in 0..120_u64 {
+        // A prime beyond them: neighbours lie apart.
+        let key = format!("{}/{:03}", if n % 4 == 0 { "b" } else { "a" }, n * 61 % 127);
+        let (size, stored) = (100 + n % 3, n / 2);
+        sqlx::query(
+            "INSERT INTO images VALUES (?, ?, 'image/png', ?, 1, 1, REPEAT('x', 32), '2026-01-01', \
+             '2026-01-01' + INTERVAL ? SECOND)",
+        )
+        .bind(key.as_bytes())
+        .bind(format!("none/{n}"))
+        .bind(size)
+        .bind(stored)
+        .execute(&scene.pool)
+        .await
+        .unwrap();
+        rows.push((key, size, stored));
+    }
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_has_six_orders_and_goes_forwards_and_backwards() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    let mut rows = many(&scene).await;
+    for (sort, descending) in [
+        ("key", false),
+        ("key-down", true),
+        ("oldest", false),
+        ("newest", true),
+        ("smallest", false),
+        ("largest", true),
+    ] {
+        rows.sort_by_key(|(key, size, stored)| match sort {
+            "key" | "key-down" => (0, key.clone()),
+            "smallest" | "largest" => (*size, key.clone()),
+            _ => (*stored, key.clone()),
+        });
+        if descending {
+            rows.reverse();
+        }
+        for (path, prefix) in [("/keys_list", ""), ("/", ""), ("/keys_list", "a/"), ("/", "a/")] {
+            let expected: Vec<_> =
+                rows.iter().map(|row| row.0.clone()).filter(|key| key.starts_with(prefix)).collect();
+            let mut address = format!("{path}?sort={sort}&prefix={prefix}");
+            let (mut seen, mut pages) = (Vec::new(), Vec::new());
+            let last = loop {
+                let page = gateway.get(&address).await;
+                seen.extend(listed(&page));
+                pages.push(listed(&page));
+                match link(&page, "next") {
+                    Some(next) => address = next,
+                    None => break page,
+                }
+            };
+            assert_eq!(seen, expected, "{path} {sort} {prefix}");
+            assert!(pages.len() > 1);
+            // The way back shows the same pages.
+            let mut page = last;
+            for before in pages.iter().rev().skip(1) {
+                page = gateway.get(&link(&page, "prev").unwrap()).await;
+                assert_eq!(&listed(&page), before, "{path} {sort} {prefix}");
+            }
+            assert_eq!(listed(&gateway.get(&format!("{path}?sort={sort}&prefix={prefix}")).await), pages[0]);
+        }
+    }
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_back_to_the_beginning_is_the_first_page() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    let mut keys: Vec<_> = many(&scene).await.into_iter().map(|row| row.0).collect();
+    keys.sort();
+    // Fewer than a page are before this one.
+    let page = gateway.get(&format!("/keys_list?before={}", keys[3].replace('/', "%2F"))).await;
+    assert_eq!(listed(&page), keys[..50]);
+    assert!(link(&page, "prev").is_none() && link(&page, "next").is_some());
+    let beyond = gateway.get("/keys_list?after=z").await;
+    assert!(words(&beyond).contains("There are no more images here"), "{}", words(&beyond));
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_is_filtered_and_says_what_is_cached() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    let rows = many(&scene).await;
+    let some = rows.iter().filter(|row| row.0.starts_with("a/1")).count();
+    for key in ["c", "d"] {
+        gateway.put(&format!("/images/{key}"), samples::rocket().bytes).await;
+    }
+    gateway.get("/images/c").await;
+    for path in ["/keys_list", "/"] {
+        assert_eq!(listed(&gateway.get(&format!("{path}?prefix=a%2F1&sort=key")).await).len(), some);
+        let one = gateway.get(&format!("{path}?prefix=c")).await;
+        assert_eq!(listed(&one), ["c"]);
+        assert!(
+            words(&one).contains("1 image of 122 images with a key that begins with c"),
+            "{}",
+            words(&one)
+        );
+        assert!(words(&one).contains("640 × 427"), "{}", words(&one));
+        assert!(words(&one).contains("cached · 0 hits"), "{}", words(&one));
+        let other = gateway.get(&format!("{path}?prefix=d")).await;
+        assert!(words(&other).contains("not cached"), "{}", words(&other));
+        let none = gateway.get(&format!("{path}?prefix=B")).await;
+        assert!(words(&none).contains("No key begins with B"), "{}", words(&none));
+    }
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_keys_than_can_be_sorted_are_shown_by_key() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    sqlx::query(
+        "INSERT INTO images SELECT CONCAT('x', LPAD(seq, 6, '0')), CONCAT('none/', seq), 'image/png', seq, 1, 1, \
+         REPEAT('x', 32), '2026-01-01', '2026-01-01' FROM seq_1_to_10001",
+    )
+    .execute(&scene.pool)
+    .await
+    .unwrap();
+    let page = gateway.get("/keys_list?prefix=x&sort=largest").await;
+    assert_eq!(listed(&page)[..2], ["x000001", "x000002"]);
+    assert!(words(&page).contains("More than 10,000 keys begin like that"), "{}", words(&page));
+    let fewer = gateway.get("/keys_list?prefix=x00&sort=largest").await;
+    assert_eq!(listed(&fewer)[0], "x009999");
+    assert!(!words(&fewer).contains("begin like that"));
+    // Of all of them, any number is sorted.
+    assert_eq!(listed(&gateway.get("/keys_list?sort=largest").await)[0], "x010001");
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_asked_for_wrongly_says_what_is_allowed() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    for (query, said) in [
+        ("sort=colour", "key, key-down, newest, oldest, largest, smallest are"),
+        ("sort=%3Cb%3E", "is not allowed"),
+        ("sort=%FF", "Sort is not valid UTF-8"),
+        ("prefix=%FF", "Prefix is not valid UTF-8"),
+        ("sort=largest&after=cat", "<bytes>:<key> is one"),
+        ("sort=largest&before=x:cat", "<bytes>:<key> is one"),
+        ("sort=newest&after=99999999999999999999:cat", "<microseconds since 1970>:<key> is one"),
+        ("after=a&before=b", "After and before are not allowed together"),
+    ] {
+        for path in ["/", "/keys_list"] {
+            let page = gateway.get(&format!("{path}?{query}")).await;
+            assert_eq!(page.status, 400, "{path} {query}");
+            assert!(words(&page).contains(said), "{}", words(&page));
+            assert!(!page.text().contains("<b>"));
+        }
+    }
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_images_are_deleted_once_that_is_confirmed() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    let odd = "a&b=c#d?e%2F <猫>";
+    let escaped = "a%26b%3Dc%23d%3Fe%252F+%3C%E7%8C%AB%3E";
+    for key in ["cat", "dog", "bird"] {
+        gateway.put(&format!("/images/{key}"), samples::chelsea().bytes).await;
+    }
+    gateway.submit_upload(Form::new().key(odd).file(samples::rocket().bytes)).await;
+    gateway.get("/images/cat").await;
+    let chosen = format!("key=cat&key={escaped}&key=cat&key=gone");
+    let question = gateway.submit("/keys_list/delete", &format!("{chosen}&back=%2F%3Fsort%3Dkey")).await;
+    assert_eq!(question.status, 200);
+    let said = words(&question);
+    assert!(said.contains("Delete 2 images?") && said.contains(odd) && said.contains("gone"), "{said}");
+    assert_eq!(listed(&question), ["cat", odd]);
+    assert_eq!(gateway.get("/api/images").await.json()["images"].as_array().unwrap().len(), 4);
+
+    let done = gateway
+        .submit("/keys_list/delete", &format!("key=cat&key={escaped}&confirmed=1&back=%2F%3Fsort%3Dkey"))
+        .await;
+    assert_eq!(done.header("location"), "/?sort=key&deleted_count=2");
+    let page = gateway.follow(&done).await;
+    assert!(words(&page).contains("2 images are deleted."), "{}", words(&page));
+    assert_eq!(listed(&page), ["bird", "dog"]);
+    assert_eq!(scene.cache_stats().await.unwrap().key_count, 0);
+
+    // One that is gone meanwhile: what became of each is told.
+    let part = gateway.submit("/keys_list/delete", "key=bird&key=cat&confirmed=1").await;
+    assert_eq!(part.status, 404);
+    let said = words(&part);
+    assert!(said.contains("1 of 2 images deleted") && said.contains("deleted bird"), "{said}");
+    assert!(said.contains("failed cat No image is stored under"), "{said}");
+    assert_eq!(listed(&gateway.get("/keys_list").await), ["dog"]);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_selection_is_bounded_and_leads_nowhere_else() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    gateway.put("/images/cat", samples::chelsea().bytes).await;
+    let many = |count: usize| (0..count).map(|n| format!("key={n:0>255}&")).collect::<String>();
+    for (fields, status, said) in [
+        (String::new(), 400, "No image is selected"),
+        ("key=".into(), 400, "The key is empty"),
+        ("key=%FF".into(), 400, "not valid UTF-8"),
+        (many(101), 400, "up to 100 can be deleted together"),
+        ("x".repeat(200_000), 413, "This form may have up to"),
+    ] {
+        let page = gateway.submit("/keys_list/delete", &fields).await;
+        assert_eq!(page.status, status, "{}", words(&page));
+        assert!(words(&page).contains(said), "{}", words(&page));
+    }
+    // As many as are allowed, of the longest kind, each byte of them escaped.
+    let longest = (0..100).map(|n| format!("key={n:03}{}&", "%2F".repeat(252))).collect::<String>();
+    assert_eq!(gateway.submit("/keys_list/delete", &longest).await.status, 200);
+    for elsewhere in [
+        "https%3A%2F%2Fevil.example",
+        "%2F%2Fevil.example",
+        "%2Fimages%2Fcat",
+        "%2F%5Cevil",
+        "%2F%3Fa%0D%0Ab",
+    ] {
+        let page = gateway.submit("/keys_list/delete", &format!("key=cat&back={elsewhere}")).await;
+        assert_eq!(plain(behind(&page.text(), "name=\"back\" value=\"")), "/keys_list", "{elsewhere}");
+    }
+    assert_eq!(gateway.get("/keys_list/delete").await.header("location"), "/keys_list");
+    assert_eq!(gateway.get("/images/cat").await.status, 200);
+    let cross = [FORM, ("Sec-Fetch-Site", "cross-site")];
+    let refused = gateway.send("POST", "/keys_list/delete", &cross, b"key=cat&confirmed=1").await;
+    assert_eq!(refused.status, 403);
+    assert_eq!(gateway.get("/images/cat").await.status, 200);
     gateway.stop().await.unwrap();
 }
 

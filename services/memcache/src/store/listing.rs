@@ -1,6 +1,6 @@
 //! Lists of resident entries, a page at a time.
 
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -28,10 +28,14 @@ impl Store {
     pub fn keys(&self, request: &KeysRequest, now: Moment) -> Result<KeysReply, BadCursor> {
         let limit = request.limit as usize;
         let after = request.after.as_deref().map(|after| parse_cursor(request.sort, after)).transpose()?;
+        let only: HashSet<&Key> = request.only.iter().collect();
         let mut page: BinaryHeap<(Place, ByPlace)> = BinaryHeap::with_capacity(limit + 2);
         if let Some(resident) = &self.resident {
             resident.for_each(&mut |entry| {
                 if !entry.key.as_str().starts_with(&request.prefix) {
+                    return;
+                }
+                if !only.is_empty() && !only.contains(&entry.key) {
                     return;
                 }
                 let place = (rank(request.sort, entry), entry.key.clone());

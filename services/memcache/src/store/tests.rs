@@ -149,6 +149,19 @@ fn a_change_of_policy_keeps_what_fits_and_the_order_of_use() {
 }
 
 #[test]
+fn of_given_keys_those_are_listed_that_are_resident() {
+    let mut store = Store::new(Policy::Lru, capacity(1));
+    for number in 0..10 {
+        store.put(entry(number, 100));
+    }
+    let asked =
+        KeysRequest { only: vec![key(3), key(11), key(7)], sort: KeySort::Key, ..KeysRequest::default() };
+    let listed = store.keys(&asked, Moment::now()).unwrap();
+    assert_eq!(listed.keys.into_iter().map(|entry| entry.key).collect::<Vec<_>>(), [key(3), key(7)]);
+    assert_eq!(listed.next, None);
+}
+
+#[test]
 fn the_policy_none_evicts_what_was_resident_and_the_others_start_anew() {
     let mut store = Store::new(Policy::Lru, capacity(1));
     store.put(entry(1, 100));
@@ -211,7 +224,8 @@ fn pages_of_keys_cover_everything_once_in_order() {
         let mut seen = Vec::new();
         let mut after = None;
         loop {
-            let request = KeysRequest { prefix: "k".into(), limit: 10, after, sort };
+            let request =
+                KeysRequest { prefix: "k".into(), limit: 10, after, sort, ..KeysRequest::default() };
             let page = store.keys(&request, Moment::now()).unwrap();
             seen.extend(page.keys);
             after = page.next;

@@ -35,10 +35,15 @@ impl Fields {
     }
 
     pub(super) async fn of_form(request: Request) -> Result<Self, Error> {
+        Self::of_form_up_to(request, FORM_LIMIT).await
+    }
+
+    /// The same of a form that may have so many bytes; its route allows as many.
+    pub(super) async fn of_form_up_to(request: Request, limit: usize) -> Result<Self, Error> {
         let form =
             RawForm::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
                 StatusCode::PAYLOAD_TOO_LARGE => {
-                    Error::TooLarge(format!("this form may have up to {FORM_LIMIT} bytes"))
+                    Error::TooLarge(format!("this form may have up to {limit} bytes"))
                 }
                 StatusCode::UNSUPPORTED_MEDIA_TYPE => {
                     Error::UnsupportedType("this form is sent as application/x-www-form-urlencoded".into())
@@ -51,6 +56,11 @@ impl Fields {
     /// The bytes of the first field of that name.
     pub(super) fn bytes(&self, name: &str) -> Option<&[u8]> {
         self.0.iter().find(|(field, _)| field == name.as_bytes()).map(|(_, value)| value.as_slice())
+    }
+
+    /// The bytes of every field of that name.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().filter(move |(field, _)| field == name.as_bytes()).map(|(_, value)| value.as_slice())
     }
 
     /// The text of a field, for showing it again.
@@ -84,6 +94,7 @@ mod tests {
     fn fields_are_decoded_and_keep_their_bytes() {
         let fields = Fields::parse(b"key=a%2Fb+c%26&key=second&empty=&bare&bad=%FF%zz");
         assert_eq!(fields.key().map(|key| key.to_string()), Ok("a/b c&".to_owned()));
+        assert_eq!(fields.all("key").collect::<Vec<_>>(), [&b"a/b c&"[..], b"second"]);
         assert_eq!(fields.bytes("empty"), Some(&b""[..]));
         assert_eq!(fields.bytes("bare"), Some(&b""[..]));
         assert_eq!(fields.bytes("absent"), None);

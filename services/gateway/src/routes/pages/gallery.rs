@@ -1,93 +1,207 @@
-//! The first page, and the list of all keys.
+//! The list of images: as pictures on the first page, as rows on the page of the keys. And the deletion of several.
 
-use axum::extract::{RawQuery, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use time::OffsetDateTime;
-use wire::inspect::{KeySort, KeysRequest};
+use wire::Key;
 use wire::stats::SeriesRequest;
 
 use super::fields::Fields;
-use super::{RESIDENT_LIMIT, broken_chart, logged, or_reason, residency};
+use super::{broken_chart, logged, or_reason, residency, see_other, sentence};
+use crate::conditional::WriteConditions;
+use crate::error::Error;
+use crate::origin::images::ImageRow;
+use crate::origin::listing::{Place, Position};
 use crate::state::AppState;
 use crate::units;
-use crate::views::{HomePage, ImageView, KeysPage, Section, Shell, home_figures, keys_page};
+use crate::views::{
+    ChosenPage, DeletedPage, ImageView, ListPage, Listing, Outcome, Residency, Section, Shell,
+    deleted_notice, home_figures, with_deleted,
+};
 
-/// How many images the first page shows.
-const GALLERY_SIZE: u32 = 24;
-
-/// How many keys a page of the list shows.
-const LIST_SIZE: u32 = 50;
+/// How many images a page shows as pictures: it fills rows of two, three, four, six and eight.
+const PICTURES: u32 = 48;
+/// How many images a page shows as rows.
+const ROWS: u32 = 50;
+/// How many images can be deleted together.
+const MOST_CHOSEN: usize = 100;
+/// How many of them are deleted at once: fewer than there are connections to the database.
+const DELETIONS_AT_ONCE: usize = 8;
+/// The largest form that names as many keys as can be deleted together, each byte of them escaped.
+pub(super) const CHOSEN_LIMIT: usize = MOST_CHOSEN * (3 * wire::key::MAX_KEY_BYTES + 8) + 8 * 1024;
 
 pub(super) async fn home(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
-    let fields = Fields::of_query(query);
-    let now = OffsetDateTime::now_utc();
-    let resident = KeysRequest { limit: RESIDENT_LIMIT, ..KeysRequest::default() };
-    let lately = SeriesRequest::default();
-    let (health, images, count, series, stats, residency) = tokio::join!(
-        state.health(),
-        state.images.newest(GALLERY_SIZE),
-        state.images.count(units::MOST_COUNTED + 1),
-        state.cache.series(&lately),
-        state.cache.stats(),
-        residency(&state, &resident, None),
-    );
-    let made = || {
-        let count = logged(count);
-        let (images, images_error) = or_reason(images);
-        let page = HomePage {
-            deleted: fields.bytes("deleted").map(|_| format!("“{}” is deleted.", fields.shown("deleted"))),
-            figures: home_figures(logged(series).as_ref(), logged(stats).as_ref(), count)
-                .map_err(broken_chart)?,
-            images: images
-                .unwrap_or_default()
-                .iter()
-                .map(|row| ImageView::new(row, &residency, now))
-                .collect(),
-            stored_count: count,
-            images_error,
-        };
-        let shell = Shell::new(Some(Section::Gallery), Some(&health));
+    let made = async {
+        let fields = Fields::of_query(query);
+        let listing = listing(&fields, Listing::PICTURES)?;
+        let lately = SeriesRequest::default();
+        let (list, series, stats) = tokio::join!(
+            list_page(&state, &fields, listing, PICTURES),
+            state.cache.series(&lately),
+            state.cache.stats(),
+        );
+        let (shell, mut page) = list;
+        page.figures = home_figures(logged(series).as_ref(), logged(stats).as_ref(), page.stored_count)
+            .map_err(broken_chart)?;
         state.render(StatusCode::OK, "home.html", &shell, &page)
     };
-    state.answer(made())
+    state.answer(made.await)
 }
 
 pub(super) async fn keys(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
-    let fields = Fields::of_query(query);
     let made = async {
-        let prefix = fields.text("prefix")?.unwrap_or_default();
-        let after = fields.text("after")?.filter(|after| !after.is_empty());
-        // One more than is shown tells whether there is a next page.
-        let (health, count, listed) = tokio::join!(
-            state.health(),
-            state.images.count(units::MOST_COUNTED + 1),
-            state.images.page(&prefix, after.as_deref(), LIST_SIZE + 1),
-        );
-        let (rows, error) = or_reason(listed);
-        let mut rows = rows.unwrap_or_default();
-        let more = rows.len() > LIST_SIZE as usize;
-        rows.truncate(LIST_SIZE as usize);
-        let last = rows.last().map(|row| row.key.clone());
-        let resident = KeysRequest {
-            prefix: prefix.clone(),
-            limit: RESIDENT_LIMIT,
-            after: after.clone(),
-            sort: KeySort::Key,
-        };
-        let residency = residency(&state, &resident, last.as_ref()).await;
-        let now = OffsetDateTime::now_utc();
-        let page = KeysPage {
-            images: rows.iter().map(|row| ImageView::new(row, &residency, now)).collect(),
-            stored_count: logged(count),
-            error,
-            first: after.is_some().then(|| keys_page(&prefix, None)),
-            next: last.filter(|_| more).map(|last| keys_page(&prefix, Some(last.as_str()))),
-            prefix,
-            after,
-        };
-        let shell = Shell::new(Some(Section::Keys), Some(&health));
+        let fields = Fields::of_query(query);
+        let listing = listing(&fields, Listing::ROWS)?;
+        let (shell, page) = list_page(&state, &fields, listing, ROWS).await;
         state.render(StatusCode::OK, "keys.html", &shell, &page)
     };
     state.answer(made.await)
+}
+
+/// The page of the list that an address names.
+fn listing(fields: &Fields, path: &'static str) -> Result<Listing, Error> {
+    let named = |name| Ok::<_, Error>(fields.text(name)?.filter(|text| !text.is_empty()));
+    let order = named("sort")?.map_or_else(|| Ok(Listing::usual_order(path)), |sort| sort.parse())?;
+    let position = match (named("after")?, named("before")?) {
+        (Some(after), None) => Position::After(Place::parse(&after, order)?),
+        (None, Some(before)) => Position::Before(Place::parse(&before, order)?),
+        (None, None) => Position::First,
+        (Some(_), Some(_)) => {
+            return Err(Error::BadRequest("after and before are not allowed together: either is".into()));
+        }
+    };
+    Ok(Listing { path, prefix: named("prefix")?.unwrap_or_default(), order, position })
+}
+
+async fn list_page(state: &AppState, fields: &Fields, mut listing: Listing, size: u32) -> (Shell, ListPage) {
+    let most = units::MOST_COUNTED + 1;
+    let mut note = None;
+    let (health, stored, matching) = if listing.prefix.is_empty() {
+        let (health, stored) = tokio::join!(state.health(), state.images.count(most));
+        (health, stored, None)
+    } else {
+        let (health, stored, matching) = tokio::join!(
+            state.health(),
+            state.images.count(most),
+            state.images.count_beginning(&listing.prefix, most)
+        );
+        (health, stored, Some(matching))
+    };
+    if !listing.order.is_by_key()
+        && matching.as_ref().is_some_and(|count| !matches!(count, Ok(count) if *count < most))
+    {
+        // No index has them in that order, and to sort more of them would take too long.
+        note = Some(format!(
+            "More than {} keys begin like that: they are sorted by key. A longer prefix can be sorted by size and age too.",
+            units::count(units::MOST_COUNTED)
+        ));
+        listing = listing.by_key();
+    }
+    let listed = state.images.list(&listing.prefix, listing.order, &listing.position, size).await;
+    let (page, error) = or_reason(listed);
+    let page = page.unwrap_or_default();
+    let residency = residency(state, page.rows.iter().map(|row| row.key.clone()).collect()).await;
+    let mut page = ListPage::new(&listing, &page, &residency, OffsetDateTime::now_utc());
+    let deleted = fields.bytes("deleted").map(|_| fields.shown("deleted"));
+    page.done = deleted_notice(deleted.as_deref(), fields.number("deleted_count"));
+    page.stored_count = logged(stored);
+    page.matching_count = matching.and_then(logged);
+    page.error = error;
+    page.note = note;
+    let section = if listing.path == Listing::ROWS { Section::Keys } else { Section::Gallery };
+    (Shell::new(Some(section), Some(&health)), page)
+}
+
+/// The deletion of several images: asked for once, it shows them; with `confirmed`, it deletes them.
+pub(super) async fn delete_chosen(State(state): State<AppState>, request: Request) -> Response {
+    let made = async {
+        let fields = Fields::of_form_up_to(request, CHOSEN_LIMIT).await?;
+        let keys = chosen(&fields)?;
+        let back = own_address(&fields.shown("back"));
+        if fields.bytes("confirmed").is_none() {
+            return show_chosen(&state, keys, back).await;
+        }
+        let asked = keys.len() as u64;
+        let deletions = keys.into_iter().map(|key| {
+            let state = &state;
+            async move {
+                let deleted = state.delete(&key, WriteConditions::default()).await;
+                (key, deleted)
+            }
+        });
+        let outcomes: Vec<_> = stream::iter(deletions).buffered(DELETIONS_AT_ONCE).collect().await;
+        let deleted = outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).count() as u64;
+        let Some(failure) = outcomes.iter().find_map(|(_, outcome)| outcome.as_ref().err()) else {
+            return Ok(see_other(&with_deleted(&back, deleted)));
+        };
+        let health = state.health().await;
+        let page = DeletedPage {
+            deleted,
+            asked,
+            outcomes: outcomes
+                .iter()
+                .map(|(key, outcome)| Outcome {
+                    key: key.to_string(),
+                    done: outcome.is_ok(),
+                    what: outcome.as_ref().err().map_or_else(|| "Deleted.".to_owned(), sentence),
+                })
+                .collect(),
+            back,
+        };
+        let shell = Shell::new(Some(Section::Keys), Some(&health));
+        state.render_refusal(failure, "images_deleted.html", &shell, &page)
+    };
+    state.answer(made.await)
+}
+
+/// The keys that a form names, each once.
+fn chosen(fields: &Fields) -> Result<Vec<Key>, Error> {
+    let mut keys = Vec::new();
+    for bytes in fields.all("key") {
+        let key = Key::from_bytes(bytes)?;
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    match keys.len() {
+        0 => Err(Error::BadRequest("no image is selected: select those that are to be deleted".into())),
+        1..=MOST_CHOSEN => Ok(keys),
+        many => Err(Error::BadRequest(format!(
+            "{many} images are selected: up to {MOST_CHOSEN} can be deleted together"
+        ))),
+    }
+}
+
+async fn show_chosen(state: &AppState, keys: Vec<Key>, back: String) -> Result<Response, Error> {
+    let found = stream::iter(keys).map(|key| async move {
+        let row = state.images.get(&key).await?;
+        Ok::<_, Error>(row.ok_or(key))
+    });
+    let found: Vec<Result<ImageRow, Key>> = found.buffered(MOST_CHOSEN).try_collect().await?;
+    let health = state.health().await;
+    let now = OffsetDateTime::now_utc();
+    let rows = found.iter().filter_map(|found| found.as_ref().ok());
+    let page = ChosenPage {
+        bytes: rows.clone().map(|row| row.size).sum(),
+        images: rows.map(|row| ImageView::new(row, &Residency::default(), now)).collect(),
+        gone: found.iter().filter_map(|found| found.as_ref().err()).map(Key::to_string).collect(),
+        back,
+    };
+    let shell = Shell::new(Some(Section::Keys), Some(&health));
+    state.render(StatusCode::OK, "images_delete.html", &shell, &page)
+}
+
+/// An address of the list, or its first page: a form must not lead anywhere else.
+fn own_address(address: &str) -> String {
+    let path = address.split('?').next().unwrap_or_default();
+    let is_own = [Listing::PICTURES, Listing::ROWS].contains(&path)
+        && address.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_own { address.to_owned() } else { Listing::ROWS.to_owned() }
+}
+
+/// A reload of an address that a form was sent to.
+pub(super) async fn back_to_list() -> Response {
+    see_other(Listing::ROWS)
 }

@@ -4,8 +4,6 @@ use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use time::OffsetDateTime;
-use wire::Key;
-use wire::inspect::{KeySort, KeysRequest};
 
 use super::fields::Fields;
 use super::{logged, residency, see_other, sentence};
@@ -33,7 +31,7 @@ pub(super) async fn image(
         // First the read alone, so that its time is not shared with questions about it.
         let read = state.read(&key, None).await?;
         let (health, row, residency) =
-            tokio::join!(state.health(), state.images.get(&key), residency_of(&state, &key));
+            tokio::join!(state.health(), state.images.get(&key), residency(&state, vec![key.clone()]));
         let done = match fields.shown("stored").as_str() {
             "new" => Some(Done {
                 title: "Stored.".into(),
@@ -57,12 +55,6 @@ pub(super) async fn image(
         Err(error) => no_image(&state, fields.shown("key"), &error).await,
     };
     state.answer(made)
-}
-
-/// Whether one key is resident: of all keys that begin with it, it is the first.
-async fn residency_of(state: &AppState, key: &Key) -> Residency {
-    let request = KeysRequest { prefix: key.as_str().to_owned(), limit: 1, after: None, sort: KeySort::Key };
-    residency(state, &request, Some(key)).await
 }
 
 /// The form for a key with what is wrong about it.

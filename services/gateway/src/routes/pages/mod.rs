@@ -19,21 +19,24 @@ use axum::routing::{get, post};
 use fields::FORM_LIMIT;
 use serde::Serialize;
 use wire::Key;
-use wire::inspect::{KeySort, KeysRequest};
+use wire::inspect::KeysRequest;
 
 use crate::chart::ChartError;
 use crate::error::Error;
 use crate::state::AppState;
 use crate::views::{ErrorPage, Residency, Shell, Views};
 
-/// How many resident keys are asked for to mark them in a list: the most that one answer holds.
-const RESIDENT_LIMIT: u32 = 1000;
-
 /// The routes of the pages and of their static files.
 pub fn router() -> Router<AppState> {
     Router::new()
         .route("/", get(gallery::home))
         .route("/keys_list", get(gallery::keys))
+        .route(
+            "/keys_list/delete",
+            post(gallery::delete_chosen)
+                .get(gallery::back_to_list)
+                .layer(DefaultBodyLimit::max(gallery::CHOSEN_LIMIT)),
+        )
         .route("/image", get(image::image))
         .route("/image/delete", get(image::confirm_delete).post(image::delete))
         .route("/cache_properties", get(cache::cache).post(cache::configure))
@@ -140,16 +143,14 @@ impl AppState {
     }
 }
 
-/// What of the first thousand resident keys, in this order, is known of a list of keys.
-async fn residency(state: &AppState, request: &KeysRequest, last: Option<&Key>) -> Residency {
-    match state.cache.keys(request).await {
-        Ok(reply) => {
-            // Sorted by key, an answer that goes past the list's last key has said all about it.
-            let covers = request.sort == KeySort::Key
-                && last.zip(reply.keys.last()).is_some_and(|(last, entry)| entry.key >= *last);
-            let complete = covers || reply.next.is_none();
-            Residency::new(reply.keys, complete)
-        }
+/// Which of these keys are resident.
+async fn residency(state: &AppState, keys: Vec<Key>) -> Residency {
+    if keys.is_empty() {
+        return Residency::default();
+    }
+    let limit = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+    match state.cache.keys(&KeysRequest { only: keys, limit, ..KeysRequest::default() }).await {
+        Ok(reply) => Residency::new(reply.keys),
         Err(error) => {
             error.log();
             Residency::default()

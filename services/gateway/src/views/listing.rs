@@ -1,0 +1,182 @@
+//! What the list of images is given, as pictures on the first page and as rows on the page of the keys; and what the
+//! pages are given with which several of them are deleted.
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use wire::Key;
+
+use super::figures::Figure;
+use super::images::{ImageView, Residency};
+use super::links::{Listing, escaped};
+use super::shell::Done;
+use crate::origin::listing::{Order, Page, Place};
+use crate::units;
+
+/// `home.html` and `keys.html`
+#[derive(Debug, Default, Serialize)]
+pub struct ListPage {
+    /// The headline figures; the page of the keys has none.
+    pub figures: Vec<Figure>,
+    /// What was just done.
+    pub done: Option<Done>,
+    /// How many images are stored in all.
+    pub stored_count: Option<u64>,
+    /// How many of them the filter lets through.
+    pub matching_count: Option<u64>,
+    /// Why there is nothing to show.
+    pub error: Option<String>,
+    /// What is not as it was asked for, in a sentence.
+    pub note: Option<String>,
+    path: &'static str,
+    prefix: String,
+    sort: &'static str,
+    sorts: Vec<SortChoice>,
+    columns: Columns,
+    /// The address of this very page, to come back to.
+    here: String,
+    as_pictures: String,
+    as_rows: String,
+    all: String,
+    /// Where the list begins.
+    first: String,
+    is_first: bool,
+    images: Vec<ImageView>,
+    previous: Option<String>,
+    next: Option<String>,
+}
+
+/// An order to choose.
+#[derive(Debug, Serialize)]
+struct SortChoice {
+    value: &'static str,
+    label: &'static str,
+    current: bool,
+}
+
+/// The heads of the table by which it can be sorted.
+#[derive(Debug, Default, Serialize)]
+struct Columns {
+    key: Column,
+    size: Column,
+    stored: Column,
+}
+
+/// Such a head: where it leads, and how the table is sorted by it now.
+#[derive(Debug, Default, Serialize)]
+struct Column {
+    href: String,
+    sorted: Option<&'static str>,
+}
+
+impl ListPage {
+    /// The page that `listing` names, with the rows of `page`.
+    pub fn new(listing: &Listing, page: &Page, residency: &Residency, now: OffsetDateTime) -> Self {
+        let order = listing.order;
+        let place = |row| Place::of(row, order);
+        let column = |up: Order, down: Order, first: Order| {
+            let (turned, sorted) = match order {
+                order if order == up => (down, Some("ascending")),
+                order if order == down => (up, Some("descending")),
+                _ => (first, None),
+            };
+            Column { href: listing.sorted(turned).address(), sorted }
+        };
+        Self {
+            path: listing.path,
+            prefix: listing.prefix.clone(),
+            sort: order.as_str(),
+            sorts: Order::ALL
+                .into_iter()
+                .map(|choice| SortChoice {
+                    value: choice.as_str(),
+                    label: label(choice),
+                    current: choice == order,
+                })
+                .collect(),
+            columns: Columns {
+                key: column(Order::Key, Order::KeyDown, Order::Key),
+                size: column(Order::Smallest, Order::Largest, Order::Largest),
+                // An age goes up as the time of storing goes down.
+                stored: column(Order::Newest, Order::Oldest, Order::Newest),
+            },
+            here: listing.address(),
+            as_pictures: listing.on(Listing::PICTURES).address(),
+            as_rows: listing.on(Listing::ROWS).address(),
+            all: listing.unfiltered().address(),
+            first: listing.sorted(order).address(),
+            is_first: listing.is_first(),
+            images: page.rows.iter().map(|row| ImageView::new(row, residency, now)).collect(),
+            previous: page.rows.first().filter(|_| page.has_previous).map(|row| listing.before(&place(row))),
+            next: page.rows.last().filter(|_| page.has_next).map(|row| listing.after(&place(row))),
+            ..Self::default()
+        }
+    }
+}
+
+fn label(order: Order) -> &'static str {
+    match order {
+        Order::Key => "Key, first to last",
+        Order::KeyDown => "Key, last to first",
+        Order::Newest => "Newest first",
+        Order::Oldest => "Oldest first",
+        Order::Largest => "Largest first",
+        Order::Smallest => "Smallest first",
+    }
+}
+
+/// `images_delete.html`: several images, before they are deleted.
+#[derive(Debug, Serialize)]
+pub struct ChosenPage {
+    /// Those that are stored.
+    pub images: Vec<ImageView>,
+    /// Keys under which nothing is stored.
+    pub gone: Vec<String>,
+    /// The bytes of all of them together.
+    pub bytes: u64,
+    /// Where to go back to.
+    pub back: String,
+}
+
+/// `images_deleted.html`: what became of each, where not all could be deleted.
+#[derive(Debug, Serialize)]
+pub struct DeletedPage {
+    /// How many are deleted.
+    pub deleted: u64,
+    /// How many were to be deleted.
+    pub asked: u64,
+    /// Each key in the order in which they were asked for.
+    pub outcomes: Vec<Outcome>,
+    /// Where to go back to.
+    pub back: String,
+}
+
+/// What became of one.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    /// The key.
+    pub key: String,
+    /// Whether it is deleted.
+    pub done: bool,
+    /// What happened, in a sentence.
+    pub what: String,
+}
+
+/// `back` with the news that so many images were deleted.
+pub fn with_deleted(back: &str, count: u64) -> String {
+    format!("{back}{}deleted_count={count}", if back.contains('?') { '&' } else { '?' })
+}
+
+/// What was just deleted, by the address's fields.
+pub fn deleted_notice(key: Option<&str>, count: Option<u64>) -> Option<Done> {
+    let title = match (key, count) {
+        (_, Some(count)) => format!("{} deleted.", units::counted(count, "image is", "images are")),
+        (Some(key), None) => format!("“{key}” is deleted."),
+        (None, None) => return None,
+    };
+    Some(Done { title, text: "The cache has dropped what it held of that.".into() })
+}
+
+/// The first page of the list, saying that an image was deleted.
+pub fn deleted_page(key: &Key) -> String {
+    format!("/?deleted={}", escaped(key.as_str()))
+}
