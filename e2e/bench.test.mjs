@@ -14,9 +14,9 @@ test("every measurement runs and writes its report", (t) => {
   const root = path.resolve(import.meta.dirname, "..");
   const out = mkdtempSync(path.join(tmpdir(), "pixcache-bench-"));
   t.after(() => rmSync(out, { recursive: true }));
-  const bench = path.join(root, "target/release/bench");
+  const bench = path.join(root, "target/debug/bench");
   const options = { cwd: root, encoding: "utf8", timeout: 240_000, maxBuffer: 1 << 26 };
-  const run = spawnSync(bench, ["all", "--quick", "--out", out], options);
+  const run = spawnSync(bench, ["all", "--quick", "--bin-dir", path.join(root, "target/release"), "--out", out], options);
   assert.equal(run.status, 0, `${run.error ?? run.signal ?? ""}\n${run.stdout}\n${run.stderr}`);
   for (const command of commands) {
     const folder = path.join(out, command);

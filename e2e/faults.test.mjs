@@ -9,8 +9,8 @@ import { test } from "node:test";
 
 test("every promise holds while each kind of fault strikes once", (t) => {
   const root = path.resolve(import.meta.dirname, "..");
-  const bench = path.join(root, "target/release/bench");
-  const run = spawnSync(bench, ["faults", "--short"], { encoding: "utf8", timeout: 400_000, maxBuffer: 1 << 26 });
+  const bench = path.join(root, "target/debug/bench");
+  const run = spawnSync(bench, ["faults", "--short", "--bin-dir", path.join(root, "target/release")], { encoding: "utf8", timeout: 400_000, maxBuffer: 1 << 26 });
   assert.equal(run.status, 0, `${run.error ?? run.signal ?? ""}\n${run.stdout}\n${run.stderr}`);
   t.diagnostic(run.stdout.split("\n", 1)[0]);
 });
