@@ -28,6 +28,7 @@ use crate::near::{Copy, Near};
 use crate::origin::blobs::Blobs;
 use crate::origin::images::{Change, ImageRow, Images};
 use crate::origin::pending::{Note, Pending};
+use crate::origin::reach::Reach;
 use crate::origin::sweep;
 use crate::origin::upload::{Staged, UploadLimits, remove};
 use crate::read::{Choose, Portion, ReadFailure, ReadOutcome, Reader};
@@ -36,6 +37,9 @@ use crate::views::Views;
 
 /// How long a part may take to say that it is there.
 const HEALTH_LIMIT: Duration = Duration::from_secs(1);
+/// How long a page waits for MySQL, and how long while that is known to be away.
+const PAGE_LIMIT: Duration = Duration::from_secs(2);
+const AWAY_LIMIT: Duration = Duration::from_millis(50);
 /// How many files are removed at once when everything is deleted.
 const REMOVALS_AT_ONCE: usize = 16;
 
@@ -59,6 +63,7 @@ pub struct Shared {
     near: Option<Arc<Near>>,
     upkeep: Option<Arc<Upkeep>>,
     teller: Teller,
+    reach: Reach,
     feed: Arc<Feed>,
     /// Changes on their way: they go on when their asker has hung up.
     changes: TaskTracker,
@@ -164,7 +169,8 @@ impl AppState {
         let reader =
             Reader::new(cache.clone(), images.clone(), blobs.clone(), config.cache_budget(), &metrics);
         let reader = reader.with_near(near.clone());
-        let teller = Teller::new(cache.clone(), Pending::new(pool));
+        let reach = Reach::default();
+        let teller = Teller::new(cache.clone(), Pending::new(pool), reach.clone());
         let state = Self(Arc::new(Shared {
             config,
             views,
@@ -176,6 +182,7 @@ impl AppState {
             near,
             upkeep,
             teller,
+            reach,
             feed,
             changes: TaskTracker::new(),
         }));
@@ -371,6 +378,42 @@ impl AppState {
         self.teller.pending_count().await
     }
 
+    /// What MySQL answers to a page. A page never waits long for it, and not at all while it is known to be
+    /// away: then the page says so.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when it has not answered in time; whatever else `question` fails with.
+    pub(crate) async fn for_page<T>(
+        &self,
+        question: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let limit = if self.reach.is_away() { AWAY_LIMIT } else { PAGE_LIMIT };
+        let answer = timeout(limit, question).await.unwrap_or_else(|_| {
+            let reason = format!("no answer within {} ms", limit.as_millis());
+            Err(Error::Unavailable { part: "MySQL", reason })
+        });
+        if matches!(answer, Err(Error::Unavailable { .. })) {
+            self.reach.note_away();
+        }
+        answer
+    }
+
+    /// What the recorder answers to a page. It reads MySQL too, so it is not waited for either while that is away.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when it has not answered in time; whatever else `question` fails with.
+    pub(crate) async fn history_for_page<T>(
+        &self,
+        question: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        if !self.reach.is_away() {
+            return question.await;
+        }
+        timeout(AWAY_LIMIT, question).await.unwrap_or_else(|_| {
+            Err(Error::Unavailable { part: "the recorder", reason: "it can’t read MySQL".to_owned() })
+        })
+    }
+
     /// Asks all parts whether they are there. Takes at most a second.
     pub async fn health(&self) -> Health {
         let nats = if self.cache.bus().is_connected() {
@@ -386,15 +429,15 @@ impl AppState {
                 Part::missing(format!("{} has just connected and does not serve yet", stats.worker))
             })
         });
-        let recorder = within(async {
+        let recorder = within(self.history_for_page(async {
             let asked = HistoryRequest { range: Span::from_millis(1).ok(), limit: 1, compare: None };
             self.cache.config_history(&asked).await?;
             Ok(Part::there("answers"))
-        });
-        let mysql = within(async {
+        }));
+        let mysql = within(self.for_page(async {
             self.images.probe().await?;
             Ok(Part::there("answers, with its tables"))
-        });
+        }));
         let (memcache, recorder, mysql) = tokio::join!(memcache, recorder, mysql);
         Health { nats, memcache, recorder, mysql }
     }

@@ -11,6 +11,7 @@ use wire::near::LONGEST_LEASE_MS;
 use crate::cache::CacheClient;
 use crate::error::Error;
 use crate::origin::pending::{Note, Pending, Scope};
+use crate::origin::reach::Reach;
 
 /// How long an upload or a deletion waits for the acknowledgement before it is answered 503.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -40,12 +41,14 @@ pub(crate) struct Teller {
     acknowledged: Arc<Mutex<Vec<Note>>>,
     /// Held while some of them are removed; meanwhile others gather.
     removing: Arc<tokio::sync::Mutex<()>>,
+    /// It looks at MySQL all the time, so it knows first.
+    reach: Reach,
 }
 
 impl Teller {
     /// Tells this cache, and keeps these notes.
-    pub(crate) fn new(cache: CacheClient, pending: Pending) -> Self {
-        Self { cache, pending, acknowledged: Arc::default(), removing: Arc::default() }
+    pub(crate) fn new(cache: CacheClient, pending: Pending, reach: Reach) -> Self {
+        Self { cache, pending, acknowledged: Arc::default(), removing: Arc::default(), reach }
     }
 
     /// Tells the cache of one change, again and again for up to five seconds. True once no cache holds the
@@ -138,7 +141,9 @@ impl Teller {
     async fn tell_left_behind(&self) -> Result<u64, String> {
         let mut told = 0;
         loop {
-            let notes = self.pending.older_than(LEFT_BEHIND, BATCH).await.map_err(|error| error.message())?;
+            let notes = self.pending.older_than(LEFT_BEHIND, BATCH).await;
+            self.reach.note(&notes);
+            let notes = notes.map_err(|error| error.message())?;
             let is_last = notes.len() < BATCH as usize;
             for note in notes {
                 if !self.acknowledged(&note.scope).await {

@@ -5,5 +5,6 @@ mod gathered;
 pub mod images;
 pub mod listing;
 pub(crate) mod pending;
+pub(crate) mod reach;
 pub(crate) mod sweep;
 pub(crate) mod upload;

@@ -42,8 +42,8 @@ async fn cache_page(
         state.health(),
         state.cache.config(),
         state.cache.stats(),
-        state.cache.config_history(&latest),
-        state.images.count(units::MOST_COUNTED + 1),
+        state.history_for_page(state.cache.config_history(&latest)),
+        state.for_page(state.images.count(units::MOST_COUNTED + 1)),
     );
     let now = OffsetDateTime::now_utc();
     let config = logged(config);

@@ -39,7 +39,7 @@ pub(super) async fn home(State(state): State<AppState>, RawQuery(query): RawQuer
         let lately = SeriesRequest::default();
         let (list, series, stats) = tokio::join!(
             list_page(&state, &fields, listing, PICTURES),
-            state.cache.series(&lately),
+            state.history_for_page(state.cache.series(&lately)),
             state.cache.stats(),
         );
         let (shell, mut page) = list;
@@ -79,13 +79,13 @@ async fn list_page(state: &AppState, fields: &Fields, mut listing: Listing, size
     let most = units::MOST_COUNTED + 1;
     let mut note = None;
     let (health, stored, matching) = if listing.prefix.is_empty() {
-        let (health, stored) = tokio::join!(state.health(), state.images.count(most));
+        let (health, stored) = tokio::join!(state.health(), state.for_page(state.images.count(most)));
         (health, stored, None)
     } else {
         let (health, stored, matching) = tokio::join!(
             state.health(),
-            state.images.count(most),
-            state.images.count_beginning(&listing.prefix, most)
+            state.for_page(state.images.count(most)),
+            state.for_page(state.images.count_beginning(&listing.prefix, most))
         );
         (health, stored, Some(matching))
     };
@@ -99,7 +99,8 @@ async fn list_page(state: &AppState, fields: &Fields, mut listing: Listing, size
         ));
         listing = listing.by_key();
     }
-    let listed = state.images.list(&listing.prefix, listing.order, &listing.position, size).await;
+    let listed = state.images.list(&listing.prefix, listing.order, &listing.position, size);
+    let listed = state.for_page(listed).await;
     let (page, error) = or_reason(listed);
     let page = page.unwrap_or_default();
     let residency = residency(state, page.rows.iter().map(|row| row.key.clone()).collect()).await;
@@ -176,7 +177,7 @@ fn chosen(fields: &Fields) -> Result<Vec<Key>, Error> {
 
 async fn show_chosen(state: &AppState, keys: Vec<Key>, back: String) -> Result<Response, Error> {
     let found = stream::iter(keys).map(|key| async move {
-        let row = state.images.get(&key).await?;
+        let row = state.for_page(state.images.get(&key)).await?;
         Ok::<_, Error>(row.ok_or(key))
     });
     let found: Vec<Result<ImageRow, Key>> = found.buffered(MOST_CHOSEN).try_collect().await?;

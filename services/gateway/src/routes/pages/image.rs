@@ -30,8 +30,11 @@ pub(super) async fn image(
         let key = fields.key()?;
         // First the read alone, so that its time is not shared with questions about it.
         let read = state.read(&key, None).await?;
-        let (health, row, residency) =
-            tokio::join!(state.health(), state.images.get(&key), residency(&state, vec![key.clone()]));
+        let (health, row, residency) = tokio::join!(
+            state.health(),
+            state.for_page(state.images.get(&key)),
+            residency(&state, vec![key.clone()])
+        );
         let done = match fields.shown("stored").as_str() {
             "new" => Some(Done {
                 title: "Stored.".into(),
@@ -70,7 +73,7 @@ pub(super) async fn confirm_delete(State(state): State<AppState>, RawQuery(query
     let fields = Fields::of_query(query);
     let asked = async {
         let key = fields.key()?;
-        let (health, row) = tokio::join!(state.health(), state.images.get(&key));
+        let (health, row) = tokio::join!(state.health(), state.for_page(state.images.get(&key)));
         let row = row?.ok_or(Error::NoImage(key))?;
         let image = ImageView::new(&row, &Residency::default(), OffsetDateTime::now_utc());
         let shell = Shell::new(Some(Section::Gallery), Some(&health));

@@ -34,9 +34,9 @@ pub(super) async fn stats(State(state): State<AppState>, RawQuery(query): RawQue
         let latest = HistoryRequest { limit: MOST_MARKS, ..HistoryRequest::default() };
         let (health, series, earlier, history, stats) = tokio::join!(
             state.health(),
-            state.cache.series(&request),
-            state.cache.series(&earlier),
-            state.cache.config_history(&latest),
+            state.history_for_page(state.cache.series(&request)),
+            state.history_for_page(state.cache.series(&earlier)),
+            state.history_for_page(state.cache.config_history(&latest)),
             state.cache.stats(),
         );
         let (earlier, history, stats) = (logged(earlier), logged(history), logged(stats));
