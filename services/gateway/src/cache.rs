@@ -8,7 +8,9 @@ use runtime::bus::{Question, Reply, RequestFailure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use wire::inspect::{ClearReply, ClearRequest, InvalidateReply, KeysReply, KeysRequest, PutReply};
+use wire::inspect::{
+    ClearReply, ClearRequest, InvalidateReply, KeysReply, KeysRequest, PutReply, WatchReply, WatchRequest,
+};
 use wire::near::{HitsReply, HitsReport};
 use wire::stats::{History, HistoryRequest, Series, SeriesRequest};
 use wire::{CacheStats, ConfigReply, Key, Meta, subject};
@@ -130,6 +132,14 @@ impl CacheClient {
     /// As [`CacheClient::clear`].
     pub async fn keys(&self, request: &KeysRequest) -> Result<KeysReply, Error> {
         self.ask_with(CACHE, subject::KEYS, request).await
+    }
+
+    /// Has the worker publish key events for a while.
+    ///
+    /// # Errors
+    /// As [`CacheClient::clear`].
+    pub(crate) async fn watch(&self, request: &WatchRequest) -> Result<WatchReply, Error> {
+        self.ask_with(CACHE, subject::WATCH, request).await
     }
 
     /// History in rows, from the recorder.

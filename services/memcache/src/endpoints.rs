@@ -396,7 +396,12 @@ fn near_hits(worker: &Worker, request: &Request) -> Answer {
         return Answer::refuse(Code::BadRequest, message);
     }
     match worker.count_near_hits(&report) {
-        Some(counted) => Answer::json(&HitsReply { counted, by: worker.incarnation.clone() }),
+        Some(counted) => {
+            for hits in report.hits.iter().filter(|hits| counted && hits.count > 0) {
+                worker.watch.tell_near(&hits.key, hits.bytes / hits.count, hits.count);
+            }
+            Answer::json(&HitsReply { counted, by: worker.incarnation.clone() })
+        }
         None => Answer::Refused(not_serving(), None),
     }
 }
@@ -611,6 +616,7 @@ fn watch(worker: &Worker, request: &Request) -> Answer {
     worker.watch.extend(&asked.kinds, Duration::from_secs(u64::from(asked.seconds)));
     Answer::json(&WatchReply {
         worker: worker.name.clone(),
+        incarnation: worker.incarnation.clone(),
         seconds: asked.seconds,
         kinds: asked.kinds,
         max_per_second: MAX_EVENTS_PER_SECOND,

@@ -74,6 +74,15 @@ impl Watch {
 
     /// Says that something happened to `key`, if somebody watches that kind.
     pub fn tell(&self, kind: KeyEventKind, key: &Key, bytes: u64) {
+        self.tell_of(kind, key, bytes, 1, false);
+    }
+
+    /// Says what a gateway reports: that it has served `key` from its near cache `count` times.
+    pub fn tell_near(&self, key: &Key, bytes: u64, count: u64) {
+        self.tell_of(KeyEventKind::Hit, key, bytes, count, true);
+    }
+
+    fn tell_of(&self, kind: KeyEventKind, key: &Key, bytes: u64, count: u64, near: bool) {
         let until = self.until_ms[kind as usize].load(Ordering::Relaxed);
         if until == 0 {
             return;
@@ -97,6 +106,8 @@ impl Watch {
             kind,
             key: key.clone(),
             bytes,
+            count,
+            near,
             worker: self.worker.clone(),
             time: OffsetDateTime::now_utc(),
             dropped_count: pace.dropped,

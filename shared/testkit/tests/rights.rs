@@ -29,7 +29,7 @@ const PUBLISH: &[(&str, &[&str])] = &[
     ("cache.config.refresh",                            &["operator"]),
     ("cache.stats",                                     &["gateway", "operator"]),
     ("cache.keys",                                      &["gateway", "operator"]),
-    ("cache.watch",                                     &["operator"]),
+    ("cache.watch",                                     &["gateway", "operator"]),
     ("cache.nonsense",                                  &["operator"]),
     // Near leases. Nobody but a gateway reports hits, nobody but the worker takes copies back.
     ("cache.near.hits",                                 &["gateway"]),
@@ -151,6 +151,8 @@ const SUBSCRIBE: &[(&str, &[&str])] = &[
     ("cache.event.window.w",        &["gateway", "operator"]),
     ("cache.event.configured.*",    &["gateway", "operator"]),
     ("cache.event.cleared.*",       &["gateway", "operator"]),
+    ("cache.event.key.>",           &["gateway", "operator"]),
+    ("cache.event.key.hit.cat",     &["gateway", "operator"]),
     ("stats.>",                     &[]),
     ("stats.*",                     &["recorder"]),
     ("stats.series",                &["recorder"]),

@@ -71,6 +71,12 @@ pub struct KeyEvent {
     pub key: Key,
     /// The image's size in bytes; 0 where no bytes are known (a miss).
     pub bytes: u64,
+    /// How often. More than once only in what a gateway reports of its near cache.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub count: u64,
+    /// Whether a gateway has served it from its near cache, and reports it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub near: bool,
     /// The worker that says so.
     pub worker: String,
     /// When.
@@ -78,6 +84,20 @@ pub struct KeyEvent {
     pub time: OffsetDateTime,
     /// Events of this watch that were left out so far, because there were more than the limit per second.
     pub dropped_count: u64,
+}
+
+fn once() -> u64 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_once(count: &u64) -> bool {
+    *count == 1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// `cache.event.configured.<worker>`: a worker has put a revision into force.

@@ -59,6 +59,8 @@ pub enum KeySort {
     Recent,
     /// The largest first.
     Size,
+    /// Those with the most hits since they became resident first.
+    Hits,
     /// By key, byte for byte.
     Key,
 }
@@ -132,6 +134,9 @@ impl Default for WatchRequest {
 pub struct WatchReply {
     /// The worker that publishes.
     pub worker: String,
+    /// This life of it: the next one knows nothing of the watch.
+    #[serde(default)]
+    pub incarnation: String,
     /// For how long from now, in seconds.
     pub seconds: u32,
     /// The kinds that it publishes.

@@ -4,6 +4,8 @@
 //! Whoever reads too slowly loses messages and is told how many: nothing waits for him, and what waits is
 //! bounded for all together.
 
+mod keys;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +23,12 @@ use wire::Window;
 use wire::event::{Cleared, Configured};
 use wire::subject;
 
+use crate::cache::CacheClient;
 use crate::error::Error;
+use keys::KeyFeed;
+#[cfg(test)]
+pub(crate) use keys::{Batch, Watching};
+pub(crate) use keys::{Filter, KeysEvent};
 
 /// Messages that wait for the slowest reader of the statistics: minutes of them.
 const NEWS_CAPACITY: usize = 64;
@@ -69,6 +76,7 @@ pub(crate) struct Feed {
     bus: Bus,
     news: broadcast::Sender<StatsEvent>,
     connected: watch::Sender<bool>,
+    keys: KeyFeed,
     places: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
@@ -76,16 +84,25 @@ pub(crate) struct Feed {
 impl Feed {
     /// For `places` readers at once, until the stop.
     pub(crate) fn new(bus: Bus, places: usize, shutdown: CancellationToken) -> Self {
+        let keys = KeyFeed::new(CacheClient::new(bus.clone()));
         let connected = watch::Sender::new(bus.is_connected());
         let places = Arc::new(Semaphore::new(places));
-        Self { bus, news: broadcast::Sender::new(NEWS_CAPACITY), connected, places, shutdown }
+        Self { bus, news: broadcast::Sender::new(NEWS_CAPACITY), connected, keys, places, shutdown }
     }
 
-    /// Hears what workers say about windows and changes, and whether the bus is there, until the stop.
+    /// Hears what workers say, and whether the bus is there, until the stop.
     ///
     /// # Errors
     /// When a subscription can't be made.
     pub(crate) async fn run(self: Arc<Self>) -> anyhow::Result<()> {
+        let both = async { tokio::try_join!(self.hear_news(), self.keys.run()) };
+        match self.shutdown.run_until_cancelled(both).await {
+            Some(ended) => ended.map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    async fn hear_news(&self) -> anyhow::Result<()> {
         let client = self.bus.client();
         let [windows, configured, cleared] = subject::EVENT_STREAM_SUBJECTS;
         let windows = client.subscribe(windows).await?.map(|said| read(&said).map(StatsEvent::Window));
@@ -97,7 +114,6 @@ impl Feed {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
-                () = self.shutdown.cancelled() => return Ok(()),
                 _ = ticks.tick() => {
                     self.look();
                     continue;
@@ -109,7 +125,7 @@ impl Feed {
                 Some(Some(event)) => drop(self.news.send(event)),
                 Some(None) => {}
                 // The client has gone, and all its subscriptions with it.
-                None => return Ok(()),
+                None => anyhow::bail!("no more events come"),
             }
         }
     }
@@ -132,6 +148,18 @@ impl Feed {
             connected,
             shutdown: self.shutdown.clone(),
         };
+        Ok(unfold(viewer, |mut viewer| async {
+            let event = viewer.next().await?;
+            Some((event, viewer))
+        }))
+    }
+
+    /// The key events that `filter` takes, from now on.
+    ///
+    /// # Errors
+    /// [`Error::TooManyStreams`].
+    pub(crate) fn keys(&self, filter: Filter) -> Result<impl Stream<Item = KeysEvent> + use<>, Error> {
+        let viewer = self.keys.viewer(self.place()?, filter, self.shutdown.clone());
         Ok(unfold(viewer, |mut viewer| async {
             let event = viewer.next().await?;
             Some((event, viewer))

@@ -27,6 +27,7 @@ const READS: &[&str] = &[
     "/cache_properties/clear",
     "/cache_properties/delete_all",
     "/cache_stats",
+    "/events/keys",
     "/events/stats",
     "/favicon.ico",
     "/healthz",

@@ -3,17 +3,21 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use futures_util::{Stream, StreamExt as _};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use wire::event::KeyEventKind;
+use wire::key::MAX_KEY_BYTES;
 
-use super::api::Failure;
+use super::api::{Failure, parameters};
 use super::openapi;
 use crate::error::Error;
+use crate::feed::Filter;
 use crate::state::AppState;
 
 /// A comment goes over a stream that is quiet, so that nobody on the way takes it for dead.
@@ -29,7 +33,7 @@ pub(crate) struct Endless;
 
 /// The routes.
 pub(crate) fn router() -> Router<AppState> {
-    Router::new().route("/events/stats", get(stats))
+    Router::new().route("/events/stats", get(stats)).route("/events/keys", get(keys))
 }
 
 /// Windows and changes as they come.
@@ -47,6 +51,64 @@ pub(crate) fn router() -> Router<AppState> {
 )]
 pub(crate) async fn stats(State(state): State<AppState>) -> Result<Response, Error> {
     let events = state.feed().stats()?;
+    Ok(stream(events.map(|event| (event.name(), event))))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct KeysQuery {
+    kinds: Option<String>,
+    prefix: String,
+}
+
+impl TryFrom<KeysQuery> for Filter {
+    type Error = Error;
+    fn try_from(query: KeysQuery) -> Result<Self, Error> {
+        let kind = |kind: &str| {
+            kind.parse().map_err(|_| {
+                let (shown, all) =
+                    (super::shortened(kind), KeyEventKind::ALL.map(KeyEventKind::as_str).join(", "));
+                Error::BadRequest(format!("kinds: \"{shown}\" is none; apart by commas, these are: {all}"))
+            })
+        };
+        let kinds = match query.kinds.as_deref() {
+            None => KeyEventKind::ALL.to_vec(),
+            Some(kinds) => {
+                let mut kinds: Vec<KeyEventKind> =
+                    kinds.split(',').map(kind).collect::<Result<_, Error>>()?;
+                kinds.sort_unstable();
+                kinds.dedup();
+                kinds
+            }
+        };
+        if query.prefix.len() > MAX_KEY_BYTES {
+            let message = format!("prefix has more than the {MAX_KEY_BYTES} bytes that a key may have");
+            return Err(Error::BadRequest(message));
+        }
+        Ok(Self { kinds, prefix: query.prefix })
+    }
+}
+
+/// What happens to keys, four times a second.
+///
+/// A stream of server-sent events that goes on until either side ends it. The names of the events are `watch` and `keys`;
+/// the data of each is one JSON object. Nothing comes while nothing happens.
+#[utoipa::path(
+    get,
+    path = "/events/keys",
+    tag = "events",
+    params(openapi::KeysParameters),
+    responses(
+        (status = 200, description = "Events from now on", content((openapi::KeysEvents = "text/event-stream"))),
+        (status = 400, description = "A parameter that is not allowed", body = Failure),
+        (status = 503, description = "As many streams as there may be, or the gateway has just started", body = Failure),
+    )
+)]
+pub(crate) async fn keys(
+    State(state): State<AppState>,
+    query: Result<Query<KeysQuery>, QueryRejection>,
+) -> Result<Response, Error> {
+    let events = state.feed().keys(parameters(query)?.try_into()?)?;
     Ok(stream(events.map(|event| (event.name(), event))))
 }
 

@@ -139,6 +139,7 @@ fn describe_headers(operation: &mut Operation, is_report: bool) {
         cache::clear,
         stats::stats,
         events::stats,
+        events::keys,
         health::healthz,
         health::readyz,
         metrics::metrics,
@@ -496,6 +497,96 @@ pub(crate) struct StatsRow {
     near_hit_count: u64,
 }
 
+/// Which key events are wanted.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it describes events::KeysQuery")]
+pub(crate) struct KeysParameters {
+    /// Kinds of events, apart by commas: hit, miss, put, evicted, invalidated, rejected; all if not given.
+    #[param(
+        required = false,
+        example = "hit,miss",
+        pattern = "^(hit|miss|put|evicted|invalidated|rejected)(,(hit|miss|put|evicted|invalidated|rejected))*$"
+    )]
+    kinds: String,
+    /// Only keys that begin so.
+    #[param(required = false, max_length = 255)]
+    prefix: String,
+}
+
+/// One kind of what happens to a key, with how often it did.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes feed::Counts")]
+pub(crate) struct KeyEventCounts {
+    hit: u64,
+    miss: u64,
+    put: u64,
+    evicted: u64,
+    invalidated: u64,
+    rejected: u64,
+}
+
+/// Something that happened to a key.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes wire::event::KeyEvent")]
+pub(crate) struct KeyEvent {
+    /// `hit`, `miss`, `put`, `evicted`, `invalidated` or `rejected`.
+    kind: String,
+    key: String,
+    /// The size of the image; 0 where it is not known.
+    bytes: u64,
+    /// How often; 1 if not given.
+    #[schema(required = false)]
+    count: u64,
+    /// Whether a gateway has served it from its near cache, and reports it; false if not given.
+    #[schema(required = false)]
+    near: bool,
+    worker: String,
+    #[schema(format = DateTime)]
+    time: String,
+    /// Events of this watch that the worker has left out so far.
+    dropped_count: u64,
+}
+
+/// The data of the event `keys` of `/events/keys`.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes feed::Batch")]
+pub(crate) struct KeysBatch {
+    /// The newest events, up to 50, the oldest first.
+    events: Vec<KeyEvent>,
+    /// How often each kind happened since the batch before, what is not shown included.
+    counts: KeyEventCounts,
+    /// How often all together happened in a second, on average over the last two.
+    rate_per_s: f64,
+    /// Events of any kind that the worker has left out since the stream began, because there were too many.
+    dropped_by_worker: u64,
+    /// Events of any kind that the gateway has left out since the stream began, because they were read too slowly.
+    dropped_by_gateway: u64,
+}
+
+/// The data of the event `watch` of `/events/keys`: whether a worker publishes what happens.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes feed::Watching")]
+pub(crate) struct KeysWatch {
+    watching: bool,
+    /// Which worker does.
+    worker: Option<String>,
+    /// The life of it.
+    incarnation: Option<String>,
+    /// The most events that it publishes in a second.
+    max_per_second: Option<u32>,
+    /// Why none does.
+    reason: Option<String>,
+}
+
+/// The data of the events of `/events/keys`, by the event's name.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes feed::KeysEvent")]
+pub(crate) struct KeysEvents {
+    watch: KeysWatch,
+    keys: KeysBatch,
+}
+
 /// The data of the events of `/events/stats`, by the event's name.
 #[derive(Debug)]
 pub(crate) struct StatsEvents;
@@ -580,7 +671,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::config::Config;
-    use crate::feed::StatsEvent;
+    use crate::feed::{Batch, KeysEvent, StatsEvent, Watching};
     use clap::Parser as _;
     use proptest::prelude::*;
     use proptest::test_runner::TestRunner;
@@ -687,6 +778,25 @@ mod tests {
             let described = names(&events[event.name()]["properties"]);
             assert_eq!(described, names(&serde_json::to_value(&event).unwrap()), "{}", event.name());
         }
+        let event = wire::event::KeyEvent {
+            kind: wire::event::KeyEventKind::Hit,
+            key: wire::Key::new("cat").unwrap(),
+            bytes: 1,
+            count: 2,
+            near: true,
+            worker: String::new(),
+            time: at,
+            dropped_count: 0,
+        };
+        let batch = Batch { events: vec![Arc::new(event.clone())], ..Batch::default() };
+        let watching =
+            Watching { watching: false, worker: None, incarnation: None, max_per_second: None, reason: None };
+        assert_described("KeyEvent", &event);
+        assert_described("KeyEventCounts", &batch.counts);
+        assert_described("KeysBatch", &batch);
+        assert_described("KeysWatch", &watching);
+        let said = [KeysEvent::Watch(watching), KeysEvent::Keys(batch)].map(|event| event.name().to_owned());
+        assert_eq!(names(&documented["components"]["schemas"]["KeysEvents"]["properties"]), said.into());
         let policies = document()["components"]["schemas"]["Policy"].to_string();
         for policy in wire::Policy::ALL {
             assert!(policies.contains(&format!("\"{policy}\"")), "{policy} in {policies}");

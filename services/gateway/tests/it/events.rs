@@ -1,13 +1,16 @@
 //! Streams of events: what those see who follow, and that they cost others nothing.
 
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
 use serde_json::Value;
-use testkit::eventually;
+use testkit::{eventually, samples};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use wire::subject;
 
-use crate::helpers::{Gateway, PATIENCE, Scene};
+use crate::helpers::{Gateway, PATIENCE, Scene, WITHOUT_COPIES};
 
 /// Somebody who follows.
 struct Reader {
@@ -112,6 +115,164 @@ async fn whoever_follows_hears_that_the_bus_is_away_and_that_it_is_back() {
     scene.nats.start_again().await;
     assert_eq!(reader.next_of("bus").await["connected"], true);
     reader.next_of("window").await;
+    gateway.stop().await.unwrap();
+}
+
+/// Opens a stream of key events, and waits until the worker publishes what it is about.
+async fn watch(gateway: &Gateway, query: &str) -> Reader {
+    let mut reader = Reader::open(gateway, &format!("/events/keys{query}")).await;
+    while reader.next_of("watch").await["watching"] != true {}
+    reader
+}
+
+/// The events up to the one of this kind and key, as kinds and keys.
+async fn seen_until(reader: &mut Reader, kind: &str, key: &str) -> Vec<(String, String)> {
+    let mut seen = Vec::new();
+    loop {
+        let batch = reader.next_of("keys").await;
+        for event in batch["events"].as_array().unwrap() {
+            seen.push((
+                event["kind"].as_str().unwrap().to_owned(),
+                event["key"].as_str().unwrap().to_owned(),
+            ));
+        }
+        if seen.last().is_some_and(|(last, of)| (&**last, &**of) == (kind, key)) {
+            return seen;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_to_keys_is_seen_by_each_as_he_asked_for_it() {
+    let (_scene, _worker, gateway) = Scene::running_with(&WITHOUT_COPIES).await;
+    let mut all = watch(&gateway, "").await;
+    let mut some = watch(&gateway, "?kinds=hit,put&prefix=a%2F").await;
+    for name in ["a%2Fcat", "b"] {
+        gateway.put(&format!("/images/{name}"), samples::chelsea().bytes).await;
+        gateway.get(&format!("/images/{name}")).await;
+        gateway.get(&format!("/images/{name}")).await;
+    }
+    gateway.put("/images/a%2Fend", samples::chelsea().bytes).await;
+    gateway.get("/images/a%2Fend").await;
+    let read = |key: &str, kinds: &[&str]| -> Vec<(String, String)> {
+        kinds.iter().map(|kind| ((*kind).to_owned(), key.to_owned())).collect()
+    };
+    let (stored, kept) = (["invalidated", "miss", "put"], ["invalidated", "miss", "put", "hit"]);
+    let expected = [read("a/cat", &kept), read("b", &kept), read("a/end", &stored)].concat();
+    assert_eq!(seen_until(&mut all, "put", "a/end").await, expected);
+    let expected = [read("a/cat", &["put", "hit"]), read("a/end", &["put"])].concat();
+    assert_eq!(seen_until(&mut some, "put", "a/end").await, expected);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hits_of_the_near_cache_are_seen_too_and_the_rate_falls_to_none() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    gateway.put("/images/cat", samples::chelsea().bytes).await;
+    let mut reader = watch(&gateway, "?kinds=hit").await;
+    eventually("a near hit", PATIENCE, async || {
+        gateway.get("/images/cat").await.cache() == "hit; detail=near"
+    })
+    .await;
+    let mut near = false;
+    let mut rate = 0.0;
+    while !near || rate > 0.0 {
+        let batch = reader.next_of("keys").await;
+        near |= batch["events"].as_array().unwrap().iter().any(|event| event["near"] == true);
+        rate = batch["rate_per_s"].as_f64().unwrap();
+    }
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_published_unless_somebody_looks() {
+    let (scene, _worker, gateway) = Scene::running_with(&WITHOUT_COPIES).await;
+    let operator = scene.nats.connect("operator").await;
+    let mut events = operator.subscribe(subject::ALL_KEY_EVENTS).await.unwrap();
+    operator.flush().await.unwrap();
+    gateway.get("/images/unseen").await;
+    let reader = watch(&gateway, "?kinds=miss").await;
+    gateway.get("/images/seen").await;
+    let event = timeout(PATIENCE, events.next()).await.unwrap().unwrap();
+    assert_eq!(event.subject.as_str(), "cache.event.key.miss.seen");
+    drop(reader);
+    // The last watch runs out, and is not asked for again.
+    eventually("nothing is published", PATIENCE, async || {
+        gateway.get("/images/again").await;
+        timeout(Duration::from_millis(100), events.next()).await.is_err()
+    })
+    .await;
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_looks_is_told_when_no_worker_publishes_and_when_another_one_does() {
+    let (scene, worker, gateway) = Scene::running_with(&WITHOUT_COPIES).await;
+    let mut reader = Reader::open(&gateway, "/events/keys").await;
+    let first = loop {
+        let watching = reader.next_of("watch").await;
+        if watching["watching"] == true {
+            break watching;
+        }
+    };
+    assert_eq!((&first["worker"], &first["max_per_second"]), (&"memcache-1".into(), &5000.into()));
+    drop(worker);
+    let none = reader.next_of("watch").await;
+    assert_eq!(none["watching"], false);
+    assert!(none["reason"].as_str().unwrap().contains("can't be reached"), "{none}");
+    let _worker = scene.start_worker().await;
+    while reader.next_of("watch").await["incarnation"]
+        .as_str()
+        .is_none_or(|life| first["incarnation"] == life)
+    {}
+    gateway.get("/images/nobody").await;
+    assert_eq!(seen_until(&mut reader, "miss", "nobody").await.len(), 1);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_is_a_few_small_batches_and_a_slow_reader_is_told_what_he_lost() {
+    let (scene, _worker, gateway) = Scene::running_with(&WITHOUT_COPIES).await;
+    // Key events by hand, as fast as they come: no worker holds back here.
+    let worker = scene.nats.connect("memcache").await;
+    let mut reader = watch(&gateway, "").await;
+    let mut slow = watch(&gateway, "").await;
+    let event = serde_json::json!({
+        "kind": "put", "key": "k".repeat(255), "bytes": 1, "worker": "w", "time": "2026-01-02T03:04:05Z", "dropped_count": 0,
+    })
+    .to_string();
+    let (mut counted, mut lost) = (0, 0);
+    let mut sent = 0;
+    while lost == 0 {
+        for _ in 0..20_000 {
+            worker
+                .publish(format!("cache.event.key.put.{}", "k".repeat(255)), event.clone().into())
+                .await
+                .unwrap();
+        }
+        worker.flush().await.unwrap();
+        sent += 20_000;
+        let batch = reader.next_of("keys").await;
+        assert!(batch["events"].as_array().unwrap().len() <= 50);
+        counted += batch["counts"]["put"].as_u64().unwrap();
+        lost = batch["dropped_by_gateway"].as_u64().unwrap();
+    }
+    assert!(counted + lost <= sent, "{counted} + {lost} of {sent}");
+    // What a reader who takes nothing is behind is bounded, and he is told of the rest.
+    while slow.next_of("keys").await["dropped_by_gateway"] == 0 {}
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_filter_is_refused_with_what_is_one() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    for query in ["?kinds=", "?kinds=hit,,miss", "?kinds=got", "?kinds=hit&kinds=miss", "?kind=hit"] {
+        assert_eq!(gateway.get(&format!("/events/keys{query}")).await.failure(), 400, "{query}");
+    }
+    let long = format!("/events/keys?prefix={}", "k".repeat(256));
+    assert_eq!(gateway.get(&long).await.failure(), 400);
+    let refused = gateway.get("/events/keys?kinds=got").await.text();
+    assert!(refused.contains("evicted, invalidated"), "{refused}");
     gateway.stop().await.unwrap();
 }
 

@@ -54,6 +54,7 @@ async fn the_document_names_every_route_and_every_status_that_is_answered() {
         ("PUT", "/api/cache", "/api/cache"),
         ("POST", "/api/cache/clear", "/api/cache/clear"),
         ("GET", "/api/stats", "/api/stats"),
+        ("GET", "/events/keys", "/events/keys"),
         ("GET", "/events/stats", "/events/stats"),
         ("GET", "/healthz", "/healthz"),
         ("GET", "/readyz", "/readyz"),

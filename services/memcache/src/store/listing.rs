@@ -73,6 +73,7 @@ fn rank(sort: KeySort, entry: &Entry) -> u64 {
     match sort {
         KeySort::Recent => u64::MAX - entry.last_used.load(Ordering::Relaxed),
         KeySort::Size => u64::MAX - entry.size(),
+        KeySort::Hits => u64::MAX - entry.hits(),
         KeySort::Key => 0,
     }
 }
@@ -80,7 +81,7 @@ fn rank(sort: KeySort, entry: &Entry) -> u64 {
 fn cursor(sort: KeySort, (rank, key): &Place) -> String {
     match sort {
         KeySort::Key => key.to_string(),
-        KeySort::Recent | KeySort::Size => format!("{rank}:{key}"),
+        KeySort::Recent | KeySort::Size | KeySort::Hits => format!("{rank}:{key}"),
     }
 }
 
@@ -88,7 +89,7 @@ fn parse_cursor(sort: KeySort, text: &str) -> Result<Place, BadCursor> {
     let bad = || BadCursor(text.chars().take(300).collect());
     let (rank, key) = match sort {
         KeySort::Key => (0, text),
-        KeySort::Recent | KeySort::Size => {
+        KeySort::Recent | KeySort::Size | KeySort::Hits => {
             let (rank, key) = text.split_once(':').ok_or_else(bad)?;
             (rank.parse().map_err(|_| bad())?, key)
         }

@@ -220,7 +220,12 @@ fn pages_of_keys_cover_everything_once_in_order() {
     for number in 0..57 {
         store.put(entry(number, 100 + usize::from(number % 7) * 10));
     }
-    for sort in [KeySort::Key, KeySort::Recent, KeySort::Size] {
+    for number in 0..57 {
+        for _ in 0..number % 5 {
+            store.get(&key(number), None, u64::MAX, true, Instant::now());
+        }
+    }
+    for sort in [KeySort::Key, KeySort::Recent, KeySort::Size, KeySort::Hits] {
         let mut seen = Vec::new();
         let mut after = None;
         loop {
@@ -237,6 +242,7 @@ fn pages_of_keys_cover_everything_once_in_order() {
         match sort {
             KeySort::Key => assert!(seen.is_sorted_by(|a, b| a.key < b.key)),
             KeySort::Size => assert!(seen.is_sorted_by(|a, b| a.bytes >= b.bytes)),
+            KeySort::Hits => assert!(seen.is_sorted_by(|a, b| a.hits >= b.hits)),
             KeySort::Recent => assert_eq!(seen.first().unwrap().key, key(56)),
         }
     }

@@ -7,6 +7,7 @@ use runtime::Bus;
 use testkit::{eventually, samples};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use wire::event::KeyEvent;
 use wire::near::{DropRequest, HitsReply, HitsReport, KeyHits, LONGEST_LEASE_MS};
 use wire::reply::Code;
 use wire::{Holder, Meta, Tag, subject};
@@ -200,6 +201,9 @@ async fn reported_hits_count_once_and_keep_an_entry_in_use() {
     scene.put("dog", samples::chelsea().bytes).await.unwrap();
     let incarnation = scene.stats().await.unwrap().incarnation;
     let gateway = connect(&scene.server, "gateway").await;
+    let mut events = gateway.client().subscribe(subject::ALL_KEY_EVENTS).await.unwrap();
+    let watch = gateway.request(subject::WATCH.to_owned(), None, r#"{"kinds":["hit"]}"#.into(), ANSWER).await;
+    assert!(watch.is_ok());
     let tell = async |report: String| {
         gateway.request(subject::NEAR_HITS.to_owned(), None, report.into(), ANSWER).await
     };
@@ -215,6 +219,12 @@ async fn reported_hits_count_once_and_keep_an_entry_in_use() {
         counted.push(reply.counted);
     }
     assert_eq!(counted, [true, false, true, false]);
+    // Whoever watches sees them too, each report once.
+    for (name, count, bytes) in [("cat", 5, 100), ("evicted", 2, 10), ("cat", 5, 100), ("evicted", 2, 10)] {
+        let message = tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
+        let event: KeyEvent = serde_json::from_slice(&message.payload).unwrap();
+        assert_eq!((event.key.as_str(), event.count, event.bytes, event.near), (name, count, bytes, true));
+    }
     let counters = scene.stats().await.unwrap().counters;
     assert_eq!((counters.request_count, counters.hit_count, counters.near_hit_count), (14, 14, 14));
     assert_eq!(counters.served_bytes, 1040);
