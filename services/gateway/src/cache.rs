@@ -78,6 +78,14 @@ impl CacheClient {
         read_json(self.bus.request(subject::invalidate(key), None, Bytes::new(), limit).await?)
     }
 
+    /// Drops what is cached under `key`, the copies of gateways included. The stored image stays.
+    ///
+    /// # Errors
+    /// As [`CacheClient::clear`].
+    pub async fn drop_cached(&self, key: &Key) -> Result<InvalidateReply, Error> {
+        self.invalidate(key, CHANGE_LIMIT).await.map_err(|failure| Error::of_request(CACHE, failure))
+    }
+
     /// Tells the worker to drop everything, with the failure kept apart by kind.
     pub(crate) async fn try_clear(&self, by: &str, limit: Duration) -> Result<ClearReply, RequestFailure> {
         let request = ClearRequest { by: Some(by.to_owned()) };

@@ -65,6 +65,19 @@
     }
   });
 
+  // A picture that can't be drawn says so in its place.
+  function markBroken(image) {
+    const template = document.querySelector("template[data-broken]");
+    if (image.matches("[data-picture]")) image.closest(".picture").replaceChildren(template.content.cloneNode(true));
+    else image.closest(".frame")?.classList.add("is-broken");
+  }
+  document.addEventListener("error", (event) => {
+    if (event.target instanceof HTMLImageElement) markBroken(event.target);
+  }, true);
+  for (const image of document.images) {
+    if (image.complete && image.naturalWidth === 0 && image.currentSrc !== "") markBroken(image);
+  }
+
   function prepare(root) {
     localizeTimes(root);
     showCopyButtons(root);

@@ -33,6 +33,7 @@ const READS: &[&str] = &[
     "/healthz",
     "/image",
     "/image/delete",
+    "/image/invalidate",
     "/images/",
     "/images/{*key}",
     "/keys_list",

@@ -14,6 +14,9 @@ use super::shell::{Done, Moment};
 use crate::origin::images::ImageRow;
 use crate::read::{CacheStatus, ReadOutcome};
 
+/// An image that is wider is shown as a rendition of this width.
+const WIDEST: u32 = 1280;
+
 /// `upload.html`
 #[derive(Debug, Default, Serialize)]
 pub struct UploadPage {
@@ -64,6 +67,8 @@ pub struct ImagePage {
     content_type: String,
     width: Option<u32>,
     height: Option<u32>,
+    /// Whether a narrower rendition is shown in its place. One of a GIF or WebP would not move.
+    is_wide: bool,
     stored: Option<Moment>,
     first_stored: Option<Moment>,
     resident: Option<Value>,
@@ -174,6 +179,8 @@ impl ImagePage {
             content_type: image.content_type.clone(),
             width: row.map(|row| row.width),
             height: row.map(|row| row.height),
+            is_wide: row.is_some_and(|row| row.width > WIDEST)
+                && ["image/png", "image/jpeg"].contains(&image.content_type.as_str()),
             stored: stored.map(|at| Moment::new(at, now)),
             first_stored: row
                 .filter(|row| row.created_at != row.updated_at)

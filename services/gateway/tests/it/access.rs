@@ -22,6 +22,7 @@ const PAGES: &[(&str, &str, &[&str])] = &[
     ("/keys_list/delete", "/keys_list/delete", &["GET", "POST"]),
     ("/image", "/image?key=cat", &["GET"]),
     ("/image/delete", "/image/delete?key=cat", &["GET", "POST"]),
+    ("/image/invalidate", "/image/invalidate", &["GET", "POST"]),
     ("/cache_properties", "/cache_properties", &["GET", "POST"]),
     ("/cache_properties/clear", "/cache_properties/clear", &["GET", "POST"]),
     ("/cache_properties/delete_all", "/cache_properties/delete_all", &["GET", "POST"]),
@@ -76,7 +77,7 @@ fn body_for(method: &str, route: &str) -> (String, Vec<u8>) {
             (Form::content_type(), Form::new().key("dog").file(image).bytes())
         }
         ("PUT", "/api/cache") => ("application/json".into(), br#"{"capacity_mb":33}"#.to_vec()),
-        ("POST", "/image/delete") => (form, b"key=cat".to_vec()),
+        ("POST", "/image/delete" | "/image/invalidate") => (form, b"key=cat".to_vec()),
         ("POST", "/keys_list/delete") => (form, b"key=cat&confirmed=1".to_vec()),
         ("POST", "/cache_properties") => (form, b"capacity_mb=35&policy=lru".to_vec()),
         ("POST", "/cache_properties/delete_all") => (form, b"confirmation=delete+everything".to_vec()),

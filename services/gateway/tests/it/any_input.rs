@@ -174,7 +174,7 @@ fn any_address_is_answered_and_looking_changes_nothing() {
         4 => select(vec![
             "/", "/api/cache", "/api/images", "/api/images/", "/api/openapi.json", "/api/stats", "/cache_properties",
             "/cache_properties/clear", "/cache_properties/delete_all", "/cache_stats", "/favicon.ico", "/healthz",
-            "/image", "/image/delete", "/images/", "/keys_list", "/keys_list/delete", "/metrics", "/readyz", "/upload_image",
+            "/image", "/image/delete", "/image/invalidate", "/images/", "/keys_list", "/keys_list/delete", "/metrics", "/readyz", "/upload_image",
         ]).prop_map(str::to_owned),
         4 => (select(vec!["/images/", "/api/images/", "/static/", "/api/key/"]), any_piece())
             .prop_map(|(prefix, rest)| format!("{prefix}{rest}")),

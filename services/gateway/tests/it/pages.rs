@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use testkit::database::Account;
+use testkit::database::{Account, MariaDb};
 use testkit::{eventually, samples};
 
 use crate::helpers::{Gateway, PATIENCE, Scene, WITHOUT_COPIES};
@@ -163,7 +163,7 @@ async fn an_image_s_page_reads_it_through_the_cache() {
     }
     // What a page shows as the image's address is that image.
     let page = gateway.get("/image?key=cat").await.text();
-    let source = behind(&page, "<img src=\"").replace("&#x2f;", "/");
+    let source = behind(&page, "<img data-picture src=\"").replace("&#x2f;", "/");
     assert!(gateway.get(&source).await.body == samples::chelsea().bytes);
     gateway.stop().await.unwrap();
 
@@ -172,6 +172,47 @@ async fn an_image_s_page_reads_it_through_the_cache() {
         words(&gateway.get("/image?key=cat").await).contains("This read Near hit ")
     })
     .await;
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_dropped_from_the_cache_by_its_page() {
+    let (scene, worker, gateway) = Scene::running().await;
+    gateway.put("/images/a%2Fcat", samples::chelsea().bytes).await;
+    let absent = gateway.submit("/image/invalidate", "key=a%2Fcat").await;
+    assert_eq!(absent.header("location"), "/image?key=a%2Fcat&invalidated=absent");
+    let page = gateway.follow(&absent).await;
+    assert!(words(&page).contains("It was not in the cache."), "{}", words(&page));
+
+    // That page has read it.
+    assert_eq!(scene.cache_stats().await.unwrap().key_count, 1);
+    let page = gateway.follow(&gateway.submit("/image/invalidate", "key=a%2Fcat").await).await;
+    let said = words(&page);
+    assert!(said.contains("Dropped from the cache.") && said.contains("This read Miss "), "{said}");
+    assert_eq!(gateway.get("/images/a%2Fcat").await.body, samples::chelsea().bytes);
+
+    assert_eq!(gateway.submit("/image/invalidate", "key=..").await.status, 400);
+    assert_eq!(gateway.get("/image/invalidate").await.header("location"), "/image");
+    drop(worker);
+    eventually("the worker is gone", PATIENCE, async || {
+        let refused = gateway.submit("/image/invalidate", "key=a%2Fcat").await;
+        refused.status == 503 && words(&refused).contains("The cache")
+    })
+    .await;
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wide_photograph_is_shown_as_a_narrower_one() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    for image in [samples::retina(), samples::rocket()] {
+        gateway.put(&format!("/images/{}", image.name), image.bytes).await;
+    }
+    let wide = gateway.get("/image?key=retina.jpg").await;
+    assert!(words(&wide).contains("Shown 1280 pixels wide."), "{}", words(&wide));
+    assert!(behind(&wide.text(), "<img data-picture src=\"").ends_with("&amp;w=1280"));
+    let narrow = gateway.get("/image?key=rocket.jpg").await;
+    assert!(!words(&narrow).contains("pixels wide"));
     gateway.stop().await.unwrap();
 }
 
@@ -605,6 +646,37 @@ async fn without_a_worker_and_a_recorder_every_page_still_answers_and_says_so() 
     assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
     assert_eq!(behind(&refused.text(), "name=\"capacity_mb\" value=\""), "32");
     assert_eq!(gateway.submit("/cache_properties/clear", "").await.status, 503);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_mysql_the_list_says_so_and_a_cached_image_is_shown() {
+    let server = MariaDb::start().await;
+    let database = server.database().await;
+    database.migrate().await;
+    let scene = Scene::with(database).await;
+    let _worker = scene.start_worker().await;
+    let gateway = scene.start_gateway(&[]).await;
+    gateway.put("/images/cat", samples::chelsea().bytes).await;
+    gateway.get("/images/cat").await;
+    server.stop().await;
+    for path in ["/", "/keys_list", "/keys_list?prefix=a&sort=largest"] {
+        let page = gateway.get(path).await;
+        assert_eq!(page.status, 200, "{path}");
+        let said = words(&page);
+        assert!(
+            said.contains("Database is down") && said.contains("The images can’t be listed now."),
+            "{said}"
+        );
+    }
+    let page = gateway.get("/image?key=cat").await;
+    assert_eq!(page.status, 200);
+    assert!(words(&page).contains("Database is down"), "{}", words(&page));
+    for fields in ["key=cat", "key=cat&confirmed=1"] {
+        let refused = gateway.submit("/keys_list/delete", fields).await;
+        assert_eq!(refused.status, 503, "{fields}");
+        assert!(words(&refused).contains("MySQL"), "{}", words(&refused));
+    }
     gateway.stop().await.unwrap();
 }
 

@@ -13,7 +13,7 @@ use super::{broken_chart, logged, or_reason, residency, see_other, sentence};
 use crate::conditional::WriteConditions;
 use crate::error::Error;
 use crate::origin::images::ImageRow;
-use crate::origin::listing::{Place, Position};
+use crate::origin::listing::{Page, Place, Position};
 use crate::state::AppState;
 use crate::units;
 use crate::views::{
@@ -75,44 +75,55 @@ fn listing(fields: &Fields, path: &'static str) -> Result<Listing, Error> {
     Ok(Listing { path, prefix: named("prefix")?.unwrap_or_default(), order, position })
 }
 
-async fn list_page(state: &AppState, fields: &Fields, mut listing: Listing, size: u32) -> (Shell, ListPage) {
-    let most = units::MOST_COUNTED + 1;
-    let mut note = None;
-    let (health, stored, matching) = if listing.prefix.is_empty() {
-        let (health, stored) = tokio::join!(state.health(), state.for_page(state.images.count(most)));
-        (health, stored, None)
-    } else {
-        let (health, stored, matching) = tokio::join!(
-            state.health(),
-            state.for_page(state.images.count(most)),
-            state.for_page(state.images.count_beginning(&listing.prefix, most))
-        );
-        (health, stored, Some(matching))
-    };
-    if !listing.order.is_by_key()
-        && matching.as_ref().is_some_and(|count| !matches!(count, Ok(count) if *count < most))
-    {
-        // No index has them in that order, and to sort more of them would take too long.
-        note = Some(format!(
-            "More than {} keys begin like that: they are sorted by key. A longer prefix can be sorted by size and age too.",
-            units::count(units::MOST_COUNTED)
-        ));
-        listing = listing.by_key();
-    }
-    let listed = state.images.list(&listing.prefix, listing.order, &listing.position, size);
-    let listed = state.for_page(listed).await;
-    let (page, error) = or_reason(listed);
-    let page = page.unwrap_or_default();
+async fn list_page(state: &AppState, fields: &Fields, asked: Listing, size: u32) -> (Shell, ListPage) {
+    let (health, stored, found) = tokio::join!(
+        state.health(),
+        state.for_page(state.images.count(units::MOST_COUNTED + 1)),
+        state.for_page(find(state, asked.clone(), size)),
+    );
+    let (found, error) = or_reason(found);
+    let Found { listing, page, matching, note } =
+        found.unwrap_or(Found { listing: asked, page: Page::default(), matching: None, note: None });
     let residency = residency(state, page.rows.iter().map(|row| row.key.clone()).collect()).await;
     let mut page = ListPage::new(&listing, &page, &residency, OffsetDateTime::now_utc());
     let deleted = fields.bytes("deleted").map(|_| fields.shown("deleted"));
     page.done = deleted_notice(deleted.as_deref(), fields.number("deleted_count"));
     page.stored_count = logged(stored);
-    page.matching_count = matching.and_then(logged);
+    page.matching_count = matching;
     page.error = error;
     page.note = note;
     let section = if listing.path == Listing::ROWS { Section::Keys } else { Section::Gallery };
     (Shell::new(Some(section), Some(&health)), page)
+}
+
+/// A page of the list.
+struct Found {
+    /// What it is a page of.
+    listing: Listing,
+    page: Page,
+    /// How many images the filter lets through, if there is one.
+    matching: Option<u64>,
+    /// What is not as it was asked for.
+    note: Option<String>,
+}
+
+async fn find(state: &AppState, mut listing: Listing, size: u32) -> Result<Found, Error> {
+    let (mut matching, mut note) = (None, None);
+    if !listing.prefix.is_empty() {
+        let count = state.images.count_beginning(&listing.prefix, units::MOST_COUNTED + 1).await?;
+        matching = Some(count);
+        if count > units::MOST_COUNTED && !listing.order.is_by_key() {
+            // No index has them in that order, and to sort more of them would take too long.
+            note = Some(format!(
+                "More than {} keys begin like that: they are sorted by key. A longer prefix can be sorted by size and \
+                 age too.",
+                units::count(units::MOST_COUNTED)
+            ));
+            listing = listing.by_key();
+        }
+    }
+    let page = state.images.list(&listing.prefix, listing.order, &listing.position, size).await?;
+    Ok(Found { listing, page, matching, note })
 }
 
 /// The deletion of several images: asked for once, it shows them; with `confirmed`, it deletes them.

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::state::AppState;
 use crate::views::{
     DeletePage, Done, ImageFormPage, ImagePage, ImageView, Residency, Section, Shell, deleted_page,
+    image_page,
 };
 
 pub(super) async fn image(
@@ -35,12 +36,20 @@ pub(super) async fn image(
             state.for_page(state.images.get(&key)),
             residency(&state, vec![key.clone()])
         );
-        let done = match fields.shown("stored").as_str() {
-            "new" => Some(Done {
+        let done = match (fields.shown("stored").as_str(), fields.shown("invalidated").as_str()) {
+            (_, "dropped") => Some(Done {
+                title: "Dropped from the cache.".into(),
+                text: "What you see is the first read after that.".into(),
+            }),
+            (_, "absent") => Some(Done {
+                title: "It was not in the cache.".into(),
+                text: "There was nothing to drop.".into(),
+            }),
+            ("new", _) => Some(Done {
                 title: "Stored.".into(),
                 text: "This is the image as anyone gets it now.".into(),
             }),
-            "replaced" => Some(Done {
+            ("replaced", _) => Some(Done {
                 title: "Replaced.".into(),
                 text: "The image that was stored under this key before is gone.".into(),
             }),
@@ -58,6 +67,30 @@ pub(super) async fn image(
         Err(error) => no_image(&state, fields.shown("key"), &error).await,
     };
     state.answer(made)
+}
+
+/// Drops one image from the cache, and nothing else.
+pub(super) async fn invalidate(State(state): State<AppState>, request: Request) -> Response {
+    let fields = match Fields::of_form(request).await {
+        Ok(fields) => fields,
+        Err(error) => return state.answer(Err(error)),
+    };
+    let dropped = async {
+        let key = fields.key()?;
+        let reply = state.cache.drop_cached(&key).await?;
+        let what = if reply.resident { "dropped" } else { "absent" };
+        Ok(see_other(&format!("{}&invalidated={what}", image_page(&key))))
+    };
+    let made = match dropped.await {
+        Ok(answer) => Ok(answer),
+        Err(error) => no_image(&state, fields.shown("key"), &error).await,
+    };
+    state.answer(made)
+}
+
+/// A reload of an address that a form was sent to.
+pub(super) async fn back_to_form() -> Response {
+    see_other("/image")
 }
 
 /// The form for a key with what is wrong about it.

@@ -39,6 +39,7 @@ pub fn router() -> Router<AppState> {
         )
         .route("/image", get(image::image))
         .route("/image/delete", get(image::confirm_delete).post(image::delete))
+        .route("/image/invalidate", post(image::invalidate).get(image::back_to_form))
         .route("/cache_properties", get(cache::cache).post(cache::configure))
         .route("/cache_properties/clear", post(cache::clear).get(cache::back_to_cache))
         .route("/cache_properties/delete_all", post(cache::delete_all).get(cache::back_to_cache))
