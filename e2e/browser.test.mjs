@@ -96,8 +96,166 @@ suite("in the browser", () => {
     await close();
   });
 
+  const drop = (page, files) =>
+    page.evaluate((files) => {
+      const dataTransfer = new DataTransfer();
+      const bytes = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+      for (const [name, content] of files) dataTransfer.items.add(new File([bytes(content)], name));
+      document.querySelector(".drop").dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+    }, files.map(([name, content]) => [name, content.toString("base64")]));
+
+  test("files are dropped, checked one by one, and stored with their progress", async () => {
+    const { page, go, clean, close } = await visit();
+    await go("/upload_image");
+    await page.getByLabel("In front of each key").fill("trip/");
+    await drop(page, [["猫.png", sample("chelsea.png")], ["notes.txt", Buffer.from("hello")], ["cup.png", sample("coffee.png")], ["rocket.jpg", sample("rocket.jpg")]]);
+    const lines = page.locator(".queued");
+    await page.getByRole("button", { name: "Store 3 images" }).waitFor();
+    assert.deepEqual(await lines.locator("input").evaluateAll((inputs) => inputs.map((input) => input.value)), ["trip/猫.png", "trip/notes.txt", "trip/cup.png", "trip/rocket.jpg"]);
+    assert.match(await lines.nth(1).innerText(), /not a PNG, JPEG, GIF or WebP/);
+    assert.match(await lines.nth(0).innerText(), /451 × 300 · 235 kB/);
+
+    // Under this key something is stored already; and no two of them may have the same.
+    await lines.nth(3).locator("input").fill("rocket.jpg");
+    await lines.nth(3).getByText("Replaces the image stored under this key (640 × 427, 110 kB).").waitFor();
+    await lines.nth(2).locator("input").fill("trip/猫.png");
+    await lines.nth(2).getByText("Another file of this list has the same key.").waitFor();
+    await page.getByRole("button", { name: "Store 3 images" }).click();
+    assert.equal((await stored()).length, samples.length, "nothing is sent while a key is wrong");
+    await lines.nth(2).locator("input").fill("trip/cup.png");
+
+    // What comes in between is not replaced unasked.
+    await lines.nth(2).locator("input").blur();
+    await page.route("**/images/trip%2Fcup.png", async (route) => {
+      await page.unroute("**/images/trip%2Fcup.png");
+      await system.fetch("/images/trip%2Fcup.png", { method: "PUT", body: sample("grass.png") });
+      await route.continue();
+    });
+    await page.getByRole("button", { name: "Store 3 images" }).click();
+    await page.getByText("2 stored, 1 refused, 1 failed.").waitFor();
+    assert.match(await lines.nth(0).innerText(), /Stored\. Show it/);
+    assert.match(await lines.nth(3).innerText(), /It replaced the image that was there/);
+    assert.match(await lines.nth(2).innerText(), /stored under this key meanwhile/);
+    await page.getByRole("button", { name: "Try cup.png again" }).click();
+    await page.getByText("3 stored, 1 refused.").waitFor();
+    assert.equal((await system.json("/api/images/trip%2Fcup.png")).width, 600);
+    clean(/the server responded with a status of 412/);
+
+    await lines.nth(0).getByRole("link", { name: "Show it" }).click();
+    await page.getByRole("heading", { name: "trip/猫.png" }).waitFor();
+    await close();
+  });
+
+  test("the list is sorted, goes forwards and back, and several are deleted", async () => {
+    const { page, go, clean, close } = await visit();
+    for (let n = 0; n < 60; n++) await system.fetch(`/images/many%2F${String(n).padStart(2, "0")}`, { method: "PUT", body: sample("rocket.jpg") });
+    await go("/keys_list");
+    const keys = () => page.locator("tbody .key").allInnerTexts();
+    await page.getByLabel("Sorted by").selectOption("largest");
+    await page.waitForURL(/sort=largest/);
+    assert.equal((await keys())[0], "astronaut.png");
+    await page.getByLabel("Keys that begin with").fill("many/");
+    await page.keyboard.press("Enter");
+    await page.waitForURL(/prefix=many/);
+    await page.getByRole("link", { name: "Key", exact: true }).click();
+    await page.waitForURL(/sort=key|prefix=many[^&]*$/);
+    const first = await keys();
+    assert.equal(first.length, 50);
+    await page.getByRole("link", { name: "Next" }).click();
+    await page.waitForURL(/after=/);
+    assert.deepEqual(await keys(), Array.from({ length: 10 }, (_, n) => `many/${50 + n}`));
+    await page.getByRole("link", { name: "Previous" }).click();
+    await page.waitForURL(/before=/);
+    assert.deepEqual(await keys(), first);
+
+    const remove = page.getByRole("button", { name: "Delete selected" });
+    assert.ok(await remove.isDisabled());
+    await page.getByLabel("Select many/03").check();
+    await page.getByLabel("Select many/05").click({ modifiers: ["Shift"] });
+    await page.getByText("3 selected").waitFor();
+    await remove.click();
+    await page.getByRole("heading", { name: "Delete 3 images?" }).waitFor();
+    await page.getByRole("button", { name: "Delete 3 images" }).click();
+    await page.getByText("3 images are deleted.").waitFor();
+    assert.ok(!(await keys()).some((key) => ["many/03", "many/04", "many/05"].includes(key)));
+
+    // As pictures, all of a page.
+    await page.getByRole("link", { name: "Pictures" }).click();
+    await page.getByLabel("Select all on this page").check();
+    await page.getByText("48 selected").waitFor();
+    await remove.click();
+    await page.getByRole("button", { name: "Delete 48 images" }).click();
+    await page.getByText("48 images are deleted.").waitFor();
+    clean();
+    await close();
+  });
+
+  test("an image is invalidated, and one that can't be shown says so", async () => {
+    const { page, go, clean, close } = await visit();
+    await until("cached", async () => (await system.read("rocket.jpg")).what === "hit", 10);
+    await go("/image?key=rocket.jpg");
+    await page.getByRole("button", { name: "Invalidate" }).click();
+    await page.getByText("Dropped from the cache.").waitFor();
+    assert.match(await page.locator(".badge").first().innerText(), /Miss|Bypass/);
+    clean();
+    await page.route("**/images/rocket.jpg?*", (route) => route.fulfill({ contentType: "image/jpeg", body: "no picture" }));
+    await page.route("**/images/many*", (route) => route.fulfill({ contentType: "image/jpeg", body: "no picture" }));
+    await page.reload();
+    await page.getByText("This browser can’t show the image.").waitFor();
+    await go("/");
+    await page.locator(".frame.is-broken").first().waitFor();
+    await close();
+  });
+
+  test("an image is stored, found, selected and deleted with the keyboard alone", async () => {
+    const { page, go, clean, close } = await visit();
+    const press = async (...keys) => {
+      for (const key of keys) await page.keyboard.press(key);
+    };
+    const tabTo = async (what, locator) => {
+      for (let at = 0; at < 60; at++) {
+        if (await locator.evaluate((element) => element === document.activeElement)) return;
+        await press("Tab");
+      }
+      assert.fail(`no way to ${what}`);
+    };
+    await go("/");
+    await tabTo("the upload page", page.getByRole("navigation", { name: "Pages" }).getByRole("link", { name: "Upload" }));
+    await press("Enter");
+    await page.waitForURL(/upload_image/);
+    await tabTo("the files", page.locator("input[type=file]"));
+    const [chooser] = await Promise.all([page.waitForEvent("filechooser"), press("Enter")]);
+    await chooser.setFiles(photograph("hubble_deep_field.jpg"));
+    const key = page.getByLabel("Key of hubble_deep_field.jpg");
+    await key.waitFor();
+    await tabTo("its key", key);
+    await press("Control+a");
+    await page.keyboard.type("0 by keyboard.jpg");
+    await page.locator("[data-state=ready]").waitFor();
+    await press("Enter");
+    await page.getByRole("heading", { name: "0 by keyboard.jpg" }).waitFor();
+
+    await go("/keys_list");
+    await tabTo("its box", page.getByLabel("Select 0 by keyboard.jpg"));
+    await press("Space");
+    await tabTo("the deletion", page.getByRole("button", { name: "Delete selected" }));
+    await press("Enter");
+    const sure = page.getByRole("button", { name: "Delete 1 image" });
+    await sure.waitFor();
+    await tabTo("the last word", sure);
+    await press("Enter");
+    await page.getByText("1 image is deleted.").waitFor();
+    for (const left of (await stored()).filter((key) => !samples.includes(key))) {
+      assert.equal((await system.fetch(`/images/${encodeURIComponent(left)}`, { method: "DELETE" })).status, 204);
+    }
+    assert.deepEqual(await stored(), samples);
+    clean();
+    await close();
+  });
+
   test("what is no image is refused with a sentence, and nothing is stored", async () => {
-    const { page, clean, close } = await visit();
+    // As the server says it; with scripts, most of it is said before anything is sent.
+    const { page, clean, close } = await visit({ javaScriptEnabled: false });
     for (const [name, buffer, words] of [
       ["text.png", Buffer.from("hello, I am text"), /PNG, JPEG, GIF/],
       ["cut.png", sample("chelsea.png").subarray(0, 20_000), /cut off|ends|truncated|incomplete|breaks off|missing/i],
@@ -196,6 +354,16 @@ suite("in the browser", () => {
     const { page, go, clean, close } = await visit({ javaScriptEnabled: false });
     await upload(page, "no script.png", photograph("coffee.png"));
     await page.getByRole("heading", { name: "no script.png" }).waitFor();
+    await page.getByRole("button", { name: "Invalidate" }).click();
+    await page.getByText("Dropped from the cache.").waitFor();
+    await go("/keys_list?prefix=no");
+    await page.getByLabel("Sorted by").selectOption("newest");
+    await page.getByRole("button", { name: "Show" }).click();
+    await page.getByLabel("Select no script.png").check();
+    await page.getByRole("button", { name: "Delete selected" }).click();
+    await page.getByRole("button", { name: "Delete 1 image" }).click();
+    await page.getByText("1 image is deleted.").waitFor();
+    await upload(page, "no script.png", photograph("coffee.png"));
     await go("/cache_stats");
     assert.equal(await page.locator(".chart-panel svg").count(), 8);
     await go("/cache_properties");
