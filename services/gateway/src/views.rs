@@ -9,6 +9,7 @@ mod figures;
 mod images;
 mod links;
 mod listing;
+mod live;
 mod shell;
 mod stats;
 
@@ -29,6 +30,7 @@ pub use figures::home_figures;
 pub use images::{DeletePage, ImageFormPage, ImagePage, ImageView, Residency, UploadPage};
 pub use links::{Listing, image_page, image_source};
 pub use listing::{ChosenPage, DeletedPage, ListPage, Outcome, deleted_notice, deleted_page, with_deleted};
+pub use live::LivePage;
 pub use shell::{Done, Section, Shell};
 pub use stats::{StatsFindings, StatsPage};
 
@@ -63,7 +65,7 @@ pub struct Asset {
 }
 
 /// The templates that must be there for every page to be shown.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "cache.html",
     "error.html",
     "home.html",
@@ -73,6 +75,7 @@ const PAGES: [&str; 11] = [
     "images_delete.html",
     "images_deleted.html",
     "keys.html",
+    "live.html",
     "stats.html",
     "upload.html",
 ];

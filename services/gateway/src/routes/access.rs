@@ -38,6 +38,7 @@ const READS: &[&str] = &[
     "/images/{*key}",
     "/keys_list",
     "/keys_list/delete",
+    "/live",
     "/metrics",
     "/readyz",
     "/static/{*path}",

@@ -50,16 +50,19 @@ pub enum Section {
     Cache,
     /// `/cache_stats`
     Stats,
+    /// `/live`
+    Live,
 }
 
 impl Section {
-    const ALL: [(Self, &'static str, &'static str, &'static str); 6] = [
+    const ALL: [(Self, &'static str, &'static str, &'static str); 7] = [
         (Self::Gallery, "/", "Gallery", "gallery"),
         (Self::Upload, "/upload_image", "Upload", "upload"),
         (Self::LookUp, "/image", "Look up", "search"),
         (Self::Keys, "/keys_list", "Keys", "keys"),
         (Self::Cache, "/cache_properties", "Cache", "cache"),
         (Self::Stats, "/cache_stats", "Stats", "stats"),
+        (Self::Live, "/live", "Live", "live"),
     ];
 }
 

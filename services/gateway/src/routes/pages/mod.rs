@@ -8,6 +8,7 @@ mod cache;
 mod fields;
 mod gallery;
 mod image;
+mod live;
 mod stats;
 mod upload;
 
@@ -44,6 +45,7 @@ pub fn router() -> Router<AppState> {
         .route("/cache_properties/clear", post(cache::clear).get(cache::back_to_cache))
         .route("/cache_properties/delete_all", post(cache::delete_all).get(cache::back_to_cache))
         .route("/cache_stats", get(stats::stats))
+        .route("/live", get(live::live))
         .route("/static/{*path}", get(assets::asset))
         .route("/favicon.ico", get(assets::favicon))
         .layer(DefaultBodyLimit::max(FORM_LIMIT))

@@ -1,0 +1,41 @@
+//! The page of what happens at this moment.
+
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use wire::inspect::{KeySort, KeysRequest};
+
+use super::fields::Fields;
+use super::{html, or_reason};
+use crate::state::AppState;
+use crate::views::{LivePage, Section, Shell};
+
+/// How many of the hottest and of the largest keys are shown.
+const LIST_LENGTH: u32 = 10;
+
+pub(super) async fn live(
+    State(state): State<AppState>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let fields = Fields::of_query(query);
+    let made = async {
+        let list = |sort| KeysRequest { sort, limit: LIST_LENGTH, ..KeysRequest::default() };
+        let (hottest, largest) = (list(KeySort::Hits), list(KeySort::Size));
+        let lists = async { tokio::join!(state.cache.keys(&hottest), state.cache.keys(&largest)) };
+        if fields.bytes("fragment").is_some() {
+            let (hottest, largest) = lists.await;
+            let page = LivePage::new(or_reason(hottest), or_reason(largest), None, "", "");
+            return Ok(html(StatusCode::OK, state.views.fragment("partials/top_keys.html", &page)?));
+        }
+        let (health, (hottest, largest)) = tokio::join!(state.health(), lists);
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+        let kinds = fields.text("kinds")?;
+        let prefix = fields.text("prefix")?.unwrap_or_default();
+        let base = format!("http://{host}");
+        let page = LivePage::new(or_reason(hottest), or_reason(largest), kinds.as_deref(), &prefix, &base);
+        let shell = Shell::new(Some(Section::Live), Some(&health));
+        state.render(StatusCode::OK, "live.html", &shell, &page)
+    };
+    state.answer(made.await)
+}

@@ -1,0 +1,83 @@
+//! What the page of the moment is given.
+
+use serde::Serialize;
+use wire::event::KeyEventKind;
+use wire::inspect::{KeysReply, ResidentKey};
+
+use super::links::image_page;
+use crate::units;
+
+/// `live.html`, and the part of it that is fetched again and again.
+#[derive(Debug, Serialize)]
+pub struct LivePage {
+    kinds: Vec<KindView>,
+    prefix: String,
+    base: String,
+    lists: [KeyList; 2],
+}
+
+#[derive(Debug, Serialize)]
+struct KindView {
+    name: &'static str,
+    shown: bool,
+}
+
+/// Some of the resident keys, in an order.
+#[derive(Debug, Serialize)]
+struct KeyList {
+    name: &'static str,
+    title: &'static str,
+    keys: Vec<KeyView>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct KeyView {
+    key: String,
+    page: String,
+    value: String,
+    note: String,
+}
+
+/// A list of resident keys, or why there is none.
+type Found = (Option<KeysReply>, Option<String>);
+
+impl LivePage {
+    /// With the hottest and the largest of the resident keys. The stream's filter is as the address names it;
+    /// what it names wrongly is left out.
+    pub fn new(hottest: Found, largest: Found, kinds: Option<&str>, prefix: &str, base: &str) -> Self {
+        let is_shown = |kind: KeyEventKind| {
+            kinds.is_none_or(|kinds| kinds.split(',').any(|named| named.parse() == Ok(kind)))
+        };
+        let view = |kind: KeyEventKind| KindView { name: kind.as_str(), shown: is_shown(kind) };
+        Self {
+            kinds: KeyEventKind::ALL.into_iter().map(view).collect(),
+            prefix: prefix.to_owned(),
+            base: base.to_owned(),
+            lists: [
+                KeyList::new("hottest", "Hottest keys", hottest, |entry| {
+                    (units::counted(entry.hits, "hit", "hits"), units::bytes(entry.bytes))
+                }),
+                KeyList::new("largest", "Largest keys", largest, |entry| {
+                    (units::bytes(entry.bytes), units::counted(entry.hits, "hit", "hits"))
+                }),
+            ],
+        }
+    }
+}
+
+impl KeyList {
+    fn new(
+        name: &'static str,
+        title: &'static str,
+        (found, error): Found,
+        say: impl Fn(&ResidentKey) -> (String, String),
+    ) -> Self {
+        let view = |entry: ResidentKey| {
+            let (value, note) = say(&entry);
+            KeyView { page: image_page(&entry.key), key: entry.key.to_string(), value, note }
+        };
+        let keys = found.map(|reply| reply.keys.into_iter().map(view).collect()).unwrap_or_default();
+        Self { name, title, keys, error }
+    }
+}
