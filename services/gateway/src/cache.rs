@@ -9,10 +9,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use wire::inspect::{
-    ClearReply, ClearRequest, InvalidateReply, KeysReply, KeysRequest, PutReply, WatchReply, WatchRequest,
+    ClearReply, ClearRequest, InvalidateReply, KeysReply, KeysRequest, PutReply, ServicePing, WatchReply,
+    WatchRequest,
 };
 use wire::near::{HitsReply, HitsReport};
-use wire::stats::{History, HistoryRequest, Series, SeriesRequest};
+use wire::stats::{Backlog, History, HistoryRequest, Series, SeriesRequest};
 use wire::{CacheStats, ConfigReply, Key, Meta, subject};
 
 use crate::error::Error;
@@ -22,6 +23,12 @@ pub(crate) const CACHE: &str = "the cache";
 /// What the recorder is called in errors.
 pub(crate) const RECORDER: &str = "the recorder";
 
+/// What JetStream is called in errors.
+const JETSTREAM: &str = "JetStream";
+
+/// How long a service may take to say that it is there, and how long the next one behind it may take.
+const PING_LIMIT: Duration = Duration::from_secs(1);
+const PING_QUIET: Duration = Duration::from_millis(75);
 /// How long questions by people and monitors may take. They are no reads: nobody waits behind them.
 const QUESTION_LIMIT: Duration = Duration::from_secs(2);
 /// How long a change of the configuration may take: the worker writes it to JetStream first.
@@ -148,6 +155,32 @@ impl CacheClient {
     /// As [`CacheClient::clear`].
     pub(crate) async fn watch(&self, request: &WatchRequest) -> Result<WatchReply, Error> {
         self.ask_with(CACHE, subject::WATCH, request).await
+    }
+
+    /// Which services are there: gateways, workers, recorders. None, when the bus is away.
+    pub(crate) async fn services(&self) -> Vec<ServicePing> {
+        match self.bus.gather(subject::PING, PING_LIMIT, PING_QUIET).await {
+            Ok(replies) => replies.iter().filter_map(|reply| serde_json::from_slice(reply).ok()).collect(),
+            Err(failure) => {
+                tracing::debug!(%failure, "services can't be looked for");
+                Vec::new()
+            }
+        }
+    }
+
+    /// The windows that wait for the recorder, asked of JetStream: it knows while the recorder is away.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when JetStream does not answer, or knows of no recorder yet.
+    pub(crate) async fn backlog(&self) -> Result<Backlog, Error> {
+        #[derive(serde::Deserialize)]
+        struct ConsumerInfo {
+            num_pending: u64,
+            num_ack_pending: u64,
+        }
+        let info: ConsumerInfo =
+            self.ask(JETSTREAM, subject::WINDOW_CONSUMER_INFO, Bytes::new(), PING_LIMIT).await?;
+        Ok(Backlog { waiting_count: info.num_pending + info.num_ack_pending })
     }
 
     /// History in rows, from the recorder.

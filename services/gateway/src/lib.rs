@@ -26,7 +26,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use async_nats::service::ServiceExt as _;
 use runtime::Bus;
+use runtime::service::metadata;
 use runtime::tasks::Tasks;
 use runtime::wait;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
@@ -34,6 +36,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use wire::subject;
 
 pub use config::Config;
 use feed::Feed;
@@ -110,6 +113,11 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     }
     tasks.spawn("telling of pending invalidations", state.run_teller(shutdown.clone()));
     tasks.spawn("sweep", state.run_sweep(shutdown.clone()));
+    let service = bus.client().service_builder().description("Takes requests, keeps the images");
+    let service = service.metadata(metadata([("address", address.to_string())]));
+    let present = service.start(subject::GATEWAY_SERVICE, env!("CARGO_PKG_VERSION")).await;
+    let present =
+        present.map_err(|error| anyhow::anyhow!("the gateway can't say that it is there: {error}"))?;
     front.open(routes::App::new(state.clone(), gate));
     tracing::info!("serving");
 
@@ -128,6 +136,9 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         && !matches!(timeout(FAREWELL, upkeep.report_now()).await, Ok(Ok(())))
     {
         tracing::warn!("hits of the near cache were not counted");
+    }
+    if let Err(error) = present.stop().await {
+        tracing::debug!(%error, "the bus was not told that this gateway leaves");
     }
     left.cancel();
     let finished = finished.and(last.finish(FAREWELL).await);

@@ -12,6 +12,7 @@ mod listing;
 mod live;
 mod shell;
 mod stats;
+mod system;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ pub use listing::{ChosenPage, DeletedPage, ListPage, Outcome, deleted_notice, de
 pub use live::LivePage;
 pub use shell::{Done, Section, Shell};
 pub use stats::{StatsFindings, StatsPage};
+pub use system::{SystemFindings, SystemPage};
 
 use crate::error::Error;
 use crate::units;
@@ -65,7 +67,7 @@ pub struct Asset {
 }
 
 /// The templates that must be there for every page to be shown.
-const PAGES: [&str; 12] = [
+const PAGES: [&str; 13] = [
     "cache.html",
     "error.html",
     "home.html",
@@ -77,6 +79,7 @@ const PAGES: [&str; 12] = [
     "keys.html",
     "live.html",
     "stats.html",
+    "system.html",
     "upload.html",
 ];
 

@@ -4,13 +4,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Client;
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::{Request, Service, ServiceExt as _};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use runtime::bus::meta_of;
 use runtime::clock::Moment;
-use runtime::service::{Answer, parse_json, parse_object, respond};
+use runtime::service::{Answer, metadata, parse_json, parse_object, respond};
 use sha2::{Digest as _, Sha256};
 use sniff::{Format, Limits, SniffError};
 use time::OffsetDateTime;
@@ -18,7 +19,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::event::KeyEventKind;
-use wire::inspect::{ClearRequest, InvalidateReply, KeysRequest, PutReply, WatchReply, WatchRequest};
+use wire::inspect::{
+    ClearRequest, InvalidateReply, KeysRequest, PutReply, ServicePing, WatchReply, WatchRequest,
+};
 use wire::near::{HitsReply, HitsReport, MOST_KEYS_REPORTED};
 use wire::reply::{Code, Refusal};
 use wire::{Key, Meta, Tag, subject};
@@ -71,13 +74,11 @@ impl Endpoints {
             .service_builder()
             .description("Keeps image bytes in memory")
             .queue_group(QUEUE_GROUP)
-            .metadata(
-                [
-                    ("worker".to_owned(), worker.name.clone()),
-                    ("incarnation".to_owned(), worker.incarnation.clone()),
-                ]
-                .into(),
-            )
+            .metadata(metadata([
+                ("worker", worker.name.clone()),
+                ("incarnation", worker.incarnation.clone()),
+                ("state", ServicePing::SERVING.to_owned()),
+            ]))
             .start(subject::MEMCACHE_SERVICE, env!("CARGO_PKG_VERSION"))
             .await?;
         // Invalidations first: a get must not be served before they can arrive.
@@ -139,6 +140,17 @@ impl Endpoints {
             }),
         );
     }
+}
+
+/// Says on the bus that this worker stands by, without any endpoint, until it is dropped by [`Service::stop`].
+///
+/// # Errors
+/// When a subscription can't be made.
+pub async fn stand_by(client: &Client, worker: &str) -> Result<Service, async_nats::Error> {
+    let said = [("worker", worker.to_owned()), ("state", ServicePing::STANDING_BY.to_owned())];
+    let service = client.service_builder().description("Waits for the claim to serve");
+    let service = service.queue_group(QUEUE_GROUP).metadata(metadata(said));
+    service.start(subject::MEMCACHE_SERVICE, env!("CARGO_PKG_VERSION")).await
 }
 
 /// One endpoint's loop.

@@ -32,7 +32,7 @@ use wire::CacheConfig;
 
 use crate::claim::Claim;
 use crate::config::Config;
-use crate::endpoints::{Endpoints, Group, Stop};
+use crate::endpoints::{Endpoints, Group, Stop, stand_by};
 use crate::live::Live;
 use crate::store::Store;
 use crate::window::{Cutter, WindowQueue};
@@ -146,7 +146,14 @@ async fn live_again_and_again(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let length = Duration::from_millis(config.claim_ms);
-    while let Some(claim) = Claim::win(bus, &config.worker_name, length, former.as_deref(), shutdown).await {
+    loop {
+        let standing_by = stand_by(bus.client(), &config.worker_name).await;
+        let standing_by = standing_by.map_err(|error| anyhow::anyhow!("not on the bus: {error}"))?;
+        let won = Claim::win(bus, &config.worker_name, length, former.as_deref(), shutdown).await;
+        if let Err(error) = standing_by.stop().await {
+            tracing::debug!(%error, "the bus was not told that this worker stands by no more");
+        }
+        let Some(claim) = won else { return Ok(()) };
         *former = Some(claim.incarnation().to_owned());
         let store = Store::new(first.policy, first.capacity_mb)
             .with_near_leases(Duration::from_millis(config.near_lease_ms));
@@ -160,7 +167,6 @@ async fn live_again_and_again(
         }
         tracing::warn!(incarnation = worker.incarnation, "the claim to serve is lost; everything is dropped");
     }
-    Ok(())
 }
 
 /// One life: from the claim to its loss, or to the stop. Afterwards the worker has left the bus.

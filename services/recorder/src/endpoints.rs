@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::service::{Request, ServiceExt as _};
 use futures_util::{StreamExt as _, stream};
 use runtime::Bus;
-use runtime::service::{Answer, parse_json, respond};
+use runtime::service::{Answer, metadata, parse_json, respond};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,7 @@ pub(crate) async fn serve(
         .service_builder()
         .description("Answers questions about what the cache counted and how it was configured")
         .queue_group(QUEUE_GROUP)
+        .metadata(metadata([]))
         .stats_handler(move |_, _| tally.to_json())
         .start(subject::RECORDER_SERVICE, env!("CARGO_PKG_VERSION"))
         .await

@@ -264,6 +264,42 @@ impl Bus {
         Question { bus: self.clone(), id, subject, reply, is_open: false }
     }
 
+    /// Asks on `subject` and takes the replies of all who answer: those that come within `first`, and after the
+    /// first one, for as long as none is further than `quiet` from the one before.
+    ///
+    /// # Errors
+    /// [`RequestFailure`], when it could not be asked.
+    pub async fn gather(
+        &self,
+        subject: &str,
+        first: Duration,
+        quiet: Duration,
+    ) -> Result<Vec<Bytes>, RequestFailure> {
+        if !self.is_connected() {
+            return Err(RequestFailure::Disconnected);
+        }
+        let client = self.client();
+        let inbox = client.new_inbox();
+        let end = tokio::time::Instant::now() + first;
+        let asking = async {
+            let replies = client.subscribe(inbox.clone()).await;
+            let replies = replies.map_err(|error| RequestFailure::Other(error.to_string()))?;
+            let asked = client.publish_with_reply(subject.to_owned(), inbox, Bytes::new()).await;
+            asked.map_err(|error| RequestFailure::Other(error.to_string()))?;
+            Ok(replies)
+        };
+        let timed_out = || RequestFailure::TimedOut { subject: subject.to_owned(), limit: first };
+        let mut replies = timeout(first, asking).await.map_err(|_| timed_out())??;
+        let mut taken = Vec::new();
+        loop {
+            let limit = if taken.is_empty() { end } else { end.min(tokio::time::Instant::now() + quiet) };
+            match tokio::time::timeout_at(limit, replies.next()).await {
+                Ok(Some(reply)) if reply.status.is_none() => taken.push(reply.payload),
+                _ => return Ok(taken),
+            }
+        }
+    }
+
     /// Sends a message to this connection's own inbox and waits until it is back, for at most `limit`.
     ///
     /// A server handles what one connection says in order, so afterwards every subscription that was

@@ -1,13 +1,24 @@
 //! Answering requests of the NATS service API. No request is left without an answer.
 
+use std::collections::HashMap;
+
 use async_nats::client::{PublishError, PublishErrorKind};
 use async_nats::service::{self, Request};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use wire::Meta;
 use wire::reply::{Code, ERROR_CODE_HEADER, ERROR_HEADER, Refusal};
 
 use crate::bus::headers_of;
+
+/// What a service says of itself to whoever looks for it: `pairs`, and since when.
+pub fn metadata<const N: usize>(pairs: [(&str, String); N]) -> HashMap<String, String> {
+    let since = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
+    let pairs = pairs.into_iter().chain([("since", since)]);
+    pairs.map(|(name, value)| (name.to_owned(), value)).collect()
+}
 
 /// What a service answers.
 #[derive(Debug)]

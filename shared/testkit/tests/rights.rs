@@ -89,7 +89,7 @@ const PUBLISH: &[(&str, &[&str])] = &[
     // Consumers: each its own. The operator may look through any.
     ("$JS.API.CONSUMER.NAMES.CACHE_EVENTS",             &["operator"]),
     ("$JS.API.CONSUMER.LIST.CACHE_EVENTS",              &["operator"]),
-    ("$JS.API.CONSUMER.INFO.CACHE_EVENTS.recorder_windows",     &["operator"]),
+    ("$JS.API.CONSUMER.INFO.CACHE_EVENTS.recorder_windows",     &["gateway", "operator"]),
     ("$JS.API.CONSUMER.CREATE.CACHE_EVENTS",            &["operator"]),
     ("$JS.API.CONSUMER.CREATE.CACHE_EVENTS.other",      &["operator"]),
     ("$JS.API.CONSUMER.CREATE.CACHE_EVENTS.recorder_windows.cache.event.window.*", &["recorder", "operator"]),
@@ -113,7 +113,8 @@ const PUBLISH: &[(&str, &[&str])] = &[
     ("$JS.API.META.LEADER.STEPDOWN",                    &[]),
     ("$JS.API.ACCOUNT.PURGE.x",                         &[]),
     // Services, the server itself, and anything else.
-    ("$SRV.PING",                                       &["operator"]),
+    ("$SRV.PING",                                       &["gateway", "operator"]),
+    ("$SRV.PING.memcache",                              &["operator"]),
     ("$SRV.STATS.memcache",                             &["operator"]),
     ("$SRV.INFO.recorder.1",                            &["operator"]),
     ("$SYS.REQ.SERVER.PING",                            &[]),
@@ -172,7 +173,9 @@ const SUBSCRIBE: &[(&str, &[&str])] = &[
     ("$JS.EVENT.>",                 &["operator"]),
     ("$JS.EVENT.ADVISORY.API",      &["operator"]),
     ("$SRV.>",                      &[]),
-    ("$SRV.PING",                   &["memcache", "recorder"]),
+    ("$SRV.PING",                   &["gateway", "memcache", "recorder"]),
+    ("$SRV.STATS.gateway",          &["gateway"]),
+    ("$SRV.STATS.gateway.1",        &["gateway"]),
     ("$SRV.STATS.memcache",         &["memcache"]),
     ("$SRV.STATS.memcache.1",       &["memcache"]),
     ("$SRV.STATS.recorder",         &["recorder"]),
@@ -184,8 +187,13 @@ const SUBSCRIBE: &[(&str, &[&str])] = &[
 
 /// Not tried, because it depends on the server's version: 2.9 takes whoever may have `cache.*` for one who
 /// may have `cache.>`. All that is under it is this role's own, or a question to everybody.
-const UNTRIED: [(&str, &str); 4] =
-    [("memcache", "cache.>"), ("recorder", "stats.>"), ("memcache", "$SRV.>"), ("recorder", "$SRV.>")];
+const UNTRIED: [(&str, &str); 5] = [
+    ("memcache", "cache.>"),
+    ("recorder", "stats.>"),
+    ("gateway", "$SRV.>"),
+    ("memcache", "$SRV.>"),
+    ("recorder", "$SRV.>"),
+];
 
 /// A connection that speaks the protocol by hand, so that nothing stands between the server's words and
 /// the test.

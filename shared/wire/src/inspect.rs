@@ -1,5 +1,7 @@
 //! Requests with which one looks into a worker or changes what it holds, and their answers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::KeyEventKind;
@@ -111,6 +113,32 @@ pub struct KeysReply {
     pub keys: Vec<ResidentKey>,
     /// The `after` with which the list goes on; `null` at its end.
     pub next: Option<String>,
+}
+
+/// What a service says to `$SRV.PING` (ADR-32).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePing {
+    /// What it is: [`crate::subject::MEMCACHE_SERVICE`] or another one.
+    pub name: String,
+    /// Which one of those.
+    pub id: String,
+    /// Its version.
+    pub version: String,
+    /// What it says of itself: `worker`, `incarnation`, `address`, `state`, `since`, where they apply.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl ServicePing {
+    /// The `state` of a worker that serves.
+    pub const SERVING: &str = "serving";
+    /// The `state` of a worker that waits for the claim.
+    pub const STANDING_BY: &str = "standing by";
+
+    /// What it says of itself under this name; empty if nothing.
+    pub fn said(&self, name: &str) -> &str {
+        self.metadata.get(name).map_or("", String::as_str)
+    }
 }
 
 /// What `cache.watch` is asked for.

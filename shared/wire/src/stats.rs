@@ -144,6 +144,13 @@ pub struct CacheStats {
     pub counters: Counters,
 }
 
+/// The windows that JetStream keeps for the recorder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// Those of which no row is known to be written.
+    pub waiting_count: u64,
+}
+
 /// What `stats.series` is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -9,6 +9,13 @@ pub const MEMCACHE_SERVICE: &str = "memcache";
 /// The name of the recorder's NATS service.
 pub const RECORDER_SERVICE: &str = "recorder";
 
+/// The name of the gateways' NATS service, which has no endpoints: it only says that they are there.
+pub const GATEWAY_SERVICE: &str = "gateway";
+/// Asks every service whether it is there.
+pub const PING: &str = "$SRV.PING";
+/// Asks JetStream what waits for the recorder's consumer of windows.
+pub const WINDOW_CONSUMER_INFO: &str = "$JS.API.CONSUMER.INFO.CACHE_EVENTS.recorder_windows";
+
 /// Pattern of the gets: `cache.get.<key>`.
 pub const GET: &str = "cache.get.>";
 /// Pattern of the puts.

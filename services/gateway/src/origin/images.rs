@@ -414,6 +414,14 @@ impl Images {
         answered(query.push(")").build_query_scalar().fetch_all(&self.pool)).await
     }
 
+    /// What the database says of itself.
+    pub(crate) async fn server(&self) -> Result<DatabaseServer, Error> {
+        let version = answered(sqlx::query_scalar("SELECT VERSION()").fetch_one(&self.pool)).await?;
+        let uptime = sqlx::query_as("SHOW GLOBAL STATUS LIKE 'Uptime'");
+        let (_, uptime): (String, String) = answered(uptime.fetch_one(&self.pool)).await?;
+        Ok(DatabaseServer { version, uptime_s: uptime.parse().ok() })
+    }
+
     /// Whether the gateway's tables are there.
     pub(crate) async fn probe(&self) -> Result<(), sqlx::Error> {
         // With the index that was added last.
@@ -423,6 +431,15 @@ impl Images {
         sqlx::query("SELECT image_key FROM pending_invalidations LIMIT 1").execute(&self.pool).await?;
         Ok(())
     }
+}
+
+/// What the database says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseServer {
+    /// Its version, and which kind it is.
+    pub version: String,
+    /// How long it has been up, in seconds.
+    pub uptime_s: Option<u64>,
 }
 
 /// The answer to a question, if it comes in time.

@@ -42,6 +42,7 @@ const READS: &[&str] = &[
     "/metrics",
     "/readyz",
     "/static/{*path}",
+    "/system",
     "/upload_image",
 ];
 /// What `POST` only reads, as existing clients do.

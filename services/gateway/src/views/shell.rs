@@ -52,10 +52,12 @@ pub enum Section {
     Stats,
     /// `/live`
     Live,
+    /// `/system`
+    System,
 }
 
 impl Section {
-    const ALL: [(Self, &'static str, &'static str, &'static str); 7] = [
+    const ALL: [(Self, &'static str, &'static str, &'static str); 8] = [
         (Self::Gallery, "/", "Gallery", "gallery"),
         (Self::Upload, "/upload_image", "Upload", "upload"),
         (Self::LookUp, "/image", "Look up", "search"),
@@ -63,6 +65,7 @@ impl Section {
         (Self::Cache, "/cache_properties", "Cache", "cache"),
         (Self::Stats, "/cache_stats", "Stats", "stats"),
         (Self::Live, "/live", "Live", "live"),
+        (Self::System, "/system", "System", "system"),
     ];
 }
 

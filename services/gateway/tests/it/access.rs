@@ -28,6 +28,7 @@ const PAGES: &[(&str, &str, &[&str])] = &[
     ("/cache_properties/delete_all", "/cache_properties/delete_all", &["GET", "POST"]),
     ("/cache_stats", "/cache_stats", &["GET"]),
     ("/live", "/live", &["GET"]),
+    ("/system", "/system", &["GET"]),
     ("/upload_image", "/upload_image", &["GET", "POST"]),
     ("/static/{*path}", "/static/css/pixcache.css", &["GET"]),
     ("/favicon.ico", "/favicon.ico", &["GET"]),

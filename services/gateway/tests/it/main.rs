@@ -17,4 +17,5 @@ mod operation;
 mod outages;
 mod pages;
 mod rude;
+mod system;
 mod uploads;

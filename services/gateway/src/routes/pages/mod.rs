@@ -10,6 +10,7 @@ mod gallery;
 mod image;
 mod live;
 mod stats;
+mod system;
 mod upload;
 
 use axum::Router;
@@ -46,6 +47,7 @@ pub fn router() -> Router<AppState> {
         .route("/cache_properties/delete_all", post(cache::delete_all).get(cache::back_to_cache))
         .route("/cache_stats", get(stats::stats))
         .route("/live", get(live::live))
+        .route("/system", get(system::system))
         .route("/static/{*path}", get(assets::asset))
         .route("/favicon.ico", get(assets::favicon))
         .layer(DefaultBodyLimit::max(FORM_LIMIT))

@@ -1,0 +1,38 @@
+//! The page of the parts: which there are, since when, and what is degraded.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use time::OffsetDateTime;
+
+use super::logged;
+use crate::state::AppState;
+use crate::views::{Section, Shell, SystemFindings, SystemPage};
+
+pub(super) async fn system(State(state): State<AppState>) -> Response {
+    let made = async {
+        // All at once, so that the page takes as long as the slowest of them, which has a limit.
+        let (health, services, stats, backlog, database) = tokio::join!(
+            state.health(),
+            state.cache.services(),
+            state.cache.stats(),
+            state.cache.backlog(),
+            state.for_page(state.images.server()),
+        );
+        let server = state.cache.bus().client().server_info();
+        let findings = SystemFindings {
+            health: &health,
+            services,
+            stats: logged(stats),
+            backlog: logged(backlog),
+            database: logged(database),
+            nats_version: server.version,
+            nats_connections: state.cache.bus().connection_count(),
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        let page = SystemPage::new(findings, OffsetDateTime::now_utc());
+        let shell = Shell::new(Some(Section::System), Some(&health));
+        state.render(StatusCode::OK, "system.html", &shell, &page)
+    };
+    state.answer(made.await)
+}
