@@ -118,6 +118,12 @@
     summary.textContent = parts.length > 0 ? `${parts.join(", ")}.` : "";
   }
 
+  /** What was said of a line was said of another key. */
+  function renamed(line) {
+    line.taken = undefined;
+    if (line.state === "failed") show(line, "ready", "");
+  }
+
   /** Finds out whether the key is taken; only the last question counts. */
   function askWhetherTaken(line) {
     line.question?.abort();
@@ -125,7 +131,7 @@
     const key = line.key.value;
     line.taken = undefined;
     if (wrongWith(line) !== "") return;
-    line.asked = asking(async () => {
+    asking(async () => {
       if (question.signal.aborted) return;
       try {
         // Of all keys that begin with a key, it is the first itself.
@@ -203,13 +209,12 @@
       line.remove.setAttribute("aria-label", `Remove ${file.name} from this list`);
       line.progress.setAttribute("aria-label", file.name);
       line.facts.textContent = `${file.name} · ${size(file.size)}`;
-      let pause = 0;
       line.key.addEventListener("input", () => {
         line.edited = true;
-        line.taken = undefined;
+        renamed(line);
         checkKeys();
-        clearTimeout(pause);
-        pause = setTimeout(() => askWhetherTaken(line), 250);
+        clearTimeout(line.pause);
+        line.pause = setTimeout(() => askWhetherTaken(line), 250);
       });
       line.retry.addEventListener("click", () => send(line));
       line.remove.addEventListener("click", () => {
@@ -238,8 +243,8 @@
     return new Promise((resolve) => {
       const request = new XMLHttpRequest();
       request.open("PUT", `/images/${encodeURIComponent(line.key.value)}`);
-      // What was said to be new must not replace anything that came in between.
-      if (line.taken === null) request.setRequestHeader("If-None-Match", "*");
+      // Nothing is replaced of which the line has not said so: it may have come in between, or the question be under way.
+      if (!line.taken) request.setRequestHeader("If-None-Match", "*");
       request.upload.addEventListener("progress", (event) => {
         line.progress.value = (event.loaded / event.total) * 100;
         if (event.loaded === event.total) line.says.textContent = "Storing…";
@@ -250,10 +255,11 @@
   }
 
   function send(line) {
+    clearTimeout(line.pause);
+    line.question?.abort();
     show(line, "sending", "Waiting for its turn…");
     line.progress.value = 0;
     return sending(async () => {
-      await line.asked;
       line.says.textContent = "Sending…";
       const answer = await put(line);
       const page = `/image?key=${encodeURIComponent(line.key.value)}`;
@@ -264,8 +270,8 @@
         line.how = "replaced";
         show(line, "stored", "Stored. It replaced the image that was there.", page);
       } else if (answer.status === 412) {
-        line.taken = "stored meanwhile";
-        show(line, "failed", "An image was stored under this key meanwhile. Try again to replace it.");
+        line.taken = "stored already";
+        show(line, "failed", "An image is stored under this key already. Try again to replace it.");
       } else {
         let why = "The gateway can’t be reached.";
         if (answer.status > 0) {
@@ -301,11 +307,11 @@
     for (const line of lines) {
       if (line.edited || !["checking", "ready", "failed"].includes(line.state)) continue;
       line.key.value = prefix.value + line.file.name.normalize("NFC").trim();
-      line.taken = undefined;
+      renamed(line);
     }
     checkKeys();
     clearTimeout(prefixPause);
-    prefixPause = setTimeout(() => lines.filter((line) => !line.edited && line.state !== "stored").forEach(askWhetherTaken), 250);
+    prefixPause = setTimeout(() => lines.filter((line) => !line.edited && ["checking", "ready"].includes(line.state)).forEach(askWhetherTaken), 250);
   });
 
   input.addEventListener("change", () => {
