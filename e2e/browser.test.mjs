@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
-import { after, before, suite, test } from "node:test";
+import { after, afterEach, before, suite, test } from "node:test";
 import { Checkout, sample, samples, until } from "./lib/checkout.mjs";
 import { launch, open } from "./lib/browser.mjs";
 
@@ -18,6 +18,13 @@ suite("in the browser", () => {
   after(async () => {
     await browser?.close();
     await system.remove();
+  });
+  // Each test begins with the seven photographs, even after one that failed.
+  afterEach(async () => {
+    for (const context of browser.contexts()) await context.close();
+    for (const key of await stored()) {
+      if (!samples.includes(key)) assert.equal((await system.fetch(`/images/${encodeURIComponent(key)}`, { method: "DELETE" })).status, 204, key);
+    }
   });
 
   const visit = (options) => open(browser, system.url, options);
@@ -126,19 +133,34 @@ suite("in the browser", () => {
 
     // What comes in between is not replaced unasked.
     await lines.nth(2).locator("input").blur();
-    await page.route("**/images/trip%2Fcup.png", async (route) => {
-      await page.unroute("**/images/trip%2Fcup.png");
+    const inBetween = async (route) => {
       await system.fetch("/images/trip%2Fcup.png", { method: "PUT", body: sample("grass.png") });
       await route.continue();
-    });
+    };
+    // Once: to take a route away lets go what it holds.
+    await page.route("**/images/trip%2Fcup.png", inBetween, { times: 1 });
     await page.getByRole("button", { name: "Store 3 images" }).click();
     await page.getByText("2 stored, 1 refused, 1 failed.").waitFor();
     assert.match(await lines.nth(0).innerText(), /Stored\. Show it/);
     assert.match(await lines.nth(3).innerText(), /It replaced the image that was there/);
-    assert.match(await lines.nth(2).innerText(), /stored under this key meanwhile/);
+    assert.match(await lines.nth(2).innerText(), /An image is stored under this key already\. Try again to replace it/);
     await page.getByRole("button", { name: "Try cup.png again" }).click();
     await page.getByText("3 stored, 1 refused.").waitFor();
     assert.equal((await system.json("/api/images/trip%2Fcup.png")).width, 600);
+
+    // Nor is what is stored under a key of which nobody was told so yet.
+    await page.route("**/api/images?*", () => {});
+    await drop(page, [["again.png", sample("grass.png")]]);
+    await lines.nth(4).getByText("512 × 512").waitFor();
+    await lines.nth(4).locator("input").fill("coffee.png");
+    await page.getByRole("button", { name: "Store", exact: true }).click();
+    await page.getByText("3 stored, 1 refused, 1 failed.").waitFor();
+    assert.match(await lines.nth(4).innerText(), /An image is stored under this key already/);
+    await lines.nth(4).locator("input").fill("trip/again.png");
+    await lines.nth(4).getByText("Try again to replace it").waitFor({ state: "detached" });
+    await page.getByRole("button", { name: "Store", exact: true }).click();
+    await page.getByText("4 stored, 1 refused.").waitFor();
+    assert.equal((await system.json("/api/images/coffee.png")).width, 600);
     clean(/the server responded with a status of 412/);
 
     await lines.nth(0).getByRole("link", { name: "Show it" }).click();
@@ -199,7 +221,6 @@ suite("in the browser", () => {
     assert.match(await page.locator(".badge").first().innerText(), /Miss|Bypass/);
     clean();
     await page.route("**/images/rocket.jpg?*", (route) => route.fulfill({ contentType: "image/jpeg", body: "no picture" }));
-    await page.route("**/images/many*", (route) => route.fulfill({ contentType: "image/jpeg", body: "no picture" }));
     await page.reload();
     await page.getByText("This browser can’t show the image.").waitFor();
     await go("/");
@@ -223,9 +244,11 @@ suite("in the browser", () => {
     await tabTo("the upload page", page.getByRole("navigation", { name: "Pages" }).getByRole("link", { name: "Upload" }));
     await press("Enter");
     await page.waitForURL(/upload_image/);
+    // Asked for well before: the browser is told of it beside the keys.
+    const chooser = page.waitForEvent("filechooser");
     await tabTo("the files", page.locator("input[type=file]"));
-    const [chooser] = await Promise.all([page.waitForEvent("filechooser"), press("Enter")]);
-    await chooser.setFiles(photograph("hubble_deep_field.jpg"));
+    await press("Enter");
+    await (await chooser).setFiles(photograph("hubble_deep_field.jpg"));
     const key = page.getByLabel("Key of hubble_deep_field.jpg");
     await key.waitFor();
     await tabTo("its key", key);
@@ -245,9 +268,6 @@ suite("in the browser", () => {
     await tabTo("the last word", sure);
     await press("Enter");
     await page.getByText("1 image is deleted.").waitFor();
-    for (const left of (await stored()).filter((key) => !samples.includes(key))) {
-      assert.equal((await system.fetch(`/images/${encodeURIComponent(left)}`, { method: "DELETE" })).status, 204);
-    }
     assert.deepEqual(await stored(), samples);
     clean();
     await close();
@@ -305,14 +325,14 @@ suite("in the browser", () => {
     await close();
   });
 
-  test("five charts show the last ten minutes and other ranges, and follow by themselves", async () => {
+  test("eight charts show the last ten minutes and other ranges, and follow by themselves", async () => {
     const { page, go, clean, close } = await visit();
     for (const name of samples) await system.read(name);
     await until("there are rows", async () => (await system.json("/api/stats?range=10m")).rows.length > 1);
     await go("/cache_stats");
     const charts = page.locator("figure svg.chart, .chart-panel svg");
     assert.equal(await charts.count(), 8);
-    for (let at = 0; at < 5; at++) {
+    for (let at = 0; at < 8; at++) {
       // The page puts new charts in the place of the old ones every few seconds.
       const box = await until(`chart ${at} is laid out`, () => charts.nth(at).boundingBox());
       assert.ok(box.width > 200 && box.height > 80, `chart ${at} is ${box.width} x ${box.height}`);
@@ -326,28 +346,10 @@ suite("in the browser", () => {
     for (const range of ["1h", "24h", "7d"]) {
       await page.locator(`a[href*="range=${range}"]`).first().click();
       await page.waitForURL(new RegExp(`range=${range}`));
-      assert.equal(await charts.count(), 5, range);
+      assert.equal(await charts.count(), 8, range);
     }
     clean();
     await close();
-  });
-
-  test("every page fits a phone and a wide screen, in light and dark, without a fault", async () => {
-    for (const viewport of [{ width: 390, height: 844 }, { width: 1280, height: 800 }, { width: 2560, height: 1440 }]) {
-      for (const colorScheme of ["light", "dark"]) {
-        const { page, go, clean, close } = await visit({ viewport, colorScheme });
-        for (const pathname of ["/", "/upload_image", "/image", "/image?key=rocket.jpg", "/image/delete?key=rocket.jpg", "/keys_list", "/cache_properties", "/cache_stats"]) {
-          const response = await go(pathname);
-          assert.equal(response.status(), 200, pathname);
-          const over = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
-          assert.ok(over <= 0, `${pathname} is ${over} px too wide at ${viewport.width}`);
-          assert.ok((await page.title()).includes("pixcache"));
-          assert.equal(await page.locator("h1").count(), 1, `${pathname} has one heading`);
-        }
-        clean();
-        await close();
-      }
-    }
   });
 
   test("everything works without JavaScript", async () => {

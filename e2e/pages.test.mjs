@@ -69,6 +69,11 @@ suite("every page", () => {
           assert.deepEqual(told, [], pathname);
           const shifted = await page.evaluate(() => window.shifted);
           assert.ok(shifted < 0.05, `shifts by ${shifted}: ${pathname}`);
+          // The widest windows have the layout of wide ones.
+          if (width < 1000) continue;
+          await page.setViewportSize({ width: 2560, height: 1440 });
+          assert.ok((await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)) <= 0, `too wide for 2560 px: ${pathname}`);
+          await page.setViewportSize({ width, height: 844 });
         }
         clean(missing);
         await close();
