@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, suite, test } from "node:test";
-import { Checkout, sample, until } from "./lib/checkout.mjs";
+import { Checkout, sample, samples, until } from "./lib/checkout.mjs";
 import { launch, open } from "./lib/browser.mjs";
 
 suite("live", () => {
@@ -93,6 +93,43 @@ suite("live", () => {
     await close();
   });
 
+  for (const width of [1280, 390]) {
+    test(`nothing moves, whatever comes, ${width} px`, async () => {
+      const { page, events, clean, close } = await live("/live", { viewport: { width, height: 844 } });
+      await page.evaluate(() => {
+        window.shifted = [];
+        const note = ({ value, sources }) => window.shifted.push(`${value}: ${sources.map(({ node }) => node?.outerHTML ?? node?.textContent)}`);
+        new PerformanceObserver((list) => list.getEntries().forEach(note)).observe({ type: "layout-shift", buffered: true });
+      });
+      await until("many events", async () => {
+        for (const key of samples) await read(key);
+        await fetch(`${system.url}/images/${"long ".repeat(40)}end`, { method: "PUT", body: sample("coffee.png") });
+        await read(`${"long ".repeat(40)}end`);
+        return (await events.count()) === 100;
+      });
+      await page.waitForResponse(/fragment=1/);
+      await until("the rate falls", async () => (await page.locator("[data-rate]").innerText()) === "0", 10);
+      assert.deepEqual(await page.evaluate(() => window.shifted), []);
+      clean();
+      await close();
+    });
+  }
+
+  test("lines that are pointed at stay, and what came meanwhile follows", async () => {
+    const { page, events, of, clean, close } = await live();
+    await read("before");
+    await of("before").first().waitFor();
+    await events.first().hover();
+    const lines = await events.allInnerTexts();
+    await read("meanwhile");
+    await page.getByText(/held while you read: \d/).waitFor();
+    assert.deepEqual(await events.allInnerTexts(), lines);
+    await page.locator("h1").hover();
+    await of("meanwhile").first().waitFor();
+    clean();
+    await close();
+  });
+
   test("the charts follow a window without a reload", async () => {
     const { page, go, clean, close } = await open(browser, system.url);
     await until("there are rows", async () => (await system.json("/api/stats?range=10m")).rows.length > 1);
@@ -111,8 +148,8 @@ suite("live", () => {
   test("without JavaScript there are the lists, and the commands that show the rest", async () => {
     const { page, go, clean, close } = await open(browser, system.url, { javaScriptEnabled: false });
     await until("cached", async () => {
-      await read("rocket.jpg");
-      return (await go("/live")) && (await page.locator("#top-keys").getByRole("link", { name: "rocket.jpg" }).count()) === 2;
+      await read("astronaut.png");
+      return (await go("/live")) && (await page.locator("#top-keys").getByRole("link", { name: "astronaut.png" }).count()) === 2;
     });
     assert.match(await page.locator("main").innerText(), /nats req cache\.watch[^]*nats sub 'cache\.event\.key\.>'/);
     assert.equal(await page.locator("[data-stream]").isVisible(), false);

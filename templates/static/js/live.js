@@ -3,26 +3,27 @@
 
 (() => {
   const most = 100;
+  const seconds = 60;
   const stream = document.querySelector("[data-stream]");
-  const filter = stream.querySelector("[data-filter]");
-  const rows = stream.querySelector("[data-events]");
-  const empty = stream.querySelector("[data-empty]");
-  const rate = stream.querySelector("[data-rate]");
-  const dropped = stream.querySelector("[data-dropped]");
-  const live = document.querySelector("[data-live]");
-  const text = live.querySelector("[data-live-text]");
-  const dot = live.querySelector(".dot");
-  const toggle = live.querySelector("[data-live-toggle]");
+  const part = (name) => stream.querySelector(`[data-${name}]`);
+  const filter = part("filter");
+  const rows = part("events");
+  const scroll = part("scroll");
+  const toggle = part("live-toggle");
   const top = document.getElementById("top-keys");
   const time = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
-  const count = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+  const plain = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+  const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+  const count = (number) => (number < 100_000 ? plain : short).format(number);
   let totals = {};
   let paused = false;
+  // What has come while somebody reads, the newest first.
+  let held = [];
 
   // What stands here is spoken: only what has changed is written.
   function say(state, words) {
-    dot.className = `dot ${state}`;
-    if (text.textContent !== words) text.textContent = words;
+    part("live-dot").className = `dot ${state}`;
+    if (part("live-text").textContent !== words) part("live-text").textContent = words;
   }
 
   function bytes(size) {
@@ -35,52 +36,110 @@
     return `${size >= 10 || at === 0 ? Math.round(size) : size.toFixed(1)}\u00a0${units[at]}`;
   }
 
-  function cell(row, name, content) {
-    const made = document.createElement("td");
-    made.className = name;
-    made.append(content);
-    row.append(made);
-  }
-
-  function row(event) {
-    const made = document.createElement("tr");
-    const moment = document.createElement("time");
-    moment.dateTime = event.time;
-    moment.textContent = time.format(new Date(event.time));
-    cell(made, "", moment);
-    const kind = document.createElement("span");
-    kind.className = `badge badge-small event-${event.kind}${event.near ? " event-near" : ""}`;
-    kind.textContent = event.near ? "near hit" : event.kind;
-    cell(made, "", kind);
-    if (event.count > 1) made.lastChild.append(` × ${count.format(event.count)}`);
-    const link = document.createElement("a");
-    link.className = "key";
-    link.href = `/image?key=${encodeURIComponent(event.key)}`;
-    link.textContent = event.key;
-    cell(made, "event-key", link);
-    cell(made, "number", event.bytes ? bytes(event.bytes) : "–");
-    cell(made, "wide quiet", event.worker);
+  function element(name, className, ...content) {
+    const made = document.createElement(name);
+    made.className = className;
+    made.append(...content);
     return made;
   }
 
-  function show(batch) {
-    rows.prepend(...batch.events.map(row).reverse());
-    while (rows.rows.length > most) rows.lastChild.remove();
-    if (rows.rows.length) empty.hidden = true;
-    for (const [kind, number] of Object.entries(batch.counts)) {
-      totals[kind] = (totals[kind] ?? 0) + number;
-      filter.querySelector(`[data-count="${kind}"]`).textContent = count.format(totals[kind]);
-    }
-    rate.textContent = count.format(batch.rate_per_s);
-    const { dropped_by_worker: worker, dropped_by_gateway: gateway } = batch;
-    dropped.hidden = worker + gateway === 0;
-    dropped.textContent = `${count.format(worker + gateway)} left out`;
-    dropped.title = `${count.format(worker)} by the worker, which says up to 5,000 a second; ${count.format(gateway)} on the way to this page`;
+  function row(event) {
+    const moment = element("time", "", time.format(new Date(event.time)));
+    moment.dateTime = event.time;
+    const size = event.bytes ? bytes(event.bytes) : "–";
+    const kind = element("td", "", element("span", `badge badge-small event-${event.kind}${event.near ? " event-near" : ""}`, event.near ? "near hit" : event.kind));
+    if (event.count > 1) kind.append(element("span", "event-count", `×\u00a0${count(event.count)}`));
+    const link = element("a", "key", event.key);
+    link.href = `/image?key=${encodeURIComponent(event.key)}`;
+    link.title = event.key;
+    const key = element("td", "event-key", link, element("span", "narrow", `${moment.textContent} · ${size}`));
+    return element("tr", "", element("td", "wide", moment), kind, key, element("td", "number wide", size));
   }
 
-  function chosen() {
-    return [...filter.querySelectorAll("input[name=kind]:checked")].map((box) => box.value);
+  // ---- The pulse: a bar a second, the kinds one upon the other ----
+
+  const kinds = [...filter.kind].map((box) => box.value);
+  const paths = part("pulse").children;
+  const bars = Array.from({ length: seconds }, () => ({}));
+  let second = 0;
+
+  function draw() {
+    const sums = bars.map((bar) => Object.values(bar).reduce((sum, number) => sum + number, 0));
+    const peak = Math.max(...sums);
+    const drawn = kinds.map(() => "");
+    bars.forEach((bar, at) => {
+      let top = 20;
+      kinds.forEach((kind, of) => {
+        if (!bar[kind]) return;
+        const height = (20 * bar[kind]) / peak;
+        top -= height;
+        drawn[of] += `M${at + 0.12} ${top.toFixed(2)}h.76v${height.toFixed(2)}h-.76z`;
+      });
+    });
+    drawn.forEach((path, of) => paths[of].setAttribute("d", path));
+    part("peak").textContent = peak ? `last minute, at most ${count(peak)}/s` : "last minute";
   }
+
+  function advance() {
+    const now = Math.floor(Date.now() / 1000);
+    for (let missed = Math.min(now - second, seconds); missed > 0; missed--) {
+      bars.shift();
+      bars.push({});
+    }
+    second = now;
+  }
+
+  setInterval(() => {
+    if (paused || document.hidden) return;
+    advance();
+    draw();
+  }, 1000);
+
+  // ---- The list ----
+
+  // Whoever reads a line, or is about to follow its link, must not have it taken away.
+  const isRead = () => scroll.matches(":hover") || scroll.contains(document.activeElement) || scroll.scrollTop > 0;
+
+  function add() {
+    if (!held.length || isRead()) return;
+    // A few are shown to be new; of many, all of it would flicker.
+    const isFew = held.length <= 3;
+    for (const made of rows.rows) made.classList.remove("is-new");
+    for (const made of held) made.classList.toggle("is-new", isFew);
+    rows.replaceChildren(...held, ...[...rows.rows].slice(0, most - held.length));
+    held = [];
+    part("empty").hidden = true;
+  }
+
+  function tell() {
+    const sum = Object.values(totals).reduce((sum, number) => sum + number, 0);
+    part("sum").textContent = `${count(sum)} ${sum === 1 ? "event" : "events"}${held.length ? `, held while you read: ${held.length < most ? held.length : `${most} or more`}` : ""}`;
+  }
+
+  for (const left of ["pointerleave", "focusout", "scroll"]) {
+    scroll.addEventListener(left, () => setTimeout(() => (add(), tell())), { passive: true });
+  }
+
+  function show(batch) {
+    held = [...batch.events.map(row).reverse(), ...held].slice(0, most);
+    add();
+    advance();
+    for (const [kind, number] of Object.entries(batch.counts)) {
+      totals[kind] = (totals[kind] ?? 0) + number;
+      bars.at(-1)[kind] = (bars.at(-1)[kind] ?? 0) + number;
+      part(`count="${kind}"`).textContent = count(totals[kind]);
+    }
+    draw();
+    tell();
+    part("rate").textContent = count(batch.rate_per_s);
+    const { dropped_by_worker: worker, dropped_by_gateway: gateway } = batch;
+    part("dropped").textContent = worker + gateway ? `${count(worker + gateway)} left out` : "";
+    part("dropped").title = `${count(worker)} by the worker, which says up to 5,000 a second; ${count(gateway)} on the way to this page`;
+  }
+
+  // ---- The stream ----
+
+  const chosen = () => [...filter.querySelectorAll("input[name=kind]:checked")].map((box) => box.value);
 
   function query() {
     const fields = new URLSearchParams();
@@ -90,9 +149,10 @@
   }
 
   const events = follow(() => `/events/keys${query()}`, {
-    watch(state) {
-      if (state.watching) say("dot-ok", "Live");
-      else say("dot-bad", `Nothing comes: ${state.reason}`);
+    watch({ watching, worker, reason }) {
+      part("worker").textContent = worker ? `from ${worker}` : "";
+      if (watching) say("dot-ok", "Live");
+      else if (reason) say("dot-bad", `Nothing comes: ${reason}`);
     },
     keys: show,
   }, (state) => {
@@ -103,10 +163,14 @@
   function filtered() {
     history.replaceState(null, "", `/live${query()}`);
     totals = {};
-    for (const output of filter.querySelectorAll("[data-count]")) output.textContent = "0";
-    rate.textContent = "0";
+    held = [];
+    bars.forEach((bar, at) => (bars[at] = {}));
+    for (const output of filter.querySelectorAll("[data-count], [data-rate]")) output.textContent = "0";
     rows.replaceChildren();
-    empty.hidden = false;
+    scroll.scrollTop = 0;
+    part("empty").hidden = false;
+    draw();
+    tell();
     events.stop();
     if (!chosen().length) say("", "No kind of event is chosen");
     else if (!paused) events.start();
@@ -132,11 +196,11 @@
       events.stop();
       say("", "Paused");
     } else if (chosen().length) {
+      say("", "Connecting");
       events.start();
     }
   });
 
-  // Whoever is about to follow a link must not have it taken away.
   const isInUse = () => top.matches(":hover") || top.contains(document.activeElement);
   setInterval(async () => {
     if (paused || document.hidden || isInUse()) return;
@@ -150,7 +214,5 @@
     }
   }, 5000);
 
-  stream.hidden = false;
-  live.hidden = false;
-  say("", "Connecting");
+  advance();
 })();

@@ -66,19 +66,17 @@ pub(crate) struct Watching {
     pub(crate) incarnation: Option<String>,
     /// The most events that it publishes in a second.
     pub(crate) max_per_second: Option<u32>,
-    /// Why none does.
+    /// Why none does; nothing while the first question has no answer yet.
     pub(crate) reason: Option<String>,
 }
 
 impl Watching {
+    fn asking() -> Self {
+        Self { watching: false, worker: None, incarnation: None, max_per_second: None, reason: None }
+    }
+
     fn not(reason: impl Into<String>) -> Self {
-        Self {
-            watching: false,
-            worker: None,
-            incarnation: None,
-            max_per_second: None,
-            reason: Some(reason.into()),
-        }
+        Self { reason: Some(reason.into()), ..Self::asking() }
     }
 }
 
@@ -168,7 +166,7 @@ impl KeyFeed {
         Self {
             cache,
             events: broadcast::Sender::new(EVENT_CAPACITY),
-            watching: watch::Sender::new(Watching::not("nobody has looked yet")),
+            watching: watch::Sender::new(Watching::asking()),
             wanted: watch::Sender::new([0; KINDS]),
         }
     }
@@ -181,7 +179,7 @@ impl KeyFeed {
         let mut wanted = self.wanted.subscribe();
         loop {
             wanted.wait_for(is_any).await?;
-            self.watching.send_replace(Watching::not("the worker is being asked"));
+            self.watching.send_replace(Watching::asking());
             let mut events = self.cache.bus().client().subscribe(subject::ALL_KEY_EVENTS).await?;
             tokio::select! {
                 // The client has gone, and all its subscriptions with it.

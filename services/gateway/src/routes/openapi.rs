@@ -575,7 +575,7 @@ pub(crate) struct KeysWatch {
     incarnation: Option<String>,
     /// The most events that it publishes in a second.
     max_per_second: Option<u32>,
-    /// Why none does.
+    /// Why none does; nothing while the first question has no answer yet.
     reason: Option<String>,
 }
 

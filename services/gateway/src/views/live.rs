@@ -36,6 +36,8 @@ struct KeyView {
     key: String,
     page: String,
     value: String,
+    /// Of the value of the first of the list.
+    share: f64,
     note: String,
 }
 
@@ -56,10 +58,10 @@ impl LivePage {
             base: base.to_owned(),
             lists: [
                 KeyList::new("hottest", "Hottest keys", hottest, |entry| {
-                    (units::counted(entry.hits, "hit", "hits"), units::bytes(entry.bytes))
+                    (entry.hits, units::counted(entry.hits, "hit", "hits"), units::bytes(entry.bytes))
                 }),
                 KeyList::new("largest", "Largest keys", largest, |entry| {
-                    (units::bytes(entry.bytes), units::counted(entry.hits, "hit", "hits"))
+                    (entry.bytes, units::bytes(entry.bytes), units::counted(entry.hits, "hit", "hits"))
                 }),
             ],
         }
@@ -71,13 +73,17 @@ impl KeyList {
         name: &'static str,
         title: &'static str,
         (found, error): Found,
-        say: impl Fn(&ResidentKey) -> (String, String),
+        say: impl Fn(&ResidentKey) -> (u64, String, String),
     ) -> Self {
+        let found = found.map(|reply| reply.keys).unwrap_or_default();
+        let most = found.first().map_or(0, |entry| say(entry).0).max(1);
         let view = |entry: ResidentKey| {
-            let (value, note) = say(&entry);
-            KeyView { page: image_page(&entry.key), key: entry.key.to_string(), value, note }
+            let (number, value, note) = say(&entry);
+            #[expect(clippy::cast_precision_loss, reason = "the length of a bar")]
+            let share = number as f64 / most as f64;
+            KeyView { page: image_page(&entry.key), key: entry.key.to_string(), value, share, note }
         };
-        let keys = found.map(|reply| reply.keys.into_iter().map(view).collect()).unwrap_or_default();
+        let keys = found.into_iter().map(view).collect();
         Self { name, title, keys, error }
     }
 }

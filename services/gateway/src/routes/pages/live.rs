@@ -11,7 +11,7 @@ use crate::state::AppState;
 use crate::views::{LivePage, Section, Shell};
 
 /// How many of the hottest and of the largest keys are shown.
-const LIST_LENGTH: u32 = 10;
+const LIST_LENGTH: u32 = 8;
 
 pub(super) async fn live(
     State(state): State<AppState>,
