@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, ServerError, StatusCode, jetstream};
@@ -53,6 +53,8 @@ type Waiting = Mutex<HashMap<u64, oneshot::Sender<Message>>>;
 struct Signs {
     slow_consumers: AtomicU64,
     connections: watch::Sender<u64>,
+    /// When the connection was made or lost.
+    since: Mutex<SystemTime>,
     closed: watch::Sender<bool>,
     died: CancellationToken,
 }
@@ -135,6 +137,7 @@ impl Bus {
         let signs = Arc::new(Signs {
             slow_consumers: AtomicU64::new(0),
             connections: watch::Sender::new(0),
+            since: Mutex::new(SystemTime::now()),
             closed: watch::Sender::new(false),
             died: CancellationToken::new(),
         });
@@ -213,6 +216,11 @@ impl Bus {
     /// new connection is handled.
     pub fn connection_count(&self) -> u64 {
         self.shared.client.statistics().connects.load(Ordering::Acquire)
+    }
+
+    /// Since when the connection stands, or since when it does not.
+    pub fn since(&self) -> SystemTime {
+        *locked(&self.shared.signs.since)
     }
 
     /// A value that changes after each new connection. Only a nudge: it may come a little late, where
@@ -469,8 +477,8 @@ impl Drop for Question {
 }
 
 /// The table holds no invariant that a panic elsewhere could break.
-fn locked(waiting: &Waiting) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Message>>> {
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Signs {
@@ -478,9 +486,13 @@ impl Signs {
         match event {
             Event::Connected => {
                 tracing::info!(user, "connected to NATS");
+                *locked(&self.since) = SystemTime::now();
                 self.connections.send_modify(|count| *count += 1);
             }
-            Event::Disconnected => tracing::warn!(user, "connection to NATS lost, reconnecting"),
+            Event::Disconnected => {
+                tracing::warn!(user, "connection to NATS lost, reconnecting");
+                *locked(&self.since) = SystemTime::now();
+            }
             Event::Closed => {
                 self.closed.send_replace(true);
             }

@@ -20,10 +20,16 @@
   // What has come while somebody reads, the newest first.
   let held = [];
 
-  // What stands here is spoken: only what has changed is written.
-  function say(state, words) {
+  const nothing = part("title").textContent;
+
+  /** What stands here is spoken: only what has changed is written. Where no events are, there is room to say why. */
+  function say(state, words, why = "") {
     part("live-dot").className = `dot ${state}`;
     if (part("live-text").textContent !== words) part("live-text").textContent = words;
+    part("title").textContent = why ? `${words}.` : nothing;
+    part("why").textContent = why;
+    part("why").hidden = !why;
+    part("hint").hidden = Boolean(why);
   }
 
   function bytes(size) {
@@ -152,12 +158,12 @@
     watch({ watching, worker, reason }) {
       part("worker").textContent = worker ? `from ${worker}` : "";
       if (watching) say("dot-ok", "Live");
-      else if (reason) say("dot-bad", `Nothing comes: ${reason}`);
+      else if (reason) say("dot-bad", "Nothing comes", `${reason[0].toUpperCase()}${reason.slice(1)}. It goes on by itself when a worker answers.`);
     },
     keys: show,
   }, (state) => {
-    if (state === "broken") say("dot-bad", "The gateway does not answer; trying again");
-    if (state === "refused") say("dot-bad", "The gateway sends no further stream; trying again");
+    if (state === "broken") say("dot-bad", "The gateway is away", "It does not answer. It is asked again every second.");
+    if (state === "refused") say("dot-bad", "No stream is left", "As many people look as the gateway allows, or it has just started. It is asked again every few seconds.");
   });
 
   function filtered() {
@@ -172,7 +178,7 @@
     draw();
     tell();
     events.stop();
-    if (!chosen().length) say("", "No kind of event is chosen");
+    if (!chosen().length) say("", "No kind of event is chosen", "Choose one above.");
     else if (!paused) events.start();
   }
 
@@ -194,7 +200,7 @@
     toggle.querySelector("use").setAttribute("href", toggle.querySelector("use").getAttribute("href").replace(/#.*/, paused ? "#play" : "#pause"));
     if (paused) {
       events.stop();
-      say("", "Paused");
+      say("", "Paused", "What happens meanwhile is not shown afterwards.");
     } else if (chosen().length) {
       say("", "Connecting");
       events.start();

@@ -83,6 +83,27 @@
     showCopyButtons(root);
   }
 
+  // Whether all parts are there is asked again on every page, and on their own page all that stands there.
+  const system = document.getElementById("system-page");
+  const parts = (system ? ["system", "notices", "system-page"] : ["system"]).map((id) => document.getElementById(id)).filter(Boolean);
+  async function askAgain() {
+    if (document.hidden) return;
+    try {
+      const answer = await fetch("/system", { signal: AbortSignal.timeout(4000) });
+      if (!answer.ok) return;
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      for (const part of parts) {
+        const now = page.getElementById(part.id);
+        prepare(now);
+        // What is the same stays: nothing is spoken twice, and what is selected stays selected.
+        if (now.innerHTML !== part.innerHTML && !part.contains(document.activeElement)) part.replaceChildren(...now.childNodes);
+      }
+    } catch {
+      // The gateway is away: the next page says so.
+    }
+  }
+  if (parts.length) setInterval(askAgain, system ? 5000 : 15_000);
+
   document.addEventListener("pixcache:updated", (event) => prepare(event.target));
   prepare(document);
 })();

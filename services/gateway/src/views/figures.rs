@@ -68,7 +68,12 @@ impl Change {
 
 impl Figure {
     /// `shown` is a number and, behind a no-break space, its unit, as [`units`] writes them.
-    fn new(name: &'static str, label: &'static str, shown: Option<String>, note: impl Into<String>) -> Self {
+    pub(super) fn new(
+        name: &'static str,
+        label: &'static str,
+        shown: Option<String>,
+        note: impl Into<String>,
+    ) -> Self {
         let shown = shown.unwrap_or_else(|| "–".to_owned());
         let (value, unit) = match shown.split_once('\u{a0}') {
             Some((value, unit)) => (value.to_owned(), Some(unit.to_owned())),

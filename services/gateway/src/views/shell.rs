@@ -100,18 +100,24 @@ fn part_views(health: &Health) -> Vec<PartView> {
         let (label, meaning) = match name {
             "nats" => (
                 "NATS",
-                "Every read comes from the origin: slower, never an error. Settings and statistics can’t be \
-                 read or changed.",
+                "Every read comes from the origin: slower, never an error. An upload or deletion is stored, and \
+                 answered with an error until the cache can be told. Settings and statistics can’t be read or \
+                 changed.",
             ),
             "memcache" => (
                 "Cache worker",
-                "Every read comes from the origin: slower, never an error. The cache’s settings can’t be changed.",
+                "Every read comes from the origin: slower, never an error. Images are stored and deleted as usual. \
+                 The cache’s settings can’t be changed.",
             ),
             "recorder" => (
                 "Recorder",
-                "There are no charts and no history now. What the cache counts meanwhile is kept and recorded later.",
+                "Images are served and stored as usual. There are no charts and no history now; what the cache \
+                 counts meanwhile is kept and recorded later.",
             ),
-            _ => ("Database", "Cached images are still served. Nothing can be stored, listed or deleted."),
+            _ => (
+                "Database",
+                "Cached images are still served. Others can’t be read, and nothing can be stored, listed or deleted.",
+            ),
         };
         PartView { label, ok: part.ok, message: part.message.clone(), meaning }
     };

@@ -1,49 +1,52 @@
 //! What the page of the parts is given.
 
+use std::time::SystemTime;
+
 use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 use wire::inspect::ServicePing;
-use wire::stats::Backlog;
+use wire::stats::{Backlog, Series};
 use wire::{CacheStats, subject};
 
+use super::figures::Figure;
 use super::shell::Moment;
 use crate::origin::images::DatabaseServer;
 use crate::state::{Health, Part};
 use crate::units;
 
-/// `system.html`
+/// So many windows may wait: they come and go in moments.
+const USUALLY_WAITING: u64 = 12;
+
+/// `system.html`, and the part of it that is fetched again and again.
 #[derive(Debug, Serialize)]
 pub struct SystemPage {
-    groups: Vec<Group>,
-    windows: Vec<Fact>,
-}
-
-/// Parts that are alike.
-#[derive(Debug, Serialize)]
-struct Group {
-    title: &'static str,
-    purpose: &'static str,
     parts: Vec<PartRow>,
-    missing: Option<String>,
+    faults: Vec<Fault>,
+    figures: Vec<Figure>,
 }
 
+/// A part of the system, or that there is none of a kind.
 #[derive(Debug, Serialize)]
 struct PartRow {
     name: String,
+    kind: &'static str,
+    role: &'static str,
     state: String,
     /// `ok`, `bad`, or nothing for what merely waits.
     mark: &'static str,
     version: String,
+    /// For how long it has been in that state, as far as that is known, and since when.
+    lasting: String,
     since: Option<Moment>,
     note: String,
 }
 
-#[derive(Debug, Serialize)]
-struct Fact {
-    label: &'static str,
-    value: String,
-    note: &'static str,
+/// What is not as it should be, though all parts answer, and what that means.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Fault {
+    title: String,
+    meaning: &'static str,
 }
 
 /// What was found out; a part that did not answer is missing.
@@ -57,12 +60,18 @@ pub struct SystemFindings<'a> {
     pub stats: Option<CacheStats>,
     /// What waits for the recorder.
     pub backlog: Option<Backlog>,
+    /// What the recorder has written lately.
+    pub series: Option<Series>,
+    /// How many changes the cache has not acknowledged yet.
+    pub pending_count: Option<u64>,
     /// What MySQL says of itself.
     pub database: Option<DatabaseServer>,
     /// The version of nats-server, as it was at the last connection.
     pub nats_version: String,
     /// How many connections to it this gateway has made.
     pub nats_connections: u64,
+    /// Since when there is one, or none.
+    pub nats_since: SystemTime,
     /// That of this gateway.
     pub version: &'static str,
 }
@@ -70,105 +79,191 @@ pub struct SystemFindings<'a> {
 impl SystemPage {
     /// The page, seen from `now`.
     pub fn new(found: SystemFindings<'_>, now: OffsetDateTime) -> Self {
+        let faults = faults(&found);
+        let figures = figures(&found, now);
         let health = found.health;
-        let nats = PartRow {
-            version: found.nats_version,
-            note: units::counted(found.nats_connections, "connection made", "connections made"),
-            ..PartRow::of("nats-server", &health.nats)
-        };
-        let database = PartRow {
-            version: found.database.as_ref().map_or_else(String::new, |server| server.version.clone()),
-            since: found.database.and_then(|server| server.uptime_s).map(|uptime_s| {
-                Moment::new(now - Duration::seconds(i64::try_from(uptime_s).unwrap_or(0)), now)
-            }),
-            ..PartRow::of("MySQL", &health.mysql)
-        };
-        let of = |name: &str| {
-            let mut found: Vec<&ServicePing> =
+        let rows = |name: &str, kind: Kind, part: Option<&Part>| -> Vec<PartRow> {
+            let mut services: Vec<&ServicePing> =
                 found.services.iter().filter(|service| service.name == name).collect();
-            found.sort_by_key(|service| (service.said("worker"), service.said("since"), service.id.as_str()));
-            found
+            services
+                .sort_by_key(|service| (service.said("worker"), service.said("since"), service.id.as_str()));
+            let rows: Vec<PartRow> = services
+                .into_iter()
+                .map(|service| PartRow::of_service(kind, service, part).since(since(service), now))
+                .collect();
+            match part {
+                Some(part) if rows.is_empty() => vec![PartRow::of(kind.none, kind, part)],
+                _ => rows,
+            }
         };
-        let rows = |name: &str, part: Option<&Part>| -> Vec<PartRow> {
-            of(name).into_iter().map(|service| PartRow::of_service(service, part, now)).collect()
-        };
-        let mut gateways = rows(subject::GATEWAY_SERVICE, None);
-        if gateways.is_empty() {
-            let here = Part { ok: true, message: "answers you".to_owned() };
-            gateways
-                .push(PartRow { version: found.version.to_owned(), ..PartRow::of("this gateway", &here) });
+        let mut parts = rows(subject::GATEWAY_SERVICE, GATEWAY, None);
+        if parts.is_empty() {
+            let here = Part { ok: true, message: String::new() };
+            let version = found.version.to_owned();
+            parts.push(PartRow { version, ..PartRow::of("This gateway", GATEWAY, &here) });
         }
-        let groups = vec![
-            Group::new("Gateways", "take requests, keep the images", gateways, None),
-            Group::new(
-                "Workers",
-                "keep image bytes in memory; one serves, others stand by",
-                rows(subject::MEMCACHE_SERVICE, Some(&health.memcache)),
-                Some(&health.memcache),
-            ),
-            Group::new(
-                "Recorder",
-                "writes what is counted to the database",
-                rows(subject::RECORDER_SERVICE, Some(&health.recorder)),
-                Some(&health.recorder),
-            ),
-            Group::new("Servers", "carry messages and rows", vec![nats, database], None),
-        ];
-        Self { groups, windows: windows(found.stats.as_ref(), found.backlog.as_ref()) }
+        parts.extend(rows(subject::MEMCACHE_SERVICE, WORKER, Some(&health.memcache)));
+        parts.extend(rows(subject::RECORDER_SERVICE, RECORDER, Some(&health.recorder)));
+        let nats = PartRow { version: found.nats_version, ..PartRow::of("nats-server", NATS, &health.nats) };
+        let nats = nats.since(Some(found.nats_since.into()), now);
+        parts.push(PartRow { state: if health.nats.ok { "connected" } else { "away" }.to_owned(), ..nats });
+        // "10.11.19-MariaDB-0+deb12u1" is its own account of which one it is.
+        let said = found.database.as_ref().map_or("", |server| server.version.as_str());
+        let name = if said.contains("MariaDB") { "MariaDB" } else { "MySQL" };
+        let version = said.split('-').next().unwrap_or_default().to_owned();
+        let up = found.database.and_then(|server| i64::try_from(server.uptime_s?).ok());
+        let database = PartRow { version, ..PartRow::of(name, DATABASE, &health.mysql) };
+        parts.push(database.since(up.map(|up| now - Duration::seconds(up)), now));
+        Self { parts, faults, figures }
     }
 }
 
-fn windows(stats: Option<&CacheStats>, backlog: Option<&Backlog>) -> Vec<Fact> {
-    let shown = |count: Option<u64>| {
-        count.map_or_else(|| "unknown now".to_owned(), |count| units::counted(count, "window", "windows"))
+/// Since when a service has been there, as it says itself.
+fn since(service: &ServicePing) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(service.said("since"), &Rfc3339).ok()
+}
+
+/// What a part is called, and what it is there for.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    name: &'static str,
+    none: &'static str,
+    role: &'static str,
+}
+
+const GATEWAY: Kind = Kind { name: "Gateway", none: "no gateway", role: "takes requests, keeps the images" };
+const WORKER: Kind = Kind { name: "Cache worker", none: "no worker", role: "keeps image bytes in memory" };
+const RECORDER: Kind =
+    Kind { name: "Recorder", none: "no recorder", role: "writes what is counted to the database" };
+const NATS: Kind = Kind {
+    name: "Bus",
+    none: "no server",
+    role: "carries messages, keeps the settings and what is yet to be written",
+};
+const DATABASE: Kind =
+    Kind { name: "Database", none: "no server", role: "has a row for each image and each window" };
+
+fn faults(found: &SystemFindings<'_>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut note = |count: Option<u64>, usual: u64, one: &str, many: &str, meaning| {
+        if let Some(count) = count.filter(|count| *count > usual) {
+            faults.push(Fault { title: format!("{}.", units::counted(count, one, many)), meaning });
+        }
     };
+    note(
+        found.backlog.map(|backlog| backlog.waiting_count),
+        USUALLY_WAITING,
+        "window waits to be written",
+        "windows wait to be written",
+        "The charts end before them until the recorder has caught up. Nothing is lost, and images are served as usual.",
+    );
+    let stats = found.stats.as_ref();
+    note(
+        stats.map(|stats| stats.pending_window_count),
+        USUALLY_WAITING,
+        "window waits for JetStream",
+        "windows wait for JetStream",
+        "The worker keeps them for an hour and hands them over when JetStream takes them. Images are served as usual.",
+    );
+    note(
+        stats.map(|stats| stats.lost_window_count),
+        0,
+        "window was given up",
+        "windows were given up",
+        "What was counted in them is missing from the statistics: the charts have a gap there. No image is concerned.",
+    );
+    // While the cache answers, changes are on their way at any moment.
+    note(
+        found.pending_count.filter(|_| !found.health.memcache.ok),
+        0,
+        "change waits for the cache",
+        "changes wait for the cache",
+        "They are stored, and the cache is told as soon as it answers.",
+    );
+    faults
+}
+
+fn figures(found: &SystemFindings<'_>, now: OffsetDateTime) -> Vec<Figure> {
+    let windows = |count: Option<u64>| count.map(|count| units::counted(count, "window", "windows"));
+    let newest = found.series.as_ref().and_then(|series| series.rows.last());
+    let age = newest.map(|row| {
+        let end = row.interval_start + std::time::Duration::from_millis(row.interval_ms);
+        // A window is a matter of seconds.
+        units::duration(u64::try_from((now - end).whole_milliseconds()).unwrap_or(0).max(1000))
+    });
+    let newest_note = match (&found.series, newest) {
+        (None, _) => "unknown now",
+        (Some(_), None) => "none within ten minutes",
+        (Some(_), Some(_)) => "ago, as the database has it",
+    };
+    let stats = found.stats.as_ref();
     vec![
-        Fact {
-            label: "Not written yet",
-            value: shown(backlog.map(|backlog| backlog.waiting_count)),
-            note: "kept by JetStream until the recorder has made rows of them",
-        },
-        Fact {
-            label: "Not acknowledged yet",
-            value: shown(stats.map(|stats| stats.pending_window_count)),
-            note: "kept by the worker, for an hour, until JetStream has them",
-        },
-        Fact {
-            label: "Lost",
-            value: shown(stats.map(|stats| stats.lost_window_count)),
-            note: "given up by the worker after that hour",
-        },
+        Figure::new("newest", "Newest window", age, newest_note),
+        Figure::new(
+            "to-write",
+            "To be written",
+            windows(found.backlog.map(|backlog| backlog.waiting_count)),
+            "kept by JetStream until the recorder has made rows of them",
+        ),
+        Figure::new(
+            "to-hand-over",
+            "To be handed over",
+            windows(stats.map(|stats| stats.pending_window_count)),
+            "kept by the worker, for an hour, until JetStream has them",
+        ),
+        Figure::new(
+            "lost",
+            "Lost",
+            windows(stats.map(|stats| stats.lost_window_count)),
+            "given up by the worker after that hour",
+        ),
+        Figure::new(
+            "to-tell",
+            "To be told",
+            found.pending_count.map(|count| units::counted(count, "change", "changes")),
+            "stored, and not yet acknowledged by the cache",
+        ),
+        Figure::new(
+            "connections",
+            "Connections to NATS",
+            Some(units::count(found.nats_connections)),
+            "by this gateway; each after the first follows an outage",
+        ),
     ]
 }
 
-impl Group {
-    fn new(title: &'static str, purpose: &'static str, parts: Vec<PartRow>, part: Option<&Part>) -> Self {
-        let missing = part.filter(|_| parts.is_empty()).map(|part| part.message.clone());
-        Self { title, purpose, parts, missing }
-    }
-}
-
 impl PartRow {
-    fn of(name: &str, part: &Part) -> Self {
+    fn of(name: &str, kind: Kind, part: &Part) -> Self {
         Self {
             name: name.to_owned(),
+            kind: kind.name,
+            role: kind.role,
             state: if part.ok { "up" } else { "down" }.to_owned(),
             mark: if part.ok { "ok" } else { "bad" },
             version: String::new(),
+            lasting: String::new(),
             since: None,
             note: if part.ok { String::new() } else { part.message.clone() },
         }
     }
 
+    fn since(self, since: Option<OffsetDateTime>, now: OffsetDateTime) -> Self {
+        let lasting = since.map(|since| u64::try_from((now - since).whole_milliseconds()).unwrap_or(0));
+        let lasting = lasting.map(units::duration).unwrap_or_default();
+        Self { lasting, since: since.map(|since| Moment::new(since, now)), ..self }
+    }
+
     /// One that has answered on the bus. Whether it can be used is another question, which `part` answers,
     /// but for those that stand by.
-    fn of_service(service: &ServicePing, part: Option<&Part>, now: OffsetDateTime) -> Self {
+    fn of_service(kind: Kind, service: &ServicePing, part: Option<&Part>) -> Self {
         let state = service.said("state");
         let is_waiting = state == ServicePing::STANDING_BY;
         let fault = part.filter(|part| !part.ok && !is_waiting);
-        let name = [service.said("worker"), service.said("address"), &service.name];
+        let name = [service.said("worker"), service.said("address"), service.name.as_str()];
         Self {
             name: name.into_iter().find(|name| !name.is_empty()).unwrap_or_default().to_owned(),
+            kind: kind.name,
+            role: if is_waiting { "takes over when the one that serves is gone" } else { kind.role },
             state: match (fault, state) {
                 (Some(_), _) => "degraded".to_owned(),
                 (None, "") => "up".to_owned(),
@@ -180,7 +275,8 @@ impl PartRow {
                 (None, false) => "ok",
             },
             version: service.version.clone(),
-            since: OffsetDateTime::parse(service.said("since"), &Rfc3339).ok().map(|at| Moment::new(at, now)),
+            lasting: String::new(),
+            since: None,
             note: fault.map(|part| part.message.clone()).unwrap_or_default(),
         }
     }

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use time::OffsetDateTime;
+use wire::stats::SeriesRequest;
 
 use super::logged;
 use crate::state::AppState;
@@ -12,11 +13,14 @@ use crate::views::{Section, Shell, SystemFindings, SystemPage};
 pub(super) async fn system(State(state): State<AppState>) -> Response {
     let made = async {
         // All at once, so that the page takes as long as the slowest of them, which has a limit.
-        let (health, services, stats, backlog, database) = tokio::join!(
+        let lately = SeriesRequest::default();
+        let (health, services, stats, backlog, series, pending, database) = tokio::join!(
             state.health(),
             state.cache.services(),
             state.cache.stats(),
             state.cache.backlog(),
+            state.history_for_page(state.cache.series(&lately)),
+            state.for_page(state.pending_count()),
             state.for_page(state.images.server()),
         );
         let server = state.cache.bus().client().server_info();
@@ -25,9 +29,12 @@ pub(super) async fn system(State(state): State<AppState>) -> Response {
             services,
             stats: logged(stats),
             backlog: logged(backlog),
+            series: logged(series),
+            pending_count: logged(pending),
             database: logged(database),
             nats_version: server.version,
             nats_connections: state.cache.bus().connection_count(),
+            nats_since: state.cache.bus().since(),
             version: env!("CARGO_PKG_VERSION"),
         };
         let page = SystemPage::new(findings, OffsetDateTime::now_utc());
