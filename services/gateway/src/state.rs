@@ -392,9 +392,8 @@ impl AppState {
             let reason = format!("no answer within {} ms", limit.as_millis());
             Err(Error::Unavailable { part: "MySQL", reason })
         });
-        if matches!(answer, Err(Error::Unavailable { .. })) {
-            self.reach.note_away();
-        }
+        // An answer in time is enough to know that it is back.
+        self.reach.note(&answer);
         answer
     }
 

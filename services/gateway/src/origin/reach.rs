@@ -16,12 +16,7 @@ impl Reach {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// A question was not answered.
-    pub(crate) fn note_away(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// What came of a question for which there was time enough.
+    /// What came of a question.
     pub(crate) fn note<T>(&self, answer: &Result<T, Error>) {
         self.0.store(matches!(answer, Err(Error::Unavailable { .. })), Ordering::Relaxed);
     }
