@@ -20,7 +20,12 @@
 
   function say(state, words) {
     dot.className = `dot ${state}`;
-    text.textContent = words;
+    if (text.textContent !== words) text.textContent = words;
+  }
+
+  function tell() {
+    if (stats.querySelector("[data-chart]")) say("dot-ok", "Live");
+    else say("dot-bad", "Nothing to show; trying again");
   }
 
   const focusable = () => [...stats.querySelectorAll("a, button, [tabindex]")];
@@ -46,7 +51,7 @@
       stats.replaceChildren(...page.body.childNodes);
       if (focused >= 0) focusable()[focused]?.focus({ preventScroll: true });
       stats.dispatchEvent(new CustomEvent("pixcache:updated", { bubbles: true }));
-      say("dot-ok", "Live");
+      tell();
     } catch {
       say("dot-bad", "Not updating; trying again");
     }
@@ -82,7 +87,7 @@
   });
   document.addEventListener("visibilitychange", refresh);
 
-  say("dot-ok", "Live");
+  tell();
   live.hidden = false;
   soon(refreshed ? every : 0);
 })();

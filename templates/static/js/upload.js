@@ -339,9 +339,6 @@
 
   input.multiple = true;
   input.required = false;
-  form.querySelector("[data-file-label]").textContent = "Images";
-  form.querySelector("[data-file-help]").textContent = givenKey === "" ? "Choose files, drop them anywhere on this page, or paste one." : "Choose a file, drop it anywhere on this page, or paste it.";
-  form.querySelector("[data-several]").hidden = givenKey !== "";
   single.remove();
   count();
 })();
