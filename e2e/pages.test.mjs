@@ -183,8 +183,15 @@ suite("every page", () => {
     const labels = { memcache: "Cache worker", mariadb: "Database" };
     const own = pages.filter((pathname) => !/\?|no\/such/.test(pathname));
     for (const [part, label] of Object.entries(labels)) {
+      const watched = await open(browser, system.url);
+      await watched.go("/system");
+      const noticed = watched.page.locator("#notices").getByText(`${label} is down`);
+      assert.equal(await noticed.count(), 0);
       await parts.kill(part);
       await until(`${part} is noticed`, async () => (await system.fetch("/readyz")).status === 503);
+      // The page of the parts says it by itself.
+      await noticed.waitFor();
+      await watched.close();
       const { page, go, faults, close } = await open(browser, system.url);
       for (const pathname of own) {
         // What cannot be shown without the part is said in its place, not instead of the page.

@@ -72,6 +72,8 @@ try {
   };
   for (const { width, colorScheme } of looks) {
     const { page, go, close } = await open(browser, system.url, { viewport: { width, height: 844 }, colorScheme });
+    // A typeface that comes late is left out, so it is fetched first.
+    await go("/no/such/page");
     for (const [name, pathname] of Object.entries(pages)) {
       await go(pathname);
       const { loadEventEnd } = await page.evaluate(() => performance.getEntriesByType("navigation")[0].toJSON());
@@ -79,8 +81,8 @@ try {
       for (const image of await page.locator("main img:visible").all()) await image.scrollIntoViewIfNeeded();
       await page.waitForFunction(() => [...document.images].every((image) => image.complete || !image.checkVisibility()));
       await page.evaluate(() => window.scrollTo(0, 0));
-      // A stream that is shown live needs a moment to have something to show.
-      if (name === "live") await delay(3000);
+      // A stream that is shown live needs a while to have something to show.
+      if (name === "live") await delay(20_000);
       const file = path.join(folder, `${name}-${width}-${colorScheme}.jpg`);
       await page.screenshot({ path: file, fullPage: true, type: "jpeg", quality: 80 });
       console.log(`${file}, loaded after ${Math.round(loadEventEnd)} ms`);

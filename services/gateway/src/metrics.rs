@@ -1,13 +1,14 @@
 //! What Prometheus reads: the gateway's own counts, and with each scrape those of the worker and the
 //! state of every part, so that one scrape covers the system.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+use wire::stats::Backlog;
 use wire::{CacheStats, Counters};
 
 use crate::read::CacheStatus;
@@ -218,6 +219,10 @@ pub(crate) struct Snapshot {
     pub(crate) cache: Option<CacheStats>,
     /// Changes that the cache has not acknowledged yet, if MySQL answers.
     pub(crate) pending: Option<u64>,
+    /// What waits for the recorder, if JetStream answers.
+    pub(crate) backlog: Option<Backlog>,
+    /// When this gateway was started.
+    pub(crate) started: SystemTime,
     /// How often this gateway's connection to NATS dropped messages.
     pub(crate) slow_consumers: u64,
     /// How many connections to NATS this gateway has made.
@@ -237,6 +242,14 @@ impl Snapshot {
             up.with_label_values(&[name]).set(i64::from(part.ok));
         }
         registry.register(Box::new(up))?;
+        let help = "1; its label says which version this gateway is";
+        let info = Opts::new("pixcache_gateway_info", help).const_label("version", env!("CARGO_PKG_VERSION"));
+        gauge(&registry, info, 1)?;
+        register_process(&registry, self.started)?;
+        if let Some(backlog) = self.backlog {
+            let help = "Windows that JetStream keeps until the recorder has made rows of them";
+            gauge(&registry, Opts::new("pixcache_waiting_windows", help), backlog.waiting_count)?;
+        }
         if let Some(pending) = self.pending {
             let help = "Changes of images that the cache has not acknowledged yet";
             gauge(&registry, Opts::new("pixcache_pending_invalidations", help), pending)?;
@@ -261,8 +274,7 @@ impl Snapshot {
 fn register_cache(registry: &Registry, cache: &CacheStats) -> Result<(), prometheus::Error> {
     let opts = |name: String, help: &str| Opts::new(name, help).const_label("worker", cache.worker.clone());
     for (name, value) in Counters::NAMES.iter().zip(cache.counters.values()) {
-        let help = format!("The worker's {name} since its start");
-        counter(registry, opts(counter_name(name), &help), value)?;
+        counter(registry, opts(counter_name(name), counter_help(name)), value)?;
     }
     for (name, help, value) in [
         ("lost_windows_total", "Windows given up without an acknowledgement", cache.lost_window_count),
@@ -316,6 +328,43 @@ fn counter_name(name: &str) -> String {
     format!("pixcache_cache_{plural}_total")
 }
 
+/// What a counter of the worker counts.
+fn counter_help(name: &str) -> &'static str {
+    match name {
+        "request_count" => "Reads that reached the cache: hits and misses",
+        "hit_count" => "Reads of an image that was in the cache, near hits included",
+        "miss_count" => "Reads of an image that was not in the cache",
+        "fill_count" => "Images put into the cache after a miss",
+        "refused_fill_count" => "Images that had changed before they could be put into the cache",
+        "put_count" => "Images put into the cache by request",
+        "eviction_count" => "Images that left the cache by its policy",
+        "evicted_bytes" => "Weight of the images that left the cache by its policy",
+        "invalidation_count" => "Changes of images that the cache was told",
+        "rejection_count" => "Images that were too heavy for the cache",
+        "served_bytes" => "Bytes of images sent in hits",
+        "near_hit_count" => "Hits that gateways served from copies of their own",
+        _ => "A count of the worker",
+    }
+}
+
+/// What Prometheus' own libraries say of every process, as far as Linux tells.
+fn register_process(registry: &Registry, started: SystemTime) -> Result<(), prometheus::Error> {
+    let started = started.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let help = "When this gateway was started, in seconds since 1970";
+    gauge(registry, Opts::new("process_start_time_seconds", help), started)?;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    if let Some(kb) = resident.and_then(|size| size.trim().strip_suffix(" kB")?.parse::<u64>().ok()) {
+        let help = "Memory that this gateway takes";
+        gauge(registry, Opts::new("process_resident_memory_bytes", help), kb * 1024)?;
+    }
+    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+        let help = "Files and connections that this gateway has open";
+        gauge(registry, Opts::new("process_open_fds", help), open.count() as u64)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -328,6 +377,9 @@ mod tests {
         let names: Vec<String> = Counters::NAMES.iter().map(|name| counter_name(name)).collect();
         for name in ["requests", "hits", "misses", "refused_fills", "served_bytes", "evicted_bytes"] {
             assert!(names.contains(&format!("pixcache_cache_{name}_total")), "{name} in {names:?}");
+        }
+        for name in Counters::NAMES {
+            assert_ne!(counter_help(name), counter_help(""), "{name} has no help");
         }
     }
 
@@ -367,6 +419,8 @@ mod tests {
             health,
             cache: Some(cache),
             pending: Some(1),
+            backlog: Some(Backlog { waiting_count: 8 }),
+            started: UNIX_EPOCH + Duration::from_secs(9),
             slow_consumers: 4,
             connections: 5,
             near: Some((6, 7)),
@@ -380,6 +434,8 @@ mod tests {
             r#"pixcache_cache_hits_total{worker="memcache-1"} 2"#,
             r#"pixcache_cache_size_bytes{worker="memcache-1"} 1234"#,
             "pixcache_pending_invalidations 1",
+            "pixcache_waiting_windows 8",
+            "process_start_time_seconds 9",
             r#"pixcache_cache_slow_consumers_total{worker="memcache-1"} 3"#,
             r#"pixcache_cache_nats_connections_total{worker="memcache-1"} 2"#,
             r#"pixcache_cache_dropped_events_total{worker="memcache-1"} 7"#,

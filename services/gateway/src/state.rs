@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
 use runtime::Bus;
@@ -51,6 +51,8 @@ pub struct AppState(Arc<Shared>);
 pub struct Shared {
     /// The settings.
     pub config: Config,
+    /// When this gateway was started.
+    pub(crate) started: SystemTime,
     /// The page templates.
     pub views: Views,
     /// The rows of the images.
@@ -173,6 +175,7 @@ impl AppState {
         let teller = Teller::new(cache.clone(), Pending::new(pool), reach.clone());
         let state = Self(Arc::new(Shared {
             config,
+            started: SystemTime::now(),
             views,
             images,
             cache,

@@ -27,12 +27,15 @@ pub(crate) async fn metrics(
     State(state): State<AppState>,
 ) -> Result<([(HeaderName, &'static str); 1], String), Error> {
     // What does not answer is left out, and its part is said to be down.
-    let (health, cache, pending) = tokio::join!(state.health(), state.cache.stats(), state.pending_count());
+    let (health, cache, pending, backlog) =
+        tokio::join!(state.health(), state.cache.stats(), state.pending_count(), state.cache.backlog());
     let bus = state.cache.bus();
     let snapshot = Snapshot {
         health,
         cache: cache.ok(),
         pending: pending.ok(),
+        backlog: backlog.ok(),
+        started: state.started,
         slow_consumers: bus.slow_consumer_count(),
         connections: bus.connection_count(),
         near: state.near().map(|near| near.size()),
