@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use memcache::store::{Entry, Lookup, Store};
 use sniff::Format;
-use wire::{Capacity, Policy, Tag};
+use wire::{Capacity, Item, Policy, Tag};
 
 use super::trace::Trace;
 
@@ -16,16 +16,17 @@ pub(super) fn hit_ratio(trace: &Trace, policy: Policy, capacity: Capacity) -> f6
     let largest = trace.requests.iter().map(|request| request.bytes).max().unwrap_or_default();
     // The store weighs images and copies them; it looks at nothing else.
     let zeros = vec![0; largest as usize];
+    let items: Vec<Item> = trace.keys.iter().map(|key| key.clone().into()).collect();
     let mut sizes = vec![None; trace.keys.len()];
     for request in &trace.requests {
-        let key = &trace.keys[request.key as usize];
+        let item = &items[request.key as usize];
         let size = &mut sizes[request.key as usize];
         if size.replace(request.bytes).is_some_and(|before| before != request.bytes) {
-            store.invalidate(key);
+            store.invalidate(&item.key);
         }
-        if let Lookup::Miss(Some(lease)) = store.get(key, None, u64::MAX, true, now) {
+        if let Lookup::Miss(Some(lease)) = store.get(item, None, u64::MAX, true, now) {
             let entry =
-                Entry::new(key.clone(), &zeros[..request.bytes as usize], Format::Png, Tag([0; 32]), 0);
+                Entry::new(item.clone(), &zeros[..request.bytes as usize], Format::Png, Tag([0; 32]), 0);
             store.fill(entry, lease, now);
         }
     }

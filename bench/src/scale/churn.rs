@@ -98,7 +98,8 @@ fn puts(seed: u64) -> anyhow::Result<Vec<Request<Message>>> {
         .map(|number| {
             let key = Key::new(&format!("churn-{number}"))?;
             let payload = pictures[random.random_range(0..pictures.len())].clone();
-            let message = Message { subject: subject::put(&key).into(), payload, answer_length: None };
+            let message =
+                Message { subject: subject::put(&key.clone().into()).into(), payload, answer_length: None };
             Ok(Request { kind: 0, message })
         })
         .collect()

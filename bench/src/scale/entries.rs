@@ -10,7 +10,7 @@ use memcache::store::{Entry, Lookup, Store};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use sniff::Format;
-use wire::{Capacity, Key, Policy, Tag, subject};
+use wire::{Capacity, Item, Key, Policy, Tag, subject};
 
 use super::{Bench, Wanted, median, resident};
 use crate::load::Request;
@@ -128,7 +128,7 @@ impl Bench {
         let get = |number| Request {
             kind: 0,
             message: Message {
-                subject: subject::get(&key(number)).into(),
+                subject: subject::get(&key(number).into()).into(),
                 payload: Bytes::new(),
                 answer_length: Some(BYTES),
             },
@@ -151,7 +151,7 @@ fn key(number: usize) -> Key {
 async fn put(system: &System, first: usize, end: usize) -> anyhow::Result<()> {
     let image = picture(1, BYTES);
     let puts = futures_util::stream::iter(first..end).map(|number| {
-        let request = system.operator.request(subject::put(&key(number)), image.clone());
+        let request = system.operator.request(subject::put(&key(number).into()), image.clone());
         async move {
             let reply = request.await?;
             let refused = reply.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error"));
@@ -168,13 +168,13 @@ async fn put(system: &System, first: usize, end: usize) -> anyhow::Result<()> {
 fn lookup_ns(policy: Policy, count: usize, lookups: u32) -> anyhow::Result<f64> {
     let mut store = Store::new(policy, Capacity::from_mb(CAPACITY_MB, CAPACITY_MB)?);
     let (image, now) = (picture(1, BYTES), Instant::now());
-    let keys: Vec<Key> = (0..count).map(key).collect();
+    let keys: Vec<Item> = (0..count).map(|number| key(number).into()).collect();
     for key in &keys {
         store.put(Entry::new(key.clone(), &image, Format::Gif, Tag([0; 32]), 0));
     }
     let mut random = SmallRng::seed_from_u64(1);
     // A key that is looked for comes off the bus: its own bytes are in the processor's cache.
-    let asked: Vec<Key> = (0..lookups).map(|_| keys[random.random_range(0..count)].clone()).collect();
+    let asked: Vec<Item> = (0..lookups).map(|_| keys[random.random_range(0..count)].clone()).collect();
     let begun = Instant::now();
     let hits = asked
         .iter()

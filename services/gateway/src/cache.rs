@@ -14,7 +14,7 @@ use wire::inspect::{
 };
 use wire::near::{HitsReply, HitsReport};
 use wire::stats::{Backlog, History, HistoryRequest, Series, SeriesRequest};
-use wire::{CacheStats, ConfigReply, Key, Meta, subject};
+use wire::{CacheStats, ConfigReply, Item, Key, Meta, subject};
 
 use crate::error::Error;
 
@@ -51,9 +51,9 @@ impl CacheClient {
         &self.bus
     }
 
-    /// A question for the bytes under `key`, yet to be asked.
-    pub(crate) fn get(&self, key: &Key) -> Question {
-        self.bus.question(subject::get(key))
+    /// A question for the bytes of `item`, yet to be asked.
+    pub(crate) fn get(&self, item: &Item) -> Question {
+        self.bus.question(subject::get(item))
     }
 
     /// Reports hits of the near cache.
@@ -65,15 +65,15 @@ impl CacheClient {
         read_json(self.bus.request(subject::NEAR_HITS.to_owned(), None, write_json(report)?, limit).await?)
     }
 
-    /// Hands the worker the bytes of `key`, or only their size.
+    /// Hands the worker the bytes of `item`, or only their size.
     pub(crate) async fn put(
         &self,
-        key: &Key,
+        item: &Item,
         meta: &Meta,
         bytes: Bytes,
         limit: Duration,
     ) -> Result<PutReply, RequestFailure> {
-        read_json(self.bus.request(subject::put(key), Some(meta), bytes, limit).await?)
+        read_json(self.bus.request(subject::put(item), Some(meta), bytes, limit).await?)
     }
 
     /// Tells the worker that the image under `key` changed.

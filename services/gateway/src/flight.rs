@@ -1,6 +1,6 @@
-//! Single flight: concurrent misses of one key read the origin once (design rule 4).
+//! Single flight: concurrent misses of one item read the origin once (design rule 4).
 //!
-//! A flight is led by whoever holds the key's fill lease. While it is open, others who missed without a
+//! A flight is led by whoever holds the item's fill lease. While it is open, others who missed without a
 //! lease join it. It takes nobody in once its fill has been sent, and it is shared only if the fill was
 //! accepted: the cache accepts a fill only while its lease stands, so no upload can have been answered
 //! between the lease and then, and everybody on board joined before that. In every other case each reads
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
-use wire::Key;
+use wire::Item;
 
 /// The open flights of one gateway. Clones share them.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct Flights<T> {
 #[derive(Debug)]
 struct Shared<T> {
     /// A std mutex: it is held for a few instructions and never across an await.
-    open: Mutex<HashMap<Key, Flight<T>>>,
+    open: Mutex<HashMap<Item, Flight<T>>>,
     next_number: AtomicU64,
 }
 
@@ -36,7 +36,7 @@ struct Flight<T> {
 #[derive(Debug)]
 pub(crate) struct OpenFlight<T> {
     shared: Arc<Shared<T>>,
-    key: Key,
+    item: Item,
     number: u64,
     result: watch::Sender<Option<T>>,
 }
@@ -61,31 +61,31 @@ impl<T> Default for Flights<T> {
 }
 
 impl<T> Flights<T> {
-    /// Opens a flight to `key`. One that is still open there ends taking people in: its lease is older
+    /// Opens a flight to `item`. One that is still open there ends taking people in: its lease is older
     /// than the new one, so it was used, has expired or was voided.
-    pub(crate) fn lead(&self, key: &Key) -> OpenFlight<T> {
+    pub(crate) fn lead(&self, item: &Item) -> OpenFlight<T> {
         let number = self.shared.next_number.fetch_add(1, Ordering::Relaxed);
         let (result, watcher) = watch::channel(None);
-        self.shared.open().insert(key.clone(), Flight { number, result: watcher });
-        OpenFlight { shared: self.shared.clone(), key: key.clone(), number, result }
+        self.shared.open().insert(item.clone(), Flight { number, result: watcher });
+        OpenFlight { shared: self.shared.clone(), item: item.clone(), number, result }
     }
 
-    /// A place on the open flight to `key`, if there is one.
-    pub(crate) fn join(&self, key: &Key) -> Option<Passenger<T>> {
-        self.shared.open().get(key).map(|flight| Passenger { result: flight.result.clone() })
+    /// A place on the open flight to `item`, if there is one.
+    pub(crate) fn join(&self, item: &Item) -> Option<Passenger<T>> {
+        self.shared.open().get(item).map(|flight| Passenger { result: flight.result.clone() })
     }
 }
 
 impl<T> Shared<T> {
     /// The table holds no invariant that a panic elsewhere could break.
-    fn open(&self) -> MutexGuard<'_, HashMap<Key, Flight<T>>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<Item, Flight<T>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn close(&self, key: &Key, number: u64) {
+    fn close(&self, item: &Item, number: u64) {
         let mut open = self.open();
-        if open.get(key).is_some_and(|flight| flight.number == number) {
-            open.remove(key);
+        if open.get(item).is_some_and(|flight| flight.number == number) {
+            open.remove(item);
         }
     }
 }
@@ -99,7 +99,7 @@ impl<T> OpenFlight<T> {
 
 impl<T> Drop for OpenFlight<T> {
     fn drop(&mut self) {
-        self.shared.close(&self.key, self.number);
+        self.shared.close(&self.item, self.number);
     }
 }
 
@@ -122,18 +122,19 @@ impl<T: Clone> Passenger<T> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use wire::Key;
 
-    fn key(text: &str) -> Key {
-        Key::new(text).unwrap()
+    fn item(text: &str) -> Item {
+        Key::new(text).unwrap().into()
     }
 
     #[tokio::test]
     async fn those_who_join_in_time_share_the_result() {
         let flights = Flights::default();
-        assert!(flights.join(&key("cat")).is_none());
-        let flight = flights.lead(&key("cat"));
-        let (early, late) = (flights.join(&key("cat")).unwrap(), flights.join(&key("cat")).unwrap());
-        assert!(flights.join(&key("dog")).is_none());
+        assert!(flights.join(&item("cat")).is_none());
+        let flight = flights.lead(&item("cat"));
+        let (early, late) = (flights.join(&item("cat")).unwrap(), flights.join(&item("cat")).unwrap());
+        assert!(flights.join(&item("dog")).is_none());
         let waiting = tokio::spawn(early.arrive());
         flight.close().land(7);
         assert_eq!(waiting.await.unwrap(), Some(7));
@@ -143,26 +144,26 @@ mod tests {
     #[tokio::test]
     async fn a_closed_flight_takes_nobody_in() {
         let flights = Flights::default();
-        let flight = flights.lead(&key("cat"));
-        let aboard = flights.join(&key("cat")).unwrap();
+        let flight = flights.lead(&item("cat"));
+        let aboard = flights.join(&item("cat")).unwrap();
         let flight = flight.close();
-        assert!(flights.join(&key("cat")).is_none());
+        assert!(flights.join(&item("cat")).is_none());
         flight.land(7);
-        assert!(flights.join(&key("cat")).is_none());
+        assert!(flights.join(&item("cat")).is_none());
         assert_eq!(aboard.arrive().await, Some(7));
     }
 
     #[tokio::test]
     async fn a_flight_that_is_given_up_has_no_result() {
         let flights = Flights::<u32>::default();
-        let flight = flights.lead(&key("cat"));
-        let aboard = flights.join(&key("cat")).unwrap();
+        let flight = flights.lead(&item("cat"));
+        let aboard = flights.join(&item("cat")).unwrap();
         drop(flight);
         assert_eq!(aboard.arrive().await, None);
-        assert!(flights.join(&key("cat")).is_none());
+        assert!(flights.join(&item("cat")).is_none());
 
-        let flight = flights.lead(&key("cat"));
-        let aboard = flights.join(&key("cat")).unwrap();
+        let flight = flights.lead(&item("cat"));
+        let aboard = flights.join(&item("cat")).unwrap();
         drop(flight.close());
         assert_eq!(aboard.arrive().await, None);
     }
@@ -170,12 +171,12 @@ mod tests {
     #[tokio::test]
     async fn a_newer_lease_takes_over_and_the_older_flight_does_not_close_it() {
         let flights = Flights::default();
-        let older = flights.lead(&key("cat"));
-        let aboard_older = flights.join(&key("cat")).unwrap();
-        let newer = flights.lead(&key("cat"));
-        let aboard_newer = flights.join(&key("cat")).unwrap();
+        let older = flights.lead(&item("cat"));
+        let aboard_older = flights.join(&item("cat")).unwrap();
+        let newer = flights.lead(&item("cat"));
+        let aboard_newer = flights.join(&item("cat")).unwrap();
         older.close().land(1);
-        let late = flights.join(&key("cat")).unwrap();
+        let late = flights.join(&item("cat")).unwrap();
         newer.close().land(2);
         assert_eq!(aboard_older.arrive().await, Some(1));
         assert_eq!(aboard_newer.arrive().await, Some(2));

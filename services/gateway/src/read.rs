@@ -17,7 +17,7 @@ use prometheus::{IntCounter, IntGauge};
 use runtime::bus::{Reply, RequestFailure};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::reply::Code;
-use wire::{Key, Lease, Meta, Tag};
+use wire::{Item, Key, Lease, Meta, Tag, Variant};
 
 use crate::cache::CacheClient;
 use crate::error::Error;
@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::near::{Asking, Copy, Near};
 use crate::origin::blobs::{BlobError, Blobs};
 use crate::origin::images::{ImageRow, Images};
+use crate::origin::variants::{Rendition, VariantError, Variants, tag_of};
 use crate::room::{self, Room};
 
 /// What the bus carries besides an image's bytes: the headers of a fill and of a hit.
@@ -49,7 +50,7 @@ const FILL_KILOBYTES: usize = 128 << 10;
 pub struct ImageMeta {
     /// The content type.
     pub content_type: String,
-    /// SHA-256 of the bytes.
+    /// SHA-256 of the bytes; of a variant, what [`tag_of`] makes of that.
     pub tag: Tag,
     /// When the image was stored, in seconds since 1970, if that is known.
     pub modified_s: Option<i64>,
@@ -192,6 +193,7 @@ pub(crate) struct Reader {
     cache: CacheClient,
     images: Images,
     blobs: Blobs,
+    variants: Variants,
     budget: Duration,
     flights: Flights<(ImageMeta, Bytes)>,
     fills: Arc<Semaphore>,
@@ -201,6 +203,15 @@ pub(crate) struct Reader {
     waiting_reads: IntGauge,
     /// Whether the last read found the cache out of reach: only a change is logged.
     without_cache: AtomicBool,
+}
+
+/// The file that the bytes of an item are in.
+#[derive(Debug)]
+struct Source {
+    location: String,
+    image: ImageMeta,
+    /// The bytes, where they had to be read already.
+    bytes: Option<Bytes>,
 }
 
 /// What the cache said.
@@ -220,6 +231,7 @@ impl Reader {
         cache: CacheClient,
         images: Images,
         blobs: Blobs,
+        variants: Variants,
         budget: Duration,
         metrics: &Metrics,
     ) -> Self {
@@ -227,6 +239,7 @@ impl Reader {
             cache,
             images,
             blobs,
+            variants,
             budget,
             flights: Flights::default(),
             fills: Arc::new(Semaphore::new(FILL_KILOBYTES)),
@@ -243,38 +256,40 @@ impl Reader {
         Self { near, ..self }
     }
 
-    /// Reads the image under `key`. `held` is the tag of the bytes that the asker has already.
+    /// Reads `item`. `held` is the tag of the bytes that the asker has already.
     ///
     /// # Errors
     /// [`Error::NoImage`]; [`Error::Unavailable`] when it is not cached and the origin does not answer.
     pub(crate) async fn read(
         &self,
-        key: &Key,
+        item: &Item,
         held: Option<Tag>,
         choose: Choose<'_>,
     ) -> Result<ReadOutcome, ReadFailure> {
         let started = Instant::now();
-        if let Some((copy, bytes)) = self.near.as_ref().and_then(|near| near.hit(key.as_str())) {
+        if let Some((copy, bytes)) =
+            self.near.as_ref().and_then(|near| near.hit(item.key.as_str(), item.variant))
+        {
             let elapsed = started.elapsed();
             let (image, content) = (copy.image.clone(), Content::Bytes(bytes));
             let cache_status = CacheStatus::Near;
             return Ok(ReadOutcome { image, content, cache_status, cache_time: elapsed, elapsed });
         }
-        let looked = self.look(key, held, self.budget).await;
+        let looked = self.look(item, held, self.budget).await;
         let cache_time = started.elapsed();
         let (found, status) = match looked {
             Looked::Hit(image, content) => (Ok((image, content, CacheStatus::Hit)), CacheStatus::Hit),
-            Looked::Leased(lease) => (self.fill(key, lease, choose).await, CacheStatus::Miss),
-            Looked::Missed => match self.share(key).await {
+            Looked::Leased(lease) => (self.fill(item, lease, choose).await, CacheStatus::Miss),
+            Looked::Missed => match self.share(item).await {
                 Some((image, bytes)) => {
                     let status = CacheStatus::Collapsed;
                     (Ok((image, Content::Bytes(bytes), status)), status)
                 }
-                None => (self.origin(key, choose, CacheStatus::Miss).await, CacheStatus::Miss),
+                None => (self.origin(item, choose, CacheStatus::Miss).await, CacheStatus::Miss),
             },
-            Looked::Bypass(status) => match self.origin(key, choose, status).await {
+            Looked::Bypass(status) => match self.origin(item, choose, status).await {
                 Err(error @ Error::Unavailable { .. }) if status == CacheStatus::TimedOut => {
-                    match self.look(key, held, LAST_RESORT).await {
+                    match self.look(item, held, LAST_RESORT).await {
                         Looked::Hit(image, content) => {
                             (Ok((image, content, CacheStatus::Hit)), CacheStatus::Hit)
                         }
@@ -293,17 +308,17 @@ impl Reader {
     }
 
     /// Asks the cache within `limit`.
-    async fn look(&self, key: &Key, held: Option<Tag>, limit: Duration) -> Looked {
+    async fn look(&self, item: &Item, held: Option<Tag>, limit: Duration) -> Looked {
         let asking_since = Instant::now();
-        let asking = self.near.as_ref().map(|near| near.ask(key));
+        let asking = self.near.as_ref().map(|near| near.ask(item));
         // With a near cache the bytes are wanted even if the asker holds them: the next one may not.
         let tag = asking.as_ref().map_or(held, Asking::tag);
-        let answer = match self.ask(key, tag, limit).await {
+        let answer = match self.ask(item, tag, limit).await {
             Err(Some(RequestFailure::Refused(refused))) if refused.meta.size.is_some() => {
                 // Another gateway has stored a larger image there. With room for that the answer comes, and
                 // only that is counted.
-                self.room.note(key, refused.meta.size.unwrap_or_default());
-                self.ask(key, tag, limit.saturating_sub(asking_since.elapsed())).await
+                self.room.note(item, refused.meta.size.unwrap_or_default());
+                self.ask(item, tag, limit.saturating_sub(asking_since.elapsed())).await
             }
             answer => answer,
         };
@@ -349,7 +364,7 @@ impl Reader {
     /// Asks the cache within `limit`, of which half may pass in waiting for room. `None` without any.
     async fn ask(
         &self,
-        key: &Key,
+        item: &Item,
         tag: Option<Tag>,
         limit: Duration,
     ) -> Result<Reply, Option<RequestFailure>> {
@@ -357,11 +372,11 @@ impl Reader {
         let meta = (tag.is_some() || near.is_some()).then(|| Meta { tag, near, ..Meta::default() });
         let asking = Instant::now();
         let most = self.cache.bus().max_payload();
-        let reserved = self.room.reserve(key, most, limit / 2).await.ok_or(None)?;
+        let reserved = self.room.reserve(item, most, limit / 2).await.ok_or(None)?;
         let limit = limit.saturating_sub(asking.elapsed());
-        let reply = reserved.ask(self.cache.get(key), meta.as_ref(), limit).await?;
+        let reply = reserved.ask(self.cache.get(item), meta.as_ref(), limit).await?;
         if !reply.meta.fresh {
-            self.room.note(key, reply.payload.len() as u64);
+            self.room.note(item, reply.payload.len() as u64);
         }
         Ok(reply)
     }
@@ -384,41 +399,41 @@ impl Reader {
         }
     }
 
-    /// Reads the origin for everybody who misses this key, and fills the cache.
+    /// Reads the origin for everybody who misses this item, and fills the cache.
     async fn fill(
         &self,
-        key: &Key,
+        item: &Item,
         lease: Lease,
         choose: Choose<'_>,
     ) -> Result<(ImageMeta, Content, CacheStatus), Error> {
-        let flight = self.flights.lead(key);
+        let flight = self.flights.lead(item);
         let mut rounds = Rounds::default();
         let (image, bytes) = loop {
             // The lease is here already, so a change that this row does not show yet will void it.
-            let row = self.row(key).await?;
-            let image = ImageMeta::from(&row);
-            if self.is_too_large(row.size) {
+            let source = self.source(item, &mut rounds).await?;
+            let size = source.image.size;
+            if self.is_too_large(size) {
                 drop(flight);
-                self.reject(key, lease, row.size).await;
-                return self.finish(key, row, image, choose, CacheStatus::TooLarge, rounds).await;
+                self.reject(item, lease, size).await;
+                return self.finish(item, source, choose, CacheStatus::TooLarge, rounds).await;
             }
-            let Some(permit) = self.fill_permit(row.size) else {
+            let Some(permit) = self.fill_permit(size) else {
                 drop(flight);
-                return self.finish(key, row, image, choose, CacheStatus::Miss, rounds).await;
+                return self.finish(item, source, choose, CacheStatus::Miss, rounds).await;
             };
-            match self.blobs.read(&row.location, row.size).await {
-                Ok(bytes) => break (image, room::hold(bytes, permit)),
-                Err(error) => rounds.again(&row, error)?,
+            match self.read_source(&source).await {
+                Ok(bytes) => break (source.image, room::hold(bytes, permit)),
+                Err(error) => rounds.again(&source.location, error)?,
             }
         };
         let flight = flight.close();
-        let status = self.send_fill(key, lease, &image, &bytes, flight).await;
+        let status = self.send_fill(item, lease, &image, &bytes, flight).await;
         Ok((image, Content::Bytes(bytes), status))
     }
 
     /// What another read of this process has just filled the cache with, if there is one under way.
-    async fn share(&self, key: &Key) -> Option<(ImageMeta, Bytes)> {
-        let passenger = self.flights.join(key)?;
+    async fn share(&self, item: &Item) -> Option<(ImageMeta, Bytes)> {
+        let passenger = self.flights.join(item)?;
         let _waiting = Waiting::new(&self.waiting_reads);
         passenger.arrive().await
     }
@@ -426,7 +441,7 @@ impl Reader {
     /// Sends a fill, and shares it if it was accepted.
     async fn send_fill(
         &self,
-        key: &Key,
+        item: &Item,
         lease: Lease,
         image: &ImageMeta,
         bytes: &Bytes,
@@ -440,8 +455,8 @@ impl Reader {
             near: self.near.as_ref().map(|near| near.holder()),
             ..Meta::default()
         };
-        let asking = self.near.as_ref().map(|near| near.ask(key));
-        match self.cache.put(key, &meta, bytes.clone(), self.budget * FILL_BUDGETS).await {
+        let asking = self.near.as_ref().map(|near| near.ask(item));
+        match self.cache.put(item, &meta, bytes.clone(), self.budget * FILL_BUDGETS).await {
             Ok(reply) if reply.stored => {
                 if let (Some(asking), Some(granted)) = (asking, reply.granted_ms) {
                     asking.keep(image, bytes, Duration::from_millis(granted));
@@ -463,9 +478,9 @@ impl Reader {
     }
 
     /// Tells the worker that this image can't be cached, so that it counts it.
-    async fn reject(&self, key: &Key, lease: Lease, size: u64) {
+    async fn reject(&self, item: &Item, lease: Lease, size: u64) {
         let meta = Meta { lease: Some(lease), size: Some(size), ..Meta::default() };
-        if let Err(failure) = self.cache.put(key, &meta, Bytes::new(), self.budget).await
+        if let Err(failure) = self.cache.put(item, &meta, Bytes::new(), self.budget).await
             && !matches!(failure, RequestFailure::Refused(_))
         {
             tracing::debug!(%failure, "a rejected image was not counted");
@@ -475,60 +490,85 @@ impl Reader {
     /// Reads the origin for one asker alone.
     async fn origin(
         &self,
-        key: &Key,
+        item: &Item,
         choose: Choose<'_>,
         status: CacheStatus,
     ) -> Result<(ImageMeta, Content, CacheStatus), Error> {
-        let row = self.row(key).await?;
-        let image = ImageMeta::from(&row);
-        self.finish(key, row, image, choose, status, Rounds::default()).await
+        let mut rounds = Rounds::default();
+        let source = self.source(item, &mut rounds).await?;
+        self.finish(item, source, choose, status, rounds).await
     }
 
-    /// Goes from a row to its bytes, reading the row again as long as its file is gone (design rule 5).
+    /// Goes from a file to its bytes, reading the row again as long as the file is gone (design rule 5).
     async fn finish(
         &self,
-        key: &Key,
-        mut row: ImageRow,
-        mut image: ImageMeta,
+        item: &Item,
+        mut source: Source,
         choose: Choose<'_>,
         status: CacheStatus,
         mut rounds: Rounds,
     ) -> Result<(ImageMeta, Content, CacheStatus), Error> {
         loop {
-            let opened = match choose(&image) {
+            let size = source.image.size;
+            let opened = match choose(&source.image) {
                 Portion::Nothing => Ok(Content::Stream(Body::empty())),
-                Portion::All => match self.fill_permit(row.size).filter(|_| row.size <= SMALL_BYTES) {
+                Portion::All => match self.fill_permit(size).filter(|_| size <= SMALL_BYTES) {
                     Some(permit) => {
-                        let read = self.blobs.read(&row.location, row.size).await;
+                        let read = self.read_source(&source).await;
                         read.map(|bytes| Content::Bytes(room::hold(bytes, permit)))
                     }
-                    None => self.open(&row, 0..row.size).await,
+                    None => self.open(&source, 0..size).await,
                 },
-                Portion::Part(range) => self.open(&row, range).await,
+                Portion::Part(range) => self.open(&source, range).await,
             };
             match opened {
-                Ok(content) => return Ok((image, content, status)),
-                Err(error) => rounds.again(&row, error)?,
+                Ok(content) => return Ok((source.image, content, status)),
+                Err(error) => rounds.again(&source.location, error)?,
             }
-            row = self.row(key).await?;
-            image = ImageMeta::from(&row);
+            source = self.source(item, &mut rounds).await?;
         }
     }
 
-    async fn open(&self, row: &ImageRow, range: Range<u64>) -> Result<Content, BlobError> {
-        self.blobs.open(&row.location, row.size, range).await.map(Content::Stream)
+    async fn open(&self, source: &Source, range: Range<u64>) -> Result<Content, BlobError> {
+        self.blobs.open(&source.location, source.image.size, range).await.map(Content::Stream)
     }
 
-    async fn row(&self, key: &Key) -> Result<ImageRow, Error> {
-        self.origin_reads.inc();
-        let row = self.images.get(key).await?.ok_or_else(|| Error::NoImage(key.clone()))?;
-        self.room.note(key, row.size);
-        Ok(row)
+    async fn read_source(&self, source: &Source) -> Result<Bytes, BlobError> {
+        match &source.bytes {
+            Some(bytes) => Ok(bytes.clone()),
+            None => self.blobs.read(&source.location, source.image.size).await,
+        }
+    }
+
+    /// The file that `item` has now. A variant is made if it has none, from the file of the row alone, so that
+    /// its bytes are no older than the row (design rule 2).
+    async fn source(&self, item: &Item, rounds: &mut Rounds) -> Result<Source, Error> {
+        loop {
+            self.origin_reads.inc();
+            let row = self.images.get(&item.key).await?.ok_or_else(|| Error::NoImage(item.key.clone()))?;
+            let source = match item.variant {
+                None => Source::from(row),
+                Some(variant) => match self.variants.get(&row, variant).await {
+                    Ok(None) => Source::from(row),
+                    Ok(Some(rendition)) => Source::of_variant(&row, variant, rendition),
+                    Err(VariantError::Original(error)) => {
+                        rounds.again(&row.location, error)?;
+                        continue;
+                    }
+                    Err(VariantError::Decode(error)) => {
+                        return Err(Error::Unprocessable(format!("{error}; without w, it comes as it is")));
+                    }
+                    Err(VariantError::Other(error)) => return Err(Error::Internal(error)),
+                },
+            };
+            self.room.note(item, source.image.size);
+            return Ok(source);
+        }
     }
 
     /// Notes how large the image is that is about to be stored under `key`.
     pub(crate) fn expect(&self, key: &Key, size: u64) {
-        self.room.note(key, size);
+        self.room.note(&key.clone().into(), size);
     }
 
     fn is_too_large(&self, size: u64) -> bool {
@@ -567,14 +607,32 @@ struct Rounds {
 
 impl Rounds {
     /// Whether it makes sense to read the row again.
-    fn again(&mut self, row: &ImageRow, error: BlobError) -> Result<(), Error> {
-        let moved_on = self.last.as_ref() != Some(&row.location);
+    fn again(&mut self, location: &str, error: BlobError) -> Result<(), Error> {
+        let moved_on = self.last.as_deref() != Some(location);
         if !matches!(error, BlobError::Gone(_)) || !moved_on || self.count == MAX_ROUNDS {
             return Err(error.into());
         }
         self.count += 1;
-        self.last = Some(row.location.clone());
+        self.last = Some(location.to_owned());
         Ok(())
+    }
+}
+
+impl From<ImageRow> for Source {
+    fn from(row: ImageRow) -> Self {
+        Self { image: ImageMeta::from(&row), location: row.location, bytes: None }
+    }
+}
+
+impl Source {
+    fn of_variant(row: &ImageRow, variant: Variant, rendition: Rendition) -> Self {
+        let image = ImageMeta {
+            content_type: rendition.format.content_type().to_owned(),
+            tag: tag_of(row.tag, variant),
+            size: rendition.bytes.len() as u64,
+            ..ImageMeta::from(row)
+        };
+        Self { location: rendition.location, image, bytes: Some(rendition.bytes) }
     }
 }
 

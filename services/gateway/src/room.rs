@@ -3,8 +3,8 @@
 //! A reply is as large as its image, and how large that is shows only when it is here. nats-server cuts a
 //! connection off on which more waits than `max_pending`, and a reply stays in memory until its reader has
 //! taken it. So each get first reserves room, says how much that is, and keeps as much of it as did come
-//! until the bytes are gone. What was seen of a key last says how much to reserve, so that many small images
-//! are asked for at once; of a key that was not seen, anything may come. If another gateway has stored a
+//! until the bytes are gone. What was seen of an item last says how much to reserve, so that many small images
+//! are asked for at once; of one that was not seen, anything may come. If another gateway has stored a
 //! larger image meanwhile, the worker sends its size instead.
 
 use std::hash::{BuildHasher as _, RandomState};
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use runtime::bus::{Question, Reply, RequestFailure};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-use wire::{Key, Meta};
+use wire::{Item, Meta};
 
 /// Room for replies of small images: apart, so that these wait for no large one.
 const SMALL_ROOM: usize = 16 << 20;
@@ -29,7 +29,7 @@ const UNIT: usize = 1024;
 /// How long a reply may still be on its way when nobody waits for it any more. A worker that says nothing
 /// for so long has lost its claim meanwhile, and sends no image.
 const LATE: Duration = Duration::from_secs(5);
-/// How many keys are remembered: two megabytes.
+/// How many items are remembered: two megabytes.
 const SLOTS: usize = 1 << 18;
 
 /// The room of this process.
@@ -38,7 +38,7 @@ pub(crate) struct Room {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
     hasher: RandomState,
-    /// The upper half of a slot tells its key from others, the lower half is the size plus one.
+    /// The upper half of a slot tells its item from others, the lower half is the size plus one.
     sizes: Box<[AtomicU64]>,
 }
 
@@ -62,9 +62,9 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Room for the reply about `key`, which has at most `most` bytes. Waits for it for at most `limit`.
-    pub(crate) async fn reserve(&self, key: &Key, most: usize, limit: Duration) -> Option<Reserved> {
-        let expected = self.size_of(key).map_or(most, |size| size.min(most));
+    /// Room for the reply about `item`, which has at most `most` bytes. Waits for it for at most `limit`.
+    pub(crate) async fn reserve(&self, item: &Item, most: usize, limit: Duration) -> Option<Reserved> {
+        let expected = self.size_of(item).map_or(most, |size| size.min(most));
         let lane = if expected <= SMALL_BYTES { &self.small } else { &self.large };
         // A reply larger than all the room is asked for alone.
         let units = units(expected).min(u32::try_from(LARGE_ROOM / UNIT).unwrap_or(u32::MAX));
@@ -75,9 +75,9 @@ impl Room {
         Some(Reserved { permit: Some(permit), question: None })
     }
 
-    /// Notes how large the image under `key` is.
-    pub(crate) fn note(&self, key: &Key, size: u64) {
-        let (slot, mark) = self.slot(key);
+    /// Notes how large `item` is.
+    pub(crate) fn note(&self, item: &Item, size: u64) {
+        let (slot, mark) = self.slot(item);
         let size = u32::try_from(size).unwrap_or(u32::MAX - 1).min(u32::MAX - 1);
         let value = mark | u64::from(size + 1);
         // A line of memory that nobody writes to is read by all processors at once.
@@ -86,8 +86,8 @@ impl Room {
         }
     }
 
-    fn size_of(&self, key: &Key) -> Option<usize> {
-        let (slot, mark) = self.slot(key);
+    fn size_of(&self, item: &Item) -> Option<usize> {
+        let (slot, mark) = self.slot(item);
         let value = slot.load(Ordering::Relaxed);
         if value & MARK != mark {
             return None;
@@ -95,15 +95,15 @@ impl Room {
         usize::try_from((value & !MARK).checked_sub(1)?).ok()
     }
 
-    fn slot(&self, key: &Key) -> (&AtomicU64, u64) {
-        let hash = self.hasher.hash_one(key.as_str());
+    fn slot(&self, item: &Item) -> (&AtomicU64, u64) {
+        let hash = self.hasher.hash_one(item);
         // The lowest bits choose the slot, the upper half is the mark.
         let at = usize::try_from(hash & !MARK).unwrap_or_default() % self.sizes.len();
         (&self.sizes[at], hash & MARK)
     }
 }
 
-/// The bits of a slot that tell its key from others.
+/// The bits of a slot that tell its item from others.
 const MARK: u64 = !(u32::MAX as u64);
 
 impl Reserved {
@@ -178,25 +178,26 @@ fn units(bytes: usize) -> u32 {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use wire::Key;
 
     const MOST: usize = 8 << 20;
     const NOW: Duration = Duration::ZERO;
 
-    fn key(text: &str) -> Key {
-        Key::new(text).unwrap()
+    fn item(text: &str) -> Item {
+        Key::new(text).unwrap().into()
     }
 
     #[tokio::test]
     async fn what_is_not_known_may_be_large_and_small_images_do_not_wait_for_it() {
         let room = Room::default();
-        room.note(&key("small"), 10_000);
+        room.note(&item("small"), 10_000);
         let mut large = Vec::new();
-        while let Some(reserved) = room.reserve(&key("new"), MOST, NOW).await {
+        while let Some(reserved) = room.reserve(&item("new"), MOST, NOW).await {
             large.push(reserved);
         }
         assert_eq!(large.len(), 6);
         let mut small = Vec::new();
-        while let Some(reserved) = room.reserve(&key("small"), MOST, NOW).await {
+        while let Some(reserved) = room.reserve(&item("small"), MOST, NOW).await {
             small.push(reserved);
         }
         assert!(small.len() > 1000, "{}", small.len());
@@ -204,7 +205,7 @@ mod tests {
         // What came to nothing takes none.
         drop(large.pop());
         // What has come takes only its own room, and that until it is gone.
-        let mut reserved = room.reserve(&key("new"), MOST, NOW).await.unwrap();
+        let mut reserved = room.reserve(&item("new"), MOST, NOW).await.unwrap();
         assert_eq!(reserved.bytes(), Some(MOST));
         let bytes = keep(reserved.permit.take().unwrap(), Bytes::from(vec![0; 1000]));
         let free = room.large.available_permits();
@@ -217,21 +218,21 @@ mod tests {
     }
 
     #[test]
-    fn a_size_is_known_of_its_key_alone() {
+    fn a_size_is_known_of_its_item_alone() {
         let room = Room::default();
-        assert_eq!(room.size_of(&key("a")), None);
+        assert_eq!(room.size_of(&item("a")), None);
         for number in 0..1000 {
-            room.note(&key(&format!("key {number}")), number);
+            room.note(&item(&format!("key {number}")), number);
         }
         let known = (0..1000).filter(|number| {
-            let size = room.size_of(&key(&format!("key {number}")));
+            let size = room.size_of(&item(&format!("key {number}")));
             assert!(size.is_none_or(|size| size == *number));
             size.is_some()
         });
         assert!(known.count() > 980);
-        room.note(&key("a"), u64::MAX);
-        assert!(room.size_of(&key("a")).is_some_and(|size| size > MOST));
-        room.note(&key("a"), 7);
-        assert_eq!(room.size_of(&key("a")), Some(7));
+        room.note(&item("a"), u64::MAX);
+        assert!(room.size_of(&item("a")).is_some_and(|size| size > MOST));
+        room.note(&item("a"), 7);
+        assert_eq!(room.size_of(&item("a")), Some(7));
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::stats::HistoryRequest;
-use wire::{Key, Span, Tag};
+use wire::{Item, Key, Span, Tag};
 
 use crate::cache::CacheClient;
 use crate::conditional::WriteConditions;
@@ -31,6 +31,7 @@ use crate::origin::pending::{Note, Pending};
 use crate::origin::reach::Reach;
 use crate::origin::sweep;
 use crate::origin::upload::{Staged, UploadLimits, remove};
+use crate::origin::variants::Variants;
 use crate::read::{Choose, Portion, ReadFailure, ReadOutcome, Reader};
 use crate::telling::Teller;
 use crate::views::Views;
@@ -168,8 +169,9 @@ impl AppState {
             }
         };
         let upkeep = near.clone().map(|near| Arc::new(Upkeep::new(near, cache.clone())));
-        let reader =
-            Reader::new(cache.clone(), images.clone(), blobs.clone(), config.cache_budget(), &metrics);
+        let variants = Variants::new(blobs.clone(), config.max_image_pixels());
+        let (rows, files, budget) = (images.clone(), blobs.clone(), config.cache_budget());
+        let reader = Reader::new(cache.clone(), rows, files, variants, budget, &metrics);
         let reader = reader.with_near(near.clone());
         let reach = Reach::default();
         let teller = Teller::new(cache.clone(), Pending::new(pool), reach.clone());
@@ -213,17 +215,17 @@ impl AppState {
     /// # Errors
     /// [`Error::NoImage`]; [`Error::Unavailable`] when it is not cached and the origin does not answer.
     pub async fn read(&self, key: &Key, held: Option<Tag>) -> Result<ReadOutcome, Error> {
-        self.read_portion(key, held, &|_| Portion::All).await.map_err(|failure| failure.error)
+        self.read_portion(&key.clone().into(), held, &|_| Portion::All).await.map_err(|failure| failure.error)
     }
 
-    /// As [`AppState::read`], for an asker who may need less than all of it.
+    /// As [`AppState::read`], also of variants, for an asker who may need less than all of it.
     pub(crate) async fn read_portion(
         &self,
-        key: &Key,
+        item: &Item,
         held: Option<Tag>,
         choose: Choose<'_>,
     ) -> Result<ReadOutcome, ReadFailure> {
-        let read = self.reader.read(key, held, choose).await;
+        let read = self.reader.read(item, held, choose).await;
         let (status, time) = match &read {
             Ok(outcome) => (outcome.cache_status, outcome.cache_time),
             Err(failure) => (failure.cache_status, failure.cache_time),

@@ -24,7 +24,7 @@ use wire::inspect::{
 };
 use wire::near::{HitsReply, HitsReport, MOST_KEYS_REPORTED};
 use wire::reply::{Code, Refusal};
-use wire::{Key, Meta, Tag, subject};
+use wire::{Item, Meta, Tag, subject};
 
 use crate::holders::Drop;
 use crate::live::Live;
@@ -317,15 +317,15 @@ fn later(drop: Option<Drop>, answer: Answer) -> Handled {
     }
 }
 
-fn key_and_meta(request: &Request) -> Result<(Key, Meta), Refusal> {
+fn item_and_meta(request: &Request) -> Result<(Item, Meta), Refusal> {
     let bad = |sentence| Refusal::new(Code::BadRequest, sentence);
-    let key = subject::key_of(&request.message.subject).map_err(bad)?;
+    let item = subject::item_of(&request.message.subject).map_err(bad)?;
     let meta = meta_of(request.message.headers.as_ref()).map_err(bad)?;
-    Ok((key, meta))
+    Ok((item, meta))
 }
 
 fn get(worker: &Worker, request: &Request) -> Answer {
-    let (key, asked) = match key_and_meta(request) {
+    let (item, asked) = match item_and_meta(request) {
         Ok(parsed) => parsed,
         Err(refusal) => return Answer::Refused(refusal, None),
     };
@@ -334,21 +334,21 @@ fn get(worker: &Worker, request: &Request) -> Answer {
         Err(refusal) => return Answer::Refused(refusal, None),
     };
     if asked.renewal {
-        return renew(worker, &key, &asked);
+        return renew(worker, &item, &asked);
     }
-    let (found, granted) = worker.get(&key, &asked, most);
+    let (found, granted) = worker.get(&item, &asked, most);
     let granted_ms = granted.map(millis);
     match found {
         Lookup::Hit(entry) => {
-            worker.watch.tell(KeyEventKind::Hit, &key, entry.size());
+            worker.watch.tell(KeyEventKind::Hit, &item, entry.size());
             Answer::WithMeta(entry.bytes(), Meta { granted_ms, ..meta_of_entry(&entry) })
         }
         Lookup::Fresh(entry) => {
-            worker.watch.tell(KeyEventKind::Hit, &key, entry.size());
+            worker.watch.tell(KeyEventKind::Hit, &item, entry.size());
             Answer::WithMeta(Bytes::new(), Meta { fresh: true, granted_ms, ..meta_of_entry(&entry) })
         }
         Lookup::Miss(lease) => {
-            worker.watch.tell(KeyEventKind::Miss, &key, 0);
+            worker.watch.tell(KeyEventKind::Miss, &item, 0);
             let refusal = Refusal::new(Code::NotFound, "miss: no entry is resident under this key");
             Answer::Refused(refusal, lease.map(|lease| Meta { lease: Some(lease), ..Meta::default() }))
         }
@@ -373,14 +373,14 @@ fn most_of(payload: &[u8]) -> Result<u64, Refusal> {
 }
 
 /// Gives more time to somebody who holds a copy, and nothing else.
-fn renew(worker: &Worker, key: &Key, asked: &Meta) -> Answer {
+fn renew(worker: &Worker, item: &Item, asked: &Meta) -> Answer {
     let (Some(tag), Some(holder)) = (asked.tag, asked.near) else {
         return Answer::refuse(
             Code::BadRequest,
             "a renewal names the tag that is held, and in near who holds it",
         );
     };
-    match worker.renew(key, &tag, holder) {
+    match worker.renew(item, &tag, holder) {
         Some(granted) => {
             let meta = Meta { fresh: true, granted_ms: Some(millis(granted)), ..Meta::default() };
             Answer::WithMeta(Bytes::new(), meta)
@@ -410,7 +410,8 @@ fn near_hits(worker: &Worker, request: &Request) -> Answer {
     match worker.count_near_hits(&report) {
         Some(counted) => {
             for hits in report.hits.iter().filter(|hits| counted && hits.count > 0) {
-                worker.watch.tell_near(&hits.key, hits.bytes / hits.count, hits.count);
+                let item = Item { key: hits.key.clone(), variant: hits.variant };
+                worker.watch.tell_near(&item, hits.bytes / hits.count, hits.count);
             }
             Answer::json(&HitsReply { counted, by: worker.incarnation.clone() })
         }
@@ -439,12 +440,12 @@ async fn try_put(
     worker: &Worker,
     request: &Request,
 ) -> Result<(Option<Drop>, Result<PutReply, Refusal>), Refusal> {
-    let (key, meta) = key_and_meta(request)?;
+    let (item, meta) = item_and_meta(request)?;
     let payload = &request.message.payload;
     if let (Some(size), true) = (meta.size, payload.is_empty()) {
         // An image that is too large for the bus: the answer is the refusal that counts it.
-        let inserted = worker.reject(&key, meta.lease);
-        let reply = outcome_of(worker, &key, size, inserted.outcome).map(|stored| PutReply {
+        let inserted = worker.reject(&item, meta.lease);
+        let reply = outcome_of(worker, &item, size, inserted.outcome).map(|stored| PutReply {
             stored,
             bytes: size,
             content_type: String::new(),
@@ -456,9 +457,9 @@ async fn try_put(
     let (format, tag) = examine(worker, payload, &meta).await?;
     let bytes = payload.len() as u64;
     let modified_s = meta.modified_s.unwrap_or_else(|| OffsetDateTime::now_utc().unix_timestamp());
-    let entry = Entry::new(key.clone(), payload, format, tag, modified_s);
+    let entry = Entry::new(item.clone(), payload, format, tag, modified_s);
     let inserted = worker.insert(entry, &meta).ok_or_else(not_serving)?;
-    let reply = outcome_of(worker, &key, bytes, inserted.outcome).map(|stored| PutReply {
+    let reply = outcome_of(worker, &item, bytes, inserted.outcome).map(|stored| PutReply {
         stored,
         bytes,
         content_type: format.content_type().to_owned(),
@@ -469,18 +470,18 @@ async fn try_put(
 }
 
 /// What a put or fill is answered: whether the image is resident, or why it is refused.
-fn outcome_of(worker: &Worker, key: &Key, bytes: u64, outcome: Insert) -> Result<bool, Refusal> {
+fn outcome_of(worker: &Worker, item: &Item, bytes: u64, outcome: Insert) -> Result<bool, Refusal> {
     match outcome {
         Insert::Stored(evicted) => {
-            worker.watch.tell(KeyEventKind::Put, key, bytes);
+            worker.watch.tell(KeyEventKind::Put, item, bytes);
             for entry in &evicted {
-                worker.watch.tell(KeyEventKind::Evicted, &entry.key, entry.size());
+                worker.watch.tell(KeyEventKind::Evicted, &entry.item(), entry.size());
             }
             Ok(true)
         }
         Insert::NotKept => Ok(false),
         Insert::Rejected { limit_bytes } => {
-            worker.watch.tell(KeyEventKind::Rejected, key, bytes);
+            worker.watch.tell(KeyEventKind::Rejected, item, bytes);
             let message = format!(
                 "rejected: {bytes} bytes can't be cached; up to {limit_bytes} bytes can be (90 % of the capacity), and what the bus carries"
             );
@@ -551,8 +552,14 @@ fn invalidate(worker: &Worker, request: &Request) -> Handled {
     };
     // Removal and voiding of leases come first, then the near drops, then the acknowledgement (rule 3).
     let (removed, drop) = worker.invalidate(&key);
-    worker.watch.tell(KeyEventKind::Invalidated, &key, removed.as_ref().map_or(0, |entry| entry.size()));
-    Handled::Later(drop, Answer::json(&InvalidateReply { resident: removed.is_some() }))
+    for entry in &removed {
+        worker.watch.tell(KeyEventKind::Invalidated, &entry.item(), entry.size());
+    }
+    let resident = !removed.is_empty();
+    if !resident {
+        worker.watch.tell(KeyEventKind::Invalidated, &key.into(), 0);
+    }
+    Handled::Later(drop, Answer::json(&InvalidateReply { resident }))
 }
 
 /// What a worker acknowledged that does not serve would say nothing about the one that does.

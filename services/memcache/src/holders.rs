@@ -3,7 +3,8 @@
 //!
 //! A grant outlives the entry that it was given for: evictions, changes of the policy, clears and lost
 //! connections leave it standing, because its holder goes on serving all the same. It ends when its time
-//! is over, or when its holder has acknowledged that the copy is dropped, and in no other way.
+//! is over, or when its holder has acknowledged that the copy is dropped, and in no other way. A grant for one
+//! variant of a key counts for all of them, as they are dropped together.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;

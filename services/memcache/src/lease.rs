@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use wire::{Key, Lease};
+use wire::{Item, Lease};
 
 /// How long a lease is good. Whoever took longer than that has likely gone.
 pub const LEASE_TIME: Duration = Duration::from_secs(10);
@@ -16,15 +16,15 @@ pub const LEASE_TIME: Duration = Duration::from_secs(10);
 /// it a miss hands out none, and its reader does not fill.
 const MOST_LEASES: usize = 1 << 17;
 
-/// The leases that are out: one at a time for a key.
+/// The leases that are out: one at a time for an item.
 #[derive(Debug)]
 pub struct Leases {
     /// Drawn anew in each life of the worker, so that no number is ever used twice.
     life: u64,
     last: u64,
-    out: HashMap<Key, Grant>,
+    out: HashMap<Item, Grant>,
     /// The grants in the order of their end, those already used or voided among them.
-    ends: VecDeque<(Instant, Key, Lease)>,
+    ends: VecDeque<(Instant, Item, Lease)>,
 }
 
 #[derive(Debug)]
@@ -41,35 +41,35 @@ impl Default for Leases {
 }
 
 impl Leases {
-    /// A lease for `key`, unless one is out for it.
-    pub fn grant(&mut self, key: &Key, now: Instant) -> Option<Lease> {
+    /// A lease for `item`, unless one is out for it.
+    pub fn grant(&mut self, item: &Item, now: Instant) -> Option<Lease> {
         self.forget_ended(now);
-        if self.out.len() >= MOST_LEASES || self.out.contains_key(key) {
+        if self.out.len() >= MOST_LEASES || self.out.contains_key(item) {
             return None;
         }
         self.last += 1;
         let lease = Lease(u128::from(self.life) << 64 | u128::from(self.last));
         let end = now + LEASE_TIME;
-        self.out.insert(key.clone(), Grant { lease, end });
-        self.ends.push_back((end, key.clone(), lease));
+        self.out.insert(item.clone(), Grant { lease, end });
+        self.ends.push_back((end, item.clone(), lease));
         Some(lease)
     }
 
     /// Uses up `lease`. Whether it was the current one.
-    pub fn redeem(&mut self, key: &Key, lease: Lease, now: Instant) -> bool {
-        match self.out.get(key) {
+    pub fn redeem(&mut self, item: &Item, lease: Lease, now: Instant) -> bool {
+        match self.out.get(item) {
             Some(grant) if grant.lease == lease => {
                 let good = now < grant.end;
-                self.out.remove(key);
+                self.out.remove(item);
                 good
             }
             _ => false,
         }
     }
 
-    /// Voids the lease that is out for `key`.
-    pub fn void(&mut self, key: &Key) {
-        self.out.remove(key);
+    /// Voids the lease that is out for `item`.
+    pub fn void(&mut self, item: &Item) {
+        self.out.remove(item);
     }
 
     /// Voids all leases.
@@ -79,14 +79,15 @@ impl Leases {
     }
 
     fn forget_ended(&mut self, now: Instant) {
-        while let Some((_, key, lease)) = self.ends.pop_front_if(|(end, ..)| *end <= now) {
-            if self.out.get(&key).is_some_and(|grant| grant.lease == lease) {
-                self.out.remove(&key);
+        while let Some((_, item, lease)) = self.ends.pop_front_if(|(end, ..)| *end <= now) {
+            if self.out.get(&item).is_some_and(|grant| grant.lease == lease) {
+                self.out.remove(&item);
             }
         }
         // Used and voided grants leave the queue before their end when they are the greater part of it.
         if self.ends.len() > 2 * self.out.len() + 1024 {
-            self.ends.retain(|(_, key, lease)| self.out.get(key).is_some_and(|grant| grant.lease == *lease));
+            self.ends
+                .retain(|(_, item, lease)| self.out.get(item).is_some_and(|grant| grant.lease == *lease));
         }
     }
 }
@@ -95,69 +96,70 @@ impl Leases {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use wire::Key;
 
-    fn key(text: &str) -> Key {
-        Key::new(text).unwrap()
+    fn item(text: &str) -> Item {
+        Key::new(text).unwrap().into()
     }
 
     #[test]
     fn one_lease_is_out_for_a_key_and_is_used_once() {
         let (mut leases, now) = (Leases::default(), Instant::now());
-        let lease = leases.grant(&key("a"), now).unwrap();
-        assert_eq!(leases.grant(&key("a"), now), None);
-        assert!(!leases.redeem(&key("a"), Lease(lease.0 + 1), now));
-        assert!(!leases.redeem(&key("b"), lease, now));
-        assert!(leases.redeem(&key("a"), lease, now));
-        assert!(!leases.redeem(&key("a"), lease, now));
-        assert_ne!(leases.grant(&key("a"), now).unwrap(), lease);
+        let lease = leases.grant(&item("a"), now).unwrap();
+        assert_eq!(leases.grant(&item("a"), now), None);
+        assert!(!leases.redeem(&item("a"), Lease(lease.0 + 1), now));
+        assert!(!leases.redeem(&item("b"), lease, now));
+        assert!(leases.redeem(&item("a"), lease, now));
+        assert!(!leases.redeem(&item("a"), lease, now));
+        assert_ne!(leases.grant(&item("a"), now).unwrap(), lease);
     }
 
     #[test]
     fn an_ended_lease_is_refused_and_makes_room_for_the_next() {
         let (mut leases, now) = (Leases::default(), Instant::now());
-        let first = leases.grant(&key("a"), now).unwrap();
-        assert!(!leases.redeem(&key("a"), first, now + LEASE_TIME));
-        let second = leases.grant(&key("a"), now).unwrap();
-        let third = leases.grant(&key("a"), now + LEASE_TIME).unwrap();
-        assert!(!leases.redeem(&key("a"), second, now + LEASE_TIME));
-        assert!(leases.redeem(&key("a"), third, now + LEASE_TIME));
+        let first = leases.grant(&item("a"), now).unwrap();
+        assert!(!leases.redeem(&item("a"), first, now + LEASE_TIME));
+        let second = leases.grant(&item("a"), now).unwrap();
+        let third = leases.grant(&item("a"), now + LEASE_TIME).unwrap();
+        assert!(!leases.redeem(&item("a"), second, now + LEASE_TIME));
+        assert!(leases.redeem(&item("a"), third, now + LEASE_TIME));
     }
 
     #[test]
     fn a_voided_lease_is_refused() {
         let (mut leases, now) = (Leases::default(), Instant::now());
-        let lease = leases.grant(&key("a"), now).unwrap();
-        leases.void(&key("a"));
-        assert!(!leases.redeem(&key("a"), lease, now));
-        let lease = leases.grant(&key("a"), now).unwrap();
+        let lease = leases.grant(&item("a"), now).unwrap();
+        leases.void(&item("a"));
+        assert!(!leases.redeem(&item("a"), lease, now));
+        let lease = leases.grant(&item("a"), now).unwrap();
         leases.void_all();
-        assert!(!leases.redeem(&key("a"), lease, now));
+        assert!(!leases.redeem(&item("a"), lease, now));
     }
 
     #[test]
     fn two_lives_of_a_worker_hand_out_different_leases() {
         let now = Instant::now();
         let (mut one, mut other) = (Leases::default(), Leases::default());
-        let lease = one.grant(&key("a"), now).unwrap();
-        other.grant(&key("a"), now).unwrap();
-        assert!(!other.redeem(&key("a"), lease, now));
+        let lease = one.grant(&item("a"), now).unwrap();
+        other.grant(&item("a"), now).unwrap();
+        assert!(!other.redeem(&item("a"), lease, now));
     }
 
     #[test]
     fn memory_is_bounded_by_the_leases_that_are_out() {
         let (mut leases, now) = (Leases::default(), Instant::now());
         for round in 0..10_000 {
-            let key = key(&format!("k{round}"));
-            let lease = leases.grant(&key, now).unwrap();
-            assert!(leases.redeem(&key, lease, now));
+            let item = item(&format!("k{round}"));
+            let lease = leases.grant(&item, now).unwrap();
+            assert!(leases.redeem(&item, lease, now));
         }
         assert!(leases.out.is_empty());
         assert!(leases.ends.len() <= 1025);
         for round in 0..MOST_LEASES + 10 {
-            leases.grant(&key(&format!("k{round}")), now);
+            leases.grant(&item(&format!("k{round}")), now);
         }
         assert_eq!(leases.out.len(), MOST_LEASES);
-        assert!(leases.grant(&key("later"), now + LEASE_TIME).is_some());
+        assert!(leases.grant(&item("later"), now + LEASE_TIME).is_some());
         assert_eq!(leases.out.len(), 1);
     }
 }

@@ -291,7 +291,7 @@ impl Live {
         };
         self.worker.revision.store(revision, Ordering::Relaxed);
         for entry in &evicted {
-            self.worker.watch.tell(KeyEventKind::Evicted, &entry.key, entry.size());
+            self.worker.watch.tell(KeyEventKind::Evicted, &entry.item(), entry.size());
         }
         tracing::info!(revision, policy = %config.policy, capacity_mb = config.capacity_mb.mb(), generation = config.generation,
             changed_by = config.changed_by, evicted = evicted.len(), "configuration in force");

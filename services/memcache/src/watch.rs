@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wire::event::{KeyEvent, KeyEventKind};
-use wire::{Key, subject};
+use wire::{Item, subject};
 
 /// The most key events in one second.
 pub const MAX_EVENTS_PER_SECOND: u32 = 5000;
@@ -72,17 +72,17 @@ impl Watch {
         }
     }
 
-    /// Says that something happened to `key`, if somebody watches that kind.
-    pub fn tell(&self, kind: KeyEventKind, key: &Key, bytes: u64) {
-        self.tell_of(kind, key, bytes, 1, false);
+    /// Says that something happened to `item`, if somebody watches that kind.
+    pub fn tell(&self, kind: KeyEventKind, item: &Item, bytes: u64) {
+        self.tell_of(kind, item, bytes, 1, false);
     }
 
-    /// Says what a gateway reports: that it has served `key` from its near cache `count` times.
-    pub fn tell_near(&self, key: &Key, bytes: u64, count: u64) {
-        self.tell_of(KeyEventKind::Hit, key, bytes, count, true);
+    /// Says what a gateway reports: that it has served `item` from its near cache `count` times.
+    pub fn tell_near(&self, item: &Item, bytes: u64, count: u64) {
+        self.tell_of(KeyEventKind::Hit, item, bytes, count, true);
     }
 
-    fn tell_of(&self, kind: KeyEventKind, key: &Key, bytes: u64, count: u64, near: bool) {
+    fn tell_of(&self, kind: KeyEventKind, item: &Item, bytes: u64, count: u64, near: bool) {
         let until = self.until_ms[kind as usize].load(Ordering::Relaxed);
         if until == 0 {
             return;
@@ -104,7 +104,8 @@ impl Watch {
         pace.published += 1;
         let event = KeyEvent {
             kind,
-            key: key.clone(),
+            key: item.key.clone(),
+            variant: item.variant,
             bytes,
             count,
             near,

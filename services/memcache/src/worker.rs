@@ -9,7 +9,7 @@ use runtime::Bus;
 use runtime::clock::Moment;
 use tokio_util::sync::CancellationToken;
 use wire::near::HitsReport;
-use wire::{CacheStats, Holder, Key, Lease, Meta, Tag};
+use wire::{CacheStats, Holder, Item, Key, Lease, Meta, Tag};
 
 use crate::claim::Claim;
 use crate::holders::Drop;
@@ -126,16 +126,16 @@ impl Worker {
         self.proven_connection.load(Ordering::Acquire) == self.bus.connection_count() && self.claim.is_valid()
     }
 
-    /// Looks a key up for somebody who may hold it already, who has room for `most` bytes, and who may ask
+    /// Looks an item up for somebody who may hold it already, who has room for `most` bytes, and who may ask
     /// for a near lease. All under the store's lock, so that no drop comes between.
-    pub fn get(&self, key: &Key, asked: &Meta, most: u64) -> (Lookup, Option<Duration>) {
+    pub fn get(&self, item: &Item, asked: &Meta, most: u64) -> (Lookup, Option<Duration>) {
         let now = Instant::now();
         let mut store = self.store();
         let serving = self.is_serving();
-        let found = store.get(key, asked.tag.as_ref(), most, serving, now);
+        let found = store.get(item, asked.tag.as_ref(), most, serving, now);
         let granted = match (&found, asked.near) {
             (Lookup::Hit(_) | Lookup::Fresh(_), Some(holder)) => {
-                store.holders.grant(key, holder, Moment::now())
+                store.holders.grant(&item.key, holder, Moment::now())
             }
             _ => None,
         };
@@ -143,13 +143,13 @@ impl Worker {
     }
 
     /// Renews the near lease of `holder`, if what it holds is still what is resident.
-    pub fn renew(&self, key: &Key, tag: &Tag, holder: Holder) -> Option<Duration> {
+    pub fn renew(&self, item: &Item, tag: &Tag, holder: Holder) -> Option<Duration> {
         let mut store = self.store();
         if !self.is_serving() {
             return None;
         }
-        store.confirm(key, tag)?;
-        store.holders.grant(key, holder, Moment::now())
+        store.confirm(item, tag)?;
+        store.holders.grant(&item.key, holder, Moment::now())
     }
 
     /// Inserts with the lease that `asked` names, or by request without one. `None` while the worker does
@@ -176,15 +176,15 @@ impl Worker {
     }
 
     /// Notes an image that is too large even to be sent here.
-    pub fn reject(&self, key: &Key, lease: Option<Lease>) -> Inserted {
+    pub fn reject(&self, item: &Item, lease: Option<Lease>) -> Inserted {
         let mut store = self.store();
-        let outcome = store.reject(key, lease, Instant::now());
-        let drop = lease.is_none().then(|| store.holders.drop_key(key, Moment::now()));
+        let outcome = store.reject(item, lease, Instant::now());
+        let drop = lease.is_none().then(|| store.holders.drop_key(&item.key, Moment::now()));
         Inserted { outcome, granted: None, drop }
     }
 
-    /// Removes an entry because its origin changed. Whether it was resident, and who must be told.
-    pub fn invalidate(&self, key: &Key) -> (Option<Arc<Entry>>, Drop) {
+    /// Removes the entries of a key because its origin changed. Those that were resident, and who must be told.
+    pub fn invalidate(&self, key: &Key) -> (Vec<Arc<Entry>>, Drop) {
         let mut store = self.store();
         (store.invalidate(key), store.holders.drop_key(key, Moment::now()))
     }

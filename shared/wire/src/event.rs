@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::config::Policy;
+use crate::item::Variant;
 use crate::key::Key;
 
 /// What happened to a key, and the token for it in `cache.event.key.<kind>.<key>`.
@@ -69,6 +70,9 @@ pub struct KeyEvent {
     pub kind: KeyEventKind,
     /// To which key.
     pub key: Key,
+    /// To which variant of it; none is the original.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<Variant>,
     /// The image's size in bytes; 0 where no bytes are known (a miss).
     pub bytes: u64,
     /// How often. More than once only in what a gateway reports of its near cache.

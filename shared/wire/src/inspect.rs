@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::event::KeyEventKind;
+use crate::item::Variant;
 use crate::key::Key;
 
 /// The answer to `cache.put`.
@@ -26,7 +27,7 @@ pub struct PutReply {
 /// The answer to `cache.invalidate`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InvalidateReply {
-    /// Whether an entry was resident.
+    /// Whether an entry was resident, the original or a variant.
     pub resident: bool,
 }
 
@@ -63,7 +64,7 @@ pub enum KeySort {
     Size,
     /// Those with the most hits since they became resident first.
     Hits,
-    /// By key, byte for byte.
+    /// By key, byte for byte, and the original before its variants.
     Key,
 }
 
@@ -95,6 +96,9 @@ impl Default for KeysRequest {
 pub struct ResidentKey {
     /// The key.
     pub key: Key,
+    /// The variant; none is the original.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<Variant>,
     /// The image's size in bytes.
     pub bytes: u64,
     /// Its content type.

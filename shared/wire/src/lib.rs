@@ -6,6 +6,7 @@
 pub mod config;
 pub mod event;
 pub mod inspect;
+pub mod item;
 pub mod key;
 pub mod meta;
 pub mod near;
@@ -15,6 +16,7 @@ pub mod stats;
 pub mod subject;
 
 pub use config::{CacheConfig, Capacity, ConfigChange, ConfigReply, Policy};
+pub use item::{Item, Variant};
 pub use key::{Key, KeyError};
 pub use meta::{Lease, Meta, Tag};
 pub use near::Holder;

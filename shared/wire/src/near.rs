@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::item::Variant;
 use crate::key::Key;
 
 /// The longest near lease, in milliseconds. Whoever cannot ask who holds what waits that long, so it is a
@@ -56,7 +57,7 @@ impl<'de> Deserialize<'de> for Holder {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DropRequest {
-    /// The copy of this key, of all its variants; without it, every copy.
+    /// The copies of this key, of all its variants; without it, every copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
 }
@@ -72,19 +73,22 @@ pub struct HitsReport {
     /// The incarnation of the worker that is to count them. Another one does not, since it can't know whether
     /// that one has.
     pub to: String,
-    /// The hits, each key once.
+    /// The hits, each item once.
     pub hits: Vec<KeyHits>,
 }
 
-/// The most keys in one report.
+/// The most items in one report.
 pub const MOST_KEYS_REPORTED: usize = 1000;
 
-/// Hits of one key.
+/// Hits of one item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyHits {
     /// The key.
     pub key: Key,
+    /// The variant; none is the original.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<Variant>,
     /// How many.
     pub count: u64,
     /// The bytes that they served, together.

@@ -1,6 +1,7 @@
 //! Every subject, stream and bucket name.
 
 use crate::event::KeyEventKind;
+use crate::item::Item;
 use crate::key::Key;
 use crate::near::Holder;
 
@@ -16,7 +17,7 @@ pub const PING: &str = "$SRV.PING";
 /// Asks JetStream what waits for the recorder's consumer of windows.
 pub const WINDOW_CONSUMER_INFO: &str = "$JS.API.CONSUMER.INFO.CACHE_EVENTS.recorder_windows";
 
-/// Pattern of the gets: `cache.get.<key>`.
+/// Pattern of the gets: `cache.get.<key>[.<variant>]`.
 pub const GET: &str = "cache.get.>";
 /// Pattern of the puts.
 pub const PUT: &str = "cache.put.>";
@@ -79,18 +80,18 @@ pub const ALL_EVENTS: &str = "cache.event.>";
 /// All key events.
 pub const ALL_KEY_EVENTS: &str = "cache.event.key.>";
 
-/// `cache.get.<key>`. Its payload is empty, or the most bytes that the asker has room for, in decimal: a
+/// `cache.get.<key>[.<variant>]`. Its payload is empty, or the most bytes that the asker has room for, in decimal: a
 /// larger image is not sent, and the refusal says its size. Not a header, because those are dear.
-pub fn get(key: &Key) -> String {
-    format!("cache.get.{}", key.token())
+pub fn get(item: &Item) -> String {
+    format!("cache.get.{}", item.tokens())
 }
 
-/// `cache.put.<key>`
-pub fn put(key: &Key) -> String {
-    format!("cache.put.{}", key.token())
+/// `cache.put.<key>[.<variant>]`
+pub fn put(item: &Item) -> String {
+    format!("cache.put.{}", item.tokens())
 }
 
-/// `cache.invalidate.<key>`
+/// `cache.invalidate.<key>`: of all its items.
 pub fn invalidate(key: &Key) -> String {
     format!("cache.invalidate.{}", key.token())
 }
@@ -120,34 +121,71 @@ pub fn key_event(kind: KeyEventKind, key: &Key) -> String {
     format!("cache.event.key.{}.{}", kind.as_str(), key.token())
 }
 
-/// The key that a get, put or invalidate names: what stands behind the second dot of its subject.
+/// The item that a get or put names: what stands behind the second dot of its subject.
+///
+/// # Errors
+/// A sentence, when that is not the token of a key, alone or with one of a variant behind it.
+pub fn item_of(subject: &str) -> Result<Item, String> {
+    let tokens = behind_second_dot(subject);
+    let Some((key, variant)) = tokens.split_once('.') else {
+        return Ok(Key::from_token(tokens).map_err(|error| error.to_string())?.into());
+    };
+    let variant = variant.parse().map_err(|_| {
+        format!(
+            "\"{tokens}\" is no key: a dot in a key is written %2E, as in cat%2Epng; behind a bare dot stands a \
+             variant, w160, w320, w640 or w1280, as in cat%2Epng.w320"
+        )
+    })?;
+    Ok(Item { key: Key::from_token(key).map_err(|error| error.to_string())?, variant: Some(variant) })
+}
+
+/// The key that an invalidate names: what stands behind the second dot of its subject.
 ///
 /// # Errors
 /// A sentence, when that is not one token of a key.
 pub fn key_of(subject: &str) -> Result<Key, String> {
-    let token = subject.splitn(3, '.').nth(2).unwrap_or_default();
+    let token = behind_second_dot(subject);
     if token.contains('.') {
         return Err(format!(
-            "\"{token}\" is more than one token: a dot in a key is written %2E, as in cat%2Epng"
+            "\"{token}\" is more than one token: a dot in a key is written %2E, as in cat%2Epng; variants go \
+             with their key"
         ));
     }
     Key::from_token(token).map_err(|error| error.to_string())
+}
+
+fn behind_second_dot(subject: &str) -> &str {
+    subject.splitn(3, '.').nth(2).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use crate::item::Variant;
 
     #[test]
     fn a_subject_names_its_key() {
         let key = Key::new("a/b.png").unwrap();
-        assert_eq!(get(&key), "cache.get.a%2Fb%2Epng");
-        for subject in [get(&key), put(&key), invalidate(&key)] {
-            assert_eq!(key_of(&subject).unwrap(), key);
+        let item = Item::from(key.clone());
+        assert_eq!(get(&item), "cache.get.a%2Fb%2Epng");
+        assert_eq!(item_of(&get(&item)).unwrap(), item);
+        assert_eq!(key_of(&invalidate(&key)).unwrap(), key);
+        let variant = Item { variant: Some(Variant::W320), ..item };
+        assert_eq!(put(&variant), "cache.put.a%2Fb%2Epng.w320");
+        assert_eq!(item_of(&put(&variant)).unwrap(), variant);
+    }
+
+    #[test]
+    fn what_names_no_key_is_said_to_be_none() {
+        for subject in
+            ["cache.get.cat.png", "cache.get.cat.", "cache.get.cat.w320.w320", "cache.get.a.b.w320"]
+        {
+            assert!(item_of(subject).unwrap_err().contains("w1280"), "{subject}");
         }
-        assert!(key_of("cache.get.cat.png").unwrap_err().contains("%2E"));
-        assert!(key_of("cache.get.").is_err());
-        assert!(key_of("cache.get").is_err());
+        assert!(key_of("cache.invalidate.cat.w320").unwrap_err().contains("%2E"));
+        for subject in ["cache.get.", "cache.get", "cache.get..w320"] {
+            assert!(item_of(subject).is_err() && key_of(subject).is_err(), "{subject}");
+        }
     }
 }

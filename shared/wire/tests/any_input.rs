@@ -139,10 +139,16 @@ proptest! {
 
     #[test]
     fn any_subject_names_a_key_or_is_explained(
-        subject in prop_oneof!["cache\\.(get|put|invalidate)\\.[a-z%0-9A-F._-]{0,40}", ".{0,60}"],
+        subject in prop_oneof![
+            "cache\\.(get|put|invalidate)\\.[a-z%0-9A-F._-]{0,40}(\\.w(160|320|640|1280|99))?", ".{0,60}"
+        ],
     ) {
         match subject::key_of(&subject) {
-            Ok(key) => prop_assert_eq!(subject::key_of(&subject::get(&key)), Ok(key)),
+            Ok(key) => prop_assert_eq!(subject::key_of(&subject::invalidate(&key)), Ok(key)),
+            Err(sentence) => prop_assert!(sentence.len() > 10, "{}", sentence),
+        }
+        match subject::item_of(&subject) {
+            Ok(item) => prop_assert_eq!(subject::item_of(&subject::get(&item)), Ok(item)),
             Err(sentence) => prop_assert!(sentence.len() > 10, "{}", sentence),
         }
     }

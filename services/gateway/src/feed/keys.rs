@@ -370,6 +370,7 @@ mod tests {
         KeyEvent {
             kind: KeyEventKind::Hit,
             key: Key::new("a/cat").unwrap(),
+            variant: None,
             bytes: 1,
             count: 1,
             near: false,

@@ -18,11 +18,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter};
 use runtime::clock::{AtomicMoment, Moment};
 use tokio::sync::{Semaphore, mpsc};
 use wire::near::{DropRequest, KeyHits, LONGEST_LEASE_MS};
-use wire::{Holder, Key, Tag};
+use wire::{Holder, Item, Key, Tag, Variant};
 
 use crate::head::ImageHead;
 use crate::read::ImageMeta;
@@ -48,7 +48,8 @@ const RENEWALS: usize = 1024;
 pub(crate) struct Near {
     holder: Holder,
     largest: u64,
-    copies: Cache<Key, Arc<Copy>, ByWeight>,
+    copies: Cache<Item, Arc<Copy>, ByWeight>,
+    /// Who asks, by key: a drop is about all variants.
     asking: Mutex<HashMap<Key, Vec<Arc<AtomicBool>>>>,
     lent: Arc<Semaphore>,
     /// Copies with hits that were not reported yet.
@@ -59,7 +60,7 @@ pub(crate) struct Near {
 /// A copy of an image, under a lease.
 #[derive(Debug)]
 pub(crate) struct Copy {
-    pub(crate) key: Key,
+    pub(crate) item: Item,
     pub(crate) image: ImageMeta,
     pub(crate) head: ImageHead,
     pub(crate) bytes: Bytes,
@@ -71,9 +72,22 @@ pub(crate) struct Copy {
 #[derive(Debug, Clone)]
 struct ByWeight;
 
-impl Weighter<Key, Arc<Copy>> for ByWeight {
-    fn weight(&self, key: &Key, copy: &Arc<Copy>) -> u64 {
-        key.as_str().len() as u64 + copy.bytes.len() as u64 + COPY_OVERHEAD_BYTES
+impl Weighter<Item, Arc<Copy>> for ByWeight {
+    fn weight(&self, item: &Item, copy: &Arc<Copy>) -> u64 {
+        item.key.as_str().len() as u64 + copy.bytes.len() as u64 + COPY_OVERHEAD_BYTES
+    }
+}
+
+/// An item whose key was not parsed: what is none is not here either.
+#[derive(Debug, Clone, Copy, Hash)]
+struct Unparsed<'a> {
+    key: &'a str,
+    variant: Option<Variant>,
+}
+
+impl Equivalent<Item> for Unparsed<'_> {
+    fn equivalent(&self, item: &Item) -> bool {
+        self.key == item.key.as_str() && self.variant == item.variant
     }
 }
 
@@ -81,7 +95,7 @@ impl Weighter<Key, Arc<Copy>> for ByWeight {
 #[derive(Debug)]
 pub(crate) struct Asking<'a> {
     near: &'a Near,
-    key: &'a Key,
+    item: &'a Item,
     sent: Moment,
     /// Set when what is granted must not be kept.
     is_spoiled: Arc<AtomicBool>,
@@ -132,8 +146,8 @@ impl Near {
     }
 
     /// A copy whose lease lasts, and its bytes to be sent; counted as a hit.
-    pub(crate) fn hit(&self, key: &str) -> Option<(Arc<Copy>, Bytes)> {
-        let copy = self.copies.get(key)?;
+    pub(crate) fn hit(&self, key: &str, variant: Option<Variant>) -> Option<(Arc<Copy>, Bytes)> {
+        let copy = self.copies.get(&Unparsed { key, variant })?;
         let left = copy.end.get().since(Moment::now());
         if left.is_zero() {
             return None;
@@ -162,13 +176,13 @@ impl Near {
     }
 
     /// To be called before a request that asks for a lease is sent.
-    pub(crate) fn ask<'a>(&'a self, key: &'a Key) -> Asking<'a> {
+    pub(crate) fn ask<'a>(&'a self, item: &'a Item) -> Asking<'a> {
         let is_spoiled = Arc::new(AtomicBool::new(false));
         let mut asking = lock(&self.asking);
-        asking.entry(key.clone()).or_default().push(is_spoiled.clone());
+        asking.entry(item.key.clone()).or_default().push(is_spoiled.clone());
         // Under the lock: a drop has either taken the copy away already, or will spoil this.
-        let copy = self.copies.get(key);
-        Asking { near: self, key, sent: Moment::now(), is_spoiled, copy }
+        let copy = self.copies.get(item);
+        Asking { near: self, item, sent: Moment::now(), is_spoiled, copy }
     }
 
     /// Drops what the worker asks for. Afterwards no copy is there, and none comes, that was granted before.
@@ -179,7 +193,9 @@ impl Near {
                 for asking in asking.get(key).into_iter().flatten() {
                     asking.store(true, Ordering::Relaxed);
                 }
-                self.copies.remove(key);
+                Item::for_each_of(key, |item| {
+                    self.copies.remove(item);
+                });
             }
             None => {
                 for asking in asking.values().flatten() {
@@ -195,7 +211,8 @@ impl Near {
         let copies = std::mem::take(&mut *lock(&self.hit));
         let hits = copies.iter().map(|copy| {
             let count = copy.unreported_hits.swap(0, Ordering::Relaxed);
-            KeyHits { key: copy.key.clone(), count, bytes: count * copy.bytes.len() as u64 }
+            let Item { key, variant } = copy.item.clone();
+            KeyHits { key, variant, count, bytes: count * copy.bytes.len() as u64 }
         });
         hits.collect()
     }
@@ -212,14 +229,14 @@ impl Asking<'_> {
 
     /// Keeps a copy of what came with a lease.
     pub(crate) fn keep(self, image: &ImageMeta, bytes: &Bytes, granted: Duration) {
-        let weight = bytes.len() as u64 + self.key.as_str().len() as u64 + COPY_OVERHEAD_BYTES;
+        let weight = bytes.len() as u64 + self.item.key.as_str().len() as u64 + COPY_OVERHEAD_BYTES;
         if weight > self.near.largest {
             return;
         }
         // What can't be answered need not be kept.
         let Ok(head) = ImageHead::new(image) else { return };
         let copy = Arc::new(Copy {
-            key: self.key.clone(),
+            item: self.item.clone(),
             image: image.clone(),
             head,
             // What came over the bus is a part of a larger buffer.
@@ -230,7 +247,7 @@ impl Asking<'_> {
         });
         let asking = lock(&self.near.asking);
         if !self.is_spoiled.load(Ordering::Relaxed) {
-            self.near.copies.insert(self.key.clone(), copy);
+            self.near.copies.insert(self.item.clone(), copy);
         }
         drop(asking);
     }
@@ -255,10 +272,10 @@ impl Asking<'_> {
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
         let mut asking = lock(&self.near.asking);
-        if let Some(askers) = asking.get_mut(self.key) {
+        if let Some(askers) = asking.get_mut(&self.item.key) {
             askers.retain(|other| !Arc::ptr_eq(other, &self.is_spoiled));
             if askers.is_empty() {
-                asking.remove(self.key);
+                asking.remove(&self.item.key);
             }
         }
     }
@@ -284,17 +301,21 @@ mod tests {
         Key::new(text).unwrap()
     }
 
+    fn item(text: &str) -> Item {
+        key(text).into()
+    }
+
     fn image(version: u8) -> ImageMeta {
         let tag = Tag([version; 32]);
         ImageMeta { content_type: "image/png".into(), tag, modified_s: None, size: 3 }
     }
 
     fn keep(near: &Near, name: &str, version: u8) {
-        near.ask(&key(name)).keep(&image(version), &Bytes::from_static(b"abc"), LEASE);
+        near.ask(&item(name)).keep(&image(version), &Bytes::from_static(b"abc"), LEASE);
     }
 
     fn version(near: &Near, name: &str) -> Option<u8> {
-        near.hit(name).map(|(copy, _)| copy.image.tag.0[0])
+        near.hit(name, None).map(|(copy, _)| copy.image.tag.0[0])
     }
 
     #[test]
@@ -313,9 +334,9 @@ mod tests {
     #[test]
     fn a_copy_is_served_no_longer_than_its_lease_from_before_the_request() {
         let near = near();
-        near.ask(&key("cat")).keep(&image(1), &Bytes::from_static(b"abc"), Duration::ZERO);
+        near.ask(&item("cat")).keep(&image(1), &Bytes::from_static(b"abc"), Duration::ZERO);
         assert_eq!(version(&near, "cat"), None);
-        let cat = key("cat");
+        let cat = item("cat");
         let asking = near.ask(&cat);
         assert_eq!(asking.tag(), Some(image(1).tag));
         asking.renew(LEASE);
@@ -327,8 +348,8 @@ mod tests {
     #[test]
     fn what_was_asked_for_before_a_drop_is_not_kept() {
         let near = near();
-        let (cat, dog) = (key("cat"), key("dog"));
-        for request in [DropRequest { key: Some(cat.clone()) }, DropRequest::default()] {
+        let (cat, dog) = (item("cat"), item("dog"));
+        for request in [DropRequest { key: Some(cat.key.clone()) }, DropRequest::default()] {
             let (first, other) = (near.ask(&cat), near.ask(&dog));
             near.drop_copies(&request);
             let later = near.ask(&cat);
@@ -343,14 +364,37 @@ mod tests {
     }
 
     #[test]
+    fn variants_are_copies_of_their_own_and_go_with_their_key() {
+        let near = near();
+        let thumbnail = Item { variant: Some(Variant::W320), ..item("cat") };
+        keep(&near, "cat", 1);
+        near.ask(&thumbnail).keep(&image(2), &Bytes::from_static(b"abc"), LEASE);
+        let version_of = |variant| near.hit("cat", variant).map(|(copy, _)| copy.image.tag.0[0]);
+        assert_eq!(version_of(None), Some(1));
+        assert_eq!(version_of(Some(Variant::W320)), Some(2));
+        assert_eq!(version_of(Some(Variant::W640)), None);
+        let hits = near.take_hits();
+        let mut variants: Vec<_> = hits.iter().map(|hits| hits.variant).collect();
+        variants.sort();
+        assert_eq!(variants, [None, Some(Variant::W320)]);
+
+        let asking = near.ask(&thumbnail);
+        near.drop_copies(&DropRequest { key: Some(key("cat")) });
+        asking.keep(&image(3), &Bytes::from_static(b"abc"), LEASE);
+        for variant in [None, Some(Variant::W320)] {
+            assert_eq!(version_of(variant), None);
+        }
+    }
+
+    #[test]
     fn a_renewal_that_a_drop_overtook_gives_no_time() {
         let near = near();
-        near.ask(&key("cat")).keep(&image(1), &Bytes::from_static(b"abc"), Duration::ZERO);
-        let cat = key("cat");
+        near.ask(&item("cat")).keep(&image(1), &Bytes::from_static(b"abc"), Duration::ZERO);
+        let cat = item("cat");
         let asking = near.ask(&cat);
         let copy = asking.copy().unwrap().clone();
         let end = copy.end.get();
-        near.drop_copies(&DropRequest { key: Some(cat.clone()) });
+        near.drop_copies(&DropRequest { key: Some(cat.key.clone()) });
         asking.renew(LEASE);
         assert_eq!(copy.end.get(), end);
     }
@@ -375,7 +419,7 @@ mod tests {
     fn an_image_that_would_take_most_of_it_is_not_kept() {
         let near = near();
         let large = Bytes::from(vec![0; 300 << 10]);
-        near.ask(&key("cat")).keep(&image(1), &large, LEASE);
+        near.ask(&item("cat")).keep(&image(1), &large, LEASE);
         assert_eq!(version(&near, "cat"), None);
     }
 
@@ -383,10 +427,10 @@ mod tests {
     fn large_copies_on_their_way_are_bounded() {
         let (near, _) = Near::new(1 << 30).unwrap();
         let large = Bytes::from(vec![0; 32 << 20]);
-        near.ask(&key("cat")).keep(&image(1), &large, LEASE);
-        let lent: Vec<_> = (0..4).map(|_| near.hit("cat").unwrap().1).collect();
-        assert!(near.hit("cat").is_none());
+        near.ask(&item("cat")).keep(&image(1), &large, LEASE);
+        let lent: Vec<_> = (0..4).map(|_| near.hit("cat", None).unwrap().1).collect();
+        assert!(near.hit("cat", None).is_none());
         drop(lent);
-        assert!(near.hit("cat").is_some());
+        assert!(near.hit("cat", None).is_some());
     }
 }

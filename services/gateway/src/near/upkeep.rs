@@ -104,11 +104,11 @@ impl Upkeep {
     }
 
     async fn renew_one(&self, copy: &Copy) {
-        let asking = self.near.ask(&copy.key);
+        let asking = self.near.ask(&copy.item);
         let Some(tag) = asking.tag() else { return };
         let holder = Some(self.near.holder());
         let asked = Meta { tag: Some(tag), near: holder, renewal: true, ..Meta::default() };
-        match self.cache.get(&copy.key).ask(Some(&asked), Bytes::new(), LONGEST_LEASE).await {
+        match self.cache.get(&copy.item).ask(Some(&asked), Bytes::new(), LONGEST_LEASE).await {
             Ok(reply) => {
                 if let (true, Some(granted)) = (reply.meta.fresh, reply.meta.granted_ms) {
                     asking.renew(Duration::from_millis(granted));
@@ -222,7 +222,8 @@ mod tests {
     fn reports(counts: &[u64]) -> Reports {
         let mut reports = Reports { to: "one".into(), ..Reports::default() };
         for count in counts {
-            let hits = KeyHits { key: wire::Key::new("cat").unwrap(), count: *count, bytes: 0 };
+            let hits =
+                KeyHits { key: wire::Key::new("cat").unwrap(), variant: None, count: *count, bytes: 0 };
             reports.add(Holder(1), &[hits]);
         }
         reports
@@ -255,7 +256,7 @@ mod tests {
     #[test]
     fn many_keys_are_several_reports() {
         let mut reports = Reports::default();
-        let hits = KeyHits { key: wire::Key::new("cat").unwrap(), count: 1, bytes: 0 };
+        let hits = KeyHits { key: wire::Key::new("cat").unwrap(), variant: None, count: 1, bytes: 0 };
         reports.add(Holder(1), &vec![hits; MOST_KEYS_REPORTED + 1]);
         let sizes: Vec<usize> = reports.waiting.iter().map(|report| report.hits.len()).collect();
         assert_eq!((sizes, numbers(&reports)), (vec![MOST_KEYS_REPORTED, 1], vec![1, 2]));

@@ -21,6 +21,9 @@ use object_store::{
 };
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
+use wire::Variant;
+
+use super::variants;
 
 /// How much of an upload is collected before it is written. S3 takes no smaller parts than 5 MiB.
 const S3_PART_BYTES: usize = 5 << 20;
@@ -126,22 +129,30 @@ impl Blobs {
 
     /// The whole file, in memory. Only for what is known to be small enough.
     pub(crate) async fn read(&self, location: &str, size: u64) -> Result<Bytes, BlobError> {
-        let bytes = match &self.folder {
-            // One trip to the thread pool, where object_store makes two.
-            Some(folder) => {
-                let path = folder.join(location);
-                match tokio::fs::read(path).await {
-                    Ok(bytes) => bytes.into(),
-                    Err(error) if error.kind() == ErrorKind::NotFound => {
-                        return Err(BlobError::Gone(location.to_owned()));
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            None => self.get(location, GetOptions::default()).await?.bytes().await?,
-        };
+        let bytes = self.read_any(location).await?;
         check_size(location, bytes.len() as u64, size)?;
         Ok(bytes)
+    }
+
+    /// As [`Blobs::read`], whatever size the file has.
+    pub(crate) async fn read_any(&self, location: &str) -> Result<Bytes, BlobError> {
+        match &self.folder {
+            // One trip to the thread pool, where object_store makes two.
+            Some(folder) => match tokio::fs::read(folder.join(location)).await {
+                Ok(bytes) => Ok(bytes.into()),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    Err(BlobError::Gone(location.to_owned()))
+                }
+                Err(error) => Err(error.into()),
+            },
+            None => Ok(self.get(location, GetOptions::default()).await?.bytes().await?),
+        }
+    }
+
+    /// Writes a small file under a name that follows from another one. Written twice, it is the same.
+    pub(crate) async fn put(&self, location: &str, bytes: Bytes) -> Result<(), BlobError> {
+        self.store.put(&self.path(location), bytes.into()).await?;
+        Ok(())
     }
 
     /// A range of the file, read as it is sent. The file is open when this returns: that it is removed
@@ -181,6 +192,15 @@ impl Blobs {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Removes the file of an image and those of its variants.
+    pub(crate) async fn remove_image(&self, location: &str) -> Result<(), BlobError> {
+        self.remove(location).await?;
+        for variant in Variant::ALL {
+            self.remove(&variants::location_of(location, variant)).await?;
+        }
+        Ok(())
     }
 
     /// The names of the files on one of the [`SHELVES`], unfinished uploads included, that have not been
@@ -244,10 +264,12 @@ fn shelf_name(shelf: u8) -> String {
     format!("{shelf:02x}")
 }
 
-/// Whether a name is one that [`new_location`] gives, or that of an unfinished upload to it, which has a
-/// `#` and a number behind it. Nothing else is ever swept away: a person may have put it there.
+/// Whether a name is one that [`new_location`] gives, or that of a variant of it, or of an unfinished upload to
+/// either, which has a `#` and a number behind it. Nothing else is ever swept away: a person may have put it
+/// there.
 fn is_location(name: &str) -> bool {
     let (location, part) = name.split_once('#').unwrap_or((name, "0"));
+    let location = variants::original_of(location);
     let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let on_its_shelf = location.split_once('/').is_some_and(|(shelf, digits)| {
         digits.len() == 32 && is_hex(digits) && digits.get(..2) == Some(shelf)
@@ -457,6 +479,7 @@ pub(super) mod tests {
         assert!(
             is_location(&ours) && is_location(&format!("{ours}#1")) && is_location(&format!("{ours}#27"))
         );
+        assert!(is_location(&format!("{ours}.w320")) && is_location(&format!("{ours}.w320#1")));
         for name in [
             "",
             "a.png",
@@ -464,6 +487,9 @@ pub(super) mod tests {
             &ours[3..],
             &format!("{ours}x"),
             &format!("{ours}#"),
+            &format!("{ours}.w321"),
+            &format!("{ours}.w320.w320"),
+            &format!("{ours}#1.w320"),
             &format!("x/{ours}"),
         ] {
             assert!(!is_location(name), "{name}");

@@ -8,3 +8,4 @@ pub(crate) mod pending;
 pub(crate) mod reach;
 pub(crate) mod sweep;
 pub(crate) mod upload;
+pub(crate) mod variants;

@@ -1,4 +1,4 @@
-//! The sweep: removes files that no row names.
+//! The sweep: removes files that no row names, and variants of such.
 //!
 //! A crash between a file and its row, or between a row and the removal of the file that it replaced,
 //! leaves such a file; nothing else depends on it.
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::blobs::{Blobs, SHELVES};
 use super::images::Images;
+use super::variants::original_of;
 use crate::error::Error;
 
 /// How old a file must be. An upload that is still on its way to its row is younger: it may take half an
@@ -53,8 +54,10 @@ pub(crate) async fn sweep(images: &Images, blobs: &Blobs, age: Duration) -> Resu
     for shelf in SHELVES {
         let old = blobs.older_than(age, shelf).await?;
         for batch in old.chunks(BATCH) {
-            let named: HashSet<String> = images.named(batch).await?.into_iter().collect();
-            for location in batch.iter().filter(|location| !named.contains(*location)) {
+            let originals: Vec<String> =
+                batch.iter().map(|location| original_of(location).to_owned()).collect();
+            let named: HashSet<String> = images.named(&originals).await?.into_iter().collect();
+            for location in batch.iter().filter(|location| !named.contains(original_of(location))) {
                 blobs.sweep_away(location).await?;
                 removed += 1;
             }

@@ -81,9 +81,9 @@ impl Drop for Staged {
     }
 }
 
-/// Removes a file that no row names. One that can't be removed now is left to the sweep.
+/// Removes the files of an image that no row names. What can't be removed now is left to the sweep.
 pub(crate) async fn remove(blobs: &Blobs, location: &str) {
-    if let Err(error) = blobs.remove(location).await {
+    if let Err(error) = blobs.remove_image(location).await {
         tracing::warn!(location, %error, "a file that no row names is left to the sweep");
     }
 }

@@ -279,7 +279,7 @@ pub(super) async fn read_key(state: &AppState, key: &Key) -> Result<Response, Er
 
 /// Answers with a copy that this gateway keeps, as [`key`] would.
 pub(super) fn respond_near(copy: &Copy, bytes: Bytes, took: Duration) -> Result<Response, Error> {
-    respond(&copy.key, Content::Bytes(bytes), CacheStatus::Near, cache_timing(took)?)
+    respond(&copy.item.key, Content::Bytes(bytes), CacheStatus::Near, cache_timing(took)?)
 }
 
 fn respond(

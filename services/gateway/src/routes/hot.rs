@@ -88,7 +88,7 @@ impl Hot {
 
     /// From the copy that is here.
     fn near(&self, read: Read<'_>) -> Option<Result<Response, Error>> {
-        let (copy, bytes) = self.near.as_ref()?.hit(read.key)?;
+        let (copy, bytes) = self.near.as_ref()?.hit(read.key, None)?;
         let took = read.started.elapsed();
         self.state.metrics.count_read(CacheStatus::Near, took);
         let (uri, headers) = (read.request.uri(), read.request.headers());
@@ -104,7 +104,7 @@ impl Hot {
         let _turn = self.turns.take(false).await?;
         let (uri, headers) = (read.request.uri(), read.request.headers());
         Some(match read.what {
-            What::Image => images::read_image(&self.state, &key, uri, headers, false).await,
+            What::Image => images::read_image(&self.state, &key.into(), uri, headers, false).await,
             What::Key => api::read_key(&self.state, &key).await,
         })
     }
@@ -132,7 +132,7 @@ impl<'a> Read<'a> {
             return None;
         }
         let path = request.uri().path();
-        let (what, key) = if request.method() == Method::GET {
+        let (what, key) = if request.method() == Method::GET && !images::asks_for_width(request.uri()) {
             (What::Image, path.strip_prefix(images::PREFIX)?)
         } else if request.method() == Method::POST && !is_from_another_site(request.headers()) {
             (What::Key, path.strip_prefix(api::KEY_PREFIX)?)

@@ -12,7 +12,7 @@ use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
-use wire::Key;
+use wire::{Item, Tag, Variant};
 
 use super::api::{Failure, ImageInfo};
 use super::key::key_behind;
@@ -21,7 +21,7 @@ use crate::conditional::{self, Decision, WriteConditions};
 use crate::error::Error;
 use crate::head::{ImageHead, value};
 use crate::near::Copy;
-use crate::origin::upload;
+use crate::origin::{upload, variants};
 use crate::read::{CacheStatus, Content, ImageMeta, Portion, ReadOutcome};
 use crate::state::AppState;
 use crate::views;
@@ -47,12 +47,13 @@ pub(crate) fn router() -> Router<AppState> {
 
 /// The bytes of an image.
 ///
-/// `HEAD` answers the same without them. `Cache-Status` (RFC 9211) says what the cache did.
+/// `HEAD` answers the same without them. `Cache-Status` (RFC 9211) says what the cache did. With a width it is a
+/// variant of the image, which is made once and cached by itself; an image that is not wider comes as it is.
 #[utoipa::path(
     get,
     path = "/images/{key}",
     tag = "images",
-    params(openapi::KeyInPath, openapi::Version, openapi::ReadHeaders),
+    params(openapi::KeyInPath, openapi::Version, openapi::Width, openapi::ReadHeaders),
     responses(
         (status = 200, description = "The image", content(
             (openapi::ImageBytes = "image/png"),
@@ -60,7 +61,7 @@ pub(crate) fn router() -> Router<AppState> {
             (openapi::ImageBytes = "image/gif"),
             (openapi::ImageBytes = "image/webp"),
         ), headers(
-            ("ETag" = String, description = "The SHA-256 of the bytes, in quotes"),
+            ("ETag" = String, description = "The SHA-256 of the bytes, in quotes; of a variant, a hash of that and the width"),
             ("Last-Modified" = String, description = "When it was stored, if that is known"),
             ("Cache-Status" = String, description = "What the cache did"),
         )),
@@ -73,9 +74,11 @@ pub(crate) fn router() -> Router<AppState> {
             ("Content-Range" = String, description = "Which bytes, and of how many"),
         )),
         (status = 304, description = "The asker holds it"),
+        (status = 400, description = "Not a key, or not a width that there is", body = Failure),
         (status = 404, description = "Nothing is stored under the key", body = Failure),
         (status = 412, description = "If-Match or If-Unmodified-Since does not hold", body = Failure),
         (status = 416, description = "The range is not within the image", body = Failure),
+        (status = 422, description = "The image can't be decoded, so there are no variants of it", body = Failure),
         (status = 503, description = "It is not cached, and the origin does not answer", body = Failure),
     )
 )]
@@ -85,14 +88,14 @@ pub(crate) async fn get_image(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    let key = key_behind(PREFIX, &uri)?;
-    read_image(&state, &key, &uri, &headers, method == Method::HEAD).await
+    let item = Item { key: key_behind(PREFIX, &uri)?, variant: width(&uri)? };
+    read_image(&state, &item, &uri, &headers, method == Method::HEAD).await
 }
 
 /// Reads the image and answers, once it is known which one is asked for.
 pub(super) async fn read_image(
     state: &AppState,
-    key: &Key,
+    item: &Item,
     uri: &Uri,
     headers: &HeaderMap,
     is_head: bool,
@@ -103,7 +106,7 @@ pub(super) async fn read_image(
         Decision::Part(range) => Portion::Part(range),
         _ => Portion::Nothing,
     };
-    let read = match state.read_portion(key, conditional::held_tag(headers), &choose).await {
+    let read = match state.read_portion(item, conditional::held_tag(headers), &choose).await {
         Ok(read) => read,
         Err(failure) => {
             let mut response = failure.error.into_response();
@@ -117,7 +120,8 @@ pub(super) async fn read_image(
     };
     let timing = server_timing(&read)?;
     let (head, status) = (ImageHead::new(&read.image)?, read.cache_status);
-    let found = Found { image: &read.image, head: &head, content: read.content, status, timing };
+    let (image, variant, content) = (&read.image, item.variant, read.content);
+    let found = Found { image, variant, head: &head, content, status, timing };
     respond(state, uri, found, decision, is_head)
 }
 
@@ -131,7 +135,8 @@ pub(super) fn respond_near(
     took: Duration,
 ) -> Result<Response, Error> {
     let (content, timing) = (Content::Bytes(bytes), cache_timing(took)?);
-    let found = Found { image: &copy.image, head: &copy.head, content, status: CacheStatus::Near, timing };
+    let (image, variant) = (&copy.image, copy.item.variant);
+    let found = Found { image, variant, head: &copy.head, content, status: CacheStatus::Near, timing };
     respond(state, uri, found, decide(headers, &copy.image, false), false)
 }
 
@@ -146,6 +151,7 @@ fn decide(headers: &HeaderMap, image: &ImageMeta, is_head: bool) -> Decision {
 /// An image, and how it was found.
 struct Found<'a> {
     image: &'a ImageMeta,
+    variant: Option<Variant>,
     head: &'a ImageHead,
     content: Content,
     status: CacheStatus,
@@ -159,11 +165,11 @@ fn respond(
     decision: Decision,
     is_head: bool,
 ) -> Result<Response, Error> {
-    let Found { image, head, content, status: cache_status, timing } = found;
+    let Found { image, variant, head, content, status: cache_status, timing } = found;
     let mut headers = HeaderMap::with_capacity(16);
     headers.insert(header::ETAG, head.etag.clone());
     let cache_control = match version(uri) {
-        Some(version) if version.eq_ignore_ascii_case(&image.tag.to_string()) => IMMUTABLE,
+        Some(version) if is_of(image.tag, version, variant) => IMMUTABLE,
         _ => state.config.image_cache_control.clone(),
     };
     headers.insert(header::CACHE_CONTROL, cache_control);
@@ -210,8 +216,45 @@ fn part_of(bytes: &Bytes, range: &Range<u64>) -> Bytes {
 }
 
 /// The hash in the address, `?v=…`.
-fn version(uri: &Uri) -> Option<&str> {
-    uri.query()?.split('&').find_map(|pair| pair.strip_prefix("v="))
+fn version(uri: &Uri) -> Option<Tag> {
+    uri.query()?.split('&').find_map(|pair| pair.strip_prefix("v="))?.parse().ok()
+}
+
+/// Whether what has `tag` is the image of that version, or the variant asked for of it.
+fn is_of(tag: Tag, version: Tag, variant: Option<Variant>) -> bool {
+    tag == version || variant.is_some_and(|variant| tag == variants::tag_of(version, variant))
+}
+
+/// What stands in the address as the width, `?w=…`.
+fn width_text(uri: &Uri) -> Option<&str> {
+    uri.query()?.split('&').find_map(|pair| match pair.split_once('=') {
+        Some((name, value)) => (name == "w").then_some(value),
+        None => (pair == "w").then_some(""),
+    })
+}
+
+/// Whether a variant is asked for.
+pub(super) fn asks_for_width(uri: &Uri) -> bool {
+    width_text(uri).is_some()
+}
+
+/// The variant of the width that is asked for.
+fn width(uri: &Uri) -> Result<Option<Variant>, Error> {
+    let Some(text) = width_text(uri) else { return Ok(None) };
+    let variant = Variant::ALL.into_iter().find(|variant| variant.width().to_string() == text);
+    variant.map(Some).ok_or_else(|| {
+        let text: String = text.chars().take(40).collect();
+        Error::BadRequest(format!("w=\"{text}\" is not a width that there is: 160, 320, 640 and 1280 are"))
+    })
+}
+
+/// A change is one of the image with all its variants.
+fn without_width(uri: &Uri) -> Result<(), Error> {
+    if asks_for_width(uri) {
+        let message = "w is for reading: the image is stored and deleted as a whole, its variants follow";
+        return Err(Error::BadRequest(message.into()));
+    }
+    Ok(())
 }
 
 /// How long the cache took and, unless it was a hit, the origin with all that came behind it.
@@ -266,6 +309,7 @@ pub(crate) async fn put_image(
     body: Body,
 ) -> Result<Response, Error> {
     let key = key_behind(PREFIX, &uri)?;
+    without_width(&uri)?;
     let conditions = WriteConditions::from_headers(&headers)?;
     if headers.contains_key(header::CONTENT_RANGE) {
         // Section 14.5: a part must not be stored as if it were all.
@@ -317,6 +361,7 @@ pub(crate) async fn delete_image(
     headers: HeaderMap,
 ) -> Result<StatusCode, Error> {
     let key = key_behind(PREFIX, &uri)?;
+    without_width(&uri)?;
     state.delete(&key, WriteConditions::from_headers(&headers)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -328,11 +373,42 @@ mod tests {
 
     #[test]
     fn the_version_is_found_wherever_it_stands() {
-        let version_of = |uri: &str| version(&uri.parse().unwrap()).map(str::to_owned);
-        assert_eq!(version_of("/images/cat?v=ab12"), Some("ab12".into()));
-        assert_eq!(version_of("/images/cat?x=1&v=ab12&y"), Some("ab12".into()));
-        assert_eq!(version_of("/images/cat?vv=1"), None);
-        assert_eq!(version_of("/images/cat"), None);
+        let version_of = |uri: &str| version(&uri.parse().unwrap());
+        let (tag, hex) = (Tag([0xab; 32]), "aB".repeat(32));
+        assert_eq!(version_of(&format!("/images/cat?v={hex}")), Some(tag));
+        assert_eq!(version_of(&format!("/images/cat?x=1&v={hex}&y")), Some(tag));
+        assert_eq!(version_of(&format!("/images/cat?vv={hex}")), None);
+        for uri in ["/images/cat", "/images/cat?v=", "/images/cat?v=ab12"] {
+            assert_eq!(version_of(uri), None, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_width_is_one_of_four() {
+        let width_of = |uri: &str| width(&uri.parse().unwrap());
+        for variant in Variant::ALL {
+            let uri = format!("/images/cat?v=1&w={}", variant.width());
+            assert_eq!(width_of(&uri).unwrap(), Some(variant));
+        }
+        for uri in ["/images/w=320", "/images/cat?ww=320", "/images/cat?", "/images/cat"] {
+            assert_eq!(width_of(uri).unwrap(), None, "{uri}");
+        }
+        for uri in
+            ["?w", "?w=", "?w=0", "?w=321", "?w=0320", "?w=+320", "?w=1e9", "?w=%33%32%30", "?w=5&w=320"]
+        {
+            let error = width_of(&format!("/images/cat{uri}")).unwrap_err();
+            assert!(error.message().contains("160, 320, 640 and 1280 are"), "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_that_of_the_image_and_of_its_variants() {
+        let (tag, other) = (Tag([1; 32]), Tag([2; 32]));
+        let small = variants::tag_of(tag, Variant::W320);
+        assert!(is_of(tag, tag, None) && is_of(tag, tag, Some(Variant::W320)));
+        assert!(is_of(small, tag, Some(Variant::W320)));
+        assert!(!is_of(small, tag, None) && !is_of(small, tag, Some(Variant::W160)));
+        assert!(!is_of(small, other, Some(Variant::W320)) && !is_of(tag, other, None));
     }
 
     #[test]

@@ -256,6 +256,28 @@ pub(crate) struct Version {
     v: String,
 }
 
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "it describes images::width")]
+pub(crate) struct Width {
+    /// How wide in pixels, at most: for a variant of the image.
+    #[param(required = false, inline)]
+    w: Widths,
+}
+
+/// The widths of variants.
+#[derive(Debug)]
+pub(crate) struct Widths;
+
+impl PartialSchema for Widths {
+    fn schema() -> RefOr<Schema> {
+        let widths = wire::Variant::ALL.map(wire::Variant::width);
+        ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some(widths)).into()
+    }
+}
+
+impl ToSchema for Widths {}
+
 /// What is asked of the history. A length of time is a whole number and a unit (ms, s, m, h, d), from 1ms to 366d.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -533,6 +555,9 @@ pub(crate) struct KeyEvent {
     /// `hit`, `miss`, `put`, `evicted`, `invalidated` or `rejected`.
     kind: String,
     key: String,
+    /// Which variant of it, such as `w320`; left out for the original.
+    #[schema(required = false)]
+    variant: String,
     /// The size of the image; 0 where it is not known.
     bytes: u64,
     /// How often; 1 if not given.
@@ -781,6 +806,7 @@ mod tests {
         let event = wire::event::KeyEvent {
             kind: wire::event::KeyEventKind::Hit,
             key: wire::Key::new("cat").unwrap(),
+            variant: Some(wire::Variant::W320),
             bytes: 1,
             count: 2,
             near: true,

@@ -6,8 +6,8 @@ use minijinja::value::Serde;
 use minijinja::{Value, context};
 use serde::Serialize;
 use time::OffsetDateTime;
-use wire::Key;
 use wire::inspect::ResidentKey;
+use wire::{Item, Key, Variant};
 
 use super::links::{escaped, image_page, image_source};
 use super::shell::{Done, Moment};
@@ -190,7 +190,7 @@ impl ImagePage {
             curl: format!("curl -o {file_name} '{url}'"),
             nats: format!(
                 "bin/nats req {} '' --translate 'tee {file_name}' > /dev/null",
-                wire::subject::get(key)
+                wire::subject::get(&key.clone().into())
             ),
             url,
             file_name,
@@ -231,6 +231,8 @@ pub struct ImageView {
     /// Whether it is in the cache; none when nobody knows.
     resident: Option<bool>,
     hits: u64,
+    /// Whether variants of it are, which is what lists show.
+    has_cached_variants: bool,
 }
 
 impl ImageView {
@@ -248,6 +250,7 @@ impl ImageView {
             stored: Moment::new(row.updated_at, now),
             resident: resident.as_ref().map(Option::is_some),
             hits: resident.flatten().map_or(0, |entry| entry.hits),
+            has_cached_variants: residency.has_variants_of(&row.key),
         }
     }
 }
@@ -265,16 +268,25 @@ fn kind_of(content_type: &str) -> &'static str {
 
 /// Which of the images of a page are in the cache, if the cache has said so.
 #[derive(Debug, Default)]
-pub struct Residency(Option<HashMap<Key, ResidentKey>>);
+pub struct Residency(Option<HashMap<Item, ResidentKey>>);
 
 impl Residency {
     /// From what the cache answered when it was asked for the keys of the page.
     pub fn new(entries: Vec<ResidentKey>) -> Self {
-        Self(Some(entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect()))
+        let item = |entry: &ResidentKey| Item { key: entry.key.clone(), variant: entry.variant };
+        Self(Some(entries.into_iter().map(|entry| (item(&entry), entry)).collect()))
     }
 
-    /// The entry of a key, that there is none, or that it is not known.
+    /// The entry of the original of a key, that there is none, or that it is not known.
     pub(super) fn of(&self, key: &Key) -> Option<Option<&ResidentKey>> {
-        self.0.as_ref().map(|entries| entries.get(key))
+        self.0.as_ref().map(|entries| entries.get(&Item::from(key.clone())))
+    }
+
+    /// Whether there is an entry of a variant of a key.
+    pub(super) fn has_variants_of(&self, key: &Key) -> bool {
+        self.0.as_ref().is_some_and(|entries| {
+            let has = |variant| entries.contains_key(&Item { key: key.clone(), variant: Some(variant) });
+            Variant::ALL.into_iter().any(has)
+        })
     }
 }

@@ -53,7 +53,14 @@ fn row(key: Key) -> ImageRow {
 }
 
 fn resident(key: Key) -> ResidentKey {
-    ResidentKey { key, bytes: 791_555, content_type: "image/png".into(), hits: 1, age_ms: 61_000 }
+    ResidentKey {
+        key,
+        variant: None,
+        bytes: 791_555,
+        content_type: "image/png".into(),
+        hits: 1,
+        age_ms: 61_000,
+    }
 }
 
 fn read(status: CacheStatus) -> ReadOutcome {

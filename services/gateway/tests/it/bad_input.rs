@@ -213,7 +213,7 @@ async fn a_time_beyond_all_dates_is_no_reason_to_break_off() {
     for modified_s in [i64::MAX, 253_402_300_800, -1, i64::MIN] {
         // As somebody at the bus puts it, who may claim any time.
         let claimed = Meta { modified_s: Some(modified_s), ..Meta::default() };
-        let subject = subject::put(&key("cat"));
+        let subject = subject::put(&key("cat").into());
         scene.asker.request(subject, Some(&claimed), image.into(), PATIENCE).await.unwrap();
         for header in ["If-Modified-Since", "If-Unmodified-Since", "If-Range"] {
             let headers = [(header, date), ("Range", "bytes=0-9")];

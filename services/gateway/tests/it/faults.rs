@@ -115,7 +115,7 @@ async fn whatever_becomes_of_a_fill_the_image_is_served_and_the_answer_says_what
         puts.abort();
         let _ = puts.await;
         eventually("nobody answers puts", PATIENCE, async || {
-            scene.ask(&subject::put(&key("x")), "").await.is_err()
+            scene.ask(&subject::put(&key("x").into()), "").await.is_err()
         })
         .await;
     }
@@ -161,7 +161,7 @@ async fn an_answer_that_makes_no_sense_counts_as_no_cache() {
         let _ = gets.await;
         eventually("nobody answers gets", PATIENCE, async || {
             scene
-                .ask(&subject::get(&key("x")), "")
+                .ask(&subject::get(&key("x").into()), "")
                 .await
                 .is_err_and(|failure| matches!(failure, runtime::bus::RequestFailure::NoResponders(_)))
         })

@@ -19,3 +19,4 @@ mod pages;
 mod rude;
 mod system;
 mod uploads;
+mod variants;

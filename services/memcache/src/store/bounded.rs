@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use wire::Key;
+use wire::Item;
 
 use super::{Entry, Replacement};
 
 /// Resident entries in the order in which a policy evicts them.
 pub(super) trait Order: Send {
     /// Finds an entry, as a use of it.
-    fn get(&mut self, key: &Key) -> Option<&Arc<Entry>>;
+    fn get(&mut self, item: &Item) -> Option<&Arc<Entry>>;
 
-    /// Inserts an entry whose key is not resident.
+    /// Inserts an entry whose item is not resident.
     fn insert(&mut self, entry: Arc<Entry>);
 
     /// Removes an entry by request.
-    fn remove(&mut self, key: &Key) -> Option<Arc<Entry>>;
+    fn remove(&mut self, item: &Item) -> Option<Arc<Entry>>;
 
     /// Removes the entry whose turn it is.
     fn evict(&mut self) -> Option<Arc<Entry>>;
@@ -50,8 +50,8 @@ impl<O: Order> Bounded<O> {
 }
 
 impl<O: Order> Replacement for Bounded<O> {
-    fn get(&mut self, key: &Key) -> Option<&Arc<Entry>> {
-        self.order.get(key)
+    fn get(&mut self, item: &Item) -> Option<&Arc<Entry>> {
+        self.order.get(item)
     }
 
     fn insert(&mut self, entry: Arc<Entry>, evicted: &mut Vec<Arc<Entry>>) {
@@ -60,8 +60,8 @@ impl<O: Order> Replacement for Bounded<O> {
         self.order.insert(entry);
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Arc<Entry>> {
-        let entry = self.order.remove(key)?;
+    fn remove(&mut self, item: &Item) -> Option<Arc<Entry>> {
+        let entry = self.order.remove(item)?;
         self.weight -= entry.weight();
         Some(entry)
     }

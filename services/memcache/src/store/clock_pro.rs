@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use quick_cache::unsync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
-use wire::Key;
+use wire::Item;
 
-use super::{ByKey, Entry, Replacement};
+use super::{ByItem, Entry, Named, Replacement};
 
 /// The size of an image for which the memory of evicted keys (CLOCK-Pro's test period) is laid out.
 const TYPICAL_IMAGE_BYTES: u64 = 16 << 10;
@@ -15,7 +15,7 @@ const FEWEST_ITEMS: usize = 1024;
 
 /// One shard: with several, each has its own capacity, and a large image would fit in none.
 pub(super) struct ClockPro {
-    cache: Cache<ByKey, Arc<Entry>, ByWeight, DefaultHashBuilder, Collect>,
+    cache: Cache<ByItem, Arc<Entry>, ByWeight, DefaultHashBuilder, Collect>,
     evicted: Evicted,
 }
 
@@ -26,8 +26,8 @@ type Evicted = Arc<Mutex<Vec<Arc<Entry>>>>;
 #[derive(Clone)]
 struct ByWeight;
 
-impl Weighter<ByKey, Arc<Entry>> for ByWeight {
-    fn weight(&self, _key: &ByKey, entry: &Arc<Entry>) -> u64 {
+impl Weighter<ByItem, Arc<Entry>> for ByWeight {
+    fn weight(&self, _key: &ByItem, entry: &Arc<Entry>) -> u64 {
         entry.weight()
     }
 }
@@ -37,10 +37,10 @@ impl Weighter<ByKey, Arc<Entry>> for ByWeight {
 #[derive(Clone)]
 struct Collect(Evicted);
 
-impl Lifecycle<ByKey, Arc<Entry>> for Collect {
+impl Lifecycle<ByItem, Arc<Entry>> for Collect {
     type RequestState = ();
 
-    fn on_evict(&self, _state: &mut Self::RequestState, _key: ByKey, entry: Arc<Entry>) {
+    fn on_evict(&self, _state: &mut Self::RequestState, _key: ByItem, entry: Arc<Entry>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
     }
 }
@@ -64,17 +64,17 @@ impl ClockPro {
 }
 
 impl Replacement for ClockPro {
-    fn get(&mut self, key: &Key) -> Option<&Arc<Entry>> {
-        self.cache.get(key)
+    fn get(&mut self, item: &Item) -> Option<&Arc<Entry>> {
+        self.cache.get(item as &dyn Named)
     }
 
     fn insert(&mut self, entry: Arc<Entry>, evicted: &mut Vec<Arc<Entry>>) {
-        self.cache.insert(ByKey(entry.clone()), entry);
+        self.cache.insert(ByItem(entry.clone()), entry);
         self.collect(evicted);
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Arc<Entry>> {
-        self.cache.remove(key).map(|(_, entry)| entry)
+    fn remove(&mut self, item: &Item) -> Option<Arc<Entry>> {
+        self.cache.remove(item as &dyn Named).map(|(_, entry)| entry)
     }
 
     fn set_capacity(&mut self, bytes: u64, evicted: &mut Vec<Arc<Entry>>) {

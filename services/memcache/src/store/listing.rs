@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use runtime::clock::Moment;
-use wire::Key;
 use wire::inspect::{KeySort, KeysReply, KeysRequest, ResidentKey};
+use wire::{Item, Key};
 
 use super::{Entry, Store};
 
 /// Where an entry stands in a list: smaller comes first.
-type Place = (u64, Key);
+type Place = (u64, Item);
 
 /// The `after` of a request is not a place in the list that it asks for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +38,7 @@ impl Store {
                 if !only.is_empty() && !only.contains(&entry.key) {
                     return;
                 }
-                let place = (rank(request.sort, entry), entry.key.clone());
+                let place = (rank(request.sort, entry), entry.item());
                 if after.as_ref().is_some_and(|after| place <= *after) {
                     return;
                 }
@@ -59,6 +59,7 @@ impl Store {
             .into_iter()
             .map(|(_, ByPlace(entry))| ResidentKey {
                 key: entry.key.clone(),
+                variant: entry.variant(),
                 bytes: entry.size(),
                 content_type: entry.format().content_type().to_owned(),
                 hits: entry.hits(),
@@ -78,23 +79,32 @@ fn rank(sort: KeySort, entry: &Entry) -> u64 {
     }
 }
 
-fn cursor(sort: KeySort, (rank, key): &Place) -> String {
+/// What parts a variant from its key in a cursor: no key contains it.
+const VARIANT_MARK: char = '\n';
+
+fn cursor(sort: KeySort, (rank, item): &Place) -> String {
+    let Item { key, variant } = item;
+    let name = variant.map_or_else(|| key.to_string(), |variant| format!("{key}{VARIANT_MARK}{variant}"));
     match sort {
-        KeySort::Key => key.to_string(),
-        KeySort::Recent | KeySort::Size | KeySort::Hits => format!("{rank}:{key}"),
+        KeySort::Key => name,
+        KeySort::Recent | KeySort::Size | KeySort::Hits => format!("{rank}:{name}"),
     }
 }
 
 fn parse_cursor(sort: KeySort, text: &str) -> Result<Place, BadCursor> {
     let bad = || BadCursor(text.chars().take(300).collect());
-    let (rank, key) = match sort {
+    let (rank, name) = match sort {
         KeySort::Key => (0, text),
         KeySort::Recent | KeySort::Size | KeySort::Hits => {
-            let (rank, key) = text.split_once(':').ok_or_else(bad)?;
-            (rank.parse().map_err(|_| bad())?, key)
+            let (rank, name) = text.split_once(':').ok_or_else(bad)?;
+            (rank.parse().map_err(|_| bad())?, name)
         }
     };
-    Ok((rank, Key::new(key).map_err(|_| bad())?))
+    let (key, variant) = match name.split_once(VARIANT_MARK) {
+        Some((key, variant)) => (key, Some(variant.parse().map_err(|_| bad())?)),
+        None => (name, None),
+    };
+    Ok((rank, Item { key: Key::new(key).map_err(|_| bad())?, variant }))
 }
 
 /// An entry that is carried along; its place alone orders it, and no two share one.
@@ -102,7 +112,7 @@ struct ByPlace(Arc<Entry>);
 
 impl PartialEq for ByPlace {
     fn eq(&self, other: &Self) -> bool {
-        self.0.key == other.0.key
+        self.cmp(other).is_eq()
     }
 }
 
@@ -116,6 +126,6 @@ impl PartialOrd for ByPlace {
 
 impl Ord for ByPlace {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.key.cmp(&other.0.key)
+        (&self.0.key, self.0.variant()).cmp(&(&other.0.key, other.0.variant()))
     }
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use lru::LruCache;
-use wire::Key;
+use wire::Item;
 
 use super::bounded::Order;
-use super::{ByKey, Entry};
+use super::{ByItem, Entry, Named};
 
 /// The library's cache without its own bound, which counts entries; here bytes are bounded.
-pub(super) struct Lru(LruCache<ByKey, ()>);
+pub(super) struct Lru(LruCache<ByItem, ()>);
 
 impl Lru {
     pub(super) fn new() -> Self {
@@ -18,20 +18,20 @@ impl Lru {
 }
 
 impl Order for Lru {
-    fn get(&mut self, key: &Key) -> Option<&Arc<Entry>> {
-        self.0.get_key_value(key).map(|(ByKey(entry), ())| entry)
+    fn get(&mut self, item: &Item) -> Option<&Arc<Entry>> {
+        self.0.get_key_value(item as &dyn Named).map(|(ByItem(entry), ())| entry)
     }
 
     fn insert(&mut self, entry: Arc<Entry>) {
-        self.0.put(ByKey(entry), ());
+        self.0.put(ByItem(entry), ());
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Arc<Entry>> {
-        self.0.pop_entry(key).map(|(ByKey(entry), ())| entry)
+    fn remove(&mut self, item: &Item) -> Option<Arc<Entry>> {
+        self.0.pop_entry(item as &dyn Named).map(|(ByItem(entry), ())| entry)
     }
 
     fn evict(&mut self) -> Option<Arc<Entry>> {
-        self.0.pop_lru().map(|(ByKey(entry), ())| entry)
+        self.0.pop_lru().map(|(ByItem(entry), ())| entry)
     }
 
     fn len(&self) -> usize {
@@ -39,6 +39,6 @@ impl Order for Lru {
     }
 
     fn for_each(&self, see: &mut dyn FnMut(&Arc<Entry>)) {
-        self.0.iter().for_each(|(ByKey(entry), ())| see(entry));
+        self.0.iter().for_each(|(ByItem(entry), ())| see(entry));
     }
 }

@@ -20,7 +20,7 @@ use memmap2::MmapMut;
 use runtime::clock::Moment;
 use sniff::Format;
 use wire::near::KeyHits;
-use wire::{Capacity, Counters, Key, Lease, Policy, Tag};
+use wire::{Capacity, Counters, Item, Key, Lease, Policy, Tag, Variant};
 
 use self::bounded::Bounded;
 use crate::holders::Holders;
@@ -35,7 +35,7 @@ pub const ENTRY_OVERHEAD_BYTES: u64 = 240;
 /// CLOCK-Pro (quick_cache) could hold no more than 97.
 const LARGEST_ENTRY_PERCENT: u64 = 90;
 
-/// A resident image.
+/// A resident image, or a variant of one.
 #[derive(Debug)]
 pub struct Entry {
     /// Its key.
@@ -53,11 +53,12 @@ pub struct Entry {
 
 impl Entry {
     /// An entry with a copy of `bytes`, resident from now on.
-    pub fn new(key: Key, bytes: &[u8], format: Format, tag: Tag, modified_s: i64) -> Self {
+    pub fn new(item: Item, bytes: &[u8], format: Format, tag: Tag, modified_s: i64) -> Self {
+        let Item { key, variant } = item;
         let (hits, last_used) = (AtomicU64::new(0), AtomicU64::new(0));
         Self {
             key,
-            value: Value::copied(bytes, format),
+            value: Value::copied(bytes, Kind { format, variant }),
             tag,
             modified_s,
             since: Moment::now(),
@@ -68,9 +69,17 @@ impl Entry {
 
     /// The type of the image.
     pub fn format(&self) -> Format {
-        match self.value {
-            Value::Allocated { format, .. } | Value::Mapped { format, .. } => format,
-        }
+        self.value.kind().format
+    }
+
+    /// Which variant of its key it is; none is the original.
+    pub fn variant(&self) -> Option<Variant> {
+        self.value.kind().variant
+    }
+
+    /// What it is found by.
+    pub fn item(&self) -> Item {
+        Item { key: self.key.clone(), variant: self.variant() }
     }
 
     /// How many bytes the image has.
@@ -112,24 +121,37 @@ const MAPPED_BYTES: usize = 64 << 10;
 /// process outgrow its capacity: at 256 MB and sizes from 1 kB to 4 MB the resident set was 1.7 times
 /// the capacity. A mapping is back with the system as soon as the entry is dropped.
 ///
-/// The format is in here because there is room beside what tells the two apart: anywhere else it would make
+/// The kind is in here because there is room beside what tells the two apart: anywhere else it would make
 /// the entry 8 bytes larger, and that 16 for the allocator.
 #[derive(Debug)]
 enum Value {
-    Allocated { format: Format, bytes: Box<[u8]> },
-    Mapped { format: Format, bytes: MmapMut },
+    Allocated { kind: Kind, bytes: Box<[u8]> },
+    Mapped { kind: Kind, bytes: MmapMut },
+}
+
+/// What the bytes of an entry are, in two bytes.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    format: Format,
+    variant: Option<Variant>,
 }
 
 impl Value {
-    fn copied(bytes: &[u8], format: Format) -> Self {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Allocated { kind, .. } | Self::Mapped { kind, .. } => *kind,
+        }
+    }
+
+    fn copied(bytes: &[u8], kind: Kind) -> Self {
         if bytes.len() >= MAPPED_BYTES
             && let Ok(mut mapping) = MmapMut::map_anon(bytes.len())
         {
             mapping.copy_from_slice(bytes);
-            return Self::Mapped { format, bytes: mapping };
+            return Self::Mapped { kind, bytes: mapping };
         }
         // Also where the system has no more mappings to give (vm.max_map_count).
-        Self::Allocated { format, bytes: bytes.into() }
+        Self::Allocated { kind, bytes: bytes.into() }
     }
 }
 
@@ -142,41 +164,72 @@ impl AsRef<[u8]> for Value {
     }
 }
 
-/// An entry as an item of a table: found by its key, which so stands in memory once.
+/// An entry in a table: found by its item, whose parts so stand in memory once.
 #[derive(Debug, Clone)]
-struct ByKey(Arc<Entry>);
+struct ByItem(Arc<Entry>);
 
-impl Borrow<Key> for ByKey {
-    fn borrow(&self) -> &Key {
-        &self.0.key
+/// What has the parts of an item, in one piece or not.
+trait Named {
+    fn parts(&self) -> (&Key, Option<Variant>);
+}
+
+impl Named for Item {
+    fn parts(&self) -> (&Key, Option<Variant>) {
+        (&self.key, self.variant)
     }
 }
 
-impl Hash for ByKey {
+impl Named for ByItem {
+    fn parts(&self) -> (&Key, Option<Variant>) {
+        (&self.0.key, self.0.variant())
+    }
+}
+
+impl<'a> Borrow<dyn Named + 'a> for ByItem {
+    fn borrow(&self) -> &(dyn Named + 'a) {
+        self
+    }
+}
+
+impl Hash for dyn Named + '_ {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.key.hash(state);
+        self.parts().hash(state);
     }
 }
 
-impl PartialEq for ByKey {
+impl PartialEq for dyn Named + '_ {
     fn eq(&self, other: &Self) -> bool {
-        self.0.key == other.0.key
+        self.parts() == other.parts()
     }
 }
 
-impl Eq for ByKey {}
+impl Eq for dyn Named + '_ {}
+
+impl Hash for ByItem {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.parts().hash(state);
+    }
+}
+
+impl PartialEq for ByItem {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for ByItem {}
 
 /// A replacement policy with its resident entries, kept within a capacity of weight.
 trait Replacement: Send {
     /// Finds an entry, as a use of it.
-    fn get(&mut self, key: &Key) -> Option<&Arc<Entry>>;
+    fn get(&mut self, item: &Item) -> Option<&Arc<Entry>>;
 
-    /// Inserts an entry whose key is not resident and whose weight is at most the capacity; whatever
+    /// Inserts an entry whose item is not resident and whose weight is at most the capacity; whatever
     /// must leave for it goes to `evicted`.
     fn insert(&mut self, entry: Arc<Entry>, evicted: &mut Vec<Arc<Entry>>);
 
     /// Removes an entry by request.
-    fn remove(&mut self, key: &Key) -> Option<Arc<Entry>>;
+    fn remove(&mut self, item: &Item) -> Option<Arc<Entry>>;
 
     /// Changes the capacity; whatever must leave goes to `evicted`.
     fn set_capacity(&mut self, bytes: u64, evicted: &mut Vec<Arc<Entry>>);
@@ -221,7 +274,7 @@ pub enum Insert {
     Stored(Vec<Arc<Entry>>),
     /// The policy keeps nothing.
     NotKept,
-    /// It is heavier than `limit_bytes`; an older value under its key is gone.
+    /// It is heavier than `limit_bytes`; an older value is gone.
     Rejected {
         /// The largest image that could be kept now, in bytes.
         limit_bytes: u64,
@@ -296,19 +349,19 @@ impl Store {
         Self { holders: Holders::new(length), ..self }
     }
 
-    /// Looks `key` up for somebody who holds `held` and has room for `most` bytes.
+    /// Looks `item` up for somebody who holds `held` and has room for `most` bytes.
     ///
     /// While the worker is not `serving`, it is a miss without a lease: what is resident may be stale.
-    pub fn get(&mut self, key: &Key, held: Option<&Tag>, most: u64, serving: bool, now: Instant) -> Lookup {
+    pub fn get(&mut self, item: &Item, held: Option<&Tag>, most: u64, serving: bool, now: Instant) -> Lookup {
         let Some(resident) = self.resident.as_mut().filter(|_| serving) else {
             self.counters.request_count += 1;
             self.counters.miss_count += 1;
             return Lookup::Miss(None);
         };
-        let Some(entry) = resident.get(key) else {
+        let Some(entry) = resident.get(item) else {
             self.counters.request_count += 1;
             self.counters.miss_count += 1;
-            return Lookup::Miss(self.leases.grant(key, now));
+            return Lookup::Miss(self.leases.grant(item, now));
         };
         let (size, is_fresh) = (entry.size(), held == Some(&entry.tag));
         if size > most && !is_fresh {
@@ -326,10 +379,10 @@ impl Store {
         Lookup::Hit(entry.clone())
     }
 
-    /// The entry under `key`, if it still has this tag: for somebody who holds a copy and asks for no more
+    /// The entry of `item`, if it still has this tag: for somebody who holds a copy and asks for no more
     /// than time. It is no lookup, and no hit.
-    pub fn confirm(&mut self, key: &Key, tag: &Tag) -> Option<&Arc<Entry>> {
-        self.resident.as_mut()?.get(key).filter(|entry| entry.tag == *tag)
+    pub fn confirm(&mut self, item: &Item, tag: &Tag) -> Option<&Arc<Entry>> {
+        self.resident.as_mut()?.get(item).filter(|entry| entry.tag == *tag)
     }
 
     /// Counts hits that a gateway served from its copy, as uses of the entry if it is still resident.
@@ -338,7 +391,8 @@ impl Store {
         self.counters.hit_count += hits.count;
         self.counters.near_hit_count += hits.count;
         self.counters.served_bytes += hits.bytes;
-        if let Some(entry) = self.resident.as_mut().and_then(|resident| resident.get(&hits.key)) {
+        let item = Item { key: hits.key.clone(), variant: hits.variant };
+        if let Some(entry) = self.resident.as_mut().and_then(|resident| resident.get(&item)) {
             self.clock += 1;
             entry.last_used.store(self.clock, Ordering::Relaxed);
             entry.hits.fetch_add(hits.count, Ordering::Relaxed);
@@ -347,7 +401,7 @@ impl Store {
 
     /// Inserts what somebody read from the origin after the miss that handed out `lease`.
     pub fn fill(&mut self, entry: Entry, lease: Lease, now: Instant) -> Insert {
-        if !self.leases.redeem(&entry.key, lease, now) {
+        if !self.leases.redeem(&entry.item(), lease, now) {
             self.counters.refused_fill_count += 1;
             return Insert::Refused;
         }
@@ -358,9 +412,9 @@ impl Store {
         outcome
     }
 
-    /// Inserts by request. A lease that is out for the key is void: its fill must not undo this.
+    /// Inserts by request. A lease that is out for the item is void: its fill must not undo this.
     pub fn put(&mut self, entry: Entry) -> Insert {
-        self.leases.void(&entry.key);
+        self.leases.void(&entry.item());
         let outcome = self.insert(entry);
         if matches!(outcome, Insert::Stored(_)) {
             self.counters.put_count += 1;
@@ -369,32 +423,32 @@ impl Store {
     }
 
     /// Notes an image that is too large even to be sent here, read by the holder of `lease`.
-    pub fn reject(&mut self, key: &Key, lease: Option<Lease>, now: Instant) -> Insert {
+    pub fn reject(&mut self, item: &Item, lease: Option<Lease>, now: Instant) -> Insert {
         match lease {
-            Some(lease) if !self.leases.redeem(key, lease, now) => {
+            Some(lease) if !self.leases.redeem(item, lease, now) => {
                 self.counters.refused_fill_count += 1;
                 return Insert::Refused;
             }
             Some(_) => {}
-            None => self.leases.void(key),
+            None => self.leases.void(item),
         }
-        self.rejected(key)
+        self.rejected(item)
     }
 
-    fn rejected(&mut self, key: &Key) -> Insert {
+    fn rejected(&mut self, item: &Item) -> Insert {
         self.counters.rejection_count += 1;
         if let Some(resident) = &mut self.resident {
-            resident.remove(key);
+            resident.remove(item);
         }
         Insert::Rejected { limit_bytes: self.largest_image() }
     }
 
     fn insert(&mut self, entry: Entry) -> Insert {
         if entry.size() > self.largest_image() {
-            return self.rejected(&entry.key);
+            return self.rejected(&entry.item());
         }
         let Some(resident) = &mut self.resident else { return Insert::NotKept };
-        resident.remove(&entry.key);
+        resident.remove(&entry.item());
         self.clock += 1;
         entry.last_used.store(self.clock, Ordering::Relaxed);
         let mut evicted = Vec::new();
@@ -408,12 +462,16 @@ impl Store {
         self.capacity / 100 * LARGEST_ENTRY_PERCENT
     }
 
-    /// Removes the entry because its origin changed, and voids the leases that are out for it.
-    /// Returns whether it was resident.
-    pub fn invalidate(&mut self, key: &Key) -> Option<Arc<Entry>> {
+    /// Removes the entries of a key, all variants, because its origin changed, and voids the leases that are
+    /// out for them. Returns those that were resident.
+    pub fn invalidate(&mut self, key: &Key) -> Vec<Arc<Entry>> {
         self.counters.invalidation_count += 1;
-        self.leases.void(key);
-        self.resident.as_mut()?.remove(key)
+        let mut removed = Vec::new();
+        Item::for_each_of(key, |item| {
+            self.leases.void(item);
+            removed.extend(self.resident.as_mut().and_then(|resident| resident.remove(item)));
+        });
+        removed
     }
 
     /// Drops every entry and voids every lease.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use indexmap::IndexSet;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use wire::Key;
+use wire::Item;
 
 use super::bounded::Order;
-use super::{ByKey, Entry};
+use super::{ByItem, Entry, Named};
 
 /// Entries at positions 0 to n − 1 without gaps, so that a uniform number picks one in O(1).
 pub(super) struct Random {
-    entries: IndexSet<ByKey>,
+    entries: IndexSet<ByItem>,
     dice: SmallRng,
 }
 
@@ -23,16 +23,16 @@ impl Random {
 }
 
 impl Order for Random {
-    fn get(&mut self, key: &Key) -> Option<&Arc<Entry>> {
-        self.entries.get(key).map(|ByKey(entry)| entry)
+    fn get(&mut self, item: &Item) -> Option<&Arc<Entry>> {
+        self.entries.get(item as &dyn Named).map(|ByItem(entry)| entry)
     }
 
     fn insert(&mut self, entry: Arc<Entry>) {
-        self.entries.insert(ByKey(entry));
+        self.entries.insert(ByItem(entry));
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Arc<Entry>> {
-        self.entries.swap_take(key).map(|ByKey(entry)| entry)
+    fn remove(&mut self, item: &Item) -> Option<Arc<Entry>> {
+        self.entries.swap_take(item as &dyn Named).map(|ByItem(entry)| entry)
     }
 
     fn evict(&mut self) -> Option<Arc<Entry>> {
@@ -40,7 +40,7 @@ impl Order for Random {
             return None;
         }
         let position = self.dice.random_range(0..self.entries.len());
-        self.entries.swap_remove_index(position).map(|ByKey(entry)| entry)
+        self.entries.swap_remove_index(position).map(|ByItem(entry)| entry)
     }
 
     fn len(&self) -> usize {
@@ -48,6 +48,6 @@ impl Order for Random {
     }
 
     fn for_each(&self, see: &mut dyn FnMut(&Arc<Entry>)) {
-        self.entries.iter().for_each(|ByKey(entry)| see(entry));
+        self.entries.iter().for_each(|ByItem(entry)| see(entry));
     }
 }

@@ -76,7 +76,7 @@ async fn claims_about_an_image_that_its_bytes_contradict_are_refused() {
     let scene = Scene::new().await;
     let worker = scene.start_worker(&[]).await;
     let image = samples::chelsea();
-    let subject = subject::put(&key("cat"));
+    let subject = subject::put(&key("cat").into());
     let wrong_type = Meta { content_type: Some("image/gif".into()), ..Meta::default() };
     assert_eq!(code(scene.ask(&subject, image.bytes.to_vec(), Some(&wrong_type)).await), Code::Unprocessable);
     let wrong_tag = Meta { tag: Some(wire::Tag([9; 32])), ..Meta::default() };
@@ -121,7 +121,7 @@ async fn a_get_is_answered_within_the_room_of_whoever_asks() {
     let worker = scene.start_worker(&[]).await;
     let image = samples::chelsea().bytes;
     scene.put("cat", image).await.unwrap();
-    let subject = subject::get(&key("cat"));
+    let subject = subject::get(&key("cat").into());
     let before = scene.stats().await.unwrap().counters;
     match scene.ask(&subject, (image.len() - 1).to_string(), None).await {
         Err(RequestFailure::Refused(refused)) => {

@@ -108,7 +108,7 @@ async fn a_worker_that_was_stopped_past_its_claim_and_resumed_serves_and_acknowl
     // Questions wait with the one that is stopped; then it goes on.
     let questions = (0..200).map(|number| {
         let name = if number % 2 == 0 { "cat" } else { "dog" };
-        scene.asker.request(subject::get(&key(name)), None, "".into(), Duration::from_secs(8))
+        scene.asker.request(subject::get(&key(name).into()), None, "".into(), Duration::from_secs(8))
     });
     let (answers, ()) = tokio::join!(futures_util::future::join_all(questions), async {
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -32,7 +32,7 @@ async fn whoever_watches_sees_what_happens_to_keys() {
     scene.get("a.b").await;
     scene.put("second", image.bytes).await.unwrap();
     let large = Meta { size: Some(9_000_000), ..Meta::default() };
-    assert_eq!(code(scene.ask(&subject::put(&key("third")), "", Some(&large)).await), Code::TooLarge);
+    assert_eq!(code(scene.ask(&subject::put(&key("third").into()), "", Some(&large)).await), Code::TooLarge);
     scene.ask(&subject::invalidate(&key("second")), "", None).await.unwrap();
 
     let expected = [

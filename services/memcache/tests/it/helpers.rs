@@ -93,7 +93,7 @@ impl Scene {
 
     pub(crate) async fn get_holding(&self, name: &str, tag: Option<Tag>) -> Got {
         let meta = tag.map(|tag| Meta { tag: Some(tag), ..Meta::default() });
-        match self.ask(&subject::get(&key(name)), Bytes::new(), meta.as_ref()).await {
+        match self.ask(&subject::get(&key(name).into()), Bytes::new(), meta.as_ref()).await {
             Ok(reply) if reply.meta.fresh => Got::Fresh,
             Ok(reply) => Got::Hit(reply),
             Err(RequestFailure::Refused(refused)) if refused.refusal.code == Code::NotFound => {
@@ -105,7 +105,7 @@ impl Scene {
 
     /// A put by request, without type, tag or lease.
     pub(crate) async fn put(&self, name: &str, image: &[u8]) -> Result<PutReply, RequestFailure> {
-        let reply = self.ask(&subject::put(&key(name)), image.to_vec(), None).await?;
+        let reply = self.ask(&subject::put(&key(name).into()), image.to_vec(), None).await?;
         Ok(serde_json::from_slice(&reply.payload).unwrap())
     }
 
@@ -118,7 +118,7 @@ impl Scene {
             lease: Some(lease),
             ..Meta::default()
         };
-        self.ask(&subject::put(&key(name)), image.to_vec(), Some(&meta)).await.map(|_| ())
+        self.ask(&subject::put(&key(name).into()), image.to_vec(), Some(&meta)).await.map(|_| ())
     }
 
     pub(crate) async fn lease(&self, name: &str) -> Lease {

@@ -64,7 +64,7 @@ async fn an_image_too_large_for_the_cache_or_the_bus_is_rejected_and_counted() {
     // The older value under its key is gone, and this miss leases.
     let lease = scene.lease("cat").await;
     let declared = Meta { size: Some(12_000_000), lease: Some(lease), ..Meta::default() };
-    assert_eq!(code(scene.ask(&subject::put(&key("cat")), "", Some(&declared)).await), Code::TooLarge);
+    assert_eq!(code(scene.ask(&subject::put(&key("cat").into()), "", Some(&declared)).await), Code::TooLarge);
     assert_eq!(scene.stats().await.unwrap().counters.rejection_count, 2);
     worker.stop().await.unwrap();
 }

@@ -49,12 +49,12 @@ impl Gateway {
     /// A get that asks for a near lease: how long it was granted.
     async fn get(&self, scene: &Scene, name: &str) -> Option<u64> {
         let asked = Meta { near: Some(self.holder), ..Meta::default() };
-        scene.ask(&subject::get(&key(name)), "", Some(&asked)).await.unwrap().meta.granted_ms
+        scene.ask(&subject::get(&key(name).into()), "", Some(&asked)).await.unwrap().meta.granted_ms
     }
 
     async fn renew(&self, scene: &Scene, name: &str, tag: Tag) -> Result<Option<u64>, Code> {
         let asked = Meta { near: Some(self.holder), tag: Some(tag), renewal: true, ..Meta::default() };
-        match scene.ask(&subject::get(&key(name)), "", Some(&asked)).await {
+        match scene.ask(&subject::get(&key(name).into()), "", Some(&asked)).await {
             Ok(reply) => {
                 assert!(reply.meta.fresh && reply.payload.is_empty());
                 Ok(reply.meta.granted_ms)
@@ -88,7 +88,7 @@ async fn each_change_waits_until_its_holders_have_dropped_their_copies() {
     let cat = Some(key("cat"));
     let changes: [(String, Vec<u8>, _); 4] = [
         (subject::invalidate(&key("cat")), vec![], &cat),
-        (subject::put(&key("cat")), samples::astronaut().bytes.to_vec(), &cat),
+        (subject::put(&key("cat").into()), samples::astronaut().bytes.to_vec(), &cat),
         (subject::CLEAR.to_owned(), vec![], &None),
         (subject::CONFIG_SET.to_owned(), br#"{"policy":"none"}"#.to_vec(), &None),
     ];
@@ -119,7 +119,7 @@ async fn a_holder_that_does_not_answer_is_waited_for_until_its_lease_ends() {
     let asked = Instant::now();
     assert_eq!(gateway.get(&scene, "cat").await, Some(900));
     // Two at once: the second waits for whom the first waits for.
-    let (invalidate, put) = (subject::invalidate(&key("cat")), subject::put(&key("cat")));
+    let (invalidate, put) = (subject::invalidate(&key("cat")), subject::put(&key("cat").into()));
     let (first, second) = tokio::join!(
         scene.ask(&invalidate, "", None),
         scene.ask(&put, samples::chelsea().bytes.to_vec(), None)
@@ -169,7 +169,7 @@ async fn a_fill_grants_and_a_renewal_is_no_lookup() {
         near: Some(gateway.holder),
         ..Meta::default()
     };
-    let reply = scene.ask(&subject::put(&key("dog")), image.to_vec(), Some(&fill)).await.unwrap();
+    let reply = scene.ask(&subject::put(&key("dog").into()), image.to_vec(), Some(&fill)).await.unwrap();
     let reply: wire::inspect::PutReply = serde_json::from_slice(&reply.payload).unwrap();
     assert_eq!(reply.granted_ms, Some(LONGEST_LEASE_MS));
 
@@ -178,7 +178,7 @@ async fn a_fill_grants_and_a_renewal_is_no_lookup() {
     assert_eq!(gateway.renew(&scene, "dog", Tag([7; 32])).await, Err(Code::NotFound));
     assert_eq!(gateway.renew(&scene, "nobody", tag_of(image)).await, Err(Code::NotFound));
     let asked = Meta { renewal: true, ..Meta::default() };
-    let bare = scene.ask(&subject::get(&key("dog")), "", Some(&asked)).await;
+    let bare = scene.ask(&subject::get(&key("dog").into()), "", Some(&asked)).await;
     assert_eq!(code(bare), Code::BadRequest);
     assert_eq!(scene.stats().await.unwrap().counters, before);
     // Nobody is granted anything who does not ask, or under the policy `none`.
@@ -210,8 +210,8 @@ async fn reported_hits_count_once_and_keep_an_entry_in_use() {
     let mut counted = Vec::new();
     for number in [1, 1, 2, 1] {
         let hits = vec![
-            KeyHits { key: key("cat"), count: 5, bytes: 500 },
-            KeyHits { key: key("evicted"), count: 2, bytes: 20 },
+            KeyHits { key: key("cat"), variant: None, count: 5, bytes: 500 },
+            KeyHits { key: key("evicted"), variant: None, count: 2, bytes: 20 },
         ];
         let reply = tell(report(Holder(1), number, &incarnation, hits)).await.unwrap();
         let reply: HitsReply = serde_json::from_slice(&reply.payload).unwrap();
@@ -252,7 +252,7 @@ async fn a_report_for_an_earlier_life_of_the_worker_counts_no_more() {
     let gateway = connect(&scene.server, "gateway").await;
     let mut counted = Vec::new();
     for to in [&earlier, "", &later] {
-        let hits = vec![KeyHits { key: key("cat"), count: 1, bytes: 10 }];
+        let hits = vec![KeyHits { key: key("cat"), variant: None, count: 1, bytes: 10 }];
         let payload = report(Holder(1), 1, to, hits).into();
         let reply = gateway.request(subject::NEAR_HITS.to_owned(), None, payload, ANSWER).await.unwrap();
         let reply: HitsReply = serde_json::from_slice(&reply.payload).unwrap();
@@ -273,7 +273,7 @@ async fn a_worker_that_stops_asks_all_holders_for_their_last_hits_and_counts_the
     let stopping = tokio::spawn(worker.stop());
     let (request, reply) = gateway.told().await;
     assert_eq!(request.key, None);
-    let hits = vec![KeyHits { key: key("cat"), count: 3, bytes: 30 }];
+    let hits = vec![KeyHits { key: key("cat"), variant: None, count: 3, bytes: 30 }];
     let report = report(gateway.holder, 1, &incarnation, hits).into();
     gateway.bus.request(subject::NEAR_HITS.to_owned(), None, report, ANSWER).await.unwrap();
     gateway.acknowledge(reply).await;

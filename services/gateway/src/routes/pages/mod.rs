@@ -20,8 +20,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use fields::FORM_LIMIT;
 use serde::Serialize;
-use wire::Key;
 use wire::inspect::KeysRequest;
+use wire::{Key, Variant};
 
 use crate::chart::ChartError;
 use crate::error::Error;
@@ -153,7 +153,8 @@ async fn residency(state: &AppState, keys: Vec<Key>) -> Residency {
     if keys.is_empty() {
         return Residency::default();
     }
-    let limit = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+    // Each may have an entry for the original and one for each variant.
+    let limit = u32::try_from(keys.len() * (1 + Variant::ALL.len())).unwrap_or(u32::MAX);
     match state.cache.keys(&KeysRequest { only: keys, limit, ..KeysRequest::default() }).await {
         Ok(reply) => Residency::new(reply.keys),
         Err(error) => {

@@ -1,0 +1,220 @@
+//! `/images/{key}?w=…`: variants are made once, cached by themselves, and never older than their image.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use sha2::{Digest as _, Sha256};
+use sniff::{Format, Image, Limits};
+use testkit::{eventually, samples};
+
+use crate::helpers::{PATIENCE, Scene, WITHOUT_COPIES};
+use crate::http::Answer;
+
+fn image_of(answer: &Answer) -> Image {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    sniff::sniff(&answer.body, Limits { max_pixels: 1 << 30 }).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_width_is_made_once_and_cached_by_itself() {
+    let (scene, _worker, gateway) = Scene::running_with(&WITHOUT_COPIES).await;
+    let sample = samples::retina();
+    let stored = gateway.put("/images/a%2Fretina.jpg", sample.bytes).await;
+    let whole = stored.header("etag").to_owned();
+    let mut tags = vec![whole.clone()];
+    for (count, width) in [160, 320, 640, 1280].into_iter().enumerate() {
+        let path = format!("/images/a/retina.jpg?w={width}");
+        let first = gateway.get(&path).await;
+        assert_eq!(first.cache(), "fwd=miss; stored");
+        assert_eq!(image_of(&first), Image { format: Format::Jpeg, width, height: width });
+        assert_eq!(first.header("content-type"), "image/jpeg");
+        assert_eq!(first.header("cache-control"), "no-cache");
+        let again = gateway.get(&path).await;
+        assert!(again.is_hit() && again.body == first.body);
+        assert_eq!(scene.file_count(), count + 2, "the image and its variants");
+        let tag = again.header("etag").to_owned();
+        assert!(!tags.contains(&tag));
+
+        let asked = [("if-none-match", &*tag)];
+        assert_eq!(gateway.send("GET", &path, &asked, b"").await.status, 304);
+        let part = gateway.send("GET", &path, &[("range", "bytes=1-4")], b"").await;
+        assert_eq!((part.status, &part.body[..]), (206, &first.body[1..=4]));
+        let head = gateway.send("HEAD", &path, &[], b"").await;
+        assert_eq!((head.status, head.header("content-length")), (200, &*first.body.len().to_string()));
+        // In an address with the hash of the original it can be kept for ever.
+        let versioned = gateway.get(&format!("{path}&v={}", whole.trim_matches('"'))).await;
+        assert_eq!(versioned.header("cache-control"), "public, max-age=31536000, immutable");
+        let other = gateway.get(&format!("{path}&v={}", "0".repeat(64))).await;
+        assert_eq!(other.header("cache-control"), "no-cache");
+        tags.push(tag);
+    }
+    assert!(gateway.get("/images/a/retina.jpg").await.body == sample.bytes);
+
+    // What is not cached any more comes from its file.
+    scene.ask("cache.clear", "").await.unwrap();
+    let again = gateway.get("/images/a/retina.jpg?w=160").await;
+    assert_eq!((again.cache(), again.header("etag")), ("fwd=miss; stored", &*tags[1]));
+    assert_eq!(scene.file_count(), 5);
+
+    // The worker knows it as an entry of its own.
+    let entry = scene.ask("cache.get.a%2Fretina%2Ejpg.w160", "").await.unwrap();
+    assert!(entry.payload == again.body);
+    let keys = scene.ask("cache.keys", r#"{"sort":"key"}"#).await.unwrap();
+    let keys: serde_json::Value = serde_json::from_slice(&keys.payload).unwrap();
+    assert_eq!(
+        (&keys["keys"][0]["key"], &keys["keys"][0]["variant"]),
+        (&"a/retina.jpg".into(), &"w160".into())
+    );
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_not_wider_comes_as_it_is() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    let sample = samples::chelsea();
+    let stored = gateway.put("/images/cat", sample.bytes).await;
+    for _ in 0..2 {
+        let answer = gateway.get("/images/cat?w=640").await;
+        assert!(answer.body == sample.bytes);
+        assert_eq!(answer.header("etag"), stored.header("etag"));
+    }
+    assert_eq!(scene.file_count(), 1);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn variants_go_with_their_image() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    gateway.put("/images/cat", samples::coffee().bytes).await;
+    let old = gateway.get("/images/cat?w=160").await;
+    gateway.get("/images/cat?w=320").await;
+    assert!(gateway.get("/images/cat?w=160").await.cache().starts_with("hit"));
+    gateway.put("/images/cat", samples::astronaut().bytes).await;
+    assert_eq!(scene.cache_stats().await.unwrap().key_count, 0);
+    let new = gateway.get("/images/cat?w=160").await;
+    assert_eq!((image_of(&old).height, image_of(&new).height), (107, 160));
+    assert_ne!(old.header("etag"), new.header("etag"));
+    eventually("the old files are gone", PATIENCE, async || scene.file_count() == 2).await;
+
+    let invalidated = scene.ask("cache.invalidate.cat", "").await.unwrap();
+    assert_eq!(&invalidated.payload[..], br#"{"resident":true}"#);
+    assert_eq!(gateway.get("/images/cat?w=160").await.cache(), "fwd=miss; stored");
+
+    assert_eq!(gateway.delete("/images/cat").await.status, 204);
+    assert_eq!(gateway.get("/images/cat?w=160").await.failure(), 404);
+    eventually("all files are gone", PATIENCE, async || scene.file_count() == 0).await;
+
+    for name in ["a", "b"] {
+        gateway.put(&format!("/images/{name}"), samples::coffee().bytes).await;
+        gateway.get(&format!("/images/{name}?w=160")).await;
+    }
+    gateway.post("/api/delete_all").await;
+    assert_eq!(scene.file_count(), 0);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_who_ask_at_once_have_it_made_once() {
+    let (scene, _worker, gateway) = Scene::running_with(&WITHOUT_COPIES).await;
+    gateway.put("/images/cat", samples::retina().bytes).await;
+    let answers = join_all((0..20).map(|_| gateway.get("/images/cat?w=640"))).await;
+    for answer in &answers {
+        assert!(answer.status == 200 && answer.body == answers[0].body);
+    }
+    assert_eq!(scene.file_count(), 2);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_cache_variants_are_made_and_found_all_the_same() {
+    let scene = Scene::new().await;
+    let gateway = scene.start_gateway(&["--cache-budget-ms", "50"]).await;
+    // No worker runs, so nobody acknowledges the change at first.
+    gateway.put("/images/cat", samples::retina().bytes).await;
+    let first = gateway.get("/images/cat?w=320").await;
+    assert_eq!((image_of(&first).width, first.cache()), (320, "fwd=bypass; detail=cache-unavailable"));
+    assert_eq!(scene.file_count(), 2);
+    assert!(gateway.get("/images/cat?w=320").await.body == first.body);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_wrongly_is_said_to_be_wrong() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    gateway.put("/images/cat", samples::retina().bytes).await;
+    for query in ["w", "w=", "w=100", "w=0", "w=-1", "w=99999999999", "w=320px"] {
+        let answer = gateway.get(&format!("/images/cat?{query}")).await;
+        assert_eq!(answer.failure(), 400);
+        assert!(answer.text().contains("160, 320, 640 and 1280 are"), "{}", answer.text());
+    }
+    assert_eq!(gateway.put("/images/cat?w=160", samples::coffee().bytes).await.failure(), 400);
+    assert_eq!(gateway.delete("/images/cat?w=160").await.failure(), 400);
+    assert_eq!(gateway.get("/images/dog?w=160").await.failure(), 404);
+    assert!(gateway.get("/images/cat").await.body == samples::retina().bytes);
+
+    // A lossless WebP whose structure is sound, and whose pixels are nothing.
+    let mut broken = b"RIFF\0\0\0\0WEBPVP8L\x40\0\0\0\x2f".to_vec();
+    broken.extend((799u32 | 599 << 14).to_le_bytes());
+    broken.resize(20 + 0x40, 0xff);
+    let length = u32::try_from(broken.len() - 8).unwrap();
+    broken[4..8].copy_from_slice(&length.to_le_bytes());
+    assert_eq!(gateway.put("/images/broken", &broken).await.status, 201);
+    assert!(gateway.get("/images/broken").await.body == broken);
+    let answer = gateway.get("/images/broken?w=160").await;
+    assert_eq!(answer.failure(), 422);
+    assert!(answer.text().contains("can't be decoded"), "{}", answer.text());
+    assert_eq!(scene.file_count(), 2);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_variant_is_older_than_the_last_upload_that_was_answered() {
+    for flags in [WITHOUT_COPIES, ["--near-cache-mb", "16"]] {
+        let (scene, _worker, one) = Scene::running_with(&flags).await;
+        let two = scene.start_gateway(&flags).await;
+        let gateways = [&one, &two];
+        // The number of an image behind its end makes another hash, and so another tag of its variant.
+        let numbers = Mutex::new(HashMap::new());
+        let numbered = |number: u64| {
+            let bytes = [samples::chelsea().bytes, &number.to_be_bytes()].concat();
+            let tag =
+                Sha256::new().chain_update("pixcache variant 1 w160").chain_update(Sha256::digest(&bytes));
+            let etag: String = tag.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            numbers.lock().unwrap().insert(format!("\"{etag}\""), number);
+            bytes
+        };
+        let (answered, hits, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        one.put("/images/cat", &numbered(0)).await;
+        let write = async {
+            let start = Instant::now();
+            let mut number = 0;
+            while start.elapsed() < Duration::from_secs(4) {
+                number += 1;
+                let gateway = gateways[usize::from(number % 2 == 0)];
+                assert_eq!(gateway.put("/images/cat", &numbered(number)).await.status, 200);
+                answered.store(number, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(number * 7 % 43)).await;
+            }
+            done.store(true, Ordering::SeqCst);
+            number
+        };
+        let read = async |at: usize| {
+            while !done.load(Ordering::SeqCst) {
+                let at_least = answered.load(Ordering::SeqCst);
+                let answer = gateways[at % 2].get("/images/cat?w=160").await;
+                assert_eq!(answer.status, 200);
+                let seen = numbers.lock().unwrap()[answer.header("etag")];
+                assert!(seen >= at_least, "saw {seen} after {at_least} was answered ({})", answer.cache());
+                hits.fetch_add(u64::from(answer.is_hit()), Ordering::Relaxed);
+            }
+        };
+        let (writes, _) = tokio::join!(write, join_all((0..8).map(read)));
+        let hits = hits.into_inner();
+        assert!(writes > 10 && hits > 10, "{writes} writes, {hits} hits");
+        two.stop().await.unwrap();
+        one.stop().await.unwrap();
+    }
+}
