@@ -211,6 +211,7 @@ async fn a_list_that_breaks_off_does_not_look_whole() {
 async fn files_that_no_row_names_are_swept_away_at_start() {
     let (scene, _worker, gateway) = Scene::running().await;
     gateway.put("/images/cat", samples::chelsea().bytes).await;
+    gateway.get("/images/cat?w=160").await;
     gateway.stop().await.unwrap();
     let images = scene.folder.path().join("images");
     let name = "abcdef0123456789abcdef0123456789";
@@ -219,7 +220,7 @@ async fn files_that_no_row_names_are_swept_away_at_start() {
         std::fs::File::options().write(true).open(path).unwrap().set_modified(two_hours_ago).unwrap();
     };
     std::fs::create_dir_all(images.join("ab")).unwrap();
-    let old = [images.join("ab").join(name), images.join("ab").join(format!("{name}#1"))];
+    let old = ["", "#1", ".w160", ".w320#1"].map(|ending| images.join("ab").join(format!("{name}{ending}")));
     let young = images.join("ab").join(format!("{name}#2"));
     let foreign = images.join("holiday.jpg");
     for path in old.iter().chain([&young, &foreign]) {
@@ -228,11 +229,13 @@ async fn files_that_no_row_names_are_swept_away_at_start() {
     old.iter().chain([&foreign]).for_each(|path| age(path));
     let location: String =
         sqlx::query_scalar("SELECT location FROM images").fetch_one(&scene.pool).await.unwrap();
+    let variant = images.join(format!("{location}.w160"));
     age(&images.join(&location));
+    age(&variant);
 
     let gateway = scene.start_gateway(&[]).await;
     eventually("the old ones are gone", PATIENCE, async || old.iter().all(|path| !path.exists())).await;
-    assert!(young.exists() && foreign.exists() && images.join(&location).exists());
+    assert!(young.exists() && foreign.exists() && images.join(&location).exists() && variant.exists());
     assert_eq!(gateway.get("/images/cat").await.status, 200);
     gateway.stop().await.unwrap();
 }
