@@ -58,6 +58,7 @@
     const link = element("a", "key", event.key);
     link.href = `/image?key=${encodeURIComponent(event.key)}`;
     link.title = event.key;
+    if (event.variant) link.append(element("span", "quiet", ` · ${event.variant.slice(1)} px wide`));
     const key = element("td", "event-key", link, element("span", "narrow", `${moment.textContent} · ${size}`));
     return element("tr", "", element("td", "wide", moment), kind, key, element("td", "number wide", size));
   }

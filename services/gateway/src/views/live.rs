@@ -78,7 +78,10 @@ impl KeyList {
         let found = found.map(|reply| reply.keys).unwrap_or_default();
         let most = found.first().map_or(0, |entry| say(entry).0).max(1);
         let view = |entry: ResidentKey| {
-            let (number, value, note) = say(&entry);
+            let (number, value, mut note) = say(&entry);
+            if let Some(variant) = entry.variant {
+                note = format!("{} px wide · {note}", variant.width());
+            }
             #[expect(clippy::cast_precision_loss, reason = "the length of a bar")]
             let share = number as f64 / most as f64;
             KeyView { page: image_page(&entry.key), key: entry.key.to_string(), value, share, note }
