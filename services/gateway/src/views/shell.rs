@@ -106,13 +106,13 @@ fn part_views(health: &Health) -> Vec<PartView> {
             ),
             "memcache" => (
                 "Cache worker",
-                "Every read comes from the origin: slower, never an error. Images are stored and deleted as usual. \
-                 The cache’s settings can’t be changed.",
+                "Every read comes from the origin: slower, never an error. Images can be stored and deleted without \
+                 it. The cache’s settings can’t be changed.",
             ),
             "recorder" => (
                 "Recorder",
-                "Images are served and stored as usual. There are no charts and no history now; what the cache \
-                 counts meanwhile is kept and recorded later.",
+                "There are no charts and no history now. That concerns no image, and what the cache counts meanwhile \
+                 is kept and recorded later.",
             ),
             _ => (
                 "Database",

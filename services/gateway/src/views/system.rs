@@ -155,7 +155,7 @@ fn faults(found: &SystemFindings<'_>) -> Vec<Fault> {
         USUALLY_WAITING,
         "window waits to be written",
         "windows wait to be written",
-        "The charts end before them until the recorder has caught up. Nothing is lost, and images are served as usual.",
+        "The charts end before them until the recorder has caught up. Nothing is lost, and no image is concerned.",
     );
     let stats = found.stats.as_ref();
     note(
@@ -163,7 +163,7 @@ fn faults(found: &SystemFindings<'_>) -> Vec<Fault> {
         USUALLY_WAITING,
         "window waits for JetStream",
         "windows wait for JetStream",
-        "The worker keeps them for an hour and hands them over when JetStream takes them. Images are served as usual.",
+        "The worker keeps them for an hour and hands them over when JetStream takes them. No image is concerned.",
     );
     note(
         stats.map(|stats| stats.lost_window_count),
