@@ -58,8 +58,9 @@
     const link = element("a", "key", event.key);
     link.href = `/image?key=${encodeURIComponent(event.key)}`;
     link.title = event.key;
-    if (event.variant) link.append(element("span", "quiet", ` · ${event.variant.slice(1)} px wide`));
-    const key = element("td", "event-key", link, element("span", "narrow", `${moment.textContent} · ${size}`));
+    const key = element("td", "event-key", link);
+    if (event.variant) key.append(" ", element("span", "variant", `${event.variant.slice(1)}\u00a0px`));
+    key.append(element("span", "narrow", `${moment.textContent} · ${size}`));
     return element("tr", "", element("td", "wide", moment), kind, key, element("td", "number wide", size));
   }
 

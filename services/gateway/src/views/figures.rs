@@ -136,7 +136,7 @@ fn gauges(
     let capacity = stats.map(|stats| stats.capacity_bytes).or(last.map(|row| row.capacity));
     let stored = stored_count.map_or_else(
         || "in memory".to_owned(),
-        |count| format!("in memory, of {}", units::counted_in_part(count, "stored", "stored")),
+        |count| format!("originals and thumbnails of {}", units::counted_in_part(count, "image", "images")),
     );
     let items = Figure::new("items", "Items cached", key_count.map(units::count), stored);
     let note = match (capacity, stats) {

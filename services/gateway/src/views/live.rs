@@ -1,6 +1,7 @@
 //! What the page of the moment is given.
 
 use serde::Serialize;
+use wire::Variant;
 use wire::event::KeyEventKind;
 use wire::inspect::{KeysReply, ResidentKey};
 
@@ -34,6 +35,8 @@ struct KeyList {
 #[derive(Debug, Serialize)]
 struct KeyView {
     key: String,
+    /// How wide it is at most, in pixels, if it is a variant.
+    width: Option<u32>,
     page: String,
     value: String,
     /// Of the value of the first of the list.
@@ -78,13 +81,17 @@ impl KeyList {
         let found = found.map(|reply| reply.keys).unwrap_or_default();
         let most = found.first().map_or(0, |entry| say(entry).0).max(1);
         let view = |entry: ResidentKey| {
-            let (number, value, mut note) = say(&entry);
-            if let Some(variant) = entry.variant {
-                note = format!("{} px wide · {note}", variant.width());
-            }
+            let (number, value, note) = say(&entry);
             #[expect(clippy::cast_precision_loss, reason = "the length of a bar")]
             let share = number as f64 / most as f64;
-            KeyView { page: image_page(&entry.key), key: entry.key.to_string(), value, share, note }
+            KeyView {
+                page: image_page(&entry.key),
+                key: entry.key.to_string(),
+                width: entry.variant.map(Variant::width),
+                value,
+                share,
+                note,
+            }
         };
         let keys = found.into_iter().map(view).collect();
         Self { name, title, keys, error }
