@@ -22,9 +22,8 @@ use sniff::Format;
 
 /// The quality of a JPEG, of 100: no difference is seen at this size, and half the bytes of 92 are enough.
 const JPEG_QUALITY: u8 = 82;
-/// What decoding may allocate for a pixel: 16 bits in four channels, and as much again for what stands in
-/// between.
-const BYTES_A_PIXEL: u64 = 16;
+/// What decoding may allocate for a pixel: 16 bits in four channels.
+const BYTES_A_PIXEL: u64 = 8;
 /// What it may allocate besides.
 const SPARE_BYTES: u64 = 1 << 20;
 /// A colour profile that is longer than this would make up most of a small rendition.
@@ -98,12 +97,16 @@ fn try_make(
     let mut image = DynamicImage::from_decoder(decoder)?;
     // Scaled first, so that turning it moves few pixels.
     let (first, second) = turned(width, height);
-    let seen_through = image.color().has_alpha() && image.to_rgba8().pixels().any(|pixel| pixel.0[3] < 255);
-    image = if seen_through {
+    image = if image.color().has_alpha() {
         DynamicImage::ImageRgba8(scale_rgba(image.into_rgba8(), first, second))
     } else {
         DynamicImage::ImageRgb8(scale_rgb(&image.into_rgb8(), first, second))
     };
+    // Looked for here, where there are few pixels.
+    let seen_through = image.as_rgba8().is_some_and(|small| small.pixels().any(|pixel| pixel.0[3] < 255));
+    if !seen_through {
+        image = DynamicImage::ImageRgb8(image.into_rgb8());
+    }
     image.apply_orientation(orientation);
     let mut bytes = Vec::new();
     let format = if seen_through {
