@@ -22,9 +22,12 @@ use sniff::Format;
 
 /// The quality of a JPEG, of 100: no difference is seen at this size, and half the bytes of 92 are enough.
 const JPEG_QUALITY: u8 = 82;
-/// What decoding may allocate for a pixel: 16 bits in four channels.
-const BYTES_A_PIXEL: u64 = 8;
-/// What it may allocate besides.
+/// How large the decoded image may be, in bytes for each pixel of the largest: four channels of 8 bits. With 16
+/// bits it may have half as many pixels.
+const BYTES_A_PIXEL: u64 = 4;
+/// What decoding may allocate besides: as much again for the frame of an animation.
+const WORK_BYTES_A_PIXEL: u64 = 4;
+/// What it may allocate in any case.
 const SPARE_BYTES: u64 = 1 << 20;
 /// A colour profile that is longer than this would make up most of a small rendition.
 const LONGEST_PROFILE_BYTES: usize = 8 << 10;
@@ -50,7 +53,7 @@ pub struct DecodeError {
     source: ImageError,
 }
 
-/// The rendition of an image of at most `max_pixels` pixels that is `width` pixels wide; none if the image is
+/// The rendition of an image of at most `max_pixels` pixels (half as many with 16 bits in four channels) that is `width` pixels wide; none if the image is
 /// not wider itself. It takes milliseconds to seconds of computing, and some bytes of memory for each pixel.
 ///
 /// # Errors
@@ -72,11 +75,13 @@ fn try_make(
 ) -> Result<Option<Thumbnail>, ImageError> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), decoded_as(format));
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(max_pixels.saturating_mul(BYTES_A_PIXEL).saturating_add(SPARE_BYTES));
+    limits.max_alloc =
+        Some(max_pixels.saturating_mul(BYTES_A_PIXEL + WORK_BYTES_A_PIXEL).saturating_add(SPARE_BYTES));
     reader.limits(limits);
     let mut decoder = reader.into_decoder()?;
     let (stored_across, stored_down) = decoder.dimensions();
-    if u64::from(stored_across) * u64::from(stored_down) > max_pixels {
+    let pixels = u64::from(stored_across) * u64::from(stored_down);
+    if pixels > max_pixels || decoder.total_bytes() > max_pixels.saturating_mul(BYTES_A_PIXEL) {
         return Err(ImageError::Limits(LimitError::from_kind(LimitErrorKind::DimensionError)));
     }
     let orientation = decoder.orientation()?;

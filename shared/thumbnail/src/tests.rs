@@ -157,8 +157,11 @@ fn what_can_not_be_decoded_is_said_to_be_so() {
         let error = make(bytes, format, 160, MAX_PIXELS).unwrap_err().to_string();
         assert!(error.starts_with(&format!("the pixels of the {format} image")), "{error}");
     }
-    // More pixels than were said are not decoded.
+    // More pixels than were said are not decoded, nor pixels of more bytes.
     assert!(make(samples::retina().bytes, Format::Jpeg, 160, 1000).is_err());
+    let deep = encoded(&DynamicImage::new_rgba16(200, 200), ImageFormat::Png);
+    assert!(make(&deep, Format::Png, 160, 200 * 200).is_err());
+    assert!(make(&deep, Format::Png, 160, 2 * 200 * 200).unwrap().is_some());
 }
 
 #[test]
