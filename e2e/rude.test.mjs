@@ -7,16 +7,45 @@ import { readFileSync } from "node:fs";
 import net from "node:net";
 import { after, before, suite, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { constants, deflateRawSync, gzipSync } from "node:zlib";
 import { Checkout, Parts, sample, samples, until } from "./lib/checkout.mjs";
 import { Honest } from "./lib/honest.mjs";
 
 const MB = 1024 * 1024;
 const services = ["gateway", "memcache", "recorder", "nats"];
 // What each may have at its worst, in MB. The bounds of the gateway: 128 MB of the origin's bytes in memory, 64 MB on
-// their way from the cache, 64 kB for each of 4096 connections; of the worker: 1.15 × 64 + 40, and what waits to be put.
+// their way from the cache, 400 MB of pixels, 64 kB for each of 4096 connections, not all of it at
+// once; of the worker: 1.15 × 64 + 40, and what waits to be put.
 const most_mb = { gateway: 640, memcache: 320, recorder: 160, nats: 640 };
 // And what it may keep when everybody has gone.
 const rest_mb = { gateway: 256, memcache: 200, recorder: 120, nats: 256 };
+
+/** A black PNG. Its rows are all the same, so that what is compressed is one block of them, again and again. */
+function black(width, height, depth, colours, bytesAPixel) {
+  const rows = 100;
+  const block = deflateRawSync(Buffer.alloc(rows * (1 + width * bytesAPixel)), { level: 9, finishFlush: constants.Z_FULL_FLUSH });
+  // The checksum of zeros alone: the second sum counts bytes, the first one none.
+  const adler = Buffer.alloc(4);
+  adler.writeUInt32BE(((((height * (1 + width * bytesAPixel)) % 65521) << 16) | 1) >>> 0);
+  const data = Buffer.concat([Buffer.from([0x78, 0xda]), ...Array.from({ length: height / rows }, () => block), Buffer.from([3, 0]), adler]);
+  const header = Buffer.alloc(13);
+  header.writeUInt32BE(width, 0);
+  header.writeUInt32BE(height, 4);
+  header.set([depth, colours], 8);
+  const chunk = (type, data) => {
+    const body = Buffer.concat([Buffer.from(type), data]);
+    let crc = ~0;
+    for (const byte of body) {
+      crc ^= byte;
+      for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
+    }
+    const numbers = Buffer.alloc(8);
+    numbers.writeUInt32BE(data.length, 0);
+    numbers.writeUInt32BE(~crc >>> 0, 4);
+    return Buffer.concat([numbers.subarray(0, 4), body, numbers.subarray(4)]);
+  };
+  return Buffer.concat([Buffer.from("\x89PNG\r\n\x1a\n", "latin1"), chunk("IHDR", header), chunk("IDAT", data), chunk("IEND", Buffer.alloc(0))]);
+}
 
 /** A connection on which anything is said; what comes back is kept, up to a limit, and an end is no error. */
 class Rude {
@@ -259,7 +288,6 @@ suite("rude clients", () => {
   });
 
   scene("bombs to be unpacked", async () => {
-    const { gzipSync } = await import("node:zlib");
     const packed = gzipSync(Buffer.alloc(64 * MB));
     for (const [method, path, type] of [
       ["PUT", "/images/bomb", "image/png"],
@@ -277,6 +305,15 @@ suite("rude clients", () => {
     for (const bomb of [png, gif]) {
       const answers = await Promise.all(Array.from({ length: 50 }, () => system.fetch("/images/bomb", { method: "PUT", body: bomb })));
       for (const answer of answers) assert.ok([413, 422].includes(answer.status), `an image bomb is answered ${answer.status}`);
+    }
+    // Black pictures of as many pixels as are allowed, which are stored in some kilobytes: with 24 bits a pixel a
+    // variant is made, one at a time; with 64 it is refused.
+    for (const [key, depth, colours, bytes, statuses] of [["bomb24", 8, 2, 3, [200]], ["bomb64", 16, 6, 8, [422]]]) {
+      const put = await system.fetch(`/images/${key}`, { method: "PUT", body: black(10_000, 10_000, depth, colours, bytes) });
+      assert.equal(put.status, 201);
+      const asked = Array.from({ length: 20 }, (_, at) => system.fetch(`/images/${key}?w=${[160, 320][at % 2]}`));
+      for (const answer of await Promise.all(asked)) assert.ok(statuses.includes(answer.status), `${key} is answered ${answer.status}`);
+      await system.fetch(`/images/${key}`, { method: "DELETE" });
     }
   });
 

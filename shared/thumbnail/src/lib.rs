@@ -15,15 +15,15 @@ use image::error::{LimitError, LimitErrorKind};
 use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
 use image::{
-    DynamicImage, ImageDecoder as _, ImageEncoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage,
-    RgbaImage,
+    ColorType, DynamicImage, ImageDecoder as _, ImageEncoder, ImageError, ImageFormat, ImageReader, Limits,
+    RgbImage, RgbaImage,
 };
 use sniff::Format;
 
 /// The quality of a JPEG, of 100: no difference is seen at this size, and half the bytes of 92 are enough.
 const JPEG_QUALITY: u8 = 82;
-/// How large the decoded image may be, in bytes for each pixel of the largest: four channels of 8 bits. With 16
-/// bits it may have half as many pixels.
+/// How much the decoded image may take, in bytes for each pixel of the largest: four channels of 8 bits. One with
+/// more bits, or with an alpha channel that has to be made one of four, may have fewer pixels.
 const BYTES_A_PIXEL: u64 = 4;
 /// What decoding may allocate besides: as much again for the frame of an animation.
 const WORK_BYTES_A_PIXEL: u64 = 4;
@@ -53,7 +53,7 @@ pub struct DecodeError {
     source: ImageError,
 }
 
-/// The rendition of an image of at most `max_pixels` pixels (half as many with 16 bits in four channels) that is `width` pixels wide; none if the image is
+/// The rendition of an image of at most `max_pixels` pixels (fewer, if each has more than 32 bits) that is `width` pixels wide; none if the image is
 /// not wider itself. It takes milliseconds to seconds of computing, and some bytes of memory for each pixel.
 ///
 /// # Errors
@@ -81,7 +81,10 @@ fn try_make(
     let mut decoder = reader.into_decoder()?;
     let (stored_across, stored_down) = decoder.dimensions();
     let pixels = u64::from(stored_across) * u64::from(stored_down);
-    if pixels > max_pixels || decoder.total_bytes() > max_pixels.saturating_mul(BYTES_A_PIXEL) {
+    let colours = decoder.color_type();
+    let converted = if colours.has_alpha() && colours != ColorType::Rgba8 { pixels * 4 } else { 0 };
+    let taken = decoder.total_bytes().saturating_add(converted);
+    if pixels > max_pixels || taken > max_pixels.saturating_mul(BYTES_A_PIXEL) {
         return Err(ImageError::Limits(LimitError::from_kind(LimitErrorKind::DimensionError)));
     }
     let orientation = decoder.orientation()?;
@@ -105,7 +108,7 @@ fn try_make(
     image = if image.color().has_alpha() {
         DynamicImage::ImageRgba8(scale_rgba(image.into_rgba8(), first, second))
     } else {
-        DynamicImage::ImageRgb8(scale_rgb(&image.into_rgb8(), first, second))
+        DynamicImage::ImageRgb8(scale_rgb(image, first, second))
     };
     // Looked for here, where there are few pixels.
     let seen_through = image.as_rgba8().is_some_and(|small| small.pixels().any(|pixel| pixel.0[3] < 255));
@@ -161,12 +164,11 @@ fn is_for_rgb(profile: &[u8]) -> bool {
 }
 
 /// Means of whole areas down to twice the size, which is fast, and from there a filter that keeps edges.
-fn scale_rgb(image: &RgbImage, width: u32, height: u32) -> RgbImage {
+fn scale_rgb(mut image: DynamicImage, width: u32, height: u32) -> RgbImage {
     if image.width() > 4 * width && image.height() > 4 * height {
-        let halfway = imageops::thumbnail(image, 2 * width, 2 * height);
-        return imageops::resize(&halfway, width, height, FilterType::CatmullRom);
+        image = image.thumbnail_exact(2 * width, 2 * height);
     }
-    imageops::resize(image, width, height, FilterType::CatmullRom)
+    imageops::resize(&image.into_rgb8(), width, height, FilterType::CatmullRom)
 }
 
 /// The same with colours weighted by how opaque they are: what does not show has none to give.
