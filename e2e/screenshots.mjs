@@ -12,12 +12,13 @@ const [folder, given] = process.argv.slice(2);
 const looks = given
   ? [1280, 390].flatMap((width) => ["light", "dark"].map((colorScheme) => ({ width, colorScheme })))
   : [{ width: 1280, colorScheme: "light" }, { width: 1280, colorScheme: "dark" }, { width: 390, colorScheme: "light" }];
-const seconds = 150;
+// As much as the charts show.
+const seconds = 620;
 
 /** A system with some images in folders, read by Zipf's law, while somebody changes the settings. */
 async function fill() {
   const system = new Checkout();
-  await system.start({ env: { STATS_INTERVAL: "1s" } });
+  await system.start({ env: { STATS_INTERVAL: "1s", CACHE_CAPACITY_MB: "3" } });
   const put = (key, body) => system.fetch(`/images/${encodeURIComponent(key)}`, { method: "PUT", body });
   const keys = [...samples];
   for (const [at, name] of samples.entries()) {
@@ -27,7 +28,6 @@ async function fill() {
     }
   }
   const set = (change) => system.json("/api/cache", { method: "PUT", headers: { "content-type": "application/json" }, body: JSON.stringify(change) });
-  await set({ capacity_mb: 3 });
   let reading = true;
   const stopped = (async () => {
     for (let at = 0; reading; at++) {
