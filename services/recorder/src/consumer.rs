@@ -31,6 +31,8 @@ const PULL: Duration = Duration::from_secs(30);
 const ACK_WAIT: Duration = Duration::from_secs(10);
 /// After which time a message that this process gives back may go to another: it has left by then.
 const GIVE_BACK_AFTER: Duration = Duration::from_secs(1);
+/// How long a stop waits at most for what the bus has sent already.
+const CATCH_UP: Duration = Duration::from_millis(300);
 /// The first pause after a failure of the bus; it doubles up to a second.
 const PAUSE: Duration = Duration::from_millis(250);
 /// There is no limit: what is away comes back some day.
@@ -274,8 +276,14 @@ impl<F: Feed> Follower<F> {
             loop {
                 let (chunk, stopping) = tokio::select! {
                     biased;
-                    // What has been delivered is finished, else it would come again only after a while.
-                    () = self.shutdown.cancelled() => (chunks.next().now_or_never().flatten(), true),
+                    () = self.shutdown.cancelled() => {
+                        // What has been delivered is finished, else it would come again only after a while. That
+                        // includes what is on its way here, such as the last window of a worker that stops, too.
+                        if self.bus.is_connected() {
+                            let _ = self.bus.round_trip(CATCH_UP).await;
+                        }
+                        (chunks.next().now_or_never().flatten(), true)
+                    }
                     _ = connections.changed() => return Ok(Ended::Reconnected),
                     chunk = chunks.next() => (chunk, false),
                 };
