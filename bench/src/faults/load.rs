@@ -445,9 +445,7 @@ impl Actor {
         key: KeyId,
         again: bool,
     ) -> (Result<Seen, Failure>, Option<CacheWord>) {
-        // The images are narrower than any variant, which so have their bytes, and are cached by themselves.
-        let is_variant = !self.is_probe && self.random.random_range(0..4) == 0;
-        let path = format!("/images/{}{}", self.shared.paths[key], if is_variant { "?w=160" } else { "" });
+        let path = format!("/images/{}", self.shared.paths[key]);
         let held = self.held.get(&key).copied().filter(|_| again);
         let tag = held.and_then(|id| self.shared.history.hash_of(id)).map(|hash| quoted(&hash));
         let mut headers = Vec::new();
