@@ -84,6 +84,46 @@ test("from a fresh checkout to a gallery with seven photographs, and again withi
   assert.deepEqual((await system.json("/api/list_keys", { method: "POST" })).keys, samples);
 });
 
+// Which secrets of .env each process was started with: no more than its role needs. What anybody of the same account can
+// read in /proc, a core dump or the page of a crash shows as well.
+const knows = {
+  gateway: ["ADMIN_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GATEWAY_DATABASE_URL", "NATS_GATEWAY_PASSWORD"],
+  memcache: ["NATS_MEMCACHE_PASSWORD"],
+  recorder: ["MIGRATION_DATABASE_URL", "NATS_RECORDER_PASSWORD", "RECORDER_DATABASE_URL"],
+  nats: ["NATS_GATEWAY_PASSWORD", "NATS_MEMCACHE_PASSWORD", "NATS_OPERATOR_PASSWORD", "NATS_RECORDER_PASSWORD"],
+  mariadb: [],
+  runner: [],
+};
+
+suite("each process has its own secrets only", () => {
+  for (const [runner, file, args] of [["bin/run", "bin/run", ["--no-build"]], ["foreman", "foreman", ["start"]], ["honcho", "honcho", ["start"]]]) {
+    test(`under ${runner}`, async (t) => {
+      const system = checkout(t);
+      await system.start();
+      await system.bin("stop");
+      const more = { ADMIN_TOKEN: "a-token-of-a-test-run", AWS_ACCESS_KEY_ID: "an-account-of-a-test", AWS_SECRET_ACCESS_KEY: "a-key-of-a-test", SOMEBODYS_TOKEN: "of-another-program" };
+      writeFileSync(system.at(".env"), readFileSync(system.at(".env"), "utf8") + Object.entries(more).map(([name, value]) => `${name}=${value}\n`).join(""));
+      const secrets = Object.entries(system.env).filter(([name]) => /PASSWORD|TOKEN|_URL$|^AWS_/.test(name));
+      assert.ok(secrets.length >= 11, secrets.map(([name]) => name).join(" "));
+      system.spawn(file, args);
+      await system.ready();
+      const seen = {};
+      for (const { pid, line } of system.processes()) {
+        const role = /(?:bin\/serve |^target\/release\/|flock .* target\/release\/)(\w+)/.exec(line)?.[1] ?? /^(nats|mariadb)(?=-server|d)/.exec(line)?.[1] ?? "runner";
+        assert.ok(role in knows, line);
+        const environ = readFileSync(`/proc/${pid}/environ`, "utf8");
+        const has = secrets.filter(([, value]) => environ.includes(value)).map(([name]) => name).sort();
+        for (const name of has) {
+          assert.ok(knows[role].includes(name) && environ.split("\0").includes(`${name}=${system.env[name]}`), `${name} is known to ${line}`);
+        }
+        seen[role] = [...new Set([...(seen[role] ?? []), ...has])].sort();
+      }
+      // Nobody was overlooked, and each has what it needs.
+      assert.deepEqual(seen, knows);
+    });
+  }
+});
+
 test("commands explain themselves and refuse what they don't know", async () => {
   const system = new Checkout();
   try {

@@ -14,6 +14,49 @@ load_env() {
   done <.env
 }
 
+# is_secret NAME: whether a variable of this name holds a secret, of pixcache or of somebody else.
+is_secret() {
+  [[ $1 =~ (PASSWORD|PASSWD|_PWD$|TOKEN|SECRET|CREDENTIAL|_KEY$|_KEY_ID$|DATABASE_URL$|^AWS_) ]]
+}
+
+# may_know ROLE NAME: whether a process of the Procfile needs this secret, as in the units of deploy/systemd.
+may_know() {
+  case $1 in
+    gateway) [[ $2 =~ ^(NATS_GATEWAY_([A-Z]+_)?PASSWORD|GATEWAY_DATABASE_URL|ADMIN_TOKEN|AWS_[A-Z_]+)$ ]] ;;
+    memcache) [[ $2 =~ ^NATS_MEMCACHE_([A-Z]+_)?PASSWORD$ ]] ;;
+    recorder) [[ $2 =~ ^(NATS_RECORDER_([A-Z]+_)?PASSWORD|RECORDER_DATABASE_URL|MIGRATION_DATABASE_URL)$ ]] ;;
+    # nats.conf names all of its users.
+    nats) [[ $2 =~ ^NATS_([A-Z]+_)+PASSWORD$ ]] ;;
+    *) false ;;
+  esac
+}
+
+# forget_secrets_but ROLE: unsets all other secrets.
+forget_secrets_but() {
+  local name
+  for name in $(compgen -e); do
+    if is_secret "$name" && ! may_know "$1" "$name"; then unset "$name"; fi
+  done
+}
+
+# hide_secrets_but ROLE: keeps all other secrets to this script: what it starts does not get them.
+hide_secrets_but() {
+  local name
+  for name in $(compgen -e); do
+    if is_secret "$name" && ! may_know "$1" "$name"; then export -n "${name?}"; fi
+  done
+}
+
+# hide_what_env_says: keeps the secrets to this script that stand in .env with the same value: runners read it themselves.
+hide_what_env_says() {
+  local line key value
+  while IFS= read -r line || [[ -n $line ]]; do
+    [[ $line =~ ^([A-Za-z_][A-Za-z_0-9]*)=(.*)$ ]] || continue
+    key=${BASH_REMATCH[1]} value=${BASH_REMATCH[2]}
+    if is_secret "$key" && [[ ${!key-} == "$value" ]]; then export -n "${key?}"; fi
+  done <.env
+}
+
 # The lines of .env while it is made.
 env_lines=()
 
