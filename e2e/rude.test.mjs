@@ -181,8 +181,8 @@ suite("rude clients", () => {
     });
   }
 
-  const get = (path, more = "") => `GET ${path} HTTP/1.1\r\nHost: x\r\n${more}\r\n`;
-  const post = (path, more = "") => `POST ${path} HTTP/1.1\r\nHost: x\r\n${more}\r\n`;
+  const get = (path, more = "") => `GET ${path} HTTP/1.1\r\nHost: localhost\r\n${more}\r\n`;
+  const post = (path, more = "") => `POST ${path} HTTP/1.1\r\nHost: localhost\r\n${more}\r\n`;
   const chunk = (bytes) => Buffer.concat([Buffer.from(`${bytes.length.toString(16)}\r\n`), bytes, Buffer.from("\r\n")]);
   /** All at once, and then everybody leaves. */
   async function crowd(count, visit) {
@@ -201,7 +201,7 @@ suite("rude clients", () => {
   scene("heads and bodies that come a byte at a time", async () => {
     const image = sample("rocket.jpg");
     await crowd(600, async (client, number) => {
-      client.say(number % 2 ? "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: " : `PUT /images/slow${number} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n`);
+      client.say(number % 2 ? "GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: " : `PUT /images/slow${number} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n`);
       for (let at = 0; at < 20; at++) {
         client.say(number % 2 ? "x" : image.subarray(at, at + 1));
         await delay(100);
@@ -255,7 +255,7 @@ suite("rude clients", () => {
       ][number % 4];
       const head = start
         ? post("/api/upload", "Transfer-Encoding: chunked\r\nContent-Type: multipart/form-data; boundary=b\r\n")
-        : "PUT /images/endless HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+        : "PUT /images/endless HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
       client.say(head).say(chunk(Buffer.concat([Buffer.from(start || ""), image])));
       await client.sayForEver(chunk(Buffer.alloc(256 * 1024, 120)), 256 * MB);
       const status = await client.settled("an endless body");
@@ -358,7 +358,7 @@ suite("rude clients", () => {
       ["a header without a name", get("/", ": x\r\n")],
       ["a header with a zero", get("/", "X-A: a\0b\r\n")],
       ["a path with a zero", get("/images/a\0b")],
-      ["another version", "GET / HTTP/9.9\r\nHost: x\r\n\r\n"],
+      ["another version", "GET / HTTP/9.9\r\nHost: localhost\r\n\r\n"],
       ["no version", "GET /\r\n\r\n"],
       ["a tunnel", "CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n"],
       ["a proxy's request", "GET http://example.org/ HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n"],

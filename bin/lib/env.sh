@@ -170,6 +170,9 @@ make_env() {
   env_port PORT 5000 'the gateway'
   env_put OVERMIND_PORT "$(env_get PORT)"
 
+  # Names under which others come to this gateway, if any: besides addresses and localhost.
+  env_keep ALLOWED_HOSTS ''
+
   # Servers of the user's own, if any.
   local key value
   for key in NATS_URL DATABASE_URL; do

@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use runtime::args::{LogArgs, NatsArgs, ProcessArgs};
+
+use crate::hosts::AllowedHosts;
+use crate::visitor::TrustedProxies;
 
 /// pixcache web gateway: stores images, serves them through the cache, shows what the cache does.
 #[derive(Debug, Clone, Parser)]
@@ -44,6 +47,26 @@ pub struct Config {
     /// Whether reads need the token too, everywhere but at /healthz
     #[arg(long, env = "PRIVATE", value_parser = clap::builder::FalseyValueParser::new())]
     pub private: bool,
+
+    /// Host names that this gateway answers to besides IP addresses and localhost, apart by commas; *.example.com is
+    /// any below that, * any. Without it, any name with ADMIN_TOKEN, else none
+    #[arg(long, env = "ALLOWED_HOSTS", value_name = "NAMES", default_value = "", hide_default_value = true)]
+    pub allowed_hosts: AllowedHosts,
+
+    /// Addresses and networks of reverse proxies, apart by commas, whose X-Forwarded-For says who asks; each must set
+    /// it or add to it. Limits for one address are for those then, not for the proxy
+    #[arg(
+        long,
+        env = "TRUSTED_PROXIES",
+        value_name = "ADDRESSES",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub trusted_proxies: TrustedProxies,
+
+    /// Whose web pages may show the images (Cross-Origin-Resource-Policy)
+    #[arg(long, env = "IMAGE_EMBEDDING", value_name = "WHOSE", value_enum, default_value_t)]
+    pub image_embedding: Embedding,
 
     /// Folder of the image files, made if it is not there
     #[arg(long, env = "IMAGE_DIR", value_name = "FOLDER", default_value = "var/images")]
@@ -84,19 +107,20 @@ pub struct Config {
           value_parser = clap::value_parser!(u64).range(0..=1_048_576))]
     pub near_cache_mb: u64,
 
-    /// Most HTTP connections at once; for a further one the idlest is closed
+    /// Most HTTP connections at once; for a further one the idlest is closed, or of an address that has more than a
+    /// sixteenth of all a busy one
     #[arg(long, env = "MAX_CONNECTIONS", value_name = "NUMBER", default_value_t = 4096,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
 
     /// Most requests without a body that are worked on at once, and as many again with one; further ones
-    /// are answered 503
+    /// are answered 503, and so are those of one address that has three quarters of all
     #[arg(long, env = "MAX_REQUESTS", value_name = "NUMBER", default_value_t = 1024,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_requests: u32,
 
-    /// Most streams of events (/events/…) at once, and never more than half of the connections; a further one is
-    /// answered 503
+    /// Most streams of events (/events/…) at once, and never more than half of the connections; for a further one,
+    /// one of the address that has most gives way
     #[arg(long, env = "MAX_EVENT_STREAMS", value_name = "NUMBER", default_value_t = 128,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_event_streams: u32,
@@ -117,6 +141,29 @@ pub struct Config {
     /// The log.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// Whose web pages a browser lets show an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Embedding {
+    /// Only those of this gateway: same scheme, name and port
+    #[default]
+    SameOrigin,
+    /// Those of the same site too: another name below the same registered one, another port
+    SameSite,
+    /// Anybody's
+    CrossOrigin,
+}
+
+impl Embedding {
+    /// As the header `Cross-Origin-Resource-Policy` says it.
+    pub(crate) fn header_value(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::SameOrigin => "same-origin",
+            Self::SameSite => "same-site",
+            Self::CrossOrigin => "cross-origin",
+        })
+    }
 }
 
 /// A token, or none if it is empty. It is never shown.
@@ -161,6 +208,9 @@ pub enum ConfigError {
     /// Nobody could read anything.
     #[error("PRIVATE is set, so ADMIN_TOKEN must be set too: it is what lets people in")]
     PrivateWithoutToken,
+    /// Others can't log in on their own pages.
+    #[error("IMAGE_EMBEDDING must be same-origin with PRIVATE, because images need the token then")]
+    PrivateAndEmbedded,
 }
 
 /// The fewest characters of a token.
@@ -184,6 +234,9 @@ impl Config {
             }
             None if self.private => return Err(ConfigError::PrivateWithoutToken),
             None => {}
+        }
+        if self.private && self.image_embedding != Embedding::SameOrigin {
+            return Err(ConfigError::PrivateAndEmbedded);
         }
         Ok(())
     }
@@ -239,7 +292,10 @@ mod tests {
             assert_eq!(checked(&["--host", host, "--admin-token", "0123456789abcdef"]), Ok(()), "{host}");
         }
         assert_eq!(checked(&["--private"]), Err(ConfigError::PrivateWithoutToken));
-        assert_eq!(checked(&["--private", "--admin-token", "0123456789abcdef"]), Ok(()));
+        let private = ["--private", "--admin-token", "0123456789abcdef"];
+        assert_eq!(checked(&private), Ok(()));
+        let embedded = [&private[..], &["--image-embedding", "cross-origin"]].concat();
+        assert_eq!(checked(&embedded), Err(ConfigError::PrivateAndEmbedded));
     }
 
     #[test]

@@ -6,6 +6,10 @@
 //! being worked on, of which there are fewer than places; nobody who follows events, though nothing may have
 //! happened for long, and who have half of the places at most; and whoever takes his answer slowly, only after
 //! he has taken nothing of it for a while.
+//!
+//! All this lets an address keep every place that keeps them busy, by slow reading for one. So if one has more than its
+//! share, those who leave are of the address that has most, whatever they do; another one of its own is turned away
+//! unless an idle one can leave, since whoever stood in line behind it would wait as well.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -15,8 +19,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::visitor::Visitor;
+
 /// For how long somebody may take nothing of his answer while others wait for his place.
 const BLOCKED_LIMIT: Duration = Duration::from_secs(5);
+
+/// An address may have a sixteenth of all places for good.
+const SHARES: usize = 16;
 
 /// All connections.
 #[derive(Debug, Clone)]
@@ -27,7 +36,26 @@ struct Inner {
     /// The zero of all times.
     origin: Instant,
     next: AtomicU64,
-    places: Mutex<HashMap<u64, Arc<Place>>>,
+    /// The most places that an address has for good.
+    share: usize,
+    places: Mutex<Places>,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    taken: HashMap<u64, Arc<Place>>,
+    counts: HashMap<Visitor, usize>,
+}
+
+/// What became of a newcomer's wish for room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// A connection leaves.
+    Made,
+    /// None can be asked to.
+    None,
+    /// There is none for this one: its address has most places, and keeps all of them busy.
+    Refused,
 }
 
 /// What is known of one connection.
@@ -39,6 +67,28 @@ struct Place {
     /// Whether its answer has no end.
     is_endless: AtomicBool,
     leave: CancellationToken,
+    /// Whose it is; nobody's, if a proxy has it for many.
+    visitor: Option<Visitor>,
+}
+
+impl Place {
+    fn is_doing(&self, doing: Doing) -> bool {
+        self.doing.load(Ordering::Relaxed) == doing as u8
+    }
+
+    fn moved_ms(&self) -> u64 {
+        self.moved_ms.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may be ended for a newcomer of any address.
+    fn may_leave(&self, now_ms: u64) -> bool {
+        let limit = u64::try_from(BLOCKED_LIMIT.as_millis()).unwrap_or(u64::MAX);
+        let is_blocked = self.is_doing(Doing::Blocked);
+        let may_stay = self.is_doing(Doing::Working)
+            || (self.is_endless.load(Ordering::Relaxed) && !is_blocked)
+            || (is_blocked && now_ms.saturating_sub(self.moved_ms()) < limit);
+        !may_stay
+    }
 }
 
 /// What a connection does.
@@ -65,46 +115,61 @@ struct Taken {
 }
 
 impl Crowd {
-    /// Nobody is there.
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Inner { origin: Instant::now(), next: AtomicU64::new(0), places: Mutex::default() }))
+    /// Nobody is there, and there are so many places.
+    pub(crate) fn new(places: usize) -> Self {
+        Self(Arc::new(Inner {
+            origin: Instant::now(),
+            next: AtomicU64::new(0),
+            share: (places / SHARES).max(1),
+            places: Mutex::default(),
+        }))
     }
 
-    /// A place for a connection that has just come.
-    pub(crate) fn enter(&self) -> Seat {
+    /// A place for a connection that has just come; of nobody, if it is a proxy's.
+    pub(crate) fn enter(&self, visitor: Option<Visitor>) -> Seat {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let place = Arc::new(Place {
             moved_ms: AtomicU64::new(self.now_ms()),
             doing: AtomicU8::new(Doing::Waiting as u8),
             is_endless: AtomicBool::new(false),
             leave: CancellationToken::new(),
+            visitor,
         });
-        self.places().insert(number, place.clone());
+        let mut places = self.places();
+        if let Some(visitor) = visitor {
+            *places.counts.entry(visitor).or_default() += 1;
+        }
+        places.taken.insert(number, place.clone());
+        drop(places);
         Seat(Arc::new(Taken { crowd: self.clone(), number, place }))
     }
 
-    /// Makes one connection leave, if one can be asked to.
-    pub(crate) fn make_room(&self) -> bool {
+    /// Makes one connection leave for a newcomer, if one can be asked to.
+    pub(crate) fn make_room(&self, newcomer: Option<Visitor>) -> Room {
         let now = self.now_ms();
-        let limit = u64::try_from(BLOCKED_LIMIT.as_millis()).unwrap_or(u64::MAX);
         let mut places = self.places();
-        let leaving = places
-            .iter()
-            .filter_map(|(number, place)| {
-                let moved = place.moved_ms.load(Ordering::Relaxed);
-                let doing = place.doing.load(Ordering::Relaxed);
-                let is_endless = place.is_endless.load(Ordering::Relaxed);
-                let may_stay = doing == Doing::Working as u8
-                    || (is_endless && doing != Doing::Blocked as u8)
-                    || (doing == Doing::Blocked as u8 && now.saturating_sub(moved) < limit);
-                (!may_stay).then_some((doing, moved, *number))
-            })
-            .min();
-        let Some((_, _, number)) = leaving else { return false };
-        if let Some(place) = places.remove(&number) {
-            place.leave.cancel();
+        let heaviest = places.counts.iter().map(|(visitor, count)| (*count, *visitor));
+        let heaviest = heaviest.max_by_key(|(count, _)| *count).filter(|(count, _)| *count > self.0.share);
+        let heaviest = heaviest.map(|(_, visitor)| visitor);
+        let is_own = heaviest.is_some() && heaviest == newcomer;
+        let leaving = places.taken.iter().filter_map(|(number, place)| {
+            let is_free_to = place.may_leave(now);
+            let is_asked = match heaviest {
+                Some(_) if is_own => place.visitor == heaviest && is_free_to,
+                Some(_) => place.visitor == heaviest,
+                None => is_free_to,
+            };
+            let doing = place.doing.load(Ordering::Relaxed);
+            is_asked.then_some((!is_free_to, doing == Doing::Working as u8, doing, place.moved_ms(), *number))
+        });
+        match leaving.min() {
+            Some((.., number)) => {
+                places.remove(number);
+                Room::Made
+            }
+            None if is_own => Room::Refused,
+            None => Room::None,
         }
-        true
     }
 
     fn now_ms(&self) -> u64 {
@@ -112,8 +177,23 @@ impl Crowd {
     }
 
     /// A panic elsewhere could break no rule about what is in there.
-    fn places(&self) -> MutexGuard<'_, HashMap<u64, Arc<Place>>> {
+    fn places(&self) -> MutexGuard<'_, Places> {
         self.0.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Places {
+    /// Has a connection leave, if it is still there.
+    fn remove(&mut self, number: u64) {
+        let Some(place) = self.taken.remove(&number) else { return };
+        place.leave.cancel();
+        let Some(visitor) = place.visitor else { return };
+        if let Some(count) = self.counts.get_mut(&visitor) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&visitor);
+            }
+        }
     }
 }
 
@@ -141,7 +221,7 @@ impl Seat {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.crowd.places().remove(&self.number);
+        self.crowd.places().remove(self.number);
     }
 }
 
@@ -156,38 +236,69 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_longest_gives_way_and_whoever_is_served_does_not() {
         let second = Duration::from_secs(1);
-        let crowd = Crowd::new();
-        assert!(!crowd.make_room());
-        let working = crowd.enter();
+        let crowd = Crowd::new(64);
+        assert_eq!(crowd.make_room(None), Room::None);
+        let working = crowd.enter(None);
         working.does(Doing::Working);
-        let reading = crowd.enter();
+        let reading = crowd.enter(None);
         reading.does(Doing::Blocked);
-        let following = crowd.enter();
+        let following = crowd.enter(None);
         following.follows();
-        let (mute, talker) = (crowd.enter(), crowd.enter());
+        let (mute, talker) = (crowd.enter(None), crowd.enter(None));
         tokio::time::advance(second).await;
         talker.moved();
         tokio::time::advance(second).await;
-        let newcomer = crowd.enter();
+        let newcomer = crowd.enter(None);
 
-        assert!(crowd.make_room());
+        assert_eq!(crowd.make_room(None), Room::Made);
         assert!(has_to_leave(&mute) && !has_to_leave(&talker));
-        assert!(crowd.make_room());
+        assert_eq!(crowd.make_room(None), Room::Made);
         assert!(has_to_leave(&talker) && !has_to_leave(&newcomer));
         drop(newcomer);
         // Nobody is left but those who are served.
-        assert!(!crowd.make_room());
+        assert_eq!(crowd.make_room(None), Room::None);
         tokio::time::advance(BLOCKED_LIMIT).await;
         reading.moved();
-        assert!(!crowd.make_room());
+        assert_eq!(crowd.make_room(None), Room::None);
         tokio::time::advance(BLOCKED_LIMIT).await;
-        assert!(crowd.make_room());
+        assert_eq!(crowd.make_room(None), Room::Made);
         assert!(has_to_leave(&reading) && !has_to_leave(&working));
         // Nor do those who follow events, unless they take none.
-        assert!(!crowd.make_room());
+        assert_eq!(crowd.make_room(None), Room::None);
         following.does(Doing::Blocked);
-        assert!(crowd.make_room() && has_to_leave(&following));
+        assert_eq!(crowd.make_room(None), Room::Made);
+        assert!(has_to_leave(&following));
         drop((working, reading, following, mute, talker));
-        assert!(crowd.places().is_empty());
+        assert!(crowd.places().taken.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_keeps_every_place_busy_gives_way_to_another_one() {
+        use std::net::{IpAddr, Ipv4Addr};
+        let visitor = |number| Some(Visitor::from(IpAddr::V4(Ipv4Addr::from_bits(number))));
+        let crowd = Crowd::new(64);
+        let proxy: Vec<_> = (0..30).map(|_| crowd.enter(None)).collect();
+        let (working, following, reading) =
+            (crowd.enter(visitor(1)), crowd.enter(visitor(1)), crowd.enter(visitor(1)));
+        working.does(Doing::Working);
+        following.follows();
+        reading.does(Doing::Blocked);
+        let others: Vec<_> = (2..6).map(|number| crowd.enter(visitor(number))).collect();
+        // Within its share, it is like everybody else: what is idle leaves.
+        assert_eq!(crowd.make_room(visitor(6)), Room::Made);
+        assert!(has_to_leave(&proxy[0]));
+        let (more, idle) = (crowd.enter(visitor(1)), crowd.enter(visitor(1)));
+        more.does(Doing::Working);
+        // Beyond it, its own have to, the idle first, the working last.
+        assert_eq!(crowd.make_room(visitor(1)), Room::Made);
+        assert!(has_to_leave(&idle));
+        let again = crowd.enter(visitor(1));
+        again.does(Doing::Working);
+        assert_eq!(crowd.make_room(visitor(1)), Room::Refused);
+        assert_eq!(crowd.make_room(visitor(7)), Room::Made);
+        let own = [&following, &reading, &working, &more, &again];
+        assert_eq!(own.map(has_to_leave), [true, false, false, false, false]);
+        let others_left = others.iter().chain(&proxy[1..]).filter(|seat| has_to_leave(seat)).count();
+        assert_eq!(others_left, 0);
     }
 }

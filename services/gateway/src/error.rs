@@ -33,6 +33,18 @@ pub enum Error {
         "this is not the admin token: send it as \"Authorization: Bearer …\", or log in with it as the password"
     )]
     WrongToken,
+    /// Credentials that are not looked at, because so many before them were wrong.
+    #[error("too many wrong tokens came from this address: none is looked at for {wait_s} s")]
+    TooManyTokens {
+        /// Until when.
+        wait_s: u64,
+    },
+    /// The request is for another host than this one.
+    #[error(
+        "Host must be an IP address, localhost or a name in this gateway's setting ALLOWED_HOSTS, got \"{0}\": add the \
+         name there if it is one of this gateway"
+    )]
+    WrongHost(String),
     /// A change that another web site asked this browser for.
     #[error("this request was sent by another web site, which may not change anything here")]
     CrossSite,
@@ -112,6 +124,8 @@ impl Error {
         match self {
             Self::BadRequest(_) | Self::Key(_) => StatusCode::BAD_REQUEST,
             Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
+            Self::TooManyTokens { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::WrongHost(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::CrossSite => StatusCode::FORBIDDEN,
             Self::NoImage(_) | Self::NoRoute(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -232,6 +246,9 @@ impl Error {
                 for challenge in CHALLENGES {
                     headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
                 }
+            }
+            Self::TooManyTokens { wait_s } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(*wait_s));
             }
             Self::RangeNotSatisfiable { size } => {
                 if let Ok(range) = HeaderValue::from_str(&format!("bytes */{size}")) {

@@ -9,6 +9,7 @@ pub mod error;
 mod feed;
 mod flight;
 mod head;
+pub mod hosts;
 mod metrics;
 mod near;
 pub mod origin;
@@ -21,6 +22,7 @@ pub mod state;
 mod telling;
 pub mod units;
 pub mod views;
+pub mod visitor;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -111,7 +111,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_takes_nothing_is_given_up_and_whoever_is_slow_is_not() {
         let (near, mut far) = duplex(64);
-        let mut near = Patient::new(near, PATIENCE, Crowd::new().enter());
+        let mut near = Patient::new(near, PATIENCE, Crowd::new(1).enter(None));
         let writing = tokio::spawn(async move {
             near.write_all(&[7; 64 * 5]).await.unwrap();
             let started = Instant::now();

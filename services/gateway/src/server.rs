@@ -21,14 +21,15 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::crowd::{Crowd, Doing};
+use crate::crowd::{Crowd, Doing, Room};
 use crate::metrics::ConnectionMetrics;
 use crate::patient::Patient;
-use crate::routes::access::Gate;
+use crate::routes::access::{Gate, Peer};
 use crate::routes::events::Endless;
 use crate::routes::{App, starting};
 use crate::state::{Health, Part};
 use crate::views::Views;
+use crate::visitor::Visitor;
 
 /// How long a connection may take to send a request's head, and how long it may stay idle before it.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
@@ -79,12 +80,12 @@ impl Front {
         let _ = self.app.set(app);
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
+    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Result<Response, Infallible> {
         if let Some(app) = self.app.get() {
-            return Ok(app.answer(request).await);
+            return Ok(app.answer(request, peer).await);
         }
         let waiting_for = self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(starting(&self.views, &self.gate, &request, &waiting_for))
+        Ok(starting(&self.views, &self.gate, &request, peer, &waiting_for))
     }
 }
 
@@ -135,27 +136,29 @@ pub(crate) async fn serve(
 ) -> anyhow::Result<()> {
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(limits.max_connections));
-    let crowd = Crowd::new();
+    let crowd = Crowd::new(limits.max_connections);
     let cut = CancellationToken::new();
     let _cut_at_last = cut.clone().drop_guard();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(BUFFER_BYTES);
     let accept = async {
         loop {
-            let stream = accepted(&listener).await?;
-            let slot = slot(&slots, &crowd, &metrics).await?;
+            let (stream, peer) = accepted(&listener).await?;
+            // A proxy that is trusted asks for many, so that no share is its own.
+            let visitor = (!front.gate.trusts(peer)).then(|| Visitor::from(peer.0));
+            let Some(slot) = slot(&slots, &crowd, &metrics, visitor).await? else { continue };
             // Answers are written whole: there is nothing to wait for.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "a connection broke off");
                 continue;
             }
-            let seat = crowd.enter();
+            let seat = crowd.enter(visitor);
             let (front, working) = (front.clone(), seat.clone());
             let service = service_fn(move |request| {
                 let (front, working) = (front.clone(), working.clone());
                 async move {
                     working.does(Doing::Working);
-                    let answer = front.answer(request).await;
+                    let answer = front.answer(request, peer).await;
                     if answer.as_ref().is_ok_and(|answer| answer.extensions().get::<Endless>().is_some()) {
                         working.follows();
                     }
@@ -191,30 +194,37 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// A slot for one more connection, for which an idle one has to leave if all are taken.
+/// A slot for one more connection, for which another one has to leave if all are taken; none, if its address has more
+/// than its share of them.
 async fn slot(
     slots: &Arc<Semaphore>,
     crowd: &Crowd,
     metrics: &ConnectionMetrics,
-) -> Result<OwnedSemaphorePermit, AcquireError> {
+    visitor: Option<Visitor>,
+) -> Result<Option<OwnedSemaphorePermit>, AcquireError> {
     loop {
         if let Ok(slot) = slots.clone().try_acquire_owned() {
-            return Ok(slot);
+            return Ok(Some(slot));
         }
-        if crowd.make_room() {
-            metrics.count_evicted();
+        match crowd.make_room(visitor) {
+            Room::Made => metrics.count_evicted(),
+            Room::None => {}
+            Room::Refused => {
+                metrics.count_evicted();
+                return Ok(None);
+            }
         }
         if let Ok(slot) = timeout(LOOK_AGAIN, slots.clone().acquire_owned()).await {
-            return slot;
+            return slot.map(Some);
         }
     }
 }
 
 /// The next connection. What goes wrong with one connection does not end the server.
-async fn accepted(listener: &TcpListener) -> io::Result<tokio::net::TcpStream> {
+async fn accepted(listener: &TcpListener) -> io::Result<(tokio::net::TcpStream, Peer)> {
     loop {
         let error = match listener.accept().await {
-            Ok((stream, _)) => return Ok(stream),
+            Ok((stream, address)) => return Ok((stream, Peer(address.ip()))),
             Err(error) => error,
         };
         match error.kind() {

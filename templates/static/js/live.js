@@ -165,6 +165,7 @@
     keys: show,
   }, (state) => {
     if (state === "broken") say("dot-bad", "The gateway is away", "It does not answer. It is asked again every second.");
+    if (state === "gave way") say("dot-bad", "Another reader has this stream", "As many people look as the gateway allows, and most of them from this address. It is asked again every half minute.");
     if (state === "refused") say("dot-bad", "No stream is left", "As many people look as the gateway allows, or it has just started. It is asked again every few seconds.");
   });
 

@@ -11,14 +11,15 @@ use async_nats::Subscriber;
 use futures_util::StreamExt as _;
 use serde::Serialize;
 use tokio::sync::broadcast::error::TryRecvError;
-use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use wire::event::{KeyEvent, KeyEventKind};
 use wire::inspect::{WatchReply, WatchRequest};
 use wire::subject;
 
-use super::read;
+use super::places::Place;
+use super::{GaveWay, read};
 use crate::cache::CacheClient;
 
 const KINDS: usize = KeyEventKind::ALL.len();
@@ -43,6 +44,8 @@ pub(crate) enum KeysEvent {
     Watch(Watching),
     /// What has happened since the batch before.
     Keys(Batch),
+    /// The stream ends, because its place is needed.
+    GaveWay(GaveWay),
 }
 
 impl KeysEvent {
@@ -51,6 +54,7 @@ impl KeysEvent {
         match self {
             Self::Watch(_) => "watch",
             Self::Keys(_) => "keys",
+            Self::GaveWay(_) => GaveWay::NAME,
         }
     }
 }
@@ -218,18 +222,13 @@ impl KeyFeed {
     }
 
     /// A reader from now on.
-    pub(super) fn viewer(
-        &self,
-        place: OwnedSemaphorePermit,
-        filter: Filter,
-        shutdown: CancellationToken,
-    ) -> KeysViewer {
+    pub(super) fn viewer(&self, place: Place, filter: Filter, shutdown: CancellationToken) -> KeysViewer {
         let (events, mut watching) = (self.events.subscribe(), self.watching.subscribe());
         watching.mark_changed();
         let mut ticks = interval(BATCH_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         KeysViewer {
-            _place: place,
+            place: Some(place),
             _interest: Interest::new(&self.wanted, filter.kinds.clone()),
             filter,
             events,
@@ -273,7 +272,8 @@ impl Drop for Interest {
 /// One reader of key events.
 #[derive(Debug)]
 pub(super) struct KeysViewer {
-    _place: OwnedSemaphorePermit,
+    /// None once it was given away: then the stream ends.
+    place: Option<Place>,
     _interest: Interest,
     filter: Filter,
     events: broadcast::Receiver<Arc<KeyEvent>>,
@@ -289,9 +289,14 @@ impl KeysViewer {
     /// The next message, when there is something to say; `None` at the stop.
     pub(super) async fn next(&mut self) -> Option<KeysEvent> {
         loop {
+            let place = self.place.as_ref()?;
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return None,
+                () = place.given_away() => {
+                    self.place = None;
+                    return Some(KeysEvent::GaveWay(GaveWay::WORDS));
+                }
                 changed = self.watching.changed() => match changed {
                     Ok(()) => return Some(KeysEvent::Watch(self.watching.borrow_and_update().clone())),
                     Err(_) => return None,
@@ -299,6 +304,7 @@ impl KeysViewer {
                 _ = self.ticks.tick() => {}
             }
             if let Some(batch) = self.batch() {
+                self.place.as_ref()?.moved();
                 return Some(KeysEvent::Keys(batch));
             }
         }

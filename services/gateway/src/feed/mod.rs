@@ -5,6 +5,7 @@
 //! bounded for all together.
 
 mod keys;
+mod places;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use runtime::Bus;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use wire::Window;
@@ -25,10 +26,12 @@ use wire::subject;
 
 use crate::cache::CacheClient;
 use crate::error::Error;
+use crate::visitor::Visitor;
 use keys::KeyFeed;
 #[cfg(test)]
 pub(crate) use keys::{Batch, Watching};
 pub(crate) use keys::{Filter, KeysEvent};
+use places::{Place, Places};
 
 /// Messages that wait for the slowest reader of the statistics: minutes of them.
 const NEWS_CAPACITY: usize = 64;
@@ -55,6 +58,25 @@ pub(crate) enum StatsEvent {
         /// How many.
         count: u64,
     },
+    /// The stream ends, because its place is needed.
+    GaveWay(GaveWay),
+}
+
+/// The last words of a stream whose place another reader has now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct GaveWay {
+    /// Why, in a sentence.
+    reason: &'static str,
+}
+
+impl GaveWay {
+    /// The name of the event on either stream.
+    pub(crate) const NAME: &str = "gave_way";
+    /// What it says.
+    pub(crate) const WORDS: Self = Self {
+        reason: "another reader has this place now, because the address that asked from here has most of them \
+                 (MAX_EVENT_STREAMS)",
+    };
 }
 
 impl StatsEvent {
@@ -66,6 +88,7 @@ impl StatsEvent {
             Self::Configured(_) => "configured",
             Self::Cleared(_) => "cleared",
             Self::Skipped { .. } => "skipped",
+            Self::GaveWay(_) => GaveWay::NAME,
         }
     }
 }
@@ -77,7 +100,7 @@ pub(crate) struct Feed {
     news: broadcast::Sender<StatsEvent>,
     connected: watch::Sender<bool>,
     keys: KeyFeed,
-    places: Arc<Semaphore>,
+    places: Places,
     shutdown: CancellationToken,
 }
 
@@ -86,7 +109,7 @@ impl Feed {
     pub(crate) fn new(bus: Bus, places: usize, shutdown: CancellationToken) -> Self {
         let keys = KeyFeed::new(CacheClient::new(bus.clone()));
         let connected = watch::Sender::new(bus.is_connected());
-        let places = Arc::new(Semaphore::new(places));
+        let places = Places::new(places);
         Self { bus, news: broadcast::Sender::new(NEWS_CAPACITY), connected, keys, places, shutdown }
     }
 
@@ -139,17 +162,20 @@ impl Feed {
     ///
     /// # Errors
     /// [`Error::TooManyStreams`].
-    pub(crate) fn stats(&self) -> Result<impl Stream<Item = StatsEvent> + use<>, Error> {
+    pub(crate) fn stats(&self, visitor: Visitor) -> Result<impl Stream<Item = StatsEvent> + use<>, Error> {
         let mut connected = self.connected.subscribe();
         connected.mark_changed();
         let viewer = StatsViewer {
-            _place: self.place()?,
+            place: Some(self.places.take(visitor)?),
             news: self.news.subscribe(),
             connected,
             shutdown: self.shutdown.clone(),
         };
         Ok(unfold(viewer, |mut viewer| async {
             let event = viewer.next().await?;
+            if let Some(place) = &viewer.place {
+                place.moved();
+            }
             Some((event, viewer))
         }))
     }
@@ -158,22 +184,23 @@ impl Feed {
     ///
     /// # Errors
     /// [`Error::TooManyStreams`].
-    pub(crate) fn keys(&self, filter: Filter) -> Result<impl Stream<Item = KeysEvent> + use<>, Error> {
-        let viewer = self.keys.viewer(self.place()?, filter, self.shutdown.clone());
+    pub(crate) fn keys(
+        &self,
+        filter: Filter,
+        visitor: Visitor,
+    ) -> Result<impl Stream<Item = KeysEvent> + use<>, Error> {
+        let viewer = self.keys.viewer(self.places.take(visitor)?, filter, self.shutdown.clone());
         Ok(unfold(viewer, |mut viewer| async {
             let event = viewer.next().await?;
             Some((event, viewer))
         }))
     }
-
-    fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
-        self.places.clone().try_acquire_owned().map_err(|_| Error::TooManyStreams)
-    }
 }
 
 /// One reader of the statistics.
 struct StatsViewer {
-    _place: OwnedSemaphorePermit,
+    /// None once it was given away: then the stream ends.
+    place: Option<Place>,
     news: broadcast::Receiver<StatsEvent>,
     connected: watch::Receiver<bool>,
     shutdown: CancellationToken,
@@ -181,9 +208,14 @@ struct StatsViewer {
 
 impl StatsViewer {
     async fn next(&mut self) -> Option<StatsEvent> {
+        let place = self.place.as_ref()?;
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => None,
+            () = place.given_away() => {
+                self.place = None;
+                Some(StatsEvent::GaveWay(GaveWay::WORDS))
+            }
             Ok(()) = self.connected.changed() => {
                 Some(StatsEvent::Bus { connected: *self.connected.borrow_and_update() })
             }

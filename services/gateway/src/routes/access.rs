@@ -4,15 +4,19 @@
 //! protected until he says that it only reads.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 
-use axum::http::header::{self, HeaderName};
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest as _, Sha256};
 
+use super::attempts::Attempts;
+use super::guard::RESOURCE_POLICY;
 use crate::config::{Config, ConfigError};
 use crate::error::Error;
+use crate::hosts::Hosts;
+use crate::visitor::{TrustedProxies, Visitor, is_forwarded};
 
 /// What `GET` and `HEAD` only read, by the route as the router knows it.
 const READS: &[&str] = &[
@@ -50,7 +54,16 @@ const READS_BY_POST: [&str; 3] = ["/api/key/", "/api/key/{*key}", "/api/list_key
 /// What stays open though everything is private: it says no more than that the process lives.
 const NEVER_PRIVATE: &str = "/healthz";
 
-const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+/// Whoever has connected: one who asks, or a proxy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+impl Default for Peer {
+    /// This machine, for what comes over no connection.
+    fn default() -> Self {
+        Self(Ipv4Addr::LOCALHOST.into())
+    }
+}
 
 /// Lets requests in or not.
 #[derive(Clone)]
@@ -61,6 +74,9 @@ pub(crate) struct Gate {
     /// The digest of salt and token, if one is set.
     digest: Option<[u8; 32]>,
     is_private: bool,
+    hosts: Hosts,
+    proxies: TrustedProxies,
+    attempts: Attempts,
 }
 
 impl fmt::Debug for Gate {
@@ -81,29 +97,91 @@ impl Gate {
         config.check()?;
         let salt: [u8; 32] = rand::random();
         let digest = config.admin_token.as_set().map(|token| digest(&salt, token.as_bytes()));
-        Ok(Self { salt, digest, is_private: config.private })
+        let hosts = if digest.is_some() && config.allowed_hosts.is_empty() {
+            Hosts::Any
+        } else {
+            Hosts::These(config.allowed_hosts.clone())
+        };
+        let proxies = config.trusted_proxies.clone();
+        Ok(Self { salt, digest, is_private: config.private, hosts, proxies, attempts: Attempts::default() })
+    }
+
+    /// Refuses what is meant for another host.
+    ///
+    /// # Errors
+    /// Those of [`Hosts::check`].
+    pub(crate) fn check_host<B>(&self, request: &Request<B>) -> Result<(), Error> {
+        self.hosts.check(request.version(), request.uri(), request.headers())
+    }
+
+    /// Whether whoever has connected is a proxy that says who asks.
+    pub(crate) fn trusts(&self, peer: Peer) -> bool {
+        self.proxies.include(peer.0)
+    }
+
+    /// Who asks.
+    pub(crate) fn visitor(&self, peer: Peer, headers: &HeaderMap) -> Visitor {
+        self.proxies.visitor(peer.0, headers)
+    }
+
+    /// Whether this is done only for those with the token.
+    pub(crate) fn needs_token(&self, method: &Method, route: Option<&str>) -> bool {
+        let is_open = !self.is_private || route == Some(NEVER_PRIVATE);
+        self.digest.is_some() && !(is_open && only_reads(method, route))
     }
 
     /// Lets a request in, or says why not. `route` is the one that it matched, if any.
     ///
     /// # Errors
-    /// [`Error::NoToken`] and [`Error::WrongToken`].
+    /// [`Error::NoToken`], [`Error::WrongToken`] and [`Error::TooManyTokens`].
     pub(crate) fn admit(
         &self,
         method: &Method,
         route: Option<&str>,
         headers: &HeaderMap,
+        peer: Peer,
     ) -> Result<(), Error> {
-        let Some(digest_of_token) = self.digest else { return Ok(()) };
-        let is_open = !self.is_private || route == Some(NEVER_PRIVATE);
-        if is_open && only_reads(method, route) {
+        if !self.needs_token(method, route) {
             return Ok(());
         }
-        let given = headers.get(header::AUTHORIZATION).ok_or(Error::NoToken)?;
-        match token_in(given.as_bytes()) {
-            Some(token) if digest(&self.salt, &token) == digest_of_token => Ok(()),
-            _ => Err(Error::WrongToken),
+        let judged = self.judge(headers, peer);
+        if matches!(judged, Err(Error::WrongToken)) {
+            let visitor = self.visitor(peer, headers);
+            if self.attempts.was_wrong(visitor) {
+                let through_a_proxy = is_forwarded(headers) && !self.proxies.include(peer.0);
+                tracing::warn!(
+                    %visitor,
+                    through_a_proxy,
+                    "wrong tokens come from one address again and again, and are not looked at for a while; if that is \
+                     a proxy, name it in TRUSTED_PROXIES"
+                );
+            }
         }
+        judged
+    }
+
+    /// Whether [`Gate::admit`] would let a request in. Nothing is noted of one that it would not.
+    pub(super) fn admits(
+        &self,
+        method: &Method,
+        route: Option<&str>,
+        headers: &HeaderMap,
+        peer: Peer,
+    ) -> bool {
+        !self.needs_token(method, route) || self.judge(headers, peer).is_ok()
+    }
+
+    /// Looks at the token, unless it is one of too many.
+    fn judge(&self, headers: &HeaderMap, peer: Peer) -> Result<(), Error> {
+        let given = headers.get(header::AUTHORIZATION).ok_or(Error::NoToken)?;
+        let visitor = self.visitor(peer, headers);
+        self.attempts.may_try(visitor).map_err(|wait_s| Error::TooManyTokens { wait_s })?;
+        let token = token_in(given.as_bytes()).ok_or(Error::WrongToken)?;
+        if self.digest != Some(digest(&self.salt, &token)) {
+            return Err(Error::WrongToken);
+        }
+        self.attempts.was_right(visitor);
+        Ok(())
     }
 
     /// Keeps what was answered to somebody with the token from everybody else: no shared cache stores it,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
@@ -17,13 +17,16 @@ use wire::key::MAX_KEY_BYTES;
 use super::api::{Failure, parameters};
 use super::openapi;
 use crate::error::Error;
-use crate::feed::Filter;
+use crate::feed::{Filter, GaveWay};
 use crate::state::AppState;
+use crate::visitor::Visitor;
 
 /// A comment goes over a stream that is quiet, so that nobody on the way takes it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// When a browser comes back after a stream has broken off.
 const RETRY: Duration = Duration::from_secs(1);
+/// When it comes back after it had to give way: at once, it would only take the place of another one.
+const RETRY_LATER: Duration = Duration::from_secs(30);
 
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -39,7 +42,8 @@ pub(crate) fn router() -> Router<AppState> {
 /// Windows and changes as they come.
 ///
 /// A stream of server-sent events that goes on until either side ends it. The names of the events are `bus`, `window`,
-/// `configured`, `cleared` and `skipped`; the data of each is one JSON object.
+/// `configured`, `cleared`, `skipped` and, as the last of a stream whose place another reader has now, `gave_way`; the
+/// data of each is one JSON object.
 #[utoipa::path(
     get,
     path = "/events/stats",
@@ -49,8 +53,11 @@ pub(crate) fn router() -> Router<AppState> {
         (status = 503, description = "As many streams as there may be, or the gateway has just started", body = Failure),
     )
 )]
-pub(crate) async fn stats(State(state): State<AppState>) -> Result<Response, Error> {
-    let events = state.feed().stats()?;
+pub(crate) async fn stats(
+    State(state): State<AppState>,
+    Extension(visitor): Extension<Visitor>,
+) -> Result<Response, Error> {
+    let events = state.feed().stats(visitor)?;
     Ok(stream(events.map(|event| (event.name(), event))))
 }
 
@@ -91,8 +98,8 @@ impl TryFrom<KeysQuery> for Filter {
 
 /// What happens to keys, four times a second.
 ///
-/// A stream of server-sent events that goes on until either side ends it. The names of the events are `watch` and `keys`;
-/// the data of each is one JSON object. Nothing comes while nothing happens.
+/// A stream of server-sent events that goes on until either side ends it. The names of the events are `watch`, `keys`
+/// and, as the last of a stream whose place another reader has now, `gave_way`; the data of each is one JSON object. Nothing comes while nothing happens.
 #[utoipa::path(
     get,
     path = "/events/keys",
@@ -106,15 +113,19 @@ impl TryFrom<KeysQuery> for Filter {
 )]
 pub(crate) async fn keys(
     State(state): State<AppState>,
+    Extension(visitor): Extension<Visitor>,
     query: Result<Query<KeysQuery>, QueryRejection>,
 ) -> Result<Response, Error> {
-    let events = state.feed().keys(parameters(query)?.try_into()?)?;
+    let events = state.feed().keys(parameters(query)?.try_into()?, visitor)?;
     Ok(stream(events.map(|event| (event.name(), event))))
 }
 
 /// Events with their names, as an answer.
 fn stream<T: Serialize>(events: impl Stream<Item = (&'static str, T)> + Send + 'static) -> Response {
-    let events = events.map(|(name, data)| Event::default().event(name).retry(RETRY).json_data(data));
+    let events = events.map(|(name, data)| {
+        let retry = if name == GaveWay::NAME { RETRY_LATER } else { RETRY };
+        Event::default().event(name).retry(retry).json_data(data)
+    });
     let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     let headers = response.headers_mut();
     // nginx would otherwise gather events until its buffer is full.

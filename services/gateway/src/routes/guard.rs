@@ -1,23 +1,26 @@
 //! What surrounds every route: refusing what other web sites ask for and what needs the token, headers
 //! that keep browsers safe, counting.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{self, HeaderName};
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-use super::access::Gate;
+use super::access::{Gate, Peer};
 use super::lend::Bodies;
 use super::{failure, lend};
 use crate::config::Config;
 use crate::error::Error;
+use crate::hosts;
 use crate::state::AppState;
+use crate::visitor::Visitor;
 
 /// Scripts, styles and images come from this gateway's own files, and nothing is written into the page.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
@@ -25,55 +28,114 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
      font-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 );
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// Whose web pages may load an answer without asking; images have a setting for it.
+pub(super) const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// How long a request waits for the turn of one that was ended.
 const ENDING_LIMIT: Duration = Duration::from_secs(1);
 /// The label of what matched no route.
 const UNMATCHED: &str = "unmatched";
 
+/// What an address may have for each turn that nobody has: one alone gets three quarters of all, two get six
+/// sevenths, and there is always one left for another (Choudhury and Hahne, "Dynamic queue length thresholds", 1998).
+const FOR_EACH_FREE: usize = 3;
+
 /// How many requests are worked on at once: those with a body apart, so that nobody who sends one slowly
 /// takes the turn of a reader. A connection waits for its answer with one request, so the answers that are
 /// still being sent are bounded by the connections.
 #[derive(Debug, Clone)]
 pub(super) struct Turns {
-    without_body: Arc<Semaphore>,
-    with_body: Arc<Semaphore>,
+    without_body: Lane,
+    with_body: Lane,
     bodies: Bodies,
+}
+
+#[derive(Debug, Clone)]
+struct Lane {
+    free: Arc<Semaphore>,
+    counts: Arc<Mutex<HashMap<Visitor, usize>>>,
+}
+
+/// The turn of a request, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    _turn: SemaphorePermit<'a>,
+    lane: &'a Lane,
+    visitor: Visitor,
+}
+
+impl Lane {
+    fn new(turns: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(turns)), counts: Arc::default() }
+    }
+
+    /// Whether another turn is within what an address may have.
+    fn is_fair(&self, visitor: Visitor) -> bool {
+        let free = self.free.available_permits();
+        // Where none is free, none of them is the last one.
+        free == 0 || self.counts().get(&visitor).is_none_or(|count| *count < FOR_EACH_FREE * free)
+    }
+
+    fn with<'a>(&'a self, turn: SemaphorePermit<'a>, visitor: Visitor) -> Turn<'a> {
+        *self.counts().entry(visitor).or_default() += 1;
+        Turn { _turn: turn, lane: self, visitor }
+    }
+
+    /// A panic elsewhere could break no rule about what is in there.
+    fn counts(&self) -> MutexGuard<'_, HashMap<Visitor, usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.lane.counts();
+        if let Some(count) = counts.get_mut(&self.visitor) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.visitor);
+            }
+        }
+    }
 }
 
 impl Turns {
     /// As many as the settings say.
     pub(super) fn new(config: &Config) -> Self {
-        let turns = || Arc::new(Semaphore::new(config.max_requests as usize));
+        let turns = || Lane::new(config.max_requests as usize);
         Self { without_body: turns(), with_body: turns(), bodies: Bodies::default() }
     }
 
     /// A turn for a request, for which the slowest of those with a body may have to end.
-    pub(super) async fn take(&self, has_body: bool) -> Option<SemaphorePermit<'_>> {
-        if !has_body {
-            return self.without_body.try_acquire().ok();
+    pub(super) async fn take(&self, has_body: bool, visitor: Visitor) -> Option<Turn<'_>> {
+        let lane = if has_body { &self.with_body } else { &self.without_body };
+        if !lane.is_fair(visitor) {
+            return None;
         }
-        match self.with_body.try_acquire() {
-            Ok(turn) => Some(turn),
-            Err(_) if self.bodies.end_slowest() => {
-                timeout(ENDING_LIMIT, self.with_body.acquire()).await.ok()?.ok()
+        let turn = match lane.free.try_acquire() {
+            Ok(turn) => turn,
+            Err(_) if has_body && self.bodies.end_slowest() => {
+                timeout(ENDING_LIMIT, lane.free.acquire()).await.ok()?.ok()?
             }
-            Err(_) => None,
-        }
+            Err(_) => return None,
+        };
+        Some(lane.with(turn, visitor))
     }
 }
 
 /// Surrounds every route.
 pub(super) async fn guard(
-    State((state, turns)): State<(AppState, Turns)>,
-    request: Request,
+    State((state, gate, turns)): State<(AppState, Gate, Turns)>,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let has_body = lend::has_body(&request);
-    let turn = turns.take(has_body).await;
+    let visitor = gate.visitor(peer(&request), request.headers());
+    request.extensions_mut().insert(visitor);
+    let turn = turns.take(has_body, visitor).await;
     let mut response = if turn.is_none() && request.uri().path() != "/healthz" {
         failure(&state.views, request.uri().path(), Error::Busy)
     } else if has_body {
@@ -98,18 +160,26 @@ pub(super) async fn admit(
     request: Request,
     next: Next,
 ) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let admitted = if is_no_read(request.method()) && is_from_another_site(request.headers()) {
-        Err(Error::CrossSite)
-    } else {
-        gate.admit(request.method(), route, request.headers()).and_then(|()| is_plain(&request))
-    };
-    let mut response = match admitted {
+    let mut response = match admitted(&gate, &request) {
         Ok(()) => next.run(request).await,
         Err(error) => failure(&state.views, request.uri().path(), error),
     };
     gate.keep_private(response.headers_mut());
     response
+}
+
+fn admitted(gate: &Gate, request: &Request) -> Result<(), Error> {
+    gate.check_host(request)?;
+    if is_no_read(request.method()) && is_from_another_site(request.uri(), request.headers()) {
+        return Err(Error::CrossSite);
+    }
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    gate.admit(request.method(), route, request.headers(), peer(request))?;
+    is_plain(request)
+}
+
+fn peer(request: &Request) -> Peer {
+    request.extensions().get::<Peer>().copied().unwrap_or_default()
 }
 
 /// Lets through what is sent as it is: nothing here unpacks anything.
@@ -137,15 +207,13 @@ fn is_no_read(method: &Method) -> bool {
 
 /// Whether a browser sends this on behalf of another web site. Browsers say so in `Sec-Fetch-Site`, older
 /// ones in `Origin`; other programs send neither, and have nobody's rights to misuse.
-pub(super) fn is_from_another_site(headers: &HeaderMap) -> bool {
+pub(super) fn is_from_another_site(uri: &Uri, headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get(SEC_FETCH_SITE) {
         return site != "same-origin" && site != "none";
     }
     let Some(origin) = headers.get(header::ORIGIN) else { return false };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, rest)| rest);
-    match (authority, host) {
-        (Some(authority), Some(host)) => !authority.eq_ignore_ascii_case(host),
+    match (origin.to_str(), hosts::authority(uri, headers)) {
+        (Ok(origin), Ok(Some(authority))) => !hosts::is_same_site(origin, authority),
         _ => true,
     }
 }
@@ -155,6 +223,7 @@ pub(super) fn add_security_headers(headers: &mut HeaderMap) {
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(PAGE_POLICY);
     headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
     headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
+    headers.entry(RESOURCE_POLICY).or_insert(HeaderValue::from_static("same-origin"));
 }
 
 #[cfg(test)]
@@ -167,7 +236,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
             .collect();
-        is_from_another_site(&headers)
+        is_from_another_site(&Uri::from_static("/"), &headers)
     }
 
     #[test]
@@ -183,6 +252,32 @@ mod tests {
         assert!(refused(&[("origin", "http://evil.example"), ("host", "127.0.0.1:5000")]));
         assert!(refused(&[("origin", "null"), ("host", "127.0.0.1:5000")]));
         assert!(refused(&[("origin", "http://127.0.0.1:5000")]));
+        // Proxies name the usual ports or don't, browsers never do.
+        assert!(!refused(&[("origin", "https://example.com"), ("host", "example.com:443")]));
+        assert!(!refused(&[("origin", "http://example.com"), ("host", "example.com:80")]));
+        assert!(refused(&[("origin", "https://example.com"), ("host", "example.com:80")]));
+    }
+
+    #[tokio::test]
+    async fn one_address_never_has_all_turns() {
+        use std::net::{IpAddr, Ipv4Addr};
+        let visitor = |number| Visitor::from(IpAddr::V4(Ipv4Addr::from_bits(number)));
+        let lane = || Lane::new(100);
+        let turns = Turns { without_body: lane(), with_body: lane(), bodies: Bodies::default() };
+        for has_body in [false, true] {
+            let mut held = Vec::new();
+            let mut counts = Vec::new();
+            for number in 0..5 {
+                let before = held.len();
+                while let Some(turn) = turns.take(has_body, visitor(number)).await {
+                    held.push(turn);
+                }
+                counts.push(held.len() - before);
+            }
+            assert_eq!(counts, [75, 19, 5, 1, 0]);
+            drop(held);
+            assert!(turns.without_body.counts().is_empty() && turns.with_body.counts().is_empty());
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use hyper::body::{Body as _, Incoming};
 use wire::Key;
 
-use super::access::Gate;
+use super::access::{Gate, Peer};
 use super::guard::{Turns, add_security_headers, is_from_another_site};
 use super::{api, images};
 use crate::error::Error;
@@ -75,13 +75,17 @@ impl Hot {
     }
 
     /// The answer to a plain `GET` of an image, or a `POST` for its base64; `None` is for the router.
-    pub(super) async fn answer(&self, request: &Request<Incoming>) -> Option<Response> {
+    pub(super) async fn answer(&self, request: &Request<Incoming>, peer: Peer) -> Option<Response> {
         let read = Read::new(request)?;
-        self.gate.admit(request.method(), Some(read.what.pattern()), request.headers()).ok()?;
+        self.gate.check_host(request).ok()?;
+        // What is refused is told so by the router, and counted there.
+        if !self.gate.admits(request.method(), Some(read.what.pattern()), request.headers(), peer) {
+            return None;
+        }
         let answer = match self.near(read) {
             Some(answer) => answer,
             // Boxed, or each connection would keep room for it.
-            None => Box::pin(self.far(read)).await?,
+            None => Box::pin(self.far(read, peer)).await?,
         };
         Some(self.finish(read, answer.unwrap_or_else(|error| error.into_response())))
     }
@@ -99,9 +103,10 @@ impl Hot {
     }
 
     /// From wherever it is.
-    async fn far(&self, read: Read<'_>) -> Option<Result<Response, Error>> {
+    async fn far(&self, read: Read<'_>, peer: Peer) -> Option<Result<Response, Error>> {
         let key = Key::new(read.key).ok()?;
-        let _turn = self.turns.take(false).await?;
+        let visitor = self.gate.visitor(peer, read.request.headers());
+        let _turn = self.turns.take(false, visitor).await?;
         let (uri, headers) = (read.request.uri(), read.request.headers());
         Some(match read.what {
             What::Image => images::read_image(&self.state, &key.into(), uri, headers, false).await,
@@ -134,7 +139,8 @@ impl<'a> Read<'a> {
         let path = request.uri().path();
         let (what, key) = if request.method() == Method::GET && !images::asks_for_width(request.uri()) {
             (What::Image, path.strip_prefix(images::PREFIX)?)
-        } else if request.method() == Method::POST && !is_from_another_site(request.headers()) {
+        } else if request.method() == Method::POST && !is_from_another_site(request.uri(), request.headers())
+        {
             (What::Key, path.strip_prefix(api::KEY_PREFIX)?)
         } else {
             return None;

@@ -15,6 +15,7 @@ use futures_util::{Stream, TryStreamExt as _};
 use wire::{Item, Tag, Variant};
 
 use super::api::{Failure, ImageInfo};
+use super::guard::RESOURCE_POLICY;
 use super::key::key_behind;
 use super::openapi;
 use crate::conditional::{self, Decision, WriteConditions};
@@ -179,6 +180,7 @@ fn respond(
     headers.insert(CACHE_STATUS, cache_status.header_value());
     headers.insert(SERVER_TIMING, timing);
     headers.insert(header::CONTENT_SECURITY_POLICY, IMAGE_POLICY);
+    headers.insert(RESOURCE_POLICY, state.config.image_embedding.header_value());
     let (status, range) = match decision {
         Decision::NotModified => return Ok((StatusCode::NOT_MODIFIED, headers).into_response()),
         Decision::PreconditionFailed => {

@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod api;
+mod attempts;
 mod cache;
 pub(crate) mod events;
 mod guard;
@@ -16,7 +17,7 @@ pub mod pages;
 mod stats;
 pub(crate) mod upload;
 
-use access::Gate;
+use access::{Gate, Peer};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
@@ -48,10 +49,11 @@ impl App {
     }
 
     /// Answers a request.
-    pub(crate) async fn answer(&self, request: axum::http::Request<Incoming>) -> Response {
-        if let Some(response) = self.hot.answer(&request).await {
+    pub(crate) async fn answer(&self, mut request: axum::http::Request<Incoming>, peer: Peer) -> Response {
+        if let Some(response) = self.hot.answer(&request, peer).await {
             return response;
         }
+        request.extensions_mut().insert(peer);
         let Ok(response) = self.routes.clone().oneshot(request).await;
         response
     }
@@ -71,8 +73,8 @@ fn routes(state: AppState, gate: Gate, turns: guard::Turns) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .fallback(no_route)
         .layer(DefaultBodyLimit::max(SMALL_BODY))
-        .layer(from_fn_with_state((state.clone(), gate), guard::admit))
-        .layer(from_fn_with_state((state.clone(), turns), guard::guard))
+        .layer(from_fn_with_state((state.clone(), gate.clone()), guard::admit))
+        .layer(from_fn_with_state((state.clone(), gate, turns), guard::guard))
         .with_state(state.clone());
     // The methods that are allowed are only known to what surrounds the routes.
     Router::new().fallback_service(routes).layer(map_response_with_state(state, name_methods))
@@ -132,11 +134,14 @@ pub(crate) fn starting<B>(
     views: &Views,
     gate: &Gate,
     request: &axum::http::Request<B>,
+    peer: Peer,
     waiting_for: &crate::state::Health,
 ) -> Response {
     let path = request.uri().path();
     // Nothing can be changed yet; what is said is no less private.
-    let refused = gate.admit(&Method::GET, Some(path).filter(|path| *path == "/healthz"), request.headers());
+    let route = Some(path).filter(|path| *path == "/healthz");
+    let refused =
+        gate.check_host(request).and_then(|()| gate.admit(&Method::GET, route, request.headers(), peer));
     let mut response = match path {
         path if let Err(error) = refused => failure(views, path, error),
         "/healthz" => axum::Json(health::Alive::NOW).into_response(),

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, Method};
+use axum::http::Method;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
@@ -56,13 +56,14 @@ fn complete(paths: &mut Paths, gate: &Gate, schemes: &[&'static str]) -> bool {
         ];
         for (method, operation) in methods {
             let Some(operation) = operation else { continue };
-            let needs_token = gate.admit(&method, Some(&route), &HeaderMap::new()).is_err();
+            let needs_token = gate.needs_token(&method, Some(&route));
             any_needs_token |= needs_token;
             if needs_token {
                 let no_scopes: [&str; 0] = [];
                 let ways = schemes.iter().map(|name| SecurityRequirement::new(*name, no_scopes));
                 operation.security = Some(ways.collect());
                 add(operation, "401", failure("This needs the admin token"));
+                add(operation, "429", failure("Too many wrong tokens came from this address"));
             }
             if method != Method::GET {
                 add(operation, "403", failure("Asked for by another web site; nothing was changed"));
@@ -72,6 +73,8 @@ fn complete(paths: &mut Paths, gate: &Gate, schemes: &[&'static str]) -> bool {
             if route.ends_with("{*key}") {
                 add(operation, "400", failure("Not a key"));
             }
+            add(operation, "400", failure("Host is missing, or there are several"));
+            add(operation, "421", failure("Host is another one than this gateway's; see ALLOWED_HOSTS"));
             add(operation, "500", failure("Something went wrong in the gateway"));
             add(
                 operation,
@@ -99,6 +102,7 @@ fn describe_headers(operation: &mut Operation, is_report: bool) {
     for (status, name, description) in [
         ("401", "WWW-Authenticate", "How to log in"),
         ("416", "Content-Range", "The size of the image, behind `bytes */`"),
+        ("429", "Retry-After", "After how many seconds to try again"),
         ("503", "Retry-After", "After how many seconds to try again"),
     ] {
         let response = operation.responses.responses.get_mut(status).filter(|_| !is_report);
@@ -610,6 +614,15 @@ pub(crate) struct KeysWatch {
 pub(crate) struct KeysEvents {
     watch: KeysWatch,
     keys: KeysBatch,
+    gave_way: GaveWay,
+}
+
+/// The last event of a stream: another reader has its place now.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes feed::GaveWay")]
+pub(crate) struct GaveWay {
+    /// Why.
+    reason: String,
 }
 
 /// The data of the events of `/events/stats`, by the event's name.
@@ -655,6 +668,7 @@ impl PartialSchema for StatsEvents {
                 "configured": object("A worker has put a revision into force", &configured),
                 "cleared": object("A worker has dropped everything, because it was asked to", &cleared),
                 "skipped": object("This reader was too slow for so many events", &[("count", &number)]),
+                "gave_way": object("The last event: another reader has this place now", &[("reason", &text)]),
             },
         }))
     }
@@ -797,6 +811,7 @@ mod tests {
                 time: at,
             })),
             StatsEvent::Skipped { count: 1 },
+            StatsEvent::GaveWay(crate::feed::GaveWay::WORDS),
         ];
         assert_eq!(names(events), said.iter().map(|event| event.name().to_owned()).collect());
         for event in said {
@@ -821,7 +836,10 @@ mod tests {
         assert_described("KeyEventCounts", &batch.counts);
         assert_described("KeysBatch", &batch);
         assert_described("KeysWatch", &watching);
-        let said = [KeysEvent::Watch(watching), KeysEvent::Keys(batch)].map(|event| event.name().to_owned());
+        assert_described("GaveWay", &crate::feed::GaveWay::WORDS);
+        let gave_way = KeysEvent::GaveWay(crate::feed::GaveWay::WORDS);
+        let said = [KeysEvent::Watch(watching), KeysEvent::Keys(batch), gave_way];
+        let said = said.map(|event| event.name().to_owned());
         assert_eq!(names(&documented["components"]["schemas"]["KeysEvents"]["properties"]), said.into());
         let policies = document()["components"]["schemas"]["Policy"].to_string();
         for policy in wire::Policy::ALL {

@@ -9,11 +9,12 @@ use testkit::{free_port, repository_root, samples};
 use crate::helpers::{Gateway, Scene};
 use crate::http::Form;
 
-const TOKEN: &str = "correct-horse-battery";
-const BEARER: (&str, &str) = ("Authorization", "Bearer correct-horse-battery");
+pub(crate) const TOKEN: &str = "correct-horse-battery";
+pub(crate) const BEARER: (&str, &str) = ("Authorization", "Bearer correct-horse-battery");
 /// `somebody:correct-horse-battery`
 const LOGIN: (&str, &str) = ("Authorization", "Basic c29tZWJvZHk6Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5");
-const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"];
+pub(crate) const METHODS: [&str; 9] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"];
 
 /// The routes for people: each path as it is asked for, and the methods that it has.
 const PAGES: &[(&str, &str, &[&str])] = &[
@@ -38,14 +39,14 @@ const PAGES: &[(&str, &str, &[&str])] = &[
 const EMPTY_KEY: [&str; 3] = ["/images/", "/api/images/", "/api/key/"];
 
 /// A route: as the router has it, a path that matches it, the methods that it has.
-struct Route {
-    route: String,
-    path: String,
+pub(crate) struct Route {
+    pub(crate) route: String,
+    pub(crate) path: String,
     methods: BTreeSet<String>,
 }
 
 /// Every route: those of the document, and the pages.
-async fn routes(gateway: &Gateway) -> Vec<Route> {
+pub(crate) async fn routes(gateway: &Gateway) -> Vec<Route> {
     let document: Value = gateway.send("GET", "/api/openapi.json", &[BEARER], b"").await.json();
     let mut routes: Vec<Route> = document["paths"]
         .as_object()
@@ -71,7 +72,7 @@ async fn routes(gateway: &Gateway) -> Vec<Route> {
 }
 
 /// A request that would do what its route is for.
-fn body_for(method: &str, route: &str) -> (String, Vec<u8>) {
+pub(crate) fn body_for(method: &str, route: &str) -> (String, Vec<u8>) {
     let image = samples::rocket().bytes;
     let form = "application/x-www-form-urlencoded".to_owned();
     match (method, route) {
@@ -103,7 +104,7 @@ async fn ask(
 }
 
 /// Everything that a request could have changed.
-async fn snapshot(scene: &Scene) -> (Vec<(Vec<u8>, Vec<u8>)>, usize, String, u64) {
+pub(crate) async fn snapshot(scene: &Scene) -> (Vec<(Vec<u8>, Vec<u8>)>, usize, String, u64) {
     let rows = sqlx::query_as("SELECT image_key, sha256 FROM images ORDER BY image_key")
         .fetch_all(&scene.pool)
         .await

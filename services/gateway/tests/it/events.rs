@@ -1,5 +1,6 @@
 //! Streams of events: what those see who follow, and that they cost others nothing.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -11,17 +12,24 @@ use tokio::time::timeout;
 use wire::subject;
 
 use crate::helpers::{Gateway, PATIENCE, Scene, WITHOUT_COPIES};
+use crate::http::{HERE, connect_from};
 
 /// Somebody who follows.
-struct Reader {
+pub(crate) struct Reader {
     stream: TcpStream,
     received: String,
 }
 
 impl Reader {
     async fn open(gateway: &Gateway, path: &str) -> Self {
-        let mut stream = TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        Self::open_from(HERE, gateway, path, "").await
+    }
+
+    /// From one of the addresses of this machine, with further headers.
+    pub(crate) async fn open_from(address: Ipv4Addr, gateway: &Gateway, path: &str, headers: &str) -> Self {
+        let mut stream = connect_from(address, gateway.port).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
         let mut reader = Self { stream, received: String::new() };
         let head = reader.until("\r\n\r\n").await.unwrap();
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
@@ -50,7 +58,7 @@ impl Reader {
     }
 
     /// The next event: its name and its data.
-    async fn next(&mut self) -> Option<(String, Value)> {
+    pub(crate) async fn next(&mut self) -> Option<(String, Value)> {
         loop {
             let event = self.until("\n\n").await?;
             // Between events stand the sizes of chunks, and comments that keep the stream alive.
@@ -65,7 +73,7 @@ impl Reader {
     }
 
     /// The next event of this name.
-    async fn next_of(&mut self, name: &str) -> Value {
+    pub(crate) async fn next_of(&mut self, name: &str) -> Value {
         loop {
             let (found, data) = self.next().await.expect("the stream goes on");
             if found == name {

@@ -1,10 +1,11 @@
 //! A client that sends exactly what it is told, also what no proper client would.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// How long an answer may take before a test fails.
@@ -66,8 +67,32 @@ impl Answer {
     }
 }
 
+/// This machine, as most who ask.
+pub(crate) const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
+/// This machine under another address, as somebody else.
+pub(crate) const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 66);
+
+/// A connection from one of the addresses that this machine has on loopback.
+pub(crate) async fn connect_from(address: Ipv4Addr, port: u16) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((address, 0).into())?;
+    socket.connect((HERE, port).into()).await
+}
+
 /// Sends one request on a connection of its own. `path` goes out as it is.
 pub(crate) async fn send(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    send_from(HERE, port, method, path, headers, body).await
+}
+
+/// The same from one of the addresses of this machine.
+pub(crate) async fn send_from(
+    address: Ipv4Addr,
     port: u16,
     method: &str,
     path: &str,
@@ -87,13 +112,17 @@ pub(crate) async fn send(
     request.push_str("\r\n");
     let mut bytes = request.into_bytes();
     bytes.extend_from_slice(body);
-    exchange(port, method, &bytes).await
+    exchange_from(address, port, method, &bytes).await
 }
 
 /// Writes these bytes to a connection of their own and reads the answer, while it is still writing if need
 /// be.
 pub(crate) async fn exchange(port: u16, method: &str, request: &[u8]) -> Answer {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the gateway takes connections");
+    exchange_from(HERE, port, method, request).await
+}
+
+async fn exchange_from(address: Ipv4Addr, port: u16, method: &str, request: &[u8]) -> Answer {
+    let stream = connect_from(address, port).await.expect("the gateway takes connections");
     let (mut reading, mut writing) = stream.into_split();
     let request = request.to_vec();
     let writer = tokio::spawn(async move {

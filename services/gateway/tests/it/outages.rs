@@ -188,7 +188,8 @@ async fn a_list_that_breaks_off_does_not_look_whole() {
     .await
     .unwrap();
     let mut stream = TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap();
-    let head = "POST /api/list_keys HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let head =
+        "POST /api/list_keys HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut beginning = [0; 4096];
     stream.read_exact(&mut beginning).await.unwrap();
@@ -248,7 +249,8 @@ async fn a_stop_finishes_what_is_in_flight_and_waits_for_nobody_idle() {
     // One connection is idle, one is in the middle of an upload.
     let _idle = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let mut busy = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let head = format!("PUT /images/cat HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", bytes.len());
+    let head =
+        format!("PUT /images/cat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", bytes.len());
     busy.write_all(head.as_bytes()).await.unwrap();
     busy.write_all(&bytes[..1000]).await.unwrap();
     // An answer on another connection shows that the gateway has got this far.

@@ -20,7 +20,7 @@ fn large() -> Vec<u8> {
 /// Asks and reads nothing.
 async fn ask(gateway: &Gateway, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
     stream
 }
 
@@ -138,7 +138,7 @@ async fn more_requests_than_are_worked_on_are_told_to_come_again() {
     for _ in 0..2 {
         let mut stream = TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap();
         let head = format!(
-            "PUT /images/dog HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+            "PUT /images/dog HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
             image.len()
         );
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -173,7 +173,7 @@ async fn bodies_that_come_a_byte_at_a_time_keep_nobody_from_uploading() {
     for number in 0..2 {
         let mut stream = TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap();
         let head = format!(
-            "PUT /images/slow{number} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\nExpect: 100-continue\r\n\r\n"
+            "PUT /images/slow{number} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\nExpect: 100-continue\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         // It is asked to go on when it has its turn.
@@ -247,7 +247,7 @@ async fn forms_without_end_and_of_too_many_parts_are_refused() {
         "--b\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\n",
     ] {
         let mut stream = TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap();
-        let head = "POST /api/upload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\
+        let head = "POST /api/upload HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\
                     Content-Type: multipart/form-data; boundary=b\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
         let (mut reading, mut writing) = stream.into_split();
@@ -280,7 +280,7 @@ async fn forms_without_end_and_of_too_many_parts_are_refused() {
 
     // A head that is a bomb.
     let mut stream = TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap();
-    let bomb = format!("GET / HTTP/1.1\r\nHost: x\r\nX-Bomb: {}\r\n\r\n", "x".repeat(1 << 20));
+    let bomb = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX-Bomb: {}\r\n\r\n", "x".repeat(1 << 20));
     let _ = stream.write_all(bomb.as_bytes()).await;
     let mut status = Vec::new();
     let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut status)).await.unwrap();

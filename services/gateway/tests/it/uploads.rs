@@ -67,7 +67,8 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     let bytes = image_of(6 * MEGABYTE);
     for sent in [10, 100_000, 3 * MEGABYTE] {
         let mut stream = TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap();
-        let head = format!("PUT /images/cat HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", bytes.len());
+        let head =
+            format!("PUT /images/cat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", bytes.len());
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(&bytes[..sent]).await.unwrap();
         if sent > MEGABYTE {
@@ -105,7 +106,7 @@ async fn of_concurrent_uploads_of_one_key_one_whole_image_remains() {
 async fn whoever_asks_before_sending_is_answered_before_sending() {
     let (_scene, _worker, gateway) = Scene::running().await;
     let head = format!(
-        "PUT /images/cat HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        "PUT /images/cat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
         100 * MEGABYTE
     );
     // Not one byte of the body is sent, and none is waited for.

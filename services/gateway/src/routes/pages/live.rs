@@ -1,11 +1,12 @@
 //! The page of what happens at this moment.
 
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use wire::inspect::{KeySort, KeysRequest};
 
 use super::fields::Fields;
+use super::image::base_url;
 use super::{html, or_reason};
 use crate::state::AppState;
 use crate::views::{LivePage, Section, Shell};
@@ -29,10 +30,9 @@ pub(super) async fn live(
             return Ok(html(StatusCode::OK, state.views.fragment("partials/top_keys.html", &page)?));
         }
         let (health, (hottest, largest)) = tokio::join!(state.health(), lists);
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
         let kinds = fields.text("kinds")?;
         let prefix = fields.text("prefix")?.unwrap_or_default();
-        let base = format!("http://{host}");
+        let base = base_url(&state, &headers);
         let page = LivePage::new(or_reason(hottest), or_reason(largest), kinds.as_deref(), &prefix, &base);
         let shell = Shell::new(Some(Section::Live), Some(&health));
         state.render(StatusCode::OK, "live.html", &shell, &page)
