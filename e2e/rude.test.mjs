@@ -448,9 +448,6 @@ suite("rude clients", () => {
       watchers.push(client);
       client.say("SUB cache.event.> 1\r\nSUB _INBOX_operator.> 2\r\n");
       client.say(pub("cache.watch", '{"seconds":30}', "_INBOX_operator.w"));
-      // And a consumer that pushes to somebody who takes nothing.
-      const config = { stream_name: "CACHE_EVENTS", config: { deliver_subject: `_INBOX_operator.push${number}`, ack_policy: "none", deliver_policy: "all", max_deliver: -1 } };
-      client.say(pub("$JS.API.CONSUMER.CREATE.CACHE_EVENTS", JSON.stringify(config), "_INBOX_operator.c"));
     }
     const asker = await operator();
     const gets = Buffer.concat(Array.from({ length: 1000 }, (_, number) => pub(`cache.get.nothing${number}`, "")));

@@ -619,7 +619,7 @@ impl Scene {
             (wire::subject::CONFIG_STREAM, wire::subject::CONFIG_CONSUMER),
         ];
         for (stream, consumer) in consumers {
-            let subject = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");
+            let subject = format!("$JS.STORE.API.CONSUMER.INFO.{stream}.{consumer}");
             self.wait_for("the recorder has caught up", async || {
                 let Ok(reply) = bus.request(subject.clone(), "".into()).await else { return Ok(false) };
                 let info: serde_json::Value = serde_json::from_slice(&reply.payload)?;

@@ -34,16 +34,22 @@ const QUESTION_LIMIT: Duration = Duration::from_secs(2);
 /// How long a change of the configuration may take: the worker writes it to JetStream first.
 const CHANGE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Asks the memcache worker and the recorder. Clones share one connection.
+/// Asks the memcache worker and the recorder. Clones share the connections.
 #[derive(Debug, Clone)]
 pub struct CacheClient {
     bus: Bus,
+    own: Bus,
 }
 
 impl CacheClient {
-    /// A client on this connection.
-    pub fn new(bus: Bus) -> Self {
-        Self { bus }
+    /// A client that asks the cache and the recorder by `bus`, and JetStream and all services by `own`.
+    pub fn new(bus: Bus, own: Bus) -> Self {
+        Self { bus, own }
+    }
+
+    /// The connection to JetStream and to all services.
+    pub(crate) fn own(&self) -> &Bus {
+        &self.own
     }
 
     /// The connection.
@@ -159,7 +165,7 @@ impl CacheClient {
 
     /// Which services are there: gateways, workers, recorders. None, when the bus is away.
     pub(crate) async fn services(&self) -> Vec<ServicePing> {
-        match self.bus.gather(subject::PING, PING_LIMIT, PING_QUIET).await {
+        match self.own.gather(subject::PING, PING_LIMIT, PING_QUIET).await {
             Ok(replies) => replies.iter().filter_map(|reply| serde_json::from_slice(reply).ok()).collect(),
             Err(failure) => {
                 tracing::debug!(%failure, "services can't be looked for");
@@ -178,8 +184,13 @@ impl CacheClient {
             num_pending: u64,
             num_ack_pending: u64,
         }
-        let info: ConsumerInfo =
-            self.ask(JETSTREAM, subject::WINDOW_CONSUMER_INFO, Bytes::new(), PING_LIMIT).await?;
+        let info: ConsumerInfo = read_json(
+            self.own
+                .request(subject::WINDOW_CONSUMER_INFO.to_owned(), None, Bytes::new(), PING_LIMIT)
+                .await
+                .map_err(|failure| Error::of_request(JETSTREAM, failure))?,
+        )
+        .map_err(|failure| Error::of_request(JETSTREAM, failure))?;
         Ok(Backlog { waiting_count: info.num_pending + info.num_ack_pending })
     }
 

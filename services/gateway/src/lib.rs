@@ -30,6 +30,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::service::ServiceExt as _;
 use runtime::Bus;
+use runtime::bus::User;
 use runtime::service::metadata;
 use runtime::tasks::Tasks;
 use runtime::wait;
@@ -40,6 +41,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use wire::subject;
 
+use cache::CacheClient;
 pub use config::Config;
 use feed::Feed;
 use metrics::ConnectionMetrics;
@@ -51,8 +53,10 @@ use server::{Front, ServerLimits};
 use state::AppState;
 use views::Views;
 
-/// The user in nats.conf.
-const USER: &str = "gateway";
+/// The user in nats.conf that asks the cache and the recorder.
+const USER: User = User::asking("gateway");
+/// The user for what the gateway asks of JetStream and of all services.
+const OWN_USER: User = User::asking("gateway_own");
 /// How many replies may wait to be read. They are handed on at once, so this is never reached in peace.
 const REPLY_CAPACITY: usize = 4096;
 /// How long a statement waits for a connection to MySQL.
@@ -89,16 +93,16 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         // The stop, or the failure of the server.
         ended = tasks.watch() => ended.map(|()| None)?,
     };
-    let Some((bus, pool)) = connected else {
+    let Some((bus, own, pool)) = connected else {
         tasks.finish(grace + FAREWELL).await?;
         return Ok(());
     };
     // Streams never end by themselves, so that there may be no more than leave room for everybody else.
     let streams = (config.max_event_streams as usize).min(max_connections / 2).max(1);
-    let feed = Arc::new(Feed::new(bus.clone(), streams, shutdown.clone()));
+    let cache = CacheClient::new(bus.clone(), own.clone());
+    let feed = Arc::new(Feed::new(cache.clone(), streams, shutdown.clone()));
     tasks.spawn("feed", feed.clone().run());
-    let (state, to_renew) =
-        AppState::new(config, views, blobs, pool.clone(), bus.clone(), feed, &connections)?;
+    let (state, to_renew) = AppState::new(config, views, blobs, pool.clone(), cache, feed, &connections)?;
     // Copies are served until the last request is answered, so that long they can be taken back.
     let left = CancellationToken::new();
     let mut last = Tasks::new(left.clone());
@@ -144,7 +148,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     }
     left.cancel();
     let finished = finished.and(last.finish(FAREWELL).await);
-    bus.drain(FAREWELL).await;
+    tokio::join!(bus.drain(FAREWELL), own.drain(FAREWELL));
     if timeout(FAREWELL, pool.close()).await.is_err() {
         tracing::warn!("connections to MySQL were cut off");
     }
@@ -163,19 +167,21 @@ fn blobs(config: &Config) -> anyhow::Result<Blobs> {
 }
 
 /// Waits for NATS and for MySQL with the gateway's tables, at the same time.
-async fn connect(config: &Config, front: &Front) -> anyhow::Result<(Bus, MySqlPool)> {
+async fn connect(config: &Config, front: &Front) -> anyhow::Result<(Bus, Bus, MySqlPool)> {
     let limit = config.process.dependency_timeout();
-    let bus = async {
-        let bus = Bus::connect(&config.nats, USER, &config.nats_password, REPLY_CAPACITY, limit).await?;
+    let buses = async {
+        let connect = |user| Bus::connect(&config.nats, user, &config.nats_password, REPLY_CAPACITY, limit);
+        let buses = tokio::try_join!(connect(USER), connect(OWN_USER))?;
         front.found(|health| &mut health.nats);
-        anyhow::Ok(bus)
+        anyhow::Ok(buses)
     };
     let pool = async {
         let pool = connect_mysql(config, limit).await?;
         front.found(|health| &mut health.mysql);
         anyhow::Ok(pool)
     };
-    tokio::try_join!(bus, pool)
+    let ((bus, own), pool) = tokio::try_join!(buses, pool)?;
+    Ok((bus, own, pool))
 }
 
 async fn connect_mysql(config: &Config, limit: Duration) -> anyhow::Result<MySqlPool> {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
-use runtime::Bus;
 use serde::Serialize;
 use sqlx::mysql::MySqlPool;
 use tokio::sync::mpsc;
@@ -153,12 +152,11 @@ impl AppState {
         views: Views,
         blobs: Blobs,
         pool: MySqlPool,
-        bus: Bus,
+        cache: CacheClient,
         feed: Arc<Feed>,
         connections: &ConnectionMetrics,
     ) -> anyhow::Result<(Self, Option<mpsc::Receiver<Arc<Copy>>>)> {
         let images = Images::new(pool.clone());
-        let cache = CacheClient::new(bus);
         let metrics = Metrics::new(connections)?;
         // With no capacity it is off, and nothing asks for leases.
         let (near, to_renew) = match config.near_cache_bytes() {
@@ -420,7 +418,10 @@ impl AppState {
 
     /// Asks all parts whether they are there. Takes at most a second.
     pub async fn health(&self) -> Health {
-        let nats = if self.cache.bus().is_connected() {
+        let refusal = self.cache.bus().refusal().or_else(|| self.cache.own().refusal());
+        let nats = if let Some(refusal) = refusal {
+            Part::missing(refusal.to_string())
+        } else if self.cache.bus().is_connected() && self.cache.own().is_connected() {
             Part::there("connected")
         } else {
             Part::missing("not connected; the gateway keeps trying")

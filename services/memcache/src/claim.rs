@@ -323,13 +323,11 @@ enum Found {
 
 /// What stands in the bucket, and its revision.
 async fn read(bucket: &kv::Store) -> anyhow::Result<Option<(Found, u64)>> {
-    let Some(entry) = bucket.entry(subject::OWNERS_KEY).await? else { return Ok(None) };
-    let found = match entry.operation {
-        kv::Operation::Put => match serde_json::from_slice(&entry.value) {
-            Ok(claim) => Found::Claim(claim),
-            Err(error) => Found::Unreadable(error.to_string()),
-        },
-        kv::Operation::Delete | kv::Operation::Purge => Found::Unreadable("it was deleted".to_owned()),
+    let Some(entry) = streams::last(bucket, subject::OWNERS_KEY).await? else { return Ok(None) };
+    let found = match entry.value.as_deref().map(serde_json::from_slice) {
+        Some(Ok(claim)) => Found::Claim(claim),
+        Some(Err(error)) => Found::Unreadable(error.to_string()),
+        None => Found::Unreadable("it was deleted".to_owned()),
     };
     Ok(Some((found, entry.revision)))
 }

@@ -226,6 +226,7 @@ async fn answer_all(
     // at once, and what is too much is told so.
     let room = Arc::new(Semaphore::new(WAITING_BYTES / WAITING_UNIT));
     let (wait, mut waiting) = mpsc::unbounded_channel();
+    let bus = worker.bus.clone();
     let taking = async move {
         while let Some(request) = next(&mut endpoint, &stop, &mut stopping).await {
             let units = request.message.length.div_ceil(WAITING_UNIT).max(1);
@@ -236,7 +237,7 @@ async fn answer_all(
             };
             if let Some(request) = unsent {
                 let message = "too many bytes wait for being looked at; ask again in a moment";
-                respond(&request, Answer::refuse(Code::Unavailable, message)).await;
+                respond(&bus, &request, Answer::refuse(Code::Unavailable, message)).await;
             }
         }
     };
@@ -286,9 +287,9 @@ async fn answer(
         Handle::Unknown => unknown(&request).map_or(Handled::Elsewhere, Handled::Now),
     };
     match handled {
-        Handled::Now(answer) => respond(&request, answer).await,
+        Handled::Now(answer) => respond(&worker.bus, &request, answer).await,
         Handled::Later(drop, answer) if near::is_done(worker, &drop) => {
-            respond(&request, if_serving(worker, answer)).await;
+            respond(&worker.bus, &request, if_serving(worker, answer)).await;
         }
         Handled::Later(drop, answer) => {
             let worker = worker.clone();
@@ -296,7 +297,7 @@ async fn answer(
             request.message.payload = Bytes::new();
             later.spawn(async move {
                 near::tell(&worker, &drop).await;
-                respond(&request, if_serving(&worker, answer)).await;
+                respond(&worker.bus, &request, if_serving(&worker, answer)).await;
             });
         }
         Handled::Elsewhere => {}

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use runtime::bus::User;
 use runtime::tasks::Tasks;
 use runtime::{Bus, streams, wait};
 use time::OffsetDateTime;
@@ -36,8 +37,12 @@ use crate::endpoints::{Endpoints, Group, Stop, stand_by};
 use crate::live::Live;
 use crate::store::Store;
 use crate::window::{Cutter, WindowQueue};
-use crate::worker::Worker;
+use crate::worker::{Buses, Worker};
 
+/// The user in nats.conf that answers.
+const USER: User = User::answering("memcache");
+/// The user for what the worker does by itself.
+const OWN_USER: User = User::asking("memcache_own");
 /// Messages that one subscription holds before the client drops further ones.
 const SUBSCRIPTION_CAPACITY: usize = 8192;
 /// What leaving the bus may take after everything has been answered.
@@ -60,8 +65,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let mut former = None;
     loop {
         let Some(connected) = shutdown.run_until_cancelled(connect(&config)).await else { return Ok(()) };
-        let bus = connected?;
-        match serve_on(&bus, &config, &first, &windows, &mut former, &shutdown).await? {
+        let buses = connected?;
+        match serve_on(&buses, &config, &first, &windows, &mut former, &shutdown).await? {
             End::Stopped => return Ok(()),
             End::BusDied(error) => {
                 tracing::error!("the connection to NATS is made anew, since its client died: {error:#}");
@@ -78,9 +83,9 @@ enum End {
     BusDied(anyhow::Error),
 }
 
-/// Serves until `shutdown`, or for as long as the client of the bus lives.
+/// Serves until `shutdown`, or for as long as the clients of the bus live.
 async fn serve_on(
-    bus: &Bus,
+    buses: &Buses,
     config: &Config,
     first: &CacheConfig,
     windows: &Arc<WindowQueue>,
@@ -91,8 +96,13 @@ async fn serve_on(
     let mut tasks = Tasks::new(stop_publishing.clone());
     tasks.spawn(
         "publication of windows",
-        window::publish(bus.clone(), windows.clone(), stop_publishing.clone()),
+        window::publish(buses.own.clone(), windows.clone(), stop_publishing.clone()),
     );
+
+    tasks.spawn("rights", {
+        let (buses, stopped) = (buses.clone(), stop_publishing.clone());
+        async move { stopped.run_until_cancelled(lacking_rights(&buses)).await.unwrap_or(Ok(())) }
+    });
 
     // Everything that a stop waits for has to come about in one grace.
     let grace = config.process.shutdown_grace();
@@ -106,10 +116,10 @@ async fn serve_on(
     let stopping = AbortOnDropHandle::new(tokio::spawn(stopping));
 
     let result = tokio::select! {
-        ended = live_again_and_again(config, first, bus, windows, former, shutdown) => ended,
+        ended = live_again_and_again(config, first, buses, windows, former, shutdown) => ended,
         failed = tasks.watch() => failed.map_err(anyhow::Error::from),
     };
-    let has_died = result.is_err() && !shutdown.is_cancelled() && bus.has_died().await;
+    let has_died = result.is_err() && !shutdown.is_cancelled() && buses.have_died().await;
     let began = if shutdown.is_cancelled() { stopping.await? } else { Instant::now() };
     if !has_died && timeout_at(began + grace + LEAVE_TIME, windows.emptied()).await.is_err() {
         tracing::warn!(
@@ -118,7 +128,7 @@ async fn serve_on(
         );
     }
     stop_publishing.cancel();
-    bus.drain(LEAVE_TIME).await;
+    tokio::join!(buses.answers.drain(LEAVE_TIME), buses.own.drain(LEAVE_TIME));
     let finished = tasks.finish(LEAVE_TIME).await;
     match result {
         Err(error) if has_died => return Ok(End::BusDied(error)),
@@ -129,27 +139,42 @@ async fn serve_on(
     Ok(End::Stopped)
 }
 
-async fn connect(config: &Config) -> anyhow::Result<Bus> {
+async fn connect(config: &Config) -> anyhow::Result<Buses> {
     let limit = config.process.dependency_timeout();
-    let bus =
-        Bus::connect(&config.nats, "memcache", &config.nats_password, SUBSCRIPTION_CAPACITY, limit).await?;
-    wait::until("JetStream", limit, || async { streams::ensure_event_stream(bus.jetstream()).await }).await?;
-    Ok(bus)
+    let connect =
+        |user| Bus::connect(&config.nats, user, &config.nats_password, SUBSCRIPTION_CAPACITY, limit);
+    let (answers, own) = tokio::try_join!(connect(USER), connect(OWN_USER))?;
+    let streams =
+        wait::until("JetStream", limit, || async { streams::ensure_event_stream(own.jetstream()).await });
+    tokio::select! {
+        made = streams => made?,
+        refusal = own.refused() => return Err(refusal.into()),
+    }
+    Ok(Buses { answers, own })
+}
+
+/// Ends when the server refuses what a worker needs: it would serve, and nobody would see what it lacks.
+async fn lacking_rights(buses: &Buses) -> anyhow::Result<()> {
+    let refusal = tokio::select! {
+        refusal = buses.answers.refused() => refusal,
+        refusal = buses.own.refused() => refusal,
+    };
+    Err(refusal.into())
 }
 
 async fn live_again_and_again(
     config: &Config,
     first: &CacheConfig,
-    bus: &Bus,
+    buses: &Buses,
     windows: &Arc<WindowQueue>,
     former: &mut Option<String>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let length = Duration::from_millis(config.claim_ms);
     loop {
-        let standing_by = stand_by(bus.client(), &config.worker_name).await;
+        let standing_by = stand_by(buses.answers.client(), &config.worker_name).await;
         let standing_by = standing_by.map_err(|error| anyhow::anyhow!("not on the bus: {error}"))?;
-        let won = Claim::win(bus, &config.worker_name, length, former.as_deref(), shutdown).await;
+        let won = Claim::win(&buses.own, &config.worker_name, length, former.as_deref(), shutdown).await;
         if let Err(error) = standing_by.stop().await {
             tracing::debug!(%error, "the bus was not told that this worker stands by no more");
         }
@@ -159,7 +184,7 @@ async fn live_again_and_again(
             .with_near_leases(Duration::from_millis(config.near_lease_ms));
         let max_pixels = config.max_image_megapixels.saturating_mul(1_000_000);
         let worker =
-            Worker::new(config.worker_name.clone(), bus.clone(), claim, store, windows.clone(), max_pixels);
+            Worker::new(config.worker_name.clone(), buses, claim, store, windows.clone(), max_pixels);
         live(&worker, config, first, shutdown).await?;
         if shutdown.is_cancelled() {
             worker.claim.release().await;

@@ -10,9 +10,8 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::kv;
-use futures_util::StreamExt as _;
 use runtime::clock::Moment;
-use runtime::streams;
+use runtime::streams::{self, Entry};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
@@ -32,7 +31,8 @@ use crate::worker::Worker;
 const BUCKET_TIME: Duration = Duration::from_secs(5);
 /// How often a compare-and-set is tried against other writers.
 const CHANGE_TRIES: usize = 16;
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How often a worker looks whether somebody else has changed the configuration.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The configuration in force.
 #[derive(Debug)]
@@ -83,66 +83,60 @@ impl Live {
         let bucket = self.bucket().await?;
         let mut in_force = self.in_force.lock().await;
         loop {
-            if let Some((config, revision)) = read(&bucket).await? {
+            let (config, revision) = read(&bucket).await?;
+            if let Some(config) = config {
                 let effect = self.put_into_force(&mut in_force, &bucket, config, revision, Clears::IfNew);
                 self.tell_in_passing(effect);
                 return Ok(());
             }
             // Another worker may be first; then its revision is read.
-            if write(&bucket, first, None).await?.is_some() {
+            if write(&bucket, first, revision).await?.is_some() {
                 tracing::info!(policy = %first.policy, capacity_mb = first.capacity_mb.mb(), "the first revision of the configuration is set");
             }
         }
     }
 
-    /// Follows the bucket, across lost connections and restarts of the server.
+    /// Looks into the bucket again and again, and at once after a reconnection. A watch of JetStream's would be a consumer
+    /// that delivers wherever its maker says, so the rights allow none.
     ///
     /// # Errors
     /// Never by itself; ends with `shutdown`.
     pub async fn follow(self: Arc<Self>, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let mut connections = self.worker.bus.connections();
+        let mut connections = self.worker.own.connections();
+        let mut failing = false;
         loop {
-            connections.borrow_and_update();
-            let reason = tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                // A new connection may be one to a server that has forgotten the watcher.
-                _ = connections.changed() => continue,
-                ended = self.follow_once() => ended,
-            };
-            if let Err(error) = reason {
-                tracing::warn!(%error, "the configuration is not watched; trying again");
-            }
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                () = tokio::time::sleep(RETRY_PAUSE) => {}
+                _ = connections.changed() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            let Some(looked) = shutdown.run_until_cancelled(self.look()).await else { return Ok(()) };
+            match looked {
+                Ok(()) => failing = false,
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!("the configuration in JetStream can't be read now: {error:#}");
+                    }
+                    failing = true;
+                }
             }
         }
     }
 
-    async fn follow_once(&self) -> anyhow::Result<()> {
+    async fn look(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.worker.own.is_connected(), "not connected to NATS");
         let bucket = self.bucket().await?;
-        if read(&bucket).await?.is_none() {
-            // The bucket is gone or empty: what is in force is its first revision again.
-            let config = self.in_force.lock().await.as_ref().map(|in_force| in_force.config.clone());
-            if let Some(config) = config {
-                write(&bucket, &config, None).await?;
+        let mut in_force = self.in_force.lock().await;
+        match read(&bucket).await? {
+            (Some(config), revision) => {
+                let effect = self.put_into_force(&mut in_force, &bucket, config, revision, Clears::IfNew);
+                self.tell_in_passing(effect);
             }
-        }
-        let mut changes = bucket.watch_with_history(subject::CONFIG_KEY).await?;
-        while let Some(change) = changes.next().await {
-            let change = change?;
-            if change.operation != kv::Operation::Put {
-                continue;
-            }
-            match serde_json::from_slice(&change.value) {
-                Ok(config) => {
-                    let mut in_force = self.in_force.lock().await;
-                    let effect =
-                        self.put_into_force(&mut in_force, &bucket, config, change.revision, Clears::IfNew);
-                    self.tell_in_passing(effect);
-                }
-                Err(error) => {
-                    tracing::error!(%error, revision = change.revision, "the entry in the bucket is no configuration and is passed over");
+            (None, revision) => {
+                // The bucket is gone or empty: what is in force is its first revision again.
+                let config = in_force.as_ref().map(|in_force| in_force.config.clone());
+                if let Some(config) = config {
+                    write(&bucket, &config, revision).await?;
                 }
             }
         }
@@ -184,7 +178,7 @@ impl Live {
     pub async fn refresh(&self) -> Result<ConfigReply, Refusal> {
         let bucket = self.bucket().await.map_err(unavailable)?;
         let mut in_force = self.in_force.lock().await;
-        if let Some((config, revision)) = read(&bucket).await.map_err(unavailable)? {
+        if let (Some(config), revision) = read(&bucket).await.map_err(unavailable)? {
             let effect = self.put_into_force(&mut in_force, &bucket, config, revision, Clears::IfNew);
             self.tell_in_passing(effect);
         }
@@ -214,7 +208,7 @@ impl Live {
     }
 
     async fn bucket(&self) -> anyhow::Result<kv::Store> {
-        Ok(tokio::time::timeout(BUCKET_TIME, streams::ensure_config_bucket(self.worker.bus.jetstream()))
+        Ok(tokio::time::timeout(BUCKET_TIME, streams::ensure_config_bucket(self.worker.own.jetstream()))
             .await??)
     }
 
@@ -228,7 +222,7 @@ impl Live {
         let bucket = self.bucket().await.map_err(unavailable)?;
         let mut in_force = self.in_force.lock().await;
         for _ in 0..CHANGE_TRIES {
-            let Some((mut config, revision)) = read(&bucket).await.map_err(unavailable)? else {
+            let (Some(mut config), revision) = read(&bucket).await.map_err(unavailable)? else {
                 return Err(Refusal::new(
                     Code::Unavailable,
                     "the bucket of the configuration is being made anew; try again in a moment",
@@ -243,7 +237,7 @@ impl Live {
             change(&mut config);
             config.changed_by = by.filter(|by| !by.is_empty()).unwrap_or("nats").to_owned();
             config.changed_at = OffsetDateTime::now_utc();
-            if let Some(revision) = write(&bucket, &config, Some(revision)).await.map_err(unavailable)? {
+            if let Some(revision) = write(&bucket, &config, revision).await.map_err(unavailable)? {
                 let effect = self.put_into_force(&mut in_force, &bucket, config, revision, clears);
                 let now =
                     in_force.clone().ok_or_else(|| Refusal::new(Code::Internal, "nothing is in force"))?;
@@ -342,7 +336,7 @@ impl Live {
         let Ok(body) = serde_json::to_vec(event) else { return };
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, format!("{}-r{revision}", self.worker.incarnation));
-        let jetstream = self.worker.bus.jetstream().clone();
+        let jetstream = self.worker.own.jetstream().clone();
         tokio::spawn(async move {
             let publication =
                 async { jetstream.publish_with_headers(subject, headers, body.into()).await?.await };
@@ -357,42 +351,28 @@ impl Live {
     }
 }
 
-async fn read(bucket: &kv::Store) -> anyhow::Result<Option<(CacheConfig, u64)>> {
-    let entry = tokio::time::timeout(BUCKET_TIME, bucket.entry(subject::CONFIG_KEY)).await??;
-    match entry {
-        Some(entry) if entry.operation == kv::Operation::Put => {
-            let config = serde_json::from_slice(&entry.value).map_err(|error| {
-                anyhow::anyhow!("revision {} in the bucket is no configuration: {error}", entry.revision)
-            })?;
-            Ok(Some((config, entry.revision)))
-        }
-        _ => Ok(None),
-    }
+/// The configuration in the bucket, if there is one, and the revision that a change of it replaces.
+async fn read(bucket: &kv::Store) -> anyhow::Result<(Option<CacheConfig>, u64)> {
+    let entry = tokio::time::timeout(BUCKET_TIME, streams::last(bucket, subject::CONFIG_KEY)).await??;
+    let Some(Entry { value, revision }) = entry else { return Ok((None, 0)) };
+    let config = value.map(|value| {
+        serde_json::from_slice(&value).map_err(|error| {
+            anyhow::anyhow!("revision {revision} in the bucket is no configuration: {error}")
+        })
+    });
+    Ok((config.transpose()?, revision))
 }
 
 /// Writes the entry if its last revision is still `expected`. Returns the new revision, or `None` when
 /// somebody else was first.
-async fn write(
-    bucket: &kv::Store,
-    config: &CacheConfig,
-    expected: Option<u64>,
-) -> anyhow::Result<Option<u64>> {
+async fn write(bucket: &kv::Store, config: &CacheConfig, expected: u64) -> anyhow::Result<Option<u64>> {
     let body = serde_json::to_vec(config)?.into();
-    let written = async {
-        match expected {
-            Some(revision) => match bucket.update(subject::CONFIG_KEY, body, revision).await {
-                Ok(revision) => Ok(Some(revision)),
-                Err(error) if error.kind() == kv::UpdateErrorKind::WrongLastRevision => Ok(None),
-                Err(error) => Err(error.into()),
-            },
-            None => match bucket.create(subject::CONFIG_KEY, body).await {
-                Ok(revision) => Ok(Some(revision)),
-                Err(error) if error.kind() == kv::CreateErrorKind::AlreadyExists => Ok(None),
-                Err(error) => Err(error.into()),
-            },
-        }
-    };
-    tokio::time::timeout(BUCKET_TIME, written).await?
+    let written = bucket.update(subject::CONFIG_KEY, body, expected);
+    match tokio::time::timeout(BUCKET_TIME, written).await? {
+        Ok(revision) => Ok(Some(revision)),
+        Err(error) if error.kind() == kv::UpdateErrorKind::WrongLastRevision => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn bad_request(error: InvalidConfig) -> Refusal {

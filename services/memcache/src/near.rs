@@ -41,7 +41,7 @@ pub async fn gather(worker: &Worker) {
     let payload = &payload_of(&drop);
     let asked = drop.holders.iter().map(|(holder, _)| async move {
         let subject = subject::near_drop(*holder);
-        if let Err(failure) = worker.bus.request(subject, None, payload.clone(), LAST_REPORTS).await {
+        if let Err(failure) = worker.own.request(subject, None, payload.clone(), LAST_REPORTS).await {
             tracing::debug!(%holder, %failure, "a gateway may have hits that are not counted here");
         }
     });
@@ -70,7 +70,7 @@ async fn tell_one(worker: &Worker, drop: &Drop, holder: Holder, end: Moment, pay
         if left.is_zero() {
             return;
         }
-        let asked = worker.bus.request(subject::near_drop(holder), None, payload.clone(), left.min(TRY_TIME));
+        let asked = worker.own.request(subject::near_drop(holder), None, payload.clone(), left.min(TRY_TIME));
         match asked.await {
             Ok(_) => {
                 worker.store().holders.acknowledged(drop, holder);

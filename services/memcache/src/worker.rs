@@ -18,8 +18,26 @@ use crate::store::{Entry, Insert, Lookup, Store};
 use crate::watch::Watch;
 use crate::window::WindowQueue;
 
-/// How long one round trip over a new connection may take before it is tried again.
+/// How long the proof of a new connection may take before it is tried again.
 const PROOF_TIME: Duration = Duration::from_secs(2);
+
+/// The connections of a worker, each as a user of its own. A reply subject is chosen by whoever asks, so the connection
+/// that answers may publish to inboxes only, and what the worker says by itself goes by another.
+#[derive(Debug, Clone)]
+pub struct Buses {
+    /// Answers requests.
+    pub answers: Bus,
+    /// JetStream, events, drops.
+    pub own: Bus,
+}
+
+impl Buses {
+    /// Whether one of the clients has ended for good.
+    pub async fn have_died(&self) -> bool {
+        let (answers, own) = tokio::join!(self.answers.has_died(), self.own.has_died());
+        answers || own
+    }
+}
 
 /// What the parts of one worker share.
 #[derive(Debug)]
@@ -30,8 +48,10 @@ pub struct Worker {
     pub incarnation: String,
     /// When it began.
     pub started: Instant,
-    /// The connection.
+    /// The connection on which it answers.
     pub bus: Bus,
+    /// The connection for what it does by itself: JetStream, events, drops.
+    pub own: Bus,
     /// The right to serve.
     pub claim: Claim,
     /// Key events, while somebody watches.
@@ -47,8 +67,9 @@ pub struct Worker {
     store: Mutex<Store>,
     /// What holders of near leases have reported.
     reports: Mutex<Reports>,
-    /// The number of the connection on which a round trip has proven that all subscriptions stand.
-    proven_connection: AtomicU64,
+    /// The connections on which a message to itself has proven that all subscriptions stand, and a renewal the claim: see
+    /// [`Worker::connections`]. Zero before that.
+    proven_connections: AtomicU64,
 }
 
 /// What became of an insertion.
@@ -88,18 +109,19 @@ impl Worker {
     /// A worker that does not serve yet: see [`Worker::prove_connections`].
     pub fn new(
         name: String,
-        bus: Bus,
+        buses: &Buses,
         claim: Claim,
         store: Store,
         windows: Arc<WindowQueue>,
         max_pixels: u64,
     ) -> Arc<Self> {
         Arc::new(Self {
-            watch: Watch::new(name.clone(), bus.client().clone()),
+            watch: Watch::new(name.clone(), buses.own.client().clone()),
             name,
             incarnation: claim.incarnation().to_owned(),
             started: Instant::now(),
-            bus,
+            bus: buses.answers.clone(),
+            own: buses.own.clone(),
             claim,
             windows,
             max_capacity_mb: memory::largest_capacity_mb(),
@@ -107,7 +129,7 @@ impl Worker {
             revision: AtomicU64::new(0),
             store: Mutex::new(store),
             reports: Mutex::default(),
-            proven_connection: AtomicU64::new(0),
+            proven_connections: AtomicU64::new(0),
         })
     }
 
@@ -123,7 +145,12 @@ impl Worker {
     /// Subscriptions come back in any order after a reconnection, and an invalidation that is sent
     /// before its subscription stands reaches nobody.
     pub fn is_serving(&self) -> bool {
-        self.proven_connection.load(Ordering::Acquire) == self.bus.connection_count() && self.claim.is_valid()
+        self.proven_connections.load(Ordering::Acquire) == self.connections() && self.claim.is_valid()
+    }
+
+    /// The numbers of both connections as one. Neither comes near to 2^32 connections.
+    fn connections(&self) -> u64 {
+        self.bus.connection_count() << 32 | self.own.connection_count()
     }
 
     /// Looks an item up for somebody who may hold it already, who has room for `most` bytes, and who may ask
@@ -204,28 +231,30 @@ impl Worker {
         Some(counts)
     }
 
-    /// After the first and each further connection: proves by a round trip that all subscriptions
+    /// After the first and each further connection: proves by a message to itself that all subscriptions
     /// stand, and by a renewal that the claim does, drops everything that was held, leases included, and
     /// only then serves again.
     ///
     /// # Errors
     /// Never by itself; ends with `shutdown`.
     pub async fn prove_connections(self: Arc<Self>, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let mut connections = self.bus.connections();
+        let (mut answering, mut own) = (self.bus.connections(), self.own.connections());
         loop {
-            connections.borrow_and_update();
-            let connection = self.bus.connection_count();
-            if self.proven_connection.load(Ordering::Acquire) != connection {
-                let Some(proven) = shutdown.run_until_cancelled(self.prove(connection)).await else {
+            answering.borrow_and_update();
+            own.borrow_and_update();
+            let connections = self.connections();
+            if self.proven_connections.load(Ordering::Acquire) != connections {
+                let Some(proven) = shutdown.run_until_cancelled(self.prove()).await else {
                     return Ok(());
                 };
                 match proven {
-                    Ok(()) => self.serve_from(connection),
+                    Ok(()) => self.serve_from(connections),
                     Err(error) => {
                         tracing::debug!("a new connection is not proven yet: {error:#}");
                         // The failure may have been instant; a reconnection ends the pause early.
                         tokio::select! {
-                            _ = connections.changed() => {}
+                            _ = answering.changed() => {}
+                            _ = own.changed() => {}
                             () = tokio::time::sleep(Duration::from_millis(100)) => {}
                             () = shutdown.cancelled() => return Ok(()),
                         }
@@ -234,31 +263,38 @@ impl Worker {
                 continue;
             }
             tokio::select! {
-                _ = connections.changed() => {}
+                _ = answering.changed() => {}
+                _ = own.changed() => {}
                 () = shutdown.cancelled() => return Ok(()),
             }
         }
     }
 
-    async fn prove(&self, connection: u64) -> anyhow::Result<()> {
-        self.bus.round_trip(PROOF_TIME).await?;
-        if self.claim.connection() != connection {
+    async fn prove(&self) -> anyhow::Result<()> {
+        self.bus.hears(&self.own, PROOF_TIME).await?;
+        // At the first time the claim has just been won, on the connection that stands.
+        let is_first = self.proven_connections.load(Ordering::Acquire) == 0;
+        if !is_first || self.claim.connection() != self.own.connection_count() {
             self.claim.renew().await?;
         }
         Ok(())
     }
 
-    fn serve_from(&self, connection: u64) {
+    fn serve_from(&self, connections: u64) {
         let dropped = {
             let mut store = self.store();
-            if connection != self.bus.connection_count() || connection != self.claim.connection() {
+            if connections != self.connections() || self.claim.connection() != self.own.connection_count() {
                 return;
             }
             let dropped = store.clear();
-            self.proven_connection.store(connection, Ordering::Release);
+            self.proven_connections.store(connections, Ordering::Release);
             dropped
         };
-        tracing::info!(connection, dropped_entries = dropped.entries, "serving");
+        tracing::info!(
+            connection = self.bus.connection_count(),
+            dropped_entries = dropped.entries,
+            "serving"
+        );
     }
 
     /// The answer to `cache.stats`.
@@ -282,7 +318,7 @@ impl Worker {
             serving: self.is_serving(),
             pending_window_count: self.windows.pending_count(),
             lost_window_count: self.windows.lost_count(),
-            slow_consumer_count: self.bus.slow_consumer_count(),
+            slow_consumer_count: self.bus.slow_consumer_count() + self.own.slow_consumer_count(),
             connection_count: self.bus.connection_count(),
             dropped_event_count: self.watch.dropped_count(),
             counters,

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
+use async_nats::jetstream::consumer::{self, AckPolicy, IntoConsumerConfig as _, PullConsumer, pull};
+use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{AckKind, Message, stream};
 use futures_util::{FutureExt as _, StreamExt as _};
 use runtime::{Bus, streams, wait};
@@ -42,9 +43,6 @@ const FOREVER: Duration = Duration::MAX;
 const WORKER_CHARS: usize = 64;
 const INCARNATION_CHARS: usize = 32;
 const CHANGED_BY_CHARS: usize = 255;
-
-/// The header by which the entry of a KV bucket is known as removed.
-const KV_OPERATION: &str = "KV-Operation";
 
 /// What became of the messages since the start. Shown by `nats micro stats`.
 #[derive(Debug, Default)]
@@ -152,7 +150,7 @@ impl Feed for Revisions {
 
     fn read(&self, message: &Message) -> Result<Option<RevisionRow>, String> {
         // Somebody removed the entry; what is in force is in no row until the next change.
-        if message.headers.as_ref().is_some_and(|headers| headers.get(KV_OPERATION).is_some()) {
+        if message.headers.as_ref().is_some_and(|headers| headers.get(streams::KV_OPERATION).is_some()) {
             return Ok(None);
         }
         let revision = message.info().map_err(|error| error.to_string())?.stream_sequence;
@@ -330,6 +328,8 @@ impl<F: Feed> Follower<F> {
         // A request without a connection would only time out, and leave a trace in the client for good.
         anyhow::ensure!(self.bus.is_connected(), "there is no connection to NATS");
         F::ensure(&self.bus).await?;
+        // By the older subject, which does not repeat the filter: a server refuses a wildcard in a subject that goes from
+        // one account into another.
         let config = pull::Config {
             durable_name: Some(F::CONSUMER.to_owned()),
             description: Some("Makes rows of them in MySQL".to_owned()),
@@ -340,7 +340,13 @@ impl<F: Feed> Follower<F> {
             ..pull::Config::default()
         };
         let jetstream = self.bus.jetstream();
-        let consumer = jetstream.create_consumer_on_stream(config, F::STREAM).await?;
+        let subject = format!("CONSUMER.DURABLE.CREATE.{}.{}", F::STREAM, F::CONSUMER);
+        let wanted = serde_json::json!({ "stream_name": F::STREAM, "config": config.into_consumer_config() });
+        let made: Response<consumer::Info> = jetstream.request(subject, &wanted).await?;
+        if let Response::Err { error } = made {
+            return Err(error.into());
+        }
+        let consumer = jetstream.get_consumer_from_stream(F::CONSUMER, F::STREAM).await?;
         // Looked at after the consumer was made: a stream that replaces this one has no such consumer.
         let stream = jetstream.get_stream(F::STREAM).await?;
         Ok((F::new(stream.cached_info()), consumer))

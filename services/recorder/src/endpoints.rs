@@ -65,7 +65,7 @@ pub(crate) async fn serve(
         unknown.map_err(anyhow::Error::from_boxed)?.map(|request| (Question::Unknown, request)).boxed(),
     ]);
     let answering = questions.for_each_concurrent(CONCURRENCY, |(question, request)| {
-        let repository = &repository;
+        let (repository, bus) = (&repository, &bus);
         async move {
             let answer = match question {
                 Question::Series => answer_of(series_of(repository, &request).await),
@@ -75,7 +75,7 @@ pub(crate) async fn serve(
                     None => return,
                 },
             };
-            respond(&request, answer).await;
+            respond(bus, &request, answer).await;
         }
     });
     tokio::pin!(answering);

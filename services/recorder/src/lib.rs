@@ -13,6 +13,7 @@ mod retention;
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtime::bus::User;
 use runtime::tasks::Tasks;
 use runtime::{Bus, wait};
 use tokio::time::timeout;
@@ -22,6 +23,10 @@ use crate::config::Config;
 use crate::consumer::{Follower, Revisions, Tally, Windows};
 use crate::repository::Repository;
 
+/// The user in nats.conf that answers.
+const USER: User = User::answering("recorder");
+/// The user that takes from JetStream.
+const OWN_USER: User = User::asking("recorder_own");
 /// Messages that one subscription holds before the client drops further ones: twice a batch.
 const SUBSCRIPTION_CAPACITY: usize = 1024;
 /// What leaving the bus and the database may take after everything is done.
@@ -34,12 +39,12 @@ const LEAVE: Duration = Duration::from_millis(500);
 /// When NATS or MySQL is not there in time, a migration fails, or a background task ends by itself.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Some(started) = shutdown.run_until_cancelled(start(&config)).await else { return Ok(()) };
-    let (mut bus, repository) = started?;
+    let (mut buses, repository) = started?;
     let ended = loop {
         // What goes wrong in one life ends its tasks, and the process only if it is not the bus.
-        let ended = record(&bus, &repository, &config, shutdown.child_token()).await;
-        let has_died = ended.is_err() && !shutdown.is_cancelled() && bus.has_died().await;
-        bus.drain(LEAVE).await;
+        let ended = record(&buses, &repository, &config, shutdown.child_token()).await;
+        let has_died = ended.is_err() && !shutdown.is_cancelled() && buses.have_died().await;
+        tokio::join!(buses.answers.drain(LEAVE), buses.own.drain(LEAVE));
         match ended {
             Err(error) if has_died => {
                 tracing::error!("the connection to NATS is made anew, since its client died: {error:#}");
@@ -47,7 +52,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
             ended => break ended,
         }
         match shutdown.run_until_cancelled(connect(&config)).await {
-            Some(connected) => bus = connected?,
+            Some(connected) => buses = connected?,
             None => break Ok(()),
         }
     };
@@ -61,7 +66,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
 
 /// Records and answers until `shutdown`, which a failure brings about.
 async fn record(
-    bus: &Bus,
+    buses: &Buses,
     repository: &Repository,
     config: &Config,
     shutdown: CancellationToken,
@@ -70,8 +75,8 @@ async fn record(
     let grace = config.process.shutdown_grace();
 
     let mut tasks = Tasks::new(shutdown.clone());
-    let windows = Follower::<Windows>::new(bus, repository, &tally, &shutdown, grace);
-    let revisions = Follower::<Revisions>::new(bus, repository, &tally, &shutdown, grace);
+    let windows = Follower::<Windows>::new(&buses.own, repository, &tally, &shutdown, grace);
+    let revisions = Follower::<Revisions>::new(&buses.own, repository, &tally, &shutdown, grace);
     tasks.spawn("windows", ended(windows.run()));
     tasks.spawn("revisions", ended(revisions.run()));
     tasks.spawn(
@@ -80,8 +85,12 @@ async fn record(
     );
     tasks.spawn(
         "endpoints",
-        endpoints::serve(bus.clone(), repository.clone(), tally, shutdown.clone(), grace),
+        endpoints::serve(buses.answers.clone(), repository.clone(), tally, shutdown.clone(), grace),
     );
+    tasks.spawn("rights", {
+        let (buses, stopped) = (buses.clone(), shutdown.clone());
+        async move { stopped.run_until_cancelled(lacking_rights(&buses)).await.unwrap_or(Ok(())) }
+    });
     tracing::info!(retention_days = config.stats_retention_days, "recording");
 
     let failure = tasks.watch().await;
@@ -93,13 +102,42 @@ async fn record(
     Ok(())
 }
 
-async fn connect(config: &Config) -> anyhow::Result<Bus> {
+/// The connections of a recorder, each as a user of its own: whoever asks names the reply subject, so the connection that
+/// answers may publish to inboxes only.
+#[derive(Debug, Clone)]
+struct Buses {
+    answers: Bus,
+    /// JetStream.
+    own: Bus,
+}
+
+impl Buses {
+    /// Whether one of the clients has ended for good.
+    async fn have_died(&self) -> bool {
+        let (answers, own) = tokio::join!(self.answers.has_died(), self.own.has_died());
+        answers || own
+    }
+}
+
+/// Ends when the server refuses what a recorder needs: it would look as if it recorded.
+async fn lacking_rights(buses: &Buses) -> anyhow::Result<()> {
+    let refusal = tokio::select! {
+        refusal = buses.answers.refused() => refusal,
+        refusal = buses.own.refused() => refusal,
+    };
+    Err(refusal.into())
+}
+
+async fn connect(config: &Config) -> anyhow::Result<Buses> {
     let limit = config.process.dependency_timeout();
-    Ok(Bus::connect(&config.nats, "recorder", &config.nats_password, SUBSCRIPTION_CAPACITY, limit).await?)
+    let connect =
+        |user| Bus::connect(&config.nats, user, &config.nats_password, SUBSCRIPTION_CAPACITY, limit);
+    let (answers, own) = tokio::try_join!(connect(USER), connect(OWN_USER))?;
+    Ok(Buses { answers, own })
 }
 
 /// Waits for NATS and MySQL, whichever comes first, and makes the tables.
-async fn start(config: &Config) -> anyhow::Result<(Bus, Repository)> {
+async fn start(config: &Config) -> anyhow::Result<(Buses, Repository)> {
     let limit = config.process.dependency_timeout();
     let account = config.account()?;
     let migration_account = config.migration_account()?;
@@ -119,8 +157,8 @@ async fn start(config: &Config) -> anyhow::Result<(Bus, Repository)> {
         tracing::info!("the tables are up to date");
         anyhow::Ok(())
     };
-    let (bus, ()) = tokio::try_join!(connect(config), tables)?;
-    Ok((bus, Repository::new(account)))
+    let (buses, ()) = tokio::try_join!(connect(config), tables)?;
+    Ok((buses, Repository::new(account)))
 }
 
 /// A task that can only end.

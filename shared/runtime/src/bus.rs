@@ -12,8 +12,8 @@ use futures_util::StreamExt as _;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use wire::reply::{Code, ERROR_CODE_HEADER, ERROR_HEADER, Refusal};
-use wire::{Meta, meta};
+use wire::reply::{Code, ERROR_CODE_HEADER, ERROR_HEADER};
+use wire::{Meta, meta, subject};
 
 use crate::args::NatsArgs;
 use crate::wait;
@@ -24,6 +24,13 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const LONGEST_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a message is waited for that is to prove a subscription, before another one is sent.
+const PROOF_PAUSE: Duration = Duration::from_millis(50);
+
+/// The server says so when it refuses a message or a subscription; the subject stands behind it.
+const PUBLISH_REFUSED: &str = "Permissions Violation for Publish to ";
+const SUBSCRIPTION_REFUSED: &str = "Permissions Violation for Subscription to ";
 
 /// When the client dies, its subscriptions end one after the other, within this time.
 const DYING_TIME: Duration = Duration::from_secs(1);
@@ -57,6 +64,41 @@ struct Signs {
     since: Mutex<SystemTime>,
     closed: watch::Sender<bool>,
     died: CancellationToken,
+    /// Whether all that this user publishes is answers.
+    only_answers: bool,
+    /// What the server refuses on this connection, in a sentence.
+    refusal: watch::Sender<Option<Refusal>>,
+    refused_answers: AtomicU64,
+}
+
+/// A right that this user lacks: `nats.conf` and this program don't fit each other.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the NATS server refuses {user} {what} (is its nats.conf that of this version?)")]
+pub struct Refusal {
+    user: &'static str,
+    what: String,
+}
+
+/// A user of `nats.conf`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether all that it publishes is answers, but for messages to its own inbox. Whoever asks names the subject
+    /// of an answer, so that it may be one where this user must not publish: then the fault is the asker's.
+    pub only_answers: bool,
+}
+
+impl User {
+    /// A user that asks, or that publishes by itself.
+    pub const fn asking(name: &'static str) -> Self {
+        Self { name, only_answers: false }
+    }
+
+    /// A user that answers.
+    pub const fn answering(name: &'static str) -> Self {
+        Self { name, only_answers: true }
+    }
 }
 
 /// No connection could be made.
@@ -112,7 +154,7 @@ pub enum RequestFailure {
 #[error("{refusal}")]
 pub struct Refused {
     /// The code and the sentence.
-    pub refusal: Refusal,
+    pub refusal: wire::reply::Refusal,
     /// The metadata of the reply.
     pub meta: Meta,
 }
@@ -128,18 +170,22 @@ impl Bus {
     /// [`BusError`], after `limit`: the last reason says whether the server was away or the password wrong.
     pub async fn connect(
         args: &NatsArgs,
-        user: &'static str,
+        user: User,
         password: &str,
         subscription_capacity: usize,
         limit: Duration,
     ) -> Result<Self, BusError> {
         let address = args.address();
+        let User { name: user, only_answers } = user;
         let signs = Arc::new(Signs {
             slow_consumers: AtomicU64::new(0),
             connections: watch::Sender::new(0),
             since: Mutex::new(SystemTime::now()),
             closed: watch::Sender::new(false),
             died: CancellationToken::new(),
+            only_answers,
+            refusal: watch::Sender::new(None),
+            refused_answers: AtomicU64::new(0),
         });
         let client = wait::until(&format!("NATS at {address}"), limit, || {
             let options = ConnectOptions::new()
@@ -173,8 +219,10 @@ impl Bus {
             }
         })
         .await?;
-        let jetstream =
-            jetstream::context::ContextBuilder::new().timeout(Duration::from_secs(5)).build(client.clone());
+        let jetstream = jetstream::context::ContextBuilder::new()
+            .timeout(Duration::from_secs(5))
+            .domain(subject::JETSTREAM_DOMAIN)
+            .build(client.clone());
         let inbox = client.new_inbox();
         let waiting = Arc::new(Waiting::default());
         let mut replies = client.subscribe(format!("{inbox}.*")).await?;
@@ -232,6 +280,31 @@ impl Bus {
     /// How often the client or the server said that this process reads too slowly.
     pub fn slow_consumer_count(&self) -> u64 {
         self.shared.signs.slow_consumers.load(Ordering::Relaxed)
+    }
+
+    /// What the server refuses to this connection, if anything. It remains until the next connection.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.shared.signs.refusal.borrow().clone()
+    }
+
+    /// Waits until the server refuses something.
+    pub async fn refused(&self) -> Refusal {
+        let mut refusals = self.shared.signs.refusal.subscribe();
+        match refusals.wait_for(Option::is_some).await.map(|refusal| refusal.clone()) {
+            Ok(Some(refusal)) => refusal,
+            // The sender lives as long as this does.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// How many answers did not go out, since whoever asked named a reply subject that is no inbox.
+    pub fn refused_answer_count(&self) -> u64 {
+        self.shared.signs.refused_answers.load(Ordering::Relaxed)
+    }
+
+    /// Counts an answer that has nowhere to go.
+    pub(crate) fn note_refused_answer(&self) {
+        self.shared.signs.refused_answers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether the client has ended for good, or does so at this moment; then only a new one helps.
@@ -328,6 +401,36 @@ impl Bus {
         outcome.unwrap_or_else(|_| Err(question.timed_out(limit)))
     }
 
+    /// Waits until a message that `other` sends has come in on this connection, for at most `limit`, without that this one
+    /// has to publish anything.
+    ///
+    /// A server handles what one connection says in order, and passes on in order what it knows of subscriptions. So
+    /// afterwards every subscription that was made before on this connection stands, also for those who are connected
+    /// where `other` is.
+    ///
+    /// # Errors
+    /// [`RequestFailure`], when none came.
+    pub async fn hears(&self, other: &Self, limit: Duration) -> Result<(), RequestFailure> {
+        let unique = self.client().new_inbox();
+        let subject = subject::proof(unique.rsplit('.').next().unwrap_or(&unique));
+        let failed = |error: &dyn std::fmt::Display| RequestFailure::Other(error.to_string());
+        let proof = async {
+            let mut heard = self.client().subscribe(subject.clone()).await.map_err(|error| failed(&error))?;
+            loop {
+                // The first ones may be sent before the subscription stands.
+                let sent = other.client().publish(subject.clone(), Bytes::new()).await;
+                sent.map_err(|error| failed(&error))?;
+                match timeout(PROOF_PAUSE, heard.next()).await {
+                    Ok(Some(_)) => return Ok(()),
+                    Ok(None) => return Err(RequestFailure::Disconnected),
+                    Err(_) => {}
+                }
+            }
+        };
+        let outcome = timeout(limit, proof).await;
+        outcome.unwrap_or_else(|_| Err(RequestFailure::TimedOut { subject: subject.clone(), limit }))
+    }
+
     /// Leaves: no more messages come in, what was published is sent, then the connection is closed.
     /// Waits for that for at most `limit`.
     pub async fn drain(&self, limit: Duration) {
@@ -383,7 +486,10 @@ fn read_reply(message: Message) -> Result<Reply, RequestFailure> {
     };
     let code = Code::from_number(code.as_str().parse().unwrap_or(500));
     let sentence = headers.and_then(|headers| headers.get(ERROR_HEADER)).map_or("", |text| text.as_str());
-    Err(RequestFailure::Refused(Box::new(Refused { refusal: Refusal::new(code, sentence), meta })))
+    Err(RequestFailure::Refused(Box::new(Refused {
+        refusal: wire::reply::Refusal::new(code, sentence),
+        meta,
+    })))
 }
 
 /// One request. It leaves the table of those that wait when this is dropped.
@@ -481,12 +587,28 @@ fn locked<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a word of the server refuses.
+fn refused_of(error: &str) -> Option<String> {
+    let error = error.trim_matches('\'');
+    let publish = error.strip_prefix(PUBLISH_REFUSED).map(|subject| format!("to publish on {subject}"));
+    publish.or_else(|| {
+        error.strip_prefix(SUBSCRIPTION_REFUSED).map(|subject| format!("to subscribe to {subject}"))
+    })
+}
+
 impl Signs {
+    fn is_refused_answer(&self, user: &'static str, error: &str) -> bool {
+        let subject = error.trim_matches('\'').strip_prefix(PUBLISH_REFUSED);
+        let own = format!("{}.", inbox_prefix(user));
+        self.only_answers && subject.is_some_and(|subject| !subject.trim_matches('"').starts_with(&own))
+    }
+
     fn take(&self, user: &'static str, event: &Event) {
         match event {
             Event::Connected => {
                 tracing::info!(user, "connected to NATS");
                 *locked(&self.since) = SystemTime::now();
+                self.refusal.send_if_modified(|refusal| refusal.take().is_some());
                 self.connections.send_modify(|count| *count += 1);
             }
             Event::Disconnected => {
@@ -508,7 +630,22 @@ impl Signs {
                 self.slow_consumers.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(user, "the server cut this connection off, because it was read too slowly");
             }
-            Event::ServerError(error) => tracing::error!(user, %error, "the NATS server refuses something"),
+            Event::ServerError(ServerError::Other(error)) if self.is_refused_answer(user, error) => {
+                self.refused_answers.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(
+                    user,
+                    error,
+                    "an answer was not sent: its asker named a reply subject that is no inbox"
+                );
+            }
+            Event::ServerError(error) => {
+                tracing::error!(user, %error, "the NATS server refuses something");
+                if let ServerError::Other(error) = error
+                    && let Some(what) = refused_of(error)
+                {
+                    self.refusal.send_replace(Some(Refusal { user, what }));
+                }
+            }
             // Each failed attempt to reconnect is one; that the connection is lost has been said.
             Event::ClientError(error) => tracing::debug!(user, %error, "NATS client"),
             Event::LameDuckMode | Event::Draining => tracing::info!(user, %event, "NATS"),
@@ -528,5 +665,38 @@ mod tests {
         assert_eq!(meta_of(Some(&headers)).unwrap(), meta);
         assert_eq!(meta_of(None).unwrap(), Meta::default());
         assert_eq!(header_size(&headers), "NATS/1.0\r\nPixcache: type=image/png fresh=1\r\n\r\n".len());
+    }
+
+    fn signs(only_answers: bool) -> Signs {
+        Signs {
+            slow_consumers: AtomicU64::new(0),
+            connections: watch::Sender::new(0),
+            since: Mutex::new(SystemTime::now()),
+            closed: watch::Sender::new(false),
+            died: CancellationToken::new(),
+            only_answers,
+            refusal: watch::Sender::new(None),
+            refused_answers: AtomicU64::new(0),
+        }
+    }
+
+    /// What is known after the server has said this.
+    fn after(only_answers: bool, word: &str) -> (Option<String>, u64) {
+        let signs = signs(only_answers);
+        signs.take("memcache", &Event::ServerError(ServerError::Other(word.to_owned())));
+        let refusal = signs.refusal.borrow().as_ref().map(|refusal| refusal.what.clone());
+        (refusal, signs.refused_answers.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn what_the_server_refuses_is_known_and_an_asker_s_fault_is_told_from_a_right_that_is_missing() {
+        let publish = r#"'Permissions Violation for Publish to "$KV.CACHE_CONFIG.live"'"#;
+        let subscription = r#"'Permissions Violation for Subscription to "cache.get.>"'"#;
+        let inbox = r#"'Permissions Violation for Publish to "_INBOX_memcache.1.2"'"#;
+        assert_eq!(after(false, publish), (Some(r#"to publish on "$KV.CACHE_CONFIG.live""#.into()), 0));
+        assert_eq!(after(true, publish), (None, 1));
+        assert_eq!(after(true, inbox), (Some(r#"to publish on "_INBOX_memcache.1.2""#.into()), 0));
+        assert_eq!(after(true, subscription), (Some(r#"to subscribe to "cache.get.>""#.into()), 0));
+        assert_eq!(after(true, "'Something else'"), (None, 0));
     }
 }

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use wire::Meta;
 use wire::reply::{Code, ERROR_CODE_HEADER, ERROR_HEADER, Refusal};
+use wire::{Meta, subject};
 
+use crate::Bus;
 use crate::bus::headers_of;
 
 /// What a service says of itself to whoever looks for it: `pairs`, and since when.
@@ -50,9 +51,13 @@ impl Answer {
 
 /// Sends `answer`. When it is larger than the bus carries, a refusal that says so goes instead.
 ///
-/// A message without a reply subject asks for no answer and gets none.
-pub async fn respond(request: &Request, answer: Answer) {
-    if request.message.reply.is_none() {
+/// A message without a reply subject asks for no answer and gets none; nor does one whose reply subject is no
+/// inbox, since whoever asks could publish by it where it must not.
+pub async fn respond(bus: &Bus, request: &Request, answer: Answer) {
+    let Some(reply) = &request.message.reply else { return };
+    if !subject::is_reply_to_an_asker(reply) {
+        bus.note_refused_answer();
+        tracing::warn!(subject = %request.message.subject, %reply, "an answer is not sent: the reply subject is no inbox of an asker");
         return;
     }
     let sent = match answer {

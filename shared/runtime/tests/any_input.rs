@@ -40,7 +40,15 @@ fn any_answer_is_a_reply_or_a_failure_with_a_reason() {
     let (server, bus) = runtime.block_on(async {
         let server = NatsServer::start().await;
         let args = NatsArgs { nats_url: None, nats_port: server.port() };
-        let bus = Bus::connect(&args, "gateway", server.password("gateway"), 64, PATIENCE).await.unwrap();
+        let bus = Bus::connect(
+            &args,
+            runtime::bus::User::asking("gateway"),
+            server.password("gateway"),
+            64,
+            PATIENCE,
+        )
+        .await
+        .unwrap();
         (server, bus)
     });
     let service = runtime.block_on(server.connect("memcache"));

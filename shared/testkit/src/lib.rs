@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 pub use database::{Database, MariaDb};
 pub use guardian::{Guardian, Order};
-pub use nats::NatsServer;
+pub use nats::{ACCOUNTS, NatsServer, account_of, witness_of};
 pub use port::free_port;
 pub use service::service_binary;
 

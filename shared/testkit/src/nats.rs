@@ -10,10 +10,30 @@ use tokio::net::TcpStream;
 use crate::guardian::{Guardian, Order};
 use crate::{LOOK_EVERY, PATIENCE, free_port, repository_root, tools, unique};
 
-/// The users of `nats.conf`.
-const USERS: [&str; 4] = ["gateway", "memcache", "recorder", "operator"];
+/// The roles of `nats.conf`. A service's second user, `<role>_own`, has the password of its role.
+const ROLES: [&str; 4] = ["gateway", "memcache", "recorder", "operator"];
 
-/// A real nats-server with the repository's `nats.conf`, JetStream on, in a temporary folder.
+/// The user whom only tests have: may do everything in the account of JetStream, where nobody else enters.
+const ADMINISTRATOR: &str = "administrator";
+/// The accounts of `nats.conf`.
+pub const ACCOUNTS: [&str; 6] = ["CACHE", "STORE", "GATEWAY", "MEMCACHE", "RECORDER", "OPERATOR"];
+
+/// A user whom only tests have, one in each account: hears everything that is said there.
+pub fn witness_of(account: &str) -> String {
+    format!("witness_{}", account.to_lowercase())
+}
+
+/// The account of a user of `nats.conf`.
+pub fn account_of(user: &str) -> String {
+    match user.strip_suffix("_own") {
+        Some(role) => role.to_uppercase(),
+        None if user == "operator" => "OPERATOR".to_owned(),
+        None => "CACHE".to_owned(),
+    }
+}
+
+/// A real nats-server with the repository's `nats.conf`, JetStream on, in a temporary folder. One user more may enter:
+/// `administrator`, to see and to break what JetStream keeps.
 ///
 /// It is killed, and its folder removed, when this is dropped.
 #[derive(Debug)]
@@ -22,7 +42,8 @@ pub struct NatsServer {
     port: u16,
     /// The name by which it is told from a server that happened to take the same port.
     name: String,
-    passwords: [String; USERS.len()],
+    passwords: [String; ROLES.len()],
+    administrator: String,
 }
 
 impl NatsServer {
@@ -35,19 +56,24 @@ impl NatsServer {
         loop {
             let port = free_port();
             let name = unique("test");
-            let passwords = USERS.map(|_| unique("p"));
+            let passwords = ROLES.map(|_| unique("p"));
+            let administrator = unique("p");
             let guardian = Guardian::new(|folder| {
+                let conf = folder.join("nats.conf");
+                std::fs::write(&conf, with_administrator(&administrator))
+                    .expect("a temporary folder can be written");
                 let mut command = Command::new(&program);
-                command.arg("--config").arg(repository_root().join("nats.conf"));
+                command.arg("--config").arg(conf);
                 command.arg("--name").arg(&name);
                 command.env("NATS_HOST", "127.0.0.1").env("NATS_PORT", port.to_string());
                 command.env("NATS_STORE_DIR", folder.join("store"));
-                for (user, password) in USERS.iter().zip(&passwords) {
+                for (user, password) in ROLES.iter().zip(&passwords) {
                     command.env(format!("NATS_{}_PASSWORD", user.to_uppercase()), password);
                 }
                 command
             });
-            let server = Self { guardian: Arc::new(Mutex::new(guardian)), port, name, passwords };
+            let server =
+                Self { guardian: Arc::new(Mutex::new(guardian)), port, name, passwords, administrator };
             server.order(Order::Start).await;
             if server.is_ready_unless_its_port_is_taken().await {
                 return server;
@@ -70,12 +96,16 @@ impl NatsServer {
         self.lock().pid()
     }
 
-    /// The password of one of the users `gateway`, `memcache`, `recorder` and `operator`.
+    /// The password of one of the users of `nats.conf`.
     ///
     /// # Panics
     /// For any other name.
     pub fn password(&self, user: &str) -> &str {
-        let at = USERS.iter().position(|name| *name == user).expect("a user of nats.conf");
+        if user == ADMINISTRATOR || user.starts_with("witness_") {
+            return &self.administrator;
+        }
+        let role = user.strip_suffix("_own").unwrap_or(user);
+        let at = ROLES.iter().position(|name| *name == role).expect("a user of nats.conf");
         &self.passwords[at]
     }
 
@@ -90,6 +120,18 @@ impl NatsServer {
             .connect(self.url())
             .await
             .expect("the server takes connections of its own users")
+    }
+
+    /// JetStream as one of the users sees it, on a connection of its own.
+    ///
+    /// # Panics
+    /// When the server refuses it.
+    pub async fn jetstream(&self, user: &str) -> async_nats::jetstream::Context {
+        let client = self.connect(user).await;
+        if user == ADMINISTRATOR {
+            return async_nats::jetstream::new(client);
+        }
+        async_nats::jetstream::with_domain(client, "STORE")
     }
 
     /// Publishes a message with these lines as its header block, as they stand: a client library would not
@@ -208,6 +250,25 @@ impl NatsServer {
     fn lock(&self) -> std::sync::MutexGuard<'_, Guardian> {
         self.guardian.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The shipped configuration, with an administrator of JetStream's account and a witness in each.
+fn with_administrator(password: &str) -> String {
+    let shipped = repository_root().join("nats.conf");
+    let conf = std::fs::read_to_string(&shipped).expect("nats.conf can be read");
+    let mut conf = conf.replacen("  STORE: {\n", "  STORE: {\n    users: [\n    ]\n", 1);
+    for account in ACCOUNTS {
+        let user = |name: &str| format!("\n      {{ user: {name}, password: {password} }}");
+        let mut users = user(&witness_of(account));
+        if account == "STORE" {
+            users.push_str(&user(ADMINISTRATOR));
+        }
+        let (before, rest) =
+            conf.split_once(&format!("  {account}: {{\n")).expect("nats.conf has this account");
+        let rest = rest.replacen("    users: [", &format!("    users: [{users}"), 1);
+        conf = format!("{before}  {account}: {{\n{rest}");
+    }
+    conf
 }
 
 /// Whether the server called `name` greets whoever connects to `port`.

@@ -4,15 +4,20 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::{self, stream};
+use futures_util::StreamExt as _;
 use testkit::{NatsServer, repository_root};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-const ROLES: [&str; 4] = ["gateway", "memcache", "recorder", "operator"];
+/// All users: the connections of the services that ask and answer, those for what they do by themselves, and a person.
+const ROLES: [&str; 7] =
+    ["gateway", "memcache", "recorder", "gateway_own", "memcache_own", "recorder_own", "operator"];
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A subject, and who may publish there.
@@ -33,44 +38,65 @@ const PUBLISH: &[(&str, &[&str])] = &[
     ("cache.nonsense",                                  &["operator"]),
     // Near leases. Nobody but a gateway reports hits, nobody but the worker takes copies back.
     ("cache.near.hits",                                 &["gateway"]),
-    ("cache.near.drop.1",                               &["memcache"]),
+    ("cache.near.drop.1",                               &["memcache_own"]),
     ("cache.near.drop.1.2",                             &[]),
+    // What the worker says to itself.
+    ("cache.proof.1",                                   &["memcache_own"]),
     // What the recorder is asked.
     ("stats.series",                                    &["gateway", "operator"]),
     ("stats.config_history",                            &["gateway", "operator"]),
     ("stats.nonsense",                                  &["operator"]),
     ("stats.series.more",                               &[]),
     // What the worker says by itself. Nobody else may invent a figure.
-    ("cache.event.window.memcache-1",                   &["memcache"]),
-    ("cache.event.configured.memcache-1",               &["memcache"]),
-    ("cache.event.cleared.memcache-1",                  &["memcache"]),
-    ("cache.event.key.hit.cat",                         &["memcache"]),
-    // Replies to others go out only as an answer; one's own inbox is for whoever proves a connection so.
-    ("_INBOX_gateway.1.2",                              &[]),
-    ("_INBOX_memcache.1.2",                             &["memcache"]),
+    ("cache.event.window.memcache-1",                   &["memcache_own"]),
+    ("cache.event.configured.memcache-1",               &["memcache_own"]),
+    ("cache.event.cleared.memcache-1",                  &["memcache_own"]),
+    ("cache.event.key.hit.cat",                         &["memcache_own"]),
+    // Answers: to gateways, and to those who ask from other accounts. One's own inbox is for whoever proves a
+    // connection so.
+    ("_R_.1.2",                                         &["gateway", "memcache", "recorder"]),
+    ("_INBOX_gateway.1.2",                              &["memcache", "recorder"]),
+    ("_INBOX_memcache.1.2",                             &[]),
     ("_INBOX_recorder.1.2",                             &[]),
+    ("_INBOX_gateway_own.1.2",                          &[]),
+    ("_INBOX_memcache_own.1.2",                         &[]),
+    ("_INBOX_recorder_own.1.2",                         &["recorder_own"]),
     ("_INBOX_operator.1.2",                             &[]),
     ("_INBOX.1.2",                                      &[]),
-    // The buckets. What is in force changes by cache.config.set alone.
-    ("$KV.CACHE_CONFIG.live",                           &["memcache"]),
-    ("$KV.CACHE_CONFIG.other",                          &[]),
-    ("$KV.CACHE_OWNERS.0",                              &["memcache"]),
+    // The buckets. What is in force changes by cache.config.set alone; a gateway may end a claim that has run out.
+    ("$JS.STORE.API.$KV.CACHE_CONFIG.live",             &["memcache_own"]),
+    ("$JS.STORE.API.$KV.CACHE_CONFIG.other",            &[]),
+    ("$JS.STORE.API.$KV.CACHE_OWNERS.0",                &["gateway_own", "memcache_own"]),
+    ("$JS.STORE.API.$KV.CACHE_OWNERS.1",                &[]),
+    ("$KV.CACHE_CONFIG.live",                           &[]),
+    ("$KV.CACHE_OWNERS.0",                              &[]),
     ("$KV.OTHER.x",                                     &[]),
     // Streams.
-    ("$JS.API.INFO",                                    &["operator"]),
-    ("$JS.API.STREAM.NAMES",                            &["operator"]),
-    ("$JS.API.STREAM.LIST",                             &["operator"]),
-    ("$JS.API.STREAM.INFO.CACHE_EVENTS",                &["recorder", "operator"]),
-    ("$JS.API.STREAM.INFO.KV_CACHE_CONFIG",             &["memcache", "recorder", "operator"]),
-    ("$JS.API.STREAM.INFO.KV_CACHE_OWNERS",             &["memcache", "operator"]),
-    ("$JS.API.STREAM.INFO.OTHER",                       &["operator"]),
-    ("$JS.API.STREAM.CREATE.CACHE_EVENTS",              &["memcache", "recorder"]),
-    ("$JS.API.STREAM.CREATE.KV_CACHE_CONFIG",           &["memcache", "recorder"]),
-    ("$JS.API.STREAM.CREATE.KV_CACHE_OWNERS",           &["memcache"]),
+    ("$JS.STORE.API.INFO",                              &["operator"]),
+    ("$JS.STORE.API.STREAM.NAMES",                      &["operator"]),
+    ("$JS.STORE.API.STREAM.LIST",                       &["operator"]),
+    ("$JS.STORE.API.STREAM.INFO.CACHE_EVENTS",          &["recorder_own", "operator"]),
+    ("$JS.STORE.API.STREAM.INFO.KV_CACHE_CONFIG",       &["memcache_own", "recorder_own", "operator"]),
+    ("$JS.STORE.API.STREAM.INFO.KV_CACHE_OWNERS",       &["gateway_own", "memcache_own", "operator"]),
+    ("$JS.STORE.API.STREAM.INFO.OTHER",                 &["operator"]),
+    ("$JS.STORE.API.STREAM.CREATE.CACHE_EVENTS",        &["memcache_own", "recorder_own"]),
+    ("$JS.STORE.API.STREAM.CREATE.KV_CACHE_CONFIG",     &["memcache_own", "recorder_own"]),
+    ("$JS.STORE.API.STREAM.CREATE.KV_CACHE_OWNERS",     &["memcache_own"]),
+    ("$JS.STORE.API.STREAM.CREATE.OTHER",               &[]),
+    ("$JS.STORE.API.STREAM.UPDATE.CACHE_EVENTS",        &[]),
+    ("$JS.STORE.API.STREAM.DELETE.CACHE_EVENTS",        &[]),
+    ("$JS.STORE.API.STREAM.PURGE.KV_CACHE_CONFIG",      &[]),
+    ("$JS.STORE.API.STREAM.MSG.DELETE.CACHE_EVENTS",    &[]),
+    ("$JS.STORE.API.STREAM.MSG.GET.CACHE_EVENTS",       &["operator"]),
+    ("$JS.STORE.API.STREAM.MSG.GET.KV_CACHE_CONFIG",    &["memcache_own", "operator"]),
+    ("$JS.STORE.API.STREAM.MSG.GET.KV_CACHE_OWNERS",    &["gateway_own", "memcache_own", "operator"]),
+    ("$JS.STORE.API.STREAM.SNAPSHOT.CACHE_EVENTS",      &[]),
+    ("$JS.STORE.API.DIRECT.GET.CACHE_EVENTS.x",         &["operator"]),
+    // By JetStream's own names there is nothing to be had, in no account.
+    ("$JS.API.INFO",                                    &[]),
+    ("$JS.API.STREAM.INFO.CACHE_EVENTS",                &[]),
     ("$JS.API.STREAM.CREATE.OTHER",                     &[]),
     ("$JS.API.STREAM.UPDATE.CACHE_EVENTS",              &[]),
-    ("$JS.API.STREAM.UPDATE.KV_CACHE_CONFIG",           &[]),
-    ("$JS.API.STREAM.UPDATE.KV_CACHE_OWNERS",           &[]),
     ("$JS.API.STREAM.DELETE.CACHE_EVENTS",              &[]),
     ("$JS.API.STREAM.DELETE.KV_CACHE_CONFIG",           &[]),
     ("$JS.API.STREAM.DELETE.KV_CACHE_OWNERS",           &[]),
@@ -78,42 +104,34 @@ const PUBLISH: &[(&str, &[&str])] = &[
     ("$JS.API.STREAM.PURGE.KV_CACHE_CONFIG",            &[]),
     ("$JS.API.STREAM.PURGE.KV_CACHE_OWNERS",            &[]),
     ("$JS.API.STREAM.MSG.DELETE.CACHE_EVENTS",          &[]),
-    ("$JS.API.STREAM.MSG.DELETE.KV_CACHE_CONFIG",       &[]),
-    ("$JS.API.STREAM.MSG.GET.CACHE_EVENTS",             &["operator"]),
     ("$JS.API.STREAM.SNAPSHOT.CACHE_EVENTS",            &[]),
     ("$JS.API.STREAM.RESTORE.CACHE_EVENTS",             &[]),
     ("$JS.API.STREAM.LEADER.STEPDOWN.CACHE_EVENTS",     &[]),
-    ("$JS.API.DIRECT.GET.CACHE_EVENTS.x",               &["operator"]),
-    ("$JS.API.DIRECT.GET.KV_CACHE_CONFIG.$KV.CACHE_CONFIG.live", &["memcache", "operator"]),
-    ("$JS.API.DIRECT.GET.KV_CACHE_OWNERS.$KV.CACHE_OWNERS.0",    &["memcache", "operator"]),
-    // Consumers: each its own. The operator may look through any.
-    ("$JS.API.CONSUMER.NAMES.CACHE_EVENTS",             &["operator"]),
-    ("$JS.API.CONSUMER.LIST.CACHE_EVENTS",              &["operator"]),
-    ("$JS.API.CONSUMER.INFO.CACHE_EVENTS.recorder_windows",     &["gateway", "operator"]),
-    ("$JS.API.CONSUMER.CREATE.CACHE_EVENTS",            &["operator"]),
-    ("$JS.API.CONSUMER.CREATE.CACHE_EVENTS.other",      &["operator"]),
-    ("$JS.API.CONSUMER.CREATE.CACHE_EVENTS.recorder_windows.cache.event.window.*", &["recorder", "operator"]),
-    ("$JS.API.CONSUMER.DURABLE.CREATE.CACHE_EVENTS.recorder_windows", &[]),
-    ("$JS.API.CONSUMER.MSG.NEXT.CACHE_EVENTS.recorder_windows", &["recorder", "operator"]),
-    ("$JS.API.CONSUMER.MSG.NEXT.CACHE_EVENTS.other",    &["operator"]),
-    ("$JS.API.CONSUMER.DELETE.CACHE_EVENTS.recorder_windows",   &["operator"]),
-    ("$JS.API.CONSUMER.CREATE.KV_CACHE_CONFIG",         &["memcache", "operator"]),
-    ("$JS.API.CONSUMER.CREATE.KV_CACHE_CONFIG.other.x", &["memcache", "operator"]),
-    ("$JS.API.CONSUMER.CREATE.KV_CACHE_CONFIG.recorder_config",  &["operator"]),
-    ("$JS.API.CONSUMER.CREATE.KV_CACHE_CONFIG.recorder_config.$KV.CACHE_CONFIG.live", &["recorder", "operator"]),
-    ("$JS.API.CONSUMER.MSG.NEXT.KV_CACHE_CONFIG.recorder_config", &["recorder", "operator"]),
-    ("$JS.API.CONSUMER.DELETE.KV_CACHE_CONFIG.other",   &["memcache", "operator"]),
-    ("$JS.API.CONSUMER.DELETE.KV_CACHE_CONFIG.recorder_config",  &["operator"]),
-    ("$JS.API.CONSUMER.CREATE.KV_CACHE_OWNERS",         &["operator"]),
-    ("$JS.ACK.CACHE_EVENTS.recorder_windows.1.1.1.1.0", &["recorder", "operator"]),
-    ("$JS.ACK.CACHE_EVENTS.other.1.1.1.1.0",            &["operator"]),
-    ("$JS.ACK.KV_CACHE_CONFIG.recorder_config.1.1.1.1.0", &["recorder", "operator"]),
-    ("$JS.FC.KV_CACHE_CONFIG.other.1",                  &["memcache", "operator"]),
-    ("$JS.FC.CACHE_EVENTS.other.1",                     &["operator"]),
+    ("$JS.API.CONSUMER.CREATE.CACHE_EVENTS",            &[]),
+    ("$JS.API.CONSUMER.CREATE.CACHE_EVENTS.other",      &[]),
+    ("$JS.API.CONSUMER.DELETE.CACHE_EVENTS.recorder_windows",    &[]),
     ("$JS.API.META.LEADER.STEPDOWN",                    &[]),
     ("$JS.API.ACCOUNT.PURGE.x",                         &[]),
+    // Consumers: those of the recorder, and no others. A consumer delivers wherever its maker says.
+    ("$JS.STORE.API.CONSUMER.NAMES.CACHE_EVENTS",       &["operator"]),
+    ("$JS.STORE.API.CONSUMER.LIST.CACHE_EVENTS",        &["operator"]),
+    ("$JS.STORE.API.CONSUMER.INFO.CACHE_EVENTS.recorder_windows",   &["gateway_own", "recorder_own", "operator"]),
+    ("$JS.STORE.API.CONSUMER.INFO.KV_CACHE_CONFIG.recorder_config", &["recorder_own", "operator"]),
+    ("$JS.STORE.API.CONSUMER.CREATE.CACHE_EVENTS",      &[]),
+    ("$JS.STORE.API.CONSUMER.CREATE.CACHE_EVENTS.other", &[]),
+    ("$JS.STORE.API.CONSUMER.DURABLE.CREATE.CACHE_EVENTS.recorder_windows",   &["recorder_own"]),
+    ("$JS.STORE.API.CONSUMER.DURABLE.CREATE.CACHE_EVENTS.other",              &[]),
+    ("$JS.STORE.API.CONSUMER.DURABLE.CREATE.KV_CACHE_CONFIG.recorder_config", &["recorder_own"]),
+    ("$JS.STORE.API.CONSUMER.MSG.NEXT.CACHE_EVENTS.recorder_windows",         &["recorder_own"]),
+    ("$JS.STORE.API.CONSUMER.MSG.NEXT.CACHE_EVENTS.other",                    &[]),
+    ("$JS.STORE.API.CONSUMER.MSG.NEXT.KV_CACHE_CONFIG.recorder_config",       &["recorder_own"]),
+    ("$JS.STORE.API.CONSUMER.DELETE.CACHE_EVENTS.recorder_windows",           &[]),
+    ("$JS.ACK.CACHE_EVENTS.recorder_windows.1.1.1.1.0", &["recorder_own"]),
+    ("$JS.ACK.CACHE_EVENTS.other.1.1.1.1.0",            &[]),
+    ("$JS.ACK.KV_CACHE_CONFIG.recorder_config.1.1.1.1.0", &["recorder_own"]),
+    ("$JS.FC.KV_CACHE_CONFIG.other.1",                  &[]),
     // Services, the server itself, and anything else.
-    ("$SRV.PING",                                       &["gateway", "operator"]),
+    ("$SRV.PING",                                       &["gateway_own", "operator"]),
     ("$SRV.PING.memcache",                              &["operator"]),
     ("$SRV.STATS.memcache",                             &["operator"]),
     ("$SRV.INFO.recorder.1",                            &["operator"]),
@@ -146,6 +164,7 @@ const SUBSCRIBE: &[(&str, &[&str])] = &[
     ("cache.near.hits",             &["memcache"]),
     ("cache.near.drop.*",           &["gateway"]),
     ("cache.near.drop.1",           &["gateway"]),
+    ("cache.proof.*",               &["memcache"]),
     ("cache.event.>",               &["operator"]),
     ("cache.event.*",               &["operator"]),
     ("cache.event.window.*",        &["gateway", "operator"]),
@@ -158,10 +177,14 @@ const SUBSCRIBE: &[(&str, &[&str])] = &[
     ("stats.*",                     &["recorder"]),
     ("stats.series",                &["recorder"]),
     ("stats.config_history",        &["recorder"]),
+    ("_R_.>",                       &[]),
     ("_INBOX_gateway.>",            &["gateway"]),
     ("_INBOX_gateway.1.2",          &["gateway"]),
     ("_INBOX_memcache.>",           &["memcache"]),
     ("_INBOX_recorder.>",           &["recorder"]),
+    ("_INBOX_gateway_own.>",        &["gateway_own"]),
+    ("_INBOX_memcache_own.>",       &["memcache_own"]),
+    ("_INBOX_recorder_own.>",       &["recorder_own"]),
     ("_INBOX_operator.>",           &["operator"]),
     ("_INBOX.>",                    &[]),
     ("$KV.>",                       &[]),
@@ -169,9 +192,9 @@ const SUBSCRIBE: &[(&str, &[&str])] = &[
     ("$KV.CACHE_OWNERS.>",          &[]),
     ("$JS.>",                       &[]),
     ("$JS.API.>",                   &[]),
+    ("$JS.STORE.API.>",             &[]),
     ("$JS.ACK.>",                   &[]),
-    ("$JS.EVENT.>",                 &["operator"]),
-    ("$JS.EVENT.ADVISORY.API",      &["operator"]),
+    ("$JS.EVENT.>",                 &[]),
     ("$SRV.>",                      &[]),
     ("$SRV.PING",                   &["gateway", "memcache", "recorder"]),
     ("$SRV.STATS.gateway",          &["gateway"]),
@@ -204,20 +227,34 @@ impl Speaker {
     async fn greet(server: &NatsServer, options: &str) -> (Self, String) {
         let stream = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
         let mut speaker = Self(BufReader::new(stream));
-        assert!(speaker.line().await.starts_with("INFO "));
+        let mut greeting = String::new();
+        speaker.0.read_line(&mut greeting).await.unwrap();
+        assert!(greeting.starts_with("INFO "));
         speaker.say(&format!("CONNECT {options}\r\nPING\r\n")).await;
         let word = speaker.line().await;
         (speaker, word)
+    }
+
+    /// The next line, unless the server has left.
+    async fn next_line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = self.0.read_line(&mut line).await.ok()?;
+        (read > 0).then(|| line.trim_end().to_owned())
     }
 
     async fn say(&mut self, words: &str) {
         self.0.get_mut().write_all(words.as_bytes()).await.unwrap();
     }
 
+    /// The next line, but for what newer servers say of themselves once more after the greeting.
     async fn line(&mut self) -> String {
-        let mut line = String::new();
-        timeout(PATIENCE, self.0.read_line(&mut line)).await.unwrap().unwrap();
-        line.trim_end().to_owned()
+        loop {
+            let mut line = String::new();
+            timeout(PATIENCE, self.0.read_line(&mut line)).await.unwrap().unwrap();
+            if !line.starts_with("INFO ") {
+                return line.trim_end().to_owned();
+            }
+        }
     }
 
     /// Says this, and returns the errors that the server has to say about it: it handles what comes on a
@@ -289,10 +326,11 @@ fn covers(pattern: &str, subject: &str) -> bool {
 #[test]
 fn no_right_is_left_out_of_the_table() {
     let conf = std::fs::read_to_string(repository_root().join("nats.conf")).unwrap();
-    let rights = conf.split_once("users: [").unwrap().1;
-    let lines = rights.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let rights = conf.split_once("accounts {").unwrap().1;
+    // What a user may do stands under permissions; exports and imports only say which way it goes.
+    let lines = rights.lines().filter(|line| !line.trim_start().starts_with(['#', '{']));
     let patterns: Vec<&str> = lines.flat_map(|line| line.split('"').skip(1).step_by(2)).collect();
-    assert!(patterns.len() > 50, "{patterns:?}");
+    assert!(patterns.len() > 80, "{}: {patterns:?}", patterns.len());
     for pattern in patterns {
         let tried = PUBLISH.iter().chain(SUBSCRIBE).any(|(subject, _)| covers(pattern, subject));
         assert!(tried, "{pattern} is in nats.conf, and nothing in this table tries it");
@@ -316,7 +354,8 @@ async fn nobody_enters_without_a_password_of_his_own() {
     ];
     for role in ROLES {
         strangers.push(login(role, &format!("{}x", server.password(role))));
-        for other in ROLES.iter().filter(|other| **other != role) {
+        let is_same_service = |other: &str| other.trim_end_matches("_own") == role.trim_end_matches("_own");
+        for other in ROLES.iter().filter(|other| !is_same_service(other)) {
             strangers.push(login(role, server.password(other)));
         }
     }
@@ -330,31 +369,203 @@ async fn nobody_enters_without_a_password_of_his_own() {
     // Nor does anybody who does not greet at all.
     let mut speaker =
         Speaker(BufReader::new(TcpStream::connect(("127.0.0.1", server.port())).await.unwrap()));
-    assert!(speaker.line().await.starts_with("INFO "));
+    assert!(speaker.next_line().await.unwrap().starts_with("INFO "));
     speaker.say("SUB > 1\r\n").await;
     assert_eq!(speaker.line().await, "-ERR 'Authorization Violation'");
 }
 
+/// The streams and consumers as the services make them.
+async fn make_streams(server: &NatsServer) {
+    let memcache = server.jetstream("memcache_own").await;
+    let recorder = server.jetstream("recorder_own").await;
+    let streams: [(&str, &[&str]); 3] = [
+        ("CACHE_EVENTS", &["cache.event.window.*", "cache.event.configured.*", "cache.event.cleared.*"]),
+        ("KV_CACHE_CONFIG", &["$KV.CACHE_CONFIG.>"]),
+        ("KV_CACHE_OWNERS", &["$KV.CACHE_OWNERS.>"]),
+    ];
+    for (name, subjects) in streams {
+        let subjects = subjects.iter().map(|subject| (*subject).to_owned()).collect();
+        let config = stream::Config { name: name.into(), subjects, ..stream::Config::default() };
+        memcache.create_stream(config).await.unwrap();
+    }
+    for (stream, consumer) in [("CACHE_EVENTS", "recorder_windows"), ("KV_CACHE_CONFIG", "recorder_config")] {
+        let made = make_consumer(&recorder, stream, consumer, serde_json::json!({})).await;
+        assert!(made.get("error").is_none(), "{made}");
+    }
+}
+
+async fn make_consumer(
+    jetstream: &jetstream::Context,
+    stream: &str,
+    consumer: &str,
+    more: serde_json::Value,
+) -> serde_json::Value {
+    let mut config = serde_json::json!({
+        "durable_name": consumer, "ack_policy": "explicit", "deliver_policy": "all", "replay_policy": "instant",
+    });
+    let fields = more.as_object().unwrap().clone();
+    config.as_object_mut().unwrap().extend(fields);
+    let wanted = serde_json::json!({ "stream_name": stream, "config": config });
+    jetstream.request(format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}"), &wanted).await.unwrap()
+}
+
+/// Answers whatever comes, to whatever reply subject it names, as a service does that does not look at it.
+async fn answer_all(server: &NatsServer, role: &str, patterns: &[&str]) -> JoinHandle<()> {
+    let (mut speaker, _) = Speaker::greet(server, &login(role, server.password(role))).await;
+    for (number, pattern) in patterns.iter().enumerate() {
+        assert!(speaker.errors_after(&format!("SUB {pattern} {number}\r\n")).await.is_empty());
+    }
+    tokio::spawn(async move {
+        loop {
+            let Some(line) = speaker.next_line().await else { return };
+            let words: Vec<&str> = line.split(' ').collect();
+            let (reply, size) = match words[..] {
+                ["MSG", _, _, size] | ["HMSG", _, _, _, size] => (None, size),
+                ["MSG", _, _, reply, size] | ["HMSG", _, _, reply, _, size] => (Some(reply.to_owned()), size),
+                ["PING"] => {
+                    speaker.say("PONG\r\n").await;
+                    continue;
+                }
+                _ => continue,
+            };
+            let mut body = vec![0; size.parse::<usize>().unwrap() + 2];
+            if speaker.0.read_exact(&mut body).await.is_err() {
+                return;
+            }
+            if let Some(reply) = reply {
+                speaker.say(&format!("PUB {reply} 2\r\n{{}}\r\n")).await;
+            }
+        }
+    })
+}
+
+/// The name under which the other accounts have a subject of JetStream's.
+fn name_of_import(subject: &str) -> String {
+    let api = subject.strip_prefix("$JS.API.");
+    format!("$JS.STORE.API.{}", api.unwrap_or(subject))
+}
+
+/// Everything that is said in one account.
+async fn witness(server: &NatsServer, account: &'static str) -> (&'static str, async_nats::Subscriber) {
+    let client = server.connect(&testkit::witness_of(account)).await;
+    let heard = client.subscribe(">").await.unwrap();
+    client.flush().await.unwrap();
+    (account, heard)
+}
+
+/// Whoever asks chooses the reply subject. So every role asks on every subject where it may publish, for an answer on each
+/// where it may not; services that answer everything stand by; and in no account but the asker's own is anything heard there.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_role_reaches_by_a_reply_what_it_may_not_publish() {
+    let server = NatsServer::start().await;
+    make_streams(&server).await;
+    let _services = [
+        answer_all(
+            &server,
+            "memcache",
+            &[
+                "cache.get.>",
+                "cache.put.>",
+                "cache.invalidate.>",
+                "cache.*",
+                "cache.config.*",
+                "cache.near.hits",
+                "$SRV.*",
+                "$SRV.*.memcache",
+            ],
+        )
+        .await,
+        answer_all(&server, "recorder", &["stats.*", "$SRV.*", "$SRV.*.recorder", "$SRV.*.recorder.*"]).await,
+        answer_all(&server, "gateway", &["cache.near.drop.*", "$SRV.*"]).await,
+    ];
+    let mut witnesses = Vec::new();
+    for account in testkit::ACCOUNTS {
+        witnesses.push(witness(&server, account).await);
+    }
+    let count = AtomicUsize::new(0);
+    for role in ROLES {
+        let (mut speaker, _) = Speaker::greet(&server, &login(role, server.password(role))).await;
+        let account = testkit::account_of(role);
+        for (subject, allowed) in PUBLISH.iter().filter(|(_, allowed)| allowed.contains(&role)) {
+            let forbidden = |(_, allowed): &&(&str, &[&str])| !allowed.contains(&role);
+            // Its own inbox is where answers are to go.
+            let own = format!("_INBOX_{role}.");
+            let replies = PUBLISH.iter().filter(forbidden).filter(|(reply, _)| !reply.starts_with(&own));
+            let mut said = String::new();
+            for (reply, _) in replies {
+                // JetStream answers a request without a body, with one that can be read, and with one that can't.
+                for body in ["", "{}", r#"{"last_by_subj":"$KV.CACHE_OWNERS.0"}"#] {
+                    said.push_str(&format!("PUB {subject} {reply} {}\r\n{body}\r\n", body.len()));
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            let errors = speaker.errors_after(&said).await;
+            let at_once = |error: &String| error.contains("with Reply of");
+            assert!(errors.iter().all(at_once), "{role} asks on {subject}: {errors:?}");
+            assert!(!allowed.is_empty());
+        }
+        // Answers are on their way for a moment. What comes last in each account has come when all have.
+        for (heard_in, witness) in &mut witnesses {
+            let marker = format!("test.marker.{role}");
+            let client = server.connect(&testkit::witness_of(heard_in)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            client.publish(marker.clone(), "".into()).await.unwrap();
+            client.flush().await.unwrap();
+            loop {
+                let message = timeout(PATIENCE, witness.next()).await.unwrap().unwrap();
+                if message.subject.as_str() == marker {
+                    break;
+                }
+                // JetStream delivers a message to an inbox under the subject by which it came.
+                if message.reply.is_some_and(|reply| reply.starts_with("$JS.ACK.")) {
+                    continue;
+                }
+                let subject = message.subject.as_str();
+                let names = [subject.to_owned(), name_of_import(subject)];
+                let known: Vec<_> =
+                    PUBLISH.iter().filter(|(subject, _)| names.contains(&(*subject).into())).collect();
+                let is_foreign =
+                    !known.is_empty() && !known.iter().any(|(_, allowed)| allowed.contains(&role));
+                // In the asker's own account, where nobody else is, a name is only a name.
+                let is_private = *heard_in == account && account != "CACHE";
+                assert!(!is_foreign || is_private, "{role} has reached {} in {heard_in}", message.subject);
+            }
+        }
+    }
+    let count = count.into_inner();
+    assert!(count > 10_000, "{count} cases");
+    println!("{count} requests with a reply subject that their asker may not publish, none answered there");
+    // And nothing of what JetStream keeps is gone.
+    let administrator = server.jetstream("administrator").await;
+    for stream in ["CACHE_EVENTS", "KV_CACHE_CONFIG", "KV_CACHE_OWNERS"] {
+        let stream = administrator.get_stream(stream).await.unwrap();
+        assert_eq!(stream.cached_info().state.first_sequence.max(1), 1, "nothing was purged");
+    }
+}
+
+/// A consumer delivers wherever its maker says, so nobody may make one but the recorder, and it only its own two, which
+/// can't be turned into such.
 #[tokio::test]
-async fn an_answer_goes_to_whoever_asked_and_once() {
+async fn no_role_has_a_consumer_deliver_where_it_may_not_publish() {
+    let server = NatsServer::start().await;
+    make_streams(&server).await;
+    let recorder = server.jetstream("recorder_own").await;
+    for target in ["$KV.CACHE_CONFIG.live", "$JS.API.STREAM.PURGE.KV_CACHE_CONFIG", "cache.event.cleared.w"] {
+        let push = serde_json::json!({ "deliver_subject": target });
+        let made = make_consumer(&recorder, "CACHE_EVENTS", "recorder_windows", push).await;
+        assert!(made.get("error").is_some(), "{made}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_goes_to_whoever_asked() {
     let server = NatsServer::start().await;
     for (service, subject) in [("memcache", "cache.stats"), ("recorder", "stats.series")] {
-        let password = server.password(service);
-        let (mut speaker, _) = Speaker::greet(&server, &login(service, password)).await;
-        assert!(speaker.errors_after(&format!("SUB {subject} 1\r\n")).await.is_empty());
-        let gateway = server.connect("gateway").await;
-        let asked = tokio::spawn(async move { gateway.request(subject, "".into()).await });
-        let message = speaker.line().await;
-        let inbox = message.split(' ').nth(3).unwrap().to_owned();
-        assert!(inbox.starts_with("_INBOX_gateway."), "{message}");
-        assert_eq!(speaker.line().await, "");
-        let answer = format!("PUB {inbox} 2\r\n{{}}\r\n");
-        assert!(speaker.errors_after(&answer).await.is_empty());
-        assert_eq!(asked.await.unwrap().unwrap().payload, "{}");
-        assert_eq!(
-            speaker.errors_after(&answer).await,
-            BTreeSet::from([format!("Permissions Violation for Publish to \"{inbox}\"")])
-        );
+        let _service = answer_all(&server, service, &[subject]).await;
+        for asker in ["gateway", "operator"] {
+            let asker = server.connect(asker).await;
+            assert_eq!(asker.request(subject, "".into()).await.unwrap().payload, "{}");
+        }
     }
 }
 
@@ -362,18 +573,10 @@ async fn an_answer_goes_to_whoever_asked_and_once() {
 #[tokio::test]
 async fn the_operator_looks_into_the_stream_of_events() {
     let server = NatsServer::start().await;
-    let memcache = async_nats::jetstream::new(server.connect("memcache").await);
-    let stream = async_nats::jetstream::stream::Config {
-        name: "CACHE_EVENTS".into(),
-        subjects: vec!["cache.event.window.*".into()],
-        ..Default::default()
-    };
-    memcache.create_stream(stream).await.unwrap();
+    make_streams(&server).await;
+    let memcache = server.jetstream("memcache_own").await;
     memcache.publish("cache.event.window.w", "{}".into()).await.unwrap().await.unwrap();
-    let operator = async_nats::jetstream::new(server.connect("operator").await);
-    let consumer = pull::Config { name: Some("look".into()), ..Default::default() };
-    operator.create_consumer_on_stream(consumer, "CACHE_EVENTS").await.unwrap();
-    operator.delete_consumer_from_stream("look", "CACHE_EVENTS").await.unwrap();
+    let operator = server.jetstream("operator").await;
     let stream = operator.get_stream("CACHE_EVENTS").await.unwrap();
     let message = stream.get_raw_message(1).await.unwrap();
     assert_eq!((message.subject.as_str(), &*message.payload), ("cache.event.window.w", &b"{}"[..]));

@@ -14,8 +14,11 @@ pub const RECORDER_SERVICE: &str = "recorder";
 pub const GATEWAY_SERVICE: &str = "gateway";
 /// Asks every service whether it is there.
 pub const PING: &str = "$SRV.PING";
+/// The name under which `nats.conf` imports JetStream's API into the accounts of the services: `$JS.STORE.API.…`. The
+/// server answers `$JS.API.…` in each account by itself, and has no JetStream for theirs.
+pub const JETSTREAM_DOMAIN: &str = "STORE";
 /// Asks JetStream what waits for the recorder's consumer of windows.
-pub const WINDOW_CONSUMER_INFO: &str = "$JS.API.CONSUMER.INFO.CACHE_EVENTS.recorder_windows";
+pub const WINDOW_CONSUMER_INFO: &str = "$JS.STORE.API.CONSUMER.INFO.CACHE_EVENTS.recorder_windows";
 
 /// Pattern of the gets: `cache.get.<key>[.<variant>]`.
 pub const GET: &str = "cache.get.>";
@@ -79,6 +82,17 @@ pub const CONFIG_CONSUMER: &str = "recorder_config";
 pub const ALL_EVENTS: &str = "cache.event.>";
 /// All key events.
 pub const ALL_KEY_EVENTS: &str = "cache.event.key.>";
+
+/// `cache.proof.<token>`: the worker says so to itself, from one of its connections to the other.
+pub fn proof(token: &str) -> String {
+    format!("cache.proof.{token}")
+}
+
+/// Whether an answer may go to this subject: to an inbox, or back to another account, where the server makes the reply
+/// subject. Whoever asks names it, and must not reach by it what it may not publish.
+pub fn is_reply_to_an_asker(reply: &str) -> bool {
+    reply.starts_with("_R_.") || reply.starts_with("_INBOX_gateway.")
+}
 
 /// `cache.get.<key>[.<variant>]`. Its payload is empty, or the most bytes that the asker has room for, in decimal: a
 /// larger image is not sent, and the refusal says its size. Not a header, because those are dear.

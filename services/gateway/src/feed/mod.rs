@@ -106,8 +106,9 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// For `places` readers at once, until the stop.
-    pub(crate) fn new(bus: Bus, places: usize, shutdown: CancellationToken) -> Self {
-        let keys = KeyFeed::new(CacheClient::new(bus.clone()));
+    pub(crate) fn new(cache: CacheClient, places: usize, shutdown: CancellationToken) -> Self {
+        let bus = cache.bus().clone();
+        let keys = KeyFeed::new(cache);
         let connected = watch::Sender::new(bus.is_connected());
         let places = Places::new(places);
         Self { bus, news: broadcast::Sender::new(NEWS_CAPACITY), connected, keys, places, shutdown }

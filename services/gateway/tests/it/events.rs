@@ -242,7 +242,7 @@ async fn whoever_looks_is_told_when_no_worker_publishes_and_when_another_one_doe
 async fn a_flood_is_a_few_small_batches_and_a_slow_reader_is_told_what_he_lost() {
     let (scene, _worker, gateway) = Scene::running_with(&WITHOUT_COPIES).await;
     // Key events by hand, as fast as they come: no worker holds back here.
-    let worker = scene.nats.connect("memcache").await;
+    let worker = scene.nats.connect("memcache_own").await;
     let mut reader = watch(&gateway, "").await;
     let mut slow = watch(&gateway, "").await;
     let event = serde_json::json!({

@@ -67,9 +67,15 @@ impl Scene {
         let pool = database.pool(Account::Admin);
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let args = NatsArgs { nats_url: None, nats_port: nats.port() };
-        let asker = Bus::connect(&args, "gateway", nats.password("gateway"), 1024, PATIENCE)
-            .await
-            .expect("the bus lets us in");
+        let asker = Bus::connect(
+            &args,
+            runtime::bus::User::asking("gateway"),
+            nats.password("gateway"),
+            1024,
+            PATIENCE,
+        )
+        .await
+        .expect("the bus lets us in");
         Self { nats, database, pool, folder, asker }
     }
 

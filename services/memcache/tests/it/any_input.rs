@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, HeaderValue};
-use async_nats::jetstream;
 use futures_util::StreamExt as _;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -157,7 +156,7 @@ fn any_entry_in_the_bucket_of_the_configuration_leaves_the_worker_serving() {
         (scene, worker)
     });
     let bucket = runtime.block_on(async {
-        let jetstream = jetstream::new(scene.server.connect("memcache").await);
+        let jetstream = scene.server.jetstream("administrator").await;
         jetstream.get_key_value(subject::CONFIG_BUCKET).await.unwrap()
     });
     let entry = any::json(&["capacity_mb", "policy", "generation", "changed_by", "changed_at"]);
@@ -196,7 +195,7 @@ fn any_entry_in_the_bucket_of_the_claim_ends_with_a_worker_that_serves() {
         (scene, worker)
     });
     let bucket = runtime.block_on(async {
-        let jetstream = jetstream::new(scene.server.connect("memcache").await);
+        let jetstream = scene.server.jetstream("administrator").await;
         jetstream.get_key_value(subject::OWNERS_BUCKET).await.unwrap()
     });
     let entry = any::json(&["worker", "incarnation", "released"]);
@@ -223,7 +222,7 @@ fn any_entry_in_the_bucket_of_the_claim_ends_with_a_worker_that_serves() {
 async fn a_clear_behind_the_last_generation_is_a_clear_like_any_other() {
     let scene = Scene::new().await;
     let worker = scene.start_worker(&[]).await;
-    let jetstream = jetstream::new(scene.server.connect("memcache").await);
+    let jetstream = scene.server.jetstream("administrator").await;
     let bucket = jetstream.get_key_value(subject::CONFIG_BUCKET).await.unwrap();
     let entry = format!(
         r#"{{"capacity_mb":7,"policy":"lru","generation":{},"changed_by":"x","changed_at":"2026-01-02T03:04:05Z"}}"#,

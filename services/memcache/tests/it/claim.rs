@@ -108,7 +108,7 @@ async fn a_worker_that_was_stopped_past_its_claim_and_resumed_serves_and_acknowl
     // Questions wait with the one that is stopped; then it goes on.
     let questions = (0..200).map(|number| {
         let name = if number % 2 == 0 { "cat" } else { "dog" };
-        scene.asker.request(subject::get(&key(name).into()), None, "".into(), Duration::from_secs(8))
+        scene.operator.request(subject::get(&key(name).into()), None, "".into(), Duration::from_secs(8))
     });
     let (answers, ()) = tokio::join!(futures_util::future::join_all(questions), async {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -227,7 +227,7 @@ async fn an_entry_that_is_no_claim_is_waited_out_as_one() {
     let first = scene.start_worker(&[&claim[..], &["--worker-name", "first"]].concat()).await;
     let second = scene.spawn_worker(&[&claim[..], &["--worker-name", "second"]].concat());
     let entry = format!("$KV.CACHE_OWNERS.{}", subject::OWNERS_KEY);
-    let writer = scene.server.connect("memcache").await;
+    let writer = scene.server.connect("administrator").await;
     writer.publish(entry, "no claim".into()).await.unwrap();
     writer.flush().await.unwrap();
     let written = Instant::now();
@@ -246,10 +246,10 @@ async fn win(bus: &Bus, worker: &str) -> Claim {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_is_not_renewed_over_another_that_has_its_number_in_a_bucket_made_anew() {
     let scene = Scene::new().await;
-    let bus = connect(&scene.server, "memcache").await;
+    let bus = connect(&scene.server, "memcache_own").await;
     let first = win(&bus, "first").await;
     scene.server.restart_without_its_store().await;
-    let other = connect(&scene.server, "memcache").await;
+    let other = connect(&scene.server, "memcache_own").await;
     let second = win(&other, "second").await;
     let outcome = eventually("the renewal is answered", PATIENCE, async || match first.renew().await {
         Err(RenewalError::Failed(_)) => None,
@@ -265,7 +265,7 @@ async fn a_claim_is_not_renewed_over_another_that_has_its_number_in_a_bucket_mad
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_was_ended_is_never_valid_again() {
     let scene = Scene::new().await;
-    let bus = connect(&scene.server, "memcache").await;
+    let bus = connect(&scene.server, "memcache_own").await;
     let claim = win(&bus, "worker").await;
     claim.renew().await.unwrap();
     // Whichever comes first: a renewal that is on its way does not bring it back.
@@ -279,12 +279,12 @@ async fn a_claim_that_was_ended_is_never_valid_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_is_given_up_also_after_a_renewal_that_was_broken_off() {
     let scene = Scene::new().await;
-    let bus = connect(&scene.server, "memcache").await;
+    let bus = connect(&scene.server, "memcache_own").await;
     let claim = win(&bus, "first").await;
     // The renewal was written, and whoever sent it was stopped before it was acknowledged.
     let bucket = runtime::streams::ensure_owners_bucket(bus.jetstream()).await.unwrap();
-    let entry = bucket.entry(subject::OWNERS_KEY).await.unwrap().unwrap();
-    bucket.update(subject::OWNERS_KEY, entry.value, entry.revision).await.unwrap();
+    let entry = runtime::streams::last(&bucket, subject::OWNERS_KEY).await.unwrap().unwrap();
+    bucket.update(subject::OWNERS_KEY, entry.value.unwrap(), entry.revision).await.unwrap();
     claim.release().await;
     // Otherwise it would be waited for until the claim runs out, for a minute.
     let second = tokio::time::timeout(PATIENCE, win(&bus, "second")).await.unwrap();

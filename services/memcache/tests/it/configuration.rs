@@ -4,7 +4,7 @@ use testkit::{eventually, samples};
 use wire::inspect::ClearReply;
 use wire::{ConfigReply, Policy, subject};
 
-use crate::helpers::{Got, PATIENCE, Scene, connect};
+use crate::helpers::{Got, PATIENCE, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_start_sets_the_first_revision_and_later_starts_do_not() {
@@ -32,7 +32,7 @@ async fn a_change_is_in_force_when_it_is_answered_and_after_every_restart() {
     worker.stop().await.unwrap();
     scene.server.kill().await;
     scene.server.start_again().await;
-    eventually("the asker is back", PATIENCE, async || scene.asker.is_connected()).await;
+    eventually("the asker is back", PATIENCE, async || scene.operator.is_connected()).await;
     let worker = scene.start_worker(&[]).await;
     let stats = scene.stats().await.unwrap();
     assert_eq!((stats.capacity_bytes, stats.policy, stats.revision), (3 << 20, Policy::Lru, 3));
@@ -86,8 +86,8 @@ async fn the_bucket_is_followed_over_a_restart_of_the_server_and_when_it_is_lost
     .await;
 
     // Somebody else writes the bucket, as another worker would.
-    let other = connect(&scene.server, "memcache").await;
-    let bucket = runtime::streams::ensure_config_bucket(other.jetstream()).await.unwrap();
+    let other = scene.server.jetstream("administrator").await;
+    let bucket = runtime::streams::ensure_config_bucket(&other).await.unwrap();
     let entry = bucket.entry(subject::CONFIG_KEY).await.unwrap().unwrap();
     let text =
         String::from_utf8(entry.value.to_vec()).unwrap().replace("\"capacity_mb\":5", "\"capacity_mb\":6");

@@ -9,8 +9,7 @@ use crate::helpers::{PATIENCE, Scene};
 
 /// Every window in the stream, in its order.
 pub(crate) async fn windows(server: &NatsServer) -> Vec<Window> {
-    let client = server.connect("operator").await;
-    let jetstream = async_nats::jetstream::new(client);
+    let jetstream = server.jetstream("administrator").await;
     let mut stream = jetstream.get_stream(subject::EVENT_STREAM).await.unwrap();
     if stream.info().await.unwrap().state.messages == 0 {
         return Vec::new();

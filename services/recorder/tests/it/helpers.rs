@@ -6,7 +6,7 @@ use async_nats::jetstream;
 use clap::Parser as _;
 use recorder::config::Config;
 use runtime::args::NatsArgs;
-use runtime::bus::{Bus, Refused, RequestFailure};
+use runtime::bus::{Bus, Refused, RequestFailure, User};
 use serde::de::DeserializeOwned;
 use sqlx::{AssertSqlSafe, MySqlConnection};
 use testkit::database::Account;
@@ -79,8 +79,8 @@ pub(crate) struct Worker {
 impl Worker {
     /// Connects as the worker does, and makes the streams as it does.
     pub(crate) async fn connect(nats: &NatsServer) -> Self {
-        let client = nats.connect("memcache").await;
-        let worker = Self { jetstream: jetstream::new(client.clone()), client };
+        let jetstream = nats.jetstream("memcache_own").await;
+        let worker = Self { client: jetstream.client(), jetstream };
         worker.make_streams().await;
         worker
     }
@@ -190,10 +190,14 @@ impl Asker {
     /// Connects as a person with the CLI does, and waits until somebody answers.
     pub(crate) async fn connect(nats: &NatsServer) -> Self {
         let args = NatsArgs { nats_url: Some(nats.url()), nats_port: nats.port() };
-        let bus = Bus::connect(&args, "operator", nats.password("operator"), 64, SOON).await.unwrap();
-        let asker = Self(bus);
+        let connect = async |user| {
+            Bus::connect(&args, User::asking(user), nats.password(user), 64, SOON).await.unwrap()
+        };
+        let asker = Self(connect("operator").await);
+        // Older servers don't say from one account to another that nobody is there.
+        let gateway = Self(connect("gateway").await);
         eventually("the recorder answers", SOON, async || {
-            !matches!(asker.try_ask(subject::SERIES, "").await, Err(RequestFailure::NoResponders(_)))
+            !matches!(gateway.try_ask(subject::SERIES, "").await, Err(RequestFailure::NoResponders(_)))
         })
         .await;
         asker

@@ -114,15 +114,15 @@ async fn a_nats_server_that_lost_everything_is_followed_from_its_new_beginning()
 }
 
 #[tokio::test]
-async fn a_consumer_that_an_operator_deletes_is_made_anew() {
+async fn a_consumer_that_an_administrator_deletes_is_made_anew() {
     let (nats, database) = (NatsServer::start().await, Database::empty().await);
     let recorder = Recorder::spawn(config(&nats, &database));
     let worker = Worker::connect(&nats).await;
     worker.publish(&window("life", 1)).await;
     wait_for_windows(&database, "life", 1).await;
 
-    let operator = async_nats::jetstream::new(nats.connect("operator").await);
-    operator
+    let administrator = nats.jetstream("administrator").await;
+    administrator
         .delete_consumer_from_stream(wire::subject::WINDOW_CONSUMER, wire::subject::EVENT_STREAM)
         .await
         .unwrap();
