@@ -34,8 +34,9 @@ use runtime::bus::User;
 use runtime::service::metadata;
 use runtime::tasks::Tasks;
 use runtime::wait;
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
+use sql::{Database, Isolation, Session};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +64,9 @@ const REPLY_CAPACITY: usize = 4096;
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
 /// A connection to MySQL that was idle for longer is tested before it is used. No server restarts within it.
 const UNTESTED: Duration = Duration::from_millis(100);
+/// Rows of a key are changed one writer at a time, who holds the key's note: locks on what is not there would only stop
+/// others. No writer waits for another one for long.
+const SESSION: Session = Session { isolation: Isolation::ReadCommitted, lock_wait: Duration::from_secs(3) };
 /// What remains to be done after the last request may take so long each time.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -93,7 +97,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         // The stop, or the failure of the server.
         ended = tasks.watch() => ended.map(|()| None)?,
     };
-    let Some((bus, own, pool)) = connected else {
+    let Some((bus, own, database)) = connected else {
         tasks.finish(grace + FAREWELL).await?;
         return Ok(());
     };
@@ -102,7 +106,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let cache = CacheClient::new(bus.clone(), own.clone());
     let feed = Arc::new(Feed::new(cache.clone(), streams, shutdown.clone()));
     tasks.spawn("feed", feed.clone().run());
-    let (state, to_renew) = AppState::new(config, views, blobs, pool.clone(), cache, feed, &connections)?;
+    let (state, to_renew) = AppState::new(config, views, blobs, database.clone(), cache, feed, &connections)?;
     // Copies are served until the last request is answered, so that long they can be taken back.
     let left = CancellationToken::new();
     let mut last = Tasks::new(left.clone());
@@ -149,7 +153,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     left.cancel();
     let finished = finished.and(last.finish(FAREWELL).await);
     tokio::join!(bus.drain(FAREWELL), own.drain(FAREWELL));
-    if timeout(FAREWELL, pool.close()).await.is_err() {
+    if timeout(FAREWELL, database.close()).await.is_err() {
         tracing::warn!("connections to MySQL were cut off");
     }
     ended?;
@@ -167,7 +171,7 @@ fn blobs(config: &Config) -> anyhow::Result<Blobs> {
 }
 
 /// Waits for NATS and for MySQL with the gateway's tables, at the same time.
-async fn connect(config: &Config, front: &Front) -> anyhow::Result<(Bus, Bus, MySqlPool)> {
+async fn connect(config: &Config, front: &Front) -> anyhow::Result<(Bus, Bus, Database)> {
     let limit = config.process.dependency_timeout();
     let buses = async {
         let connect = |user| Bus::connect(&config.nats, user, &config.nats_password, REPLY_CAPACITY, limit);
@@ -175,16 +179,16 @@ async fn connect(config: &Config, front: &Front) -> anyhow::Result<(Bus, Bus, My
         front.found(|health| &mut health.nats);
         anyhow::Ok(buses)
     };
-    let pool = async {
-        let pool = connect_mysql(config, limit).await?;
+    let database = async {
+        let database = connect_mysql(config, limit).await?;
         front.found(|health| &mut health.mysql);
-        anyhow::Ok(pool)
+        anyhow::Ok(database)
     };
-    let ((bus, own), pool) = tokio::try_join!(buses, pool)?;
-    Ok((bus, own, pool))
+    let ((bus, own), database) = tokio::try_join!(buses, database)?;
+    Ok((bus, own, database))
 }
 
-async fn connect_mysql(config: &Config, limit: Duration) -> anyhow::Result<MySqlPool> {
+async fn connect_mysql(config: &Config, limit: Duration) -> anyhow::Result<Database> {
     let options: MySqlConnectOptions = config
         .database_url
         .parse()
@@ -192,7 +196,7 @@ async fn connect_mysql(config: &Config, limit: Duration) -> anyhow::Result<MySql
     // A pool reports all causes as a timeout; a connection says which it was.
     let server = format!("MySQL at {}:{}", options.get_host(), options.get_port());
     wait::until(&server, limit, || async { options.connect().await?.close().await }).await?;
-    let pool = MySqlPoolOptions::new()
+    let pool_options = MySqlPoolOptions::new()
         .max_connections(config.database_connections)
         .acquire_timeout(ACQUIRE_LIMIT)
         .test_before_acquire(false)
@@ -204,17 +208,9 @@ async fn connect_mysql(config: &Config, limit: Duration) -> anyhow::Result<MySql
                 }
                 Ok(true)
             })
-        })
-        .after_connect(|connection, _| {
-            Box::pin(async move {
-                // Fewer locks than by default, and no writer waits for another one for long.
-                connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
-                connection.execute("SET SESSION innodb_lock_wait_timeout = 3").await?;
-                Ok(())
-            })
-        })
-        .connect_lazy_with(options);
-    let images = Images::new(pool.clone());
+        });
+    let database = Database::new(pool_options, options, SESSION);
+    let images = Images::new(database.clone());
     wait::until("the gateway's tables, which the recorder makes", limit, || images.probe()).await?;
-    Ok(pool)
+    Ok(database)
 }

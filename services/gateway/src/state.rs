@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
 use serde::Serialize;
-use sqlx::mysql::MySqlPool;
+use sql::Database;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -151,12 +151,12 @@ impl AppState {
         config: Config,
         views: Views,
         blobs: Blobs,
-        pool: MySqlPool,
+        database: Database,
         cache: CacheClient,
         feed: Arc<Feed>,
         connections: &ConnectionMetrics,
     ) -> anyhow::Result<(Self, Option<mpsc::Receiver<Arc<Copy>>>)> {
-        let images = Images::new(pool.clone());
+        let images = Images::new(database.clone());
         let metrics = Metrics::new(connections)?;
         // With no capacity it is off, and nothing asks for leases.
         let (near, to_renew) = match config.near_cache_bytes() {
@@ -172,7 +172,7 @@ impl AppState {
         let reader = Reader::new(cache.clone(), rows, files, variants, budget, &metrics);
         let reader = reader.with_near(near.clone());
         let reach = Reach::default();
-        let teller = Teller::new(cache.clone(), Pending::new(pool), reach.clone());
+        let teller = Teller::new(cache.clone(), Pending::new(database), reach.clone());
         let state = Self(Arc::new(Shared {
             config,
             started: SystemTime::now(),

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use runtime::bus::RequestFailure;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -10,7 +11,7 @@ use wire::near::LONGEST_LEASE_MS;
 
 use crate::cache::CacheClient;
 use crate::error::Error;
-use crate::origin::pending::{Note, Pending, Scope};
+use crate::origin::pending::{LeftBehind, Note, Pending, Scope};
 use crate::origin::reach::Reach;
 
 /// How long an upload or a deletion waits for the acknowledgement before it is answered 503.
@@ -27,8 +28,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LEFT_BEHIND: Duration = Duration::from_secs(6);
 /// How long notes of acknowledged changes gather before they are removed.
 const GATHERING: Duration = Duration::from_millis(50);
-/// How many of them are told of in one go.
+/// How many of them are read in one go.
 const BATCH: u32 = 100;
+/// How many of them are told of at once.
+const AT_ONCE: usize = 8;
 /// Who clears the cache, in its history.
 const BY: &str = "gateway: all images deleted";
 
@@ -139,23 +142,33 @@ impl Teller {
     }
 
     async fn tell_left_behind(&self) -> Result<u64, String> {
-        let mut told = 0;
+        let (mut told, mut trouble) = (0, None);
+        let mut after = None;
         loop {
-            let notes = self.pending.older_than(LEFT_BEHIND, BATCH).await;
+            let notes = self.pending.older_than(LEFT_BEHIND, after.as_ref(), BATCH).await;
             self.reach.note(&notes);
             let notes = notes.map_err(|error| error.message())?;
             let is_last = notes.len() < BATCH as usize;
-            for note in notes {
-                if !self.acknowledged(&note.scope).await {
-                    return Err("the cache does not acknowledge".to_owned());
+            after = notes.last().cloned();
+            // Each by itself: one that is not acknowledged, or whose row is locked, holds up no other.
+            let mut done = stream::iter(notes).map(|left| self.tell_again(left)).buffer_unordered(AT_ONCE);
+            while let Some(done) = done.next().await {
+                match done {
+                    Ok(()) => told += 1,
+                    Err(reason) => trouble = Some(reason),
                 }
-                self.pending.remove(&[note]).await.map_err(|error| error.message())?;
-                told += 1;
             }
             if is_last {
-                return Ok(told);
+                return trouble.map_or(Ok(told), Err);
             }
         }
+    }
+
+    async fn tell_again(&self, LeftBehind { note, .. }: LeftBehind) -> Result<(), String> {
+        if !self.acknowledged(&note.scope).await {
+            return Err("the cache does not acknowledge".to_owned());
+        }
+        self.pending.remove(&[note]).await.map_err(|error| error.message())
     }
 }
 

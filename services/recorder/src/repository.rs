@@ -8,11 +8,11 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use sql::{Database, Held, Isolation, Session};
 use sqlx::error::ErrorKind;
 use sqlx::migrate::MigrateError;
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlRow};
-use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Connection as _, MySql, MySqlConnection, QueryBuilder, Row as _};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlRow};
+use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, QueryBuilder, Row as _};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use wire::stats::{ConfigRevision, Counters, Effect, MAX_POINTS, Reads, SeriesRow, Window};
@@ -25,6 +25,11 @@ const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
 const READ_LIMIT: Duration = Duration::from_secs(5);
 /// How long a batch of rows, or of deletions, may take.
 const WRITE_LIMIT: Duration = Duration::from_secs(15);
+/// A sum of windows must hold each window that is committed, also those that another recorder inserts at this moment.
+/// `REPLACE … SELECT` locks the windows that it reads, and the gaps between them, only from this level on: the other
+/// one then waits, or one of the two is rolled back and tried again. With READ COMMITTED each adds up what it sees and
+/// the later commit puts its sum over the other's.
+const SESSION: Session = Session { isolation: Isolation::RepeatableRead, lock_wait: Duration::from_secs(5) };
 /// How long one start waits for another that is migrating.
 const MIGRATION_LOCK_S: u32 = 60;
 
@@ -38,7 +43,7 @@ const RECORDER_TABLES: [&str; 3] = ["cache_properties", "cache_stats", "cache_st
 /// The rows of the recorder. Clones share the connections.
 #[derive(Debug, Clone)]
 pub struct Repository {
-    pool: MySqlPool,
+    database: Database,
 }
 
 /// Why the database did not do what it was asked.
@@ -161,16 +166,13 @@ impl Repository {
     /// Rows in the database that `account` names. Connections are made when they are needed, and
     /// made anew when they have broken.
     pub fn new(account: MySqlConnectOptions) -> Self {
-        let pool = MySqlPoolOptions::new()
-            .max_connections(MAX_CONNECTIONS)
-            .acquire_timeout(ACQUIRE_LIMIT)
-            .connect_lazy_with(account);
-        Self { pool }
+        let options = MySqlPoolOptions::new().max_connections(MAX_CONNECTIONS).acquire_timeout(ACQUIRE_LIMIT);
+        Self { database: Database::new(options, account, SESSION) }
     }
 
     /// Closes the connections.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.database.close().await;
     }
 
     /// Inserts the windows that are not there yet, all of them or none.
@@ -417,8 +419,8 @@ impl Repository {
         Ok(removed)
     }
 
-    async fn connection(&self) -> Result<PoolConnection<MySql>, RepositoryError> {
-        match self.pool.acquire().await {
+    async fn connection(&self) -> Result<Held, RepositoryError> {
+        match self.database.acquire().await {
             Ok(connection) => Ok(connection),
             Err(sqlx::Error::PoolTimedOut) => Err(RepositoryError::TimedOut(ACQUIRE_LIMIT)),
             Err(error) => Err(classify(error)),
@@ -430,15 +432,15 @@ impl Repository {
 /// connection is closed and not used again.
 fn settle<T>(
     done: Result<sqlx::Result<T>, tokio::time::error::Elapsed>,
-    mut connection: PoolConnection<MySql>,
+    connection: Held,
     limit: Duration,
 ) -> Result<T, RepositoryError> {
     match done {
-        Ok(done) => done.map_err(classify),
-        Err(_) => {
-            connection.close_on_drop();
-            Err(RepositoryError::TimedOut(limit))
+        Ok(done) => {
+            connection.give_back(&done);
+            done.map_err(classify)
         }
+        Err(_) => Err(RepositoryError::TimedOut(limit)),
     }
 }
 

@@ -93,6 +93,16 @@ impl Database {
         }
     }
 
+    /// The same database behind another port of this machine, such as a [`Link`](crate::Link)'s.
+    pub fn behind(&self, port: u16) -> Self {
+        Self { port, ..self.clone() }
+    }
+
+    /// The port of its server.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

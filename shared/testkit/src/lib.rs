@@ -9,6 +9,7 @@
 pub mod any;
 pub mod database;
 mod guardian;
+pub mod link;
 pub mod nats;
 mod port;
 pub mod samples;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 pub use database::{Database, MariaDb};
 pub use guardian::{Guardian, Order};
+pub use link::Link;
 pub use nats::{ACCOUNTS, NatsServer, account_of, witness_of};
 pub use port::free_port;
 pub use service::service_binary;

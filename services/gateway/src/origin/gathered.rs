@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sqlx::mysql::MySqlPool;
+use sql::Database;
 use sqlx::{MySql, QueryBuilder};
 use tokio::sync::{Semaphore, oneshot};
 use wire::Key;
@@ -28,7 +28,7 @@ pub(super) struct Gathered {
 
 #[derive(Debug)]
 struct Shared {
-    pool: MySqlPool,
+    database: Database,
     /// A std mutex: it is held for a few instructions and never across an await.
     queue: Mutex<Queue>,
     turns: Semaphore,
@@ -54,10 +54,10 @@ type Answer = Result<Option<Columns>, Arc<sqlx::Error>>;
 
 impl Gathered {
     /// Nobody waits yet.
-    pub(super) fn new(pool: MySqlPool) -> Self {
-        let connections = pool.options().get_max_connections() as usize;
+    pub(super) fn new(database: Database) -> Self {
+        let connections = database.max_connections() as usize;
         let turns = Semaphore::new((connections / 2).clamp(1, STATEMENTS));
-        Self { shared: Arc::new(Shared { pool, queue: Mutex::default(), turns }) }
+        Self { shared: Arc::new(Shared { database, queue: Mutex::default(), turns }) }
     }
 
     /// The row of `key`.
@@ -104,7 +104,7 @@ impl Shared {
             list.push_bind(key.as_str().as_bytes());
         }
         let rows: Result<Vec<Columns>, _> =
-            statement.push(")").build_query_as().fetch_all(&self.pool).await.map_err(Arc::new);
+            statement.push(")").build_query_as().fetch_all(&self.database).await.map_err(Arc::new);
         let rows = rows.map(|rows| {
             rows.into_iter().map(|columns| (columns.0.clone(), columns)).collect::<HashMap<_, _>>()
         });

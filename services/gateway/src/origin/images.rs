@@ -5,8 +5,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use sqlx::mysql::{MySqlConnection, MySqlPool};
-use sqlx::{Acquire as _, MySql, QueryBuilder};
+use sql::{Answered, Database};
+use sqlx::{Connection as _, MySql, MySqlConnection, QueryBuilder};
 use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
 use wire::{Key, Tag};
@@ -25,7 +25,7 @@ const LEAST_STEP: Duration = Duration::from_secs(1);
 /// How many rows one transaction of [`Images::delete_batch`] removes.
 const BATCH_ROWS: u32 = 500;
 /// MySQL's codes for a deadlock and for a lock that did not become free in time. Nothing was changed.
-const LOST_TO_ANOTHER: [u16; 2] = [1213, 1205];
+pub(super) const LOCK_IS_TAKEN: [u16; 2] = [1213, 1205];
 
 /// One row of `images`: all that is known of an image but its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,17 +122,19 @@ pub(crate) struct Failed {
     pub(crate) error: Error,
     /// Whether it may have been committed all the same: its connection was lost while it was.
     pub(crate) may_have_committed: bool,
+    /// Whether its connection can be used again.
+    is_answer: bool,
 }
 
 impl From<sqlx::Error> for Failed {
     fn from(error: sqlx::Error) -> Self {
-        Self { error: error.into(), may_have_committed: false }
+        Self { is_answer: error.is_answer(), error: error.into(), may_have_committed: false }
     }
 }
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        Self { error, may_have_committed: false }
+        Self { error, may_have_committed: false, is_answer: true }
     }
 }
 
@@ -145,17 +147,15 @@ enum Try {
 
 impl From<sqlx::Error> for Try {
     fn from(error: sqlx::Error) -> Self {
-        match &error {
-            sqlx::Error::Database(database)
-                if database
-                    .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
-                    .is_some_and(|error| LOST_TO_ANOTHER.contains(&error.number())) =>
-            {
-                Self::Lost(error)
-            }
-            _ => Self::Failed(error.into()),
-        }
+        if is_one_of(&error, &LOCK_IS_TAKEN) { Self::Lost(error) } else { Self::Failed(error.into()) }
     }
+}
+
+/// Whether MySQL has answered with one of these codes.
+pub(super) fn is_one_of(error: &sqlx::Error, codes: &[u16]) -> bool {
+    let error = error.as_database_error();
+    let error = error.and_then(|error| error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>());
+    error.is_some_and(|error| codes.contains(&error.number()))
 }
 
 impl From<Error> for Try {
@@ -164,13 +164,29 @@ impl From<Error> for Try {
     }
 }
 
+impl Answered for Try {
+    fn is_answer(&self) -> bool {
+        match self {
+            Self::Lost(_) => true,
+            Self::Failed(failed) => failed.is_answer,
+        }
+    }
+}
+
 /// Runs a transaction, again when another one got in its way.
 macro_rules! retried {
-    ($attempt:expr) => {{
+    ($images:ident, $connection:ident, $attempt:ident $arguments:tt) => {{
         let mut retries = 0;
         loop {
-            let Ok(tried) = timeout(STATEMENT_LIMIT, $attempt).await else {
-                break Err(Failed { error: no_answer(), may_have_committed: true });
+            let attempt = async {
+                let mut held = $images.database.acquire().await?;
+                let $connection = &mut *held;
+                let tried = Self::$attempt $arguments.await;
+                held.give_back(&tried);
+                tried
+            };
+            let Ok(tried) = timeout(STATEMENT_LIMIT, attempt).await else {
+                break Err(Failed { may_have_committed: true, ..Failed::from(no_answer()) });
             };
             match tried {
                 Ok(done) => break Ok(done),
@@ -190,14 +206,14 @@ macro_rules! retried {
 /// The table `images`. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Images {
-    pool: MySqlPool,
+    database: Database,
     gathered: Gathered,
 }
 
 impl Images {
-    /// On this pool.
-    pub fn new(pool: MySqlPool) -> Self {
-        Self { gathered: Gathered::new(pool.clone()), pool }
+    /// In this database.
+    pub fn new(database: Database) -> Self {
+        Self { gathered: Gathered::new(database.clone()), database }
     }
 
     /// The row of `key`.
@@ -225,7 +241,7 @@ impl Images {
         .bind(prefix.is_empty())
         .bind(behind(prefix.as_bytes()))
         .bind(limit)
-        .fetch_all(&self.pool);
+        .fetch_all(&self.database);
         let columns: Vec<Columns> = answered(question).await?;
         columns.into_iter().map(ImageRow::try_from).collect()
     }
@@ -239,7 +255,7 @@ impl Images {
             sqlx::query_scalar("SELECT image_key FROM images WHERE image_key > ? ORDER BY image_key LIMIT ?")
                 .bind(after.map(Key::as_str).unwrap_or_default().as_bytes())
                 .bind(limit)
-                .fetch_all(&self.pool);
+                .fetch_all(&self.database);
         let keys: Vec<Vec<u8>> = answered(question).await?;
         keys.iter().map(|key| Key::from_bytes(key).map_err(|_| corrupt("key"))).collect()
     }
@@ -266,13 +282,13 @@ impl Images {
         .bind(prefix.is_empty())
         .bind(behind(prefix.as_bytes()))
         .bind(most)
-        .fetch_one(&self.pool);
+        .fetch_one(&self.database);
         let count: i64 = answered(question).await?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
-    pub(super) fn pool(&self) -> &MySqlPool {
-        &self.pool
+    pub(super) fn database(&self) -> &Database {
+        &self.database
     }
 }
 
@@ -284,16 +300,15 @@ impl Images {
         image: &NewImage,
         conditions: &WriteConditions,
     ) -> Result<Change<Written>, Failed> {
-        retried!(self.try_put(key, image, conditions))
+        retried!(self, connection, try_put(connection, key, image, conditions))
     }
 
     async fn try_put(
-        &self,
+        connection: &mut MySqlConnection,
         key: &Key,
         image: &NewImage,
         conditions: &WriteConditions,
     ) -> Result<Change<Written>, Try> {
-        let mut connection = self.pool.acquire().await?;
         let mut transaction = connection.begin().await?;
         let note = Note::new(Scope::Key(key.clone()));
         let was_pending = pending::note(&mut transaction, &note).await?;
@@ -346,15 +361,14 @@ impl Images {
         key: &Key,
         conditions: &WriteConditions,
     ) -> Result<Change<Option<String>>, Failed> {
-        retried!(self.try_delete(key, conditions))
+        retried!(self, connection, try_delete(connection, key, conditions))
     }
 
     async fn try_delete(
-        &self,
+        connection: &mut MySqlConnection,
         key: &Key,
         conditions: &WriteConditions,
     ) -> Result<Change<Option<String>>, Try> {
-        let mut connection = self.pool.acquire().await?;
         let mut transaction = connection.begin().await?;
         let note = Note::new(Scope::Key(key.clone()));
         let was_pending = pending::note(&mut transaction, &note).await?;
@@ -373,11 +387,10 @@ impl Images {
     /// Deletes the first rows behind `after`. Each batch notes anew that everything must be cleared: an
     /// acknowledgement between two batches says nothing about the second.
     pub(crate) async fn delete_batch(&self, after: &[u8]) -> Result<Batch, Failed> {
-        retried!(self.try_delete_batch(after))
+        retried!(self, connection, try_delete_batch(connection, after))
     }
 
-    async fn try_delete_batch(&self, after: &[u8]) -> Result<Batch, Try> {
-        let mut connection = self.pool.acquire().await?;
+    async fn try_delete_batch(connection: &mut MySqlConnection, after: &[u8]) -> Result<Batch, Try> {
         let mut transaction = connection.begin().await?;
         let note = Note::new(Scope::Everything);
         pending::note(&mut transaction, &note).await?;
@@ -411,14 +424,14 @@ impl Images {
         for location in locations {
             list.push_bind(location);
         }
-        answered(query.push(")").build_query_scalar().fetch_all(&self.pool)).await
+        answered(query.push(")").build_query_scalar().fetch_all(&self.database)).await
     }
 
     /// What the database says of itself.
     pub(crate) async fn server(&self) -> Result<DatabaseServer, Error> {
-        let version = answered(sqlx::query_scalar("SELECT VERSION()").fetch_one(&self.pool)).await?;
+        let version = answered(sqlx::query_scalar("SELECT VERSION()").fetch_one(&self.database)).await?;
         let uptime = sqlx::query_as("SHOW GLOBAL STATUS LIKE 'Uptime'");
-        let (_, uptime): (String, String) = answered(uptime.fetch_one(&self.pool)).await?;
+        let (_, uptime): (String, String) = answered(uptime.fetch_one(&self.database)).await?;
         Ok(DatabaseServer { version, uptime_s: uptime.parse().ok() })
     }
 
@@ -426,9 +439,9 @@ impl Images {
     pub(crate) async fn probe(&self) -> Result<(), sqlx::Error> {
         // With the index that was added last.
         sqlx::query("SELECT image_key FROM images FORCE INDEX (images_size) LIMIT 1")
-            .execute(&self.pool)
+            .execute(&self.database)
             .await?;
-        sqlx::query("SELECT image_key FROM pending_invalidations LIMIT 1").execute(&self.pool).await?;
+        sqlx::query("SELECT image_key FROM pending_invalidations LIMIT 1").execute(&self.database).await?;
         Ok(())
     }
 }

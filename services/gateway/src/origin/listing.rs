@@ -262,7 +262,7 @@ impl Images {
             question.push(format_args!("{column} {direction}, "));
         }
         question.push(format_args!("image_key {direction} LIMIT ")).push_bind(limit);
-        let columns: Vec<Columns> = answered(question.build_query_as().fetch_all(self.pool())).await?;
+        let columns: Vec<Columns> = answered(question.build_query_as().fetch_all(self.database())).await?;
         columns.into_iter().map(ImageRow::try_from).collect()
     }
 }

@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlConnection, MySqlPool};
-use sqlx::{MySql, QueryBuilder};
+use sql::Database;
+use sqlx::{Connection as _, MySql, MySqlConnection, QueryBuilder};
+use time::OffsetDateTime;
 use wire::Key;
 
-use super::images::answered;
+use super::images::{LOCK_IS_TAKEN, answered, is_one_of};
 use crate::error::Error;
 
 /// What the cache must be told to drop.
@@ -36,6 +37,13 @@ impl Note {
     pub(crate) fn new(scope: Scope) -> Self {
         Self { scope, token: rand::random() }
     }
+}
+
+/// A note that nobody seems to be telling of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LeftBehind {
+    pub(crate) note: Note,
+    noted_at: OffsetDateTime,
 }
 
 impl Scope {
@@ -65,55 +73,107 @@ pub(super) async fn note(transaction: &mut MySqlConnection, note: &Note) -> Resu
 /// The table `pending_invalidations`, outside the transactions that write to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Pending {
-    pool: MySqlPool,
+    database: Database,
 }
 
 impl Pending {
-    /// On this pool.
-    pub(crate) fn new(pool: MySqlPool) -> Self {
-        Self { pool }
+    /// In this database.
+    pub(crate) fn new(database: Database) -> Self {
+        Self { database }
     }
 
-    /// Up to `limit` notes that are older than `age`, the oldest first.
-    pub(crate) async fn older_than(&self, age: Duration, limit: u32) -> Result<Vec<Note>, Error> {
+    /// Up to `limit` notes behind `after` that are older than `age`, the oldest first.
+    pub(crate) async fn older_than(
+        &self,
+        age: Duration,
+        after: Option<&LeftBehind>,
+        limit: u32,
+    ) -> Result<Vec<LeftBehind>, Error> {
+        let (noted_at, key) = match after {
+            Some(after) => (after.noted_at, after.note.scope.column()),
+            None => (OffsetDateTime::UNIX_EPOCH, &b""[..]),
+        };
         let question = sqlx::query_as(
-            "SELECT image_key, token FROM pending_invalidations \
-             WHERE noted_at <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND ORDER BY noted_at LIMIT ?",
+            "SELECT image_key, token, noted_at FROM pending_invalidations \
+             WHERE noted_at <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND \
+             AND (noted_at > ? OR noted_at = ? AND image_key > ?) ORDER BY noted_at, image_key LIMIT ?",
         )
         .bind(u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
+        .bind(noted_at)
+        .bind(noted_at)
+        .bind(key)
         .bind(limit)
-        .fetch_all(&self.pool);
-        let rows: Vec<(Vec<u8>, u64)> = answered(question).await?;
-        let notes = rows.into_iter().map(|(key, token)| {
+        .fetch_all(&self.database);
+        let rows: Vec<(Vec<u8>, u64, OffsetDateTime)> = answered(question).await?;
+        let notes = rows.into_iter().map(|(key, token, noted_at)| {
             let scope = if key.is_empty() { Scope::Everything } else { Scope::Key(Key::from_bytes(&key)?) };
-            Ok(Note { scope, token })
+            Ok(LeftBehind { note: Note { scope, token }, noted_at })
         });
         notes.collect()
     }
 
     /// How many there are: 0 in peace.
     pub(crate) async fn count(&self) -> Result<u64, Error> {
-        let question = sqlx::query_scalar("SELECT COUNT(*) FROM pending_invalidations").fetch_one(&self.pool);
+        let question =
+            sqlx::query_scalar("SELECT COUNT(*) FROM pending_invalidations").fetch_one(&self.database);
         let count: i64 = answered(question).await?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
     /// Removes notes whose changes the cache has acknowledged, but for those that a later change has replaced.
+    ///
+    /// # Errors
+    /// When MySQL does not answer, or some of them are locked for long; the others are removed all the same.
     pub(crate) async fn remove(&self, notes: &[Note]) -> Result<(), Error> {
         if notes.is_empty() {
             return Ok(());
         }
-        let mut deletion =
-            QueryBuilder::<MySql>::new("DELETE FROM pending_invalidations WHERE (image_key, token) IN (");
-        let mut list = deletion.separated(", ");
-        for note in notes {
-            list.push("(");
-            list.push_bind_unseparated(note.scope.column());
-            list.push_unseparated(", ");
-            list.push_bind_unseparated(note.token);
-            list.push_unseparated(")");
-        }
-        answered(deletion.push(")").build().execute(&self.pool)).await?;
-        Ok(())
+        let deletion = async {
+            let mut deletion = QueryBuilder::new("DELETE FROM pending_invalidations WHERE ");
+            push_in(&mut deletion, notes);
+            // One in which the lock of one row was not to be had has removed none.
+            let deleted = deletion.build().execute(&self.database).await;
+            match deleted {
+                Err(error) if is_one_of(&error, &LOCK_IS_TAKEN) => {
+                    self.remove_unlocked(notes).await?;
+                    Err(error)
+                }
+                deleted => deleted.map(drop),
+            }
+        };
+        answered(deletion).await
+    }
+
+    /// Removes those of `notes` that nobody has locked.
+    async fn remove_unlocked(&self, notes: &[Note]) -> Result<(), sqlx::Error> {
+        let mut held = self.database.acquire().await?;
+        let connection = &mut *held;
+        let done = async {
+            let mut transaction = connection.begin().await?;
+            let mut question = QueryBuilder::new("SELECT token FROM pending_invalidations WHERE ");
+            push_in(&mut question, notes);
+            question.push(" FOR UPDATE SKIP LOCKED");
+            let tokens: Vec<u64> = question.build_query_scalar().fetch_all(&mut *transaction).await?;
+            let free: Vec<_> = notes.iter().filter(|note| tokens.contains(&note.token)).cloned().collect();
+            if !free.is_empty() {
+                let mut deletion = QueryBuilder::new("DELETE FROM pending_invalidations WHERE ");
+                push_in(&mut deletion, &free);
+                deletion.build().execute(&mut *transaction).await?;
+            }
+            transaction.commit().await
+        };
+        let done = done.await;
+        held.give_back(&done);
+        done
+    }
+}
+
+/// The condition that a row is one of these, and not one that a later change has replaced. Not as a list of pairs:
+/// MariaDB reads the whole table for that, and waits for the lock of each row in it.
+fn push_in(statement: &mut QueryBuilder<MySql>, notes: &[Note]) {
+    let mut conditions = statement.separated(" OR ");
+    for note in notes {
+        conditions.push("image_key = ").push_bind_unseparated(note.scope.column().to_vec());
+        conditions.push_unseparated(" AND token = ").push_bind_unseparated(note.token);
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use runtime::bus::headers_of;
 use testkit::database::Account;
-use testkit::{eventually, samples};
+use testkit::{Link, eventually, samples};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use wire::meta::{self, Meta};
@@ -350,6 +350,88 @@ async fn what_the_cache_does_not_acknowledge_is_503_and_is_told_again_by_any_gat
     }
     assert_eq!(other.metric("pixcache_pending_invalidations").await, 0.0);
     other.stop().await.unwrap();
+}
+
+/// Notes that a gateway which is gone has left, the oldest first.
+async fn leave_notes(scene: &Scene, keys: &[&str]) {
+    for (at, key) in keys.iter().enumerate() {
+        let note = sqlx::query(
+            "INSERT INTO pending_invalidations VALUES (?, ?, UTC_TIMESTAMP(6) - INTERVAL ? SECOND)",
+        );
+        note.bind(key.as_bytes()).bind(7u64).bind(100 - at as u64).execute(&scene.pool).await.unwrap();
+    }
+}
+
+async fn noted(scene: &Scene) -> Vec<String> {
+    let keys: Vec<Vec<u8>> =
+        sqlx::query_scalar("SELECT image_key FROM pending_invalidations ORDER BY image_key")
+            .fetch_all(&scene.pool)
+            .await
+            .unwrap();
+    keys.into_iter().map(|key| String::from_utf8(key).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_that_is_not_acknowledged_holds_up_no_other() {
+    let scene = Scene::new().await;
+    let mute = subject::invalidate(&key("mute"));
+    let _told = respond(&scene, subject::INVALIDATE, move |request| {
+        if request.subject.as_str() == mute { None } else { json(r#"{"resident":true}"#) }
+    })
+    .await;
+    leave_notes(&scene, &["mute", "cat", "dog"]).await;
+    let gateway = scene.start_gateway(&[]).await;
+    eventually("the others are told of", PATIENCE, async || noted(&scene).await == ["mute"]).await;
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_that_is_locked_holds_up_no_other() {
+    let scene = Scene::new().await;
+    let _told = respond(&scene, subject::INVALIDATE, |_| json(r#"{"resident":true}"#)).await;
+    leave_notes(&scene, &["locked", "cat", "dog"]).await;
+    let mut holder = scene.database.connect(Account::Admin).await;
+    sqlx::raw_sql("BEGIN; SELECT token FROM pending_invalidations WHERE image_key = 'locked' FOR UPDATE")
+        .execute(&mut holder)
+        .await
+        .unwrap();
+    let gateway = scene.start_gateway(&[]).await;
+    eventually("the others are told of", PATIENCE, async || noted(&scene).await == ["locked"]).await;
+    // The same for the notes of changes that were just acknowledged, which are removed together.
+    let all = ["locked", "bird", "fish"].map(|name| format!("/images/{name}"));
+    let (_, bird, fish) = tokio::join!(
+        async {
+            // It is deleted after its note was locked, so it waits.
+            let _ = tokio::time::timeout(Duration::from_secs(1), gateway.delete(&all[0])).await;
+        },
+        gateway.put(&all[1], samples::chelsea().bytes),
+        gateway.put(&all[2], samples::chelsea().bytes),
+    );
+    assert_eq!((bird.status, fish.status), (201, 201));
+    eventually("their notes are gone", PATIENCE, async || noted(&scene).await == ["locked"]).await;
+    drop(holder);
+    scene.nothing_is_pending().await;
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_whose_begin_was_answered_too_late_holds_up_nothing() {
+    let scene = Scene::new().await;
+    let _told = respond(&scene, subject::INVALIDATE, |_| json(r#"{"resident":true}"#)).await;
+    let link = Link::to(scene.database.port()).await;
+    let url = scene.database.behind(link.port()).url(Account::Gateway);
+    // All statements come by the same connection, as long as that is kept.
+    let gateway = scene.start_gateway(&["--database-url", &url, "--database-connections", "1"]).await;
+    link.hold_answers_to("BEGIN");
+    let late = gateway.put("/images/cat", samples::chelsea().bytes).await;
+    assert_eq!(late.failure(), 503);
+    assert_eq!(link.held(), 1);
+    link.release();
+    leave_notes(&scene, &["dog"]).await;
+    scene.nothing_is_pending().await;
+    assert_eq!(gateway.put("/images/cat", samples::chelsea().bytes).await.status, 201);
+    scene.nothing_is_pending().await;
+    gateway.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

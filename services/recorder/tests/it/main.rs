@@ -5,6 +5,7 @@
 mod any_input;
 mod config_history;
 mod helpers;
+mod isolation;
 mod migrations;
 mod outages;
 mod process;

@@ -1,0 +1,210 @@
+//! Connections to MySQL whose state is known.
+//!
+//! A statement or a transaction that is given up (a time limit, a request that was cancelled) leaves a connection of
+//! which nobody knows what the server has done on it. If the answer to a `BEGIN` is late, sqlx counts no transaction, so
+//! it rolls none back, and neither a ping nor the next statement notices: that one then runs in a transaction that
+//! nobody commits. Such a connection is closed here and not used again. The server then rolls back what was open.
+//!
+//! The isolation of transactions is set on each connection, because the server's default is its administrator's choice.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use sqlx::mysql::{
+    MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlQueryResult, MySqlRow, MySqlStatement,
+};
+use sqlx::pool::PoolConnection;
+use sqlx::{Describe, Either, Execute, Executor, MySql, MySqlConnection, SqlStr};
+
+/// A pool of connections that are made when they are needed, and closed when they were given up. Clones share them.
+///
+/// It executes single statements itself; for more on one connection, see [`Database::acquire`].
+#[derive(Clone)]
+pub struct Database(MySqlPool);
+
+/// How the transactions on each connection behave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// What a transaction sees of others.
+    pub isolation: Isolation,
+    /// How long a statement waits for a lock, in whole seconds, at least one.
+    pub lock_wait: Duration,
+}
+
+/// What a transaction sees of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Each statement sees what was committed before it, and locks only the rows that it finds.
+    ReadCommitted,
+    /// What was read stays as it is, and an `INSERT … SELECT` locks what it reads, gaps included.
+    RepeatableRead,
+}
+
+impl Isolation {
+    fn as_sql(self) -> &'static str {
+        match self {
+            Self::ReadCommitted => "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            Self::RepeatableRead => "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        }
+    }
+}
+
+impl Database {
+    /// Connections of this account, with the pool's other options as given.
+    pub fn new(options: MySqlPoolOptions, account: MySqlConnectOptions, session: Session) -> Self {
+        let options = options.after_connect(move |connection, _| {
+            Box::pin(async move {
+                connection.execute(session.isolation.as_sql()).await?;
+                let set = sqlx::query("SET SESSION innodb_lock_wait_timeout = ?");
+                set.bind(session.lock_wait.as_secs().max(1)).persistent(false).execute(connection).await?;
+                Ok(())
+            })
+        });
+        Self(options.connect_lazy_with(account))
+    }
+
+    /// A connection for several statements. It is closed when it is dropped, unless it was given back.
+    ///
+    /// # Errors
+    /// When none is free in time, or none can be made.
+    pub async fn acquire(&self) -> sqlx::Result<Held> {
+        Ok(Held { connection: self.0.acquire().await?, is_known: false })
+    }
+
+    /// How many connections there may be at once.
+    pub fn max_connections(&self) -> u32 {
+        self.0.options().get_max_connections()
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").finish_non_exhaustive()
+    }
+}
+
+/// A connection that goes back to its pool only with [`Held::give_back`].
+#[derive(Debug)]
+pub struct Held {
+    connection: PoolConnection<MySql>,
+    is_known: bool,
+}
+
+impl Held {
+    /// Gives it back to the pool if `done` leaves no doubt about its state: the server has answered the last statement,
+    /// be it with an error. A transaction that was dropped open is rolled back first.
+    pub fn give_back<T, E: Answered>(mut self, done: &Result<T, E>) {
+        self.is_known = done.as_ref().err().is_none_or(Answered::is_answer);
+    }
+}
+
+impl Deref for Held {
+    type Target = MySqlConnection;
+    fn deref(&self) -> &MySqlConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut MySqlConnection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.is_known {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+/// An error that may be what the server answered.
+pub trait Answered {
+    /// Whether the server has answered, so that the state of the connection is known.
+    fn is_answer(&self) -> bool;
+}
+
+impl Answered for sqlx::Error {
+    fn is_answer(&self) -> bool {
+        matches!(self, Self::Database(_) | Self::RowNotFound)
+    }
+}
+
+/// Each statement on a connection of its own. Its results are read to their end before the first of them is handed on,
+/// so that the connection does not wait for whoever looks at them.
+impl<'c> Executor<'c> for &Database {
+    type Database = MySql;
+
+    fn fetch_many<'e, 'q: 'e, E>(
+        self,
+        query: E,
+    ) -> BoxStream<'e, sqlx::Result<Either<MySqlQueryResult, MySqlRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, MySql>,
+    {
+        let database = self.clone();
+        let all = async move {
+            let mut connection = database.acquire().await?;
+            let results: sqlx::Result<Vec<_>> = connection.fetch_many(query).try_collect().await;
+            connection.give_back(&results);
+            let results = results?.into_iter().map(Ok::<_, sqlx::Error>);
+            Ok::<_, sqlx::Error>(stream::iter(results))
+        };
+        stream::once(all).try_flatten().boxed()
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<MySqlRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, MySql>,
+    {
+        let database = self.clone();
+        Box::pin(async move {
+            let mut connection = database.acquire().await?;
+            let row = connection.fetch_optional(query).await;
+            connection.give_back(&row);
+            row
+        })
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [sqlx::mysql::MySqlTypeInfo],
+    ) -> BoxFuture<'e, sqlx::Result<MySqlStatement>>
+    where
+        'c: 'e,
+    {
+        let database = self.clone();
+        Box::pin(async move {
+            let mut connection = database.acquire().await?;
+            let statement = connection.prepare_with(sql, parameters).await;
+            connection.give_back(&statement);
+            statement
+        })
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<Describe<MySql>>>
+    where
+        'c: 'e,
+    {
+        let database = self.clone();
+        Box::pin(async move {
+            let mut connection = database.acquire().await?;
+            let described = connection.describe(sql).await;
+            connection.give_back(&described);
+            described
+        })
+    }
+}
