@@ -216,7 +216,7 @@ impl From<SniffError> for Error {
         let sentence = error.to_string();
         match error {
             SniffError::Unsupported => Self::UnsupportedType(sentence),
-            SniffError::TooManyPixels { .. } => Self::TooLarge(sentence),
+            SniffError::TooManyPixels { .. } | SniffError::TooMuchWork { .. } => Self::TooLarge(sentence),
             SniffError::Empty | SniffError::Truncated { .. } | SniffError::Malformed { .. } => {
                 Self::Unprocessable(sentence)
             }

@@ -526,7 +526,7 @@ async fn examine(worker: &Worker, payload: &Bytes, meta: &Meta) -> Result<(Forma
     let (format, tag) = seen.map_err(|error| {
         let code = match error {
             SniffError::Unsupported => Code::UnsupportedType,
-            SniffError::TooManyPixels { .. } => Code::TooLarge,
+            SniffError::TooManyPixels { .. } | SniffError::TooMuchWork { .. } => Code::TooLarge,
             SniffError::Empty | SniffError::Truncated { .. } | SniffError::Malformed { .. } => {
                 Code::Unprocessable
             }

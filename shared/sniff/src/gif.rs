@@ -15,6 +15,8 @@ pub(crate) struct Gif {
     state: State,
     image: Option<Image>,
     frame_seen: bool,
+    /// The pixels of all frames.
+    framed: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +45,7 @@ enum Chain {
 
 impl Gif {
     pub(crate) const fn new(limits: Limits) -> Self {
-        Self { limits, state: State::Screen, image: None, frame_seen: false }
+        Self { limits, state: State::Screen, image: None, frame_seen: false, framed: 0 }
     }
 
     fn step(&mut self, state: State, step: Step) -> Result<Step, SniffError> {
@@ -84,6 +86,9 @@ impl Walk for Gif {
                 };
                 // However small the screen is, a decoder may enlarge it for this frame.
                 self.limits.admit(Format::Gif, end([x0, x1], [w0, w1]), end([y0, y1], [h0, h1]))?;
+                let size = |length| u64::from(u16::from_le_bytes(length));
+                self.framed = self.framed.saturating_add(size([w0, w1]) * size([h0, h1]));
+                self.limits.admit_framed(Format::Gif, self.framed)?;
                 self.step(State::LocalColors, Step::Skip(color_table(flags)))
             }
             (State::LocalColors, []) => self.step(State::CodeSize, Step::Take(1)),

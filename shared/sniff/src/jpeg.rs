@@ -19,6 +19,8 @@ pub(crate) struct Jpeg {
     /// How many components the frame header has announced.
     components: u8,
     scans: Scans,
+    /// The pixels of the picture, once for each scan.
+    scanned: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +54,7 @@ enum Scans {
 
 impl Jpeg {
     pub(crate) const fn new(limits: Limits) -> Self {
-        Self { limits, state: State::Marker, image: None, components: 0, scans: Scans::None }
+        Self { limits, state: State::Marker, image: None, components: 0, scans: Scans::None, scanned: 0 }
     }
 
     fn data_seen(&mut self) {
@@ -191,6 +193,9 @@ impl Jpeg {
         if count > self.components || selection.len() != usize::from(count) * 2 + 3 {
             return malformed(BAD_SCAN);
         }
+        // A decoder goes over all blocks for each, whatever little the scan says about them.
+        self.scanned = self.scanned.saturating_add(self.image.map_or(0, Image::pixels));
+        self.limits.admit_scanned(Format::Jpeg, self.scanned)?;
         if self.scans == Scans::None {
             self.scans = Scans::Announced;
         }

@@ -213,15 +213,54 @@ pub struct Image {
     pub height: u32,
 }
 
+impl Image {
+    /// Width times height.
+    fn pixels(self) -> u64 {
+        u64::from(self.width) * u64::from(self.height)
+    }
+}
+
 /// What is too much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The most pixels, width times height, that a canvas may have. It is checked as soon as the
     /// header is parsed, because a few bytes can claim a picture that no memory holds.
+    ///
+    /// What a decoder does again and again is bounded by it too: the scans of a JPEG go over at most
+    /// [`SCANS`](Limits::SCANS) times as many pixels, the frames of an animation have at most
+    /// [`FRAMES`](Limits::FRAMES) times as many together.
     pub max_pixels: u64,
 }
 
 impl Limits {
+    /// How many scans a JPEG of [`Limits::max_pixels`] pixels may have; a smaller one may have more. Encoders write up to
+    /// about a dozen, of which each can be a few bytes long and has a decoder go over the whole picture.
+    pub const SCANS: u64 = 16;
+    /// How many frames of [`Limits::max_pixels`] pixels an animation may have; smaller ones may be more. A
+    /// rendition needs the first one only, a browser needs all.
+    pub const FRAMES: u64 = 100;
+
+    /// Refuses more scans than these pixels have been gone over for.
+    fn admit_scanned(self, format: Format, got: u64) -> Result<(), SniffError> {
+        self.admit_work(format, "scans x pixels", Self::SCANS, got)
+    }
+
+    /// Refuses more pixels in frames than these.
+    fn admit_framed(self, format: Format, got: u64) -> Result<(), SniffError> {
+        self.admit_work(format, "frames x pixels", Self::FRAMES, got)
+    }
+
+    fn admit_work(
+        self,
+        format: Format,
+        product: &'static str,
+        times: u64,
+        got: u64,
+    ) -> Result<(), SniffError> {
+        let most = self.max_pixels.saturating_mul(times);
+        if got > most { Err(SniffError::TooMuchWork { format, product, most, got }) } else { Ok(()) }
+    }
+
     fn admit(self, format: Format, width: u32, height: u32) -> Result<Image, SniffError> {
         if u64::from(width) * u64::from(height) > self.max_pixels {
             return Err(SniffError::TooManyPixels { format, width, height, max_pixels: self.max_pixels });
@@ -265,6 +304,18 @@ pub enum SniffError {
         height: u32,
         /// [`Limits::max_pixels`].
         max_pixels: u64,
+    },
+    /// Few bytes make a decoder do so much: the scans of a JPEG, the frames of an animation.
+    #[error("decoding the {format} image takes too long: {product} must be at most {most}, got {got}")]
+    TooMuchWork {
+        /// What the signature says.
+        format: Format,
+        /// What was multiplied.
+        product: &'static str,
+        /// The most that is allowed.
+        most: u64,
+        /// What it was when the limit was passed; the image may have more.
+        got: u64,
     },
 }
 

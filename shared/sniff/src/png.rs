@@ -16,6 +16,9 @@ const MAX_31_BITS: u32 = (1 << 31) - 1;
 
 const PALETTE_COLOR: u8 = 3;
 
+/// The number, the width and the height with which the header of a frame begins (fcTL).
+const FRAME_SIZE: u32 = 12;
+
 #[derive(Debug)]
 pub(crate) struct Png {
     limits: Limits,
@@ -24,12 +27,16 @@ pub(crate) struct Png {
     palette: Palette,
     data: Data,
     crc: Crc32,
+    /// The pixels of all frames, if it is animated.
+    framed: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum State {
     ChunkHeader,
     Ihdr,
+    /// The start of a frame's header, with so much of the chunk and its CRC behind it.
+    FrameControl(u32),
     /// So much of a critical chunk's data has still to be read.
     Content(Critical, u32),
     /// The CRC of a critical chunk.
@@ -68,6 +75,7 @@ impl Png {
             palette: Palette::Optional,
             data: Data::None,
             crc: Crc32::new(),
+            framed: 0,
         }
     }
 
@@ -127,6 +135,10 @@ impl Png {
                     return malformed("IEND is not empty");
                 }
                 Critical::Iend
+            }
+            b"fcTL" if length >= FRAME_SIZE => {
+                self.state = State::FrameControl(length - FRAME_SIZE + 4);
+                return Ok(Step::Take(FRAME_SIZE as usize));
             }
             [first, ..] if first.is_ascii_lowercase() => {
                 self.state = State::ChunkHeader;
@@ -197,6 +209,14 @@ impl Walk for Png {
                 self.chunk(u32::from_be_bytes([l0, l1, l2, l3]), [k0, k1, k2, k3])
             }
             (State::Ihdr, bytes) => self.ihdr(bytes),
+            (State::FrameControl(rest), &[_, _, _, _, w0, w1, w2, w3, h0, h1, h2, h3]) => {
+                let width = u32::from_be_bytes([w0, w1, w2, w3]);
+                let height = u32::from_be_bytes([h0, h1, h2, h3]);
+                self.framed = self.framed.saturating_add(u64::from(width) * u64::from(height));
+                self.limits.admit_framed(Format::Png, self.framed)?;
+                self.state = State::ChunkHeader;
+                Ok(Step::Skip(rest.into()))
+            }
             (State::Crc(critical), &[c0, c1, c2, c3]) => {
                 if self.crc.value() != u32::from_be_bytes([c0, c1, c2, c3]) {
                     return malformed(BAD_CRC);

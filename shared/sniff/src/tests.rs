@@ -211,10 +211,79 @@ fn errors_are_one_plain_line() {
         SniffError::Truncated { format },
         SniffError::Malformed { format, reason: "a reason" },
         SniffError::TooManyPixels { format, width: 60_000, height: 60_000, max_pixels: 100_000_000 },
+        SniffError::TooMuchWork {
+            format,
+            product: "scans x pixels",
+            most: 1_600_000_000,
+            got: 1_700_000_000,
+        },
     ] {
         let text = error.to_string();
         assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{text}");
     }
+}
+
+/// A picture of 2 x 2 pixels whose decoder does the same `times` times, and how often that may be for each pixel
+/// of the largest picture: a JPEG of so many scans, or an animation of so many frames.
+fn repeated(format: Format, times: usize) -> (Vec<u8>, u64) {
+    let again = |part: &[u8]| part.repeat(times);
+    match format {
+        Format::Jpeg => {
+            let frame = b"\xFF\xC2\0\x0B\x08\0\x02\0\x02\x01\x01\x11\0";
+            let scans = again(b"\xFF\xDA\0\x08\x01\x01\0\0\0\0\x12");
+            ([b"\xFF\xD8", &frame[..], &scans, b"\xFF\xD9"].concat(), Limits::SCANS)
+        }
+        Format::Gif => {
+            let frames = again(b",\0\0\0\0\x02\0\x02\0\0\x02\x01a\0");
+            ([b"GIF89a\x02\0\x02\0\0\0\0", &frames[..], b";"].concat(), Limits::FRAMES)
+        }
+        Format::Png => {
+            let chunk = |kind: &[u8; 4], data: &[u8]| {
+                let mut checksum = crc32::Crc32::new();
+                checksum.update(kind);
+                checksum.update(data);
+                [&(data.len() as u32).to_be_bytes()[..], kind, data, &checksum.value().to_be_bytes()].concat()
+            };
+            let header = chunk(b"IHDR", b"\0\0\0\x02\0\0\0\x02\x08\0\0\0\0");
+            let control = chunk(b"fcTL", b"\0\0\0\0\0\0\0\x02\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+            let parts = [header, again(&control), chunk(b"IDAT", b"pixels"), chunk(b"IEND", b"")];
+            ([b"\x89PNG\r\n\x1A\n", &parts.concat()[..]].concat(), Limits::FRAMES)
+        }
+        Format::Webp => {
+            let picture = b"VP8L\x06\0\0\0\x2F\x01\x40\0\0\0";
+            let frame = [b"ANMF\x1E\0\0\0\0\0\0\0\0\0\x01\0\0\x01\0\0\0\0\0\0", &picture[..]].concat();
+            let start = b"WEBPVP8X\x0A\0\0\0\x02\0\0\0\x01\0\0\x01\0\0ANIM\x06\0\0\0\0\0\0\0\0\0";
+            let riff = [&start[..], &again(&frame)].concat();
+            ([b"RIFF", &(riff.len() as u32).to_le_bytes()[..], &riff].concat(), Limits::FRAMES)
+        }
+    }
+}
+
+#[test]
+fn a_hundred_scans_of_the_largest_picture_are_too_much_though_they_are_few_bytes() {
+    // As many pixels as are allowed, in each of the scans that a decoder would give up after.
+    let (mut bytes, _) = repeated(Format::Jpeg, 101);
+    let size = find(&bytes, b"\0\x02\0\x02");
+    bytes = patched(&bytes, size, &[0x27, 0x10, 0x27, 0x10]);
+    assert!(bytes.len() < 2000);
+    assert_eq!(
+        sniff(&bytes, LIMITS),
+        Err(SniffError::TooMuchWork {
+            format: Format::Jpeg,
+            product: "scans x pixels",
+            most: 1_600_000_000,
+            got: 1_700_000_000
+        })
+    );
+}
+
+#[test]
+fn frames_are_counted_by_their_own_size() {
+    // Screens of the largest size, on which little changes.
+    let (mut gif, _) = repeated(Format::Gif, 5000);
+    let screen = find(&gif, b"\x02\0\x02\0");
+    gif = patched(&gif, screen, &[0x10, 0x27, 0x10, 0x27]);
+    assert!(sniff(&gif, LIMITS).is_ok());
 }
 
 /// An image as a real encoder wrote it.
@@ -299,6 +368,27 @@ proptest! {
         let chunks = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]);
         prop_assert_eq!(in_chunks(chunks), whole);
         prop_assert_eq!(in_chunks(bytes.chunks(1)), whole);
+    }
+
+    #[test]
+    fn what_is_done_again_and_again_is_counted_and_bounded(
+        format in select(&Format::ALL[..]),
+        times in 1..300_usize,
+        max_pixels in 4..16_u64,
+        length in 1..100_usize,
+    ) {
+        let (bytes, allowed) = repeated(format, times);
+        let mut sniffer = Sniffer::new(Limits { max_pixels });
+        let pushed = bytes.chunks(length).try_for_each(|chunk| sniffer.push(chunk));
+        let sniffed = pushed.and_then(|()| sniffer.finish());
+        let most = allowed * max_pixels;
+        if times as u64 * 4 <= most {
+            prop_assert_eq!(sniffed, Ok(Image { format, width: 2, height: 2 }));
+        } else {
+            let product = if format == Format::Jpeg { "scans x pixels" } else { "frames x pixels" };
+            let got = (most / 4 + 1) * 4;
+            prop_assert_eq!(sniffed, Err(SniffError::TooMuchWork { format, product, most, got }));
+        }
     }
 
     #[test]

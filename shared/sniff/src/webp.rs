@@ -30,6 +30,8 @@ pub(crate) struct Webp {
     layout: Layout,
     image: Option<Image>,
     picture_seen: bool,
+    /// The pixels of all frames.
+    framed: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +96,7 @@ impl Webp {
             layout: Layout::Undecided,
             image: None,
             picture_seen: false,
+            framed: 0,
         })
     }
 
@@ -278,6 +281,8 @@ impl Webp {
         if !fits {
             return malformed("a frame reaches beyond the canvas");
         }
+        self.framed = self.framed.saturating_add(u64::from(width) * u64::from(height));
+        self.limits.admit_framed(Format::Webp, self.framed)?;
         if let Some(frame) = &mut self.frame {
             frame.width = width;
             frame.height = height;
