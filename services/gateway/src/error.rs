@@ -12,6 +12,7 @@ use sniff::SniffError;
 use wire::reply::{Code, Refusal};
 use wire::{Key, KeyError};
 
+use crate::origin::variants::VariantError;
 use crate::routes::api::Failure;
 
 /// Why a request was not met.
@@ -97,6 +98,14 @@ pub enum Error {
     /// So much is being worked on that this would only wait.
     #[error("this gateway is working on as many requests as it takes at once; try again in a second")]
     Busy,
+    /// As many wait for variants as may.
+    #[error(
+        "as many variants are being made, or wait for it, as this gateway takes at once; try again in a second, or without w"
+    )]
+    VariantsBusy,
+    /// A variant that takes longer than anybody waits.
+    #[error("the variant is not made yet; try again in a few seconds, or without w")]
+    VariantLate,
     /// As many follow events as may.
     #[error(
         "this gateway sends as many streams of events as it may at once (MAX_EVENT_STREAMS); try again later"
@@ -135,9 +144,12 @@ impl Error {
             Self::UnsupportedType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::StillTelling { .. } | Self::Busy | Self::TooManyStreams | Self::Unavailable { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::StillTelling { .. }
+            | Self::Busy
+            | Self::VariantsBusy
+            | Self::VariantLate
+            | Self::TooManyStreams
+            | Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Refused(refusal) => {
                 StatusCode::from_u16(refusal.code.number()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
             }
@@ -211,6 +223,20 @@ impl From<Arc<sqlx::Error>> for Error {
     }
 }
 
+impl From<VariantError> for Error {
+    fn from(error: VariantError) -> Self {
+        match error {
+            VariantError::Refused(reason) => {
+                Self::Unprocessable(format!("{reason}; without w, it comes as it is"))
+            }
+            VariantError::Busy => Self::VariantsBusy,
+            VariantError::Late => Self::VariantLate,
+            VariantError::Unavailable { part, reason } => Self::Unavailable { part, reason },
+            VariantError::Gone(_) | VariantError::Other(_) => Self::Internal(error.into()),
+        }
+    }
+}
+
 impl From<SniffError> for Error {
     fn from(error: SniffError) -> Self {
         let sentence = error.to_string();
@@ -255,8 +281,15 @@ impl Error {
                     headers.insert(header::CONTENT_RANGE, range);
                 }
             }
-            Self::StillTelling { .. } | Self::Busy | Self::TooManyStreams | Self::Unavailable { .. } => {
+            Self::StillTelling { .. }
+            | Self::Busy
+            | Self::VariantsBusy
+            | Self::TooManyStreams
+            | Self::Unavailable { .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Self::VariantLate => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
             }
             _ => {}
         }

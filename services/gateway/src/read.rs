@@ -16,6 +16,7 @@ use bytes::Bytes;
 use prometheus::{IntCounter, IntGauge};
 use runtime::bus::{Reply, RequestFailure};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use wire::reply::Code;
 use wire::{Item, Key, Lease, Meta, Tag, Variant};
 
@@ -26,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::near::{Asking, Copy, Near};
 use crate::origin::blobs::{BlobError, Blobs};
 use crate::origin::images::{ImageRow, Images};
-use crate::origin::variants::{Rendition, VariantError, Variants, tag_of};
+use crate::origin::variants::{PATIENCE, Rendition, VariantError, Variants, tag_of};
 use crate::room::{self, Room};
 
 /// What the bus carries besides an image's bytes: the headers of a fill and of a hit.
@@ -194,6 +195,9 @@ pub(crate) struct Reader {
     images: Images,
     blobs: Blobs,
     variants: Variants,
+    /// How many reads may wait for the origin at once: fewer than there are turns, so that hits and pages find one
+    /// while the origin is slow.
+    at_the_origin: Semaphore,
     budget: Duration,
     flights: Flights<(ImageMeta, Bytes)>,
     fills: Arc<Semaphore>,
@@ -226,12 +230,13 @@ enum Looked {
 }
 
 impl Reader {
-    /// A reader of these.
+    /// A reader of these, of which so many reads may wait for the origin at once.
     pub(crate) fn new(
         cache: CacheClient,
         images: Images,
         blobs: Blobs,
         variants: Variants,
+        at_the_origin: usize,
         budget: Duration,
         metrics: &Metrics,
     ) -> Self {
@@ -240,6 +245,7 @@ impl Reader {
             images,
             blobs,
             variants,
+            at_the_origin: Semaphore::new(at_the_origin.max(1)),
             budget,
             flights: Flights::default(),
             fills: Arc::new(Semaphore::new(FILL_KILOBYTES)),
@@ -277,6 +283,14 @@ impl Reader {
         }
         let looked = self.look(item, held, self.budget).await;
         let cache_time = started.elapsed();
+        let _at_the_origin = match &looked {
+            Looked::Hit(..) => None,
+            _ => Some(self.at_the_origin.try_acquire().map_err(|_| ReadFailure {
+                error: Error::Busy,
+                cache_status: CacheStatus::Busy,
+                cache_time,
+            })?),
+        };
         let (found, status) = match looked {
             Looked::Hit(image, content) => (Ok((image, content, CacheStatus::Hit)), CacheStatus::Hit),
             Looked::Leased(lease) => (self.fill(item, lease, choose).await, CacheStatus::Miss),
@@ -435,7 +449,11 @@ impl Reader {
     async fn share(&self, item: &Item) -> Option<(ImageMeta, Bytes)> {
         let passenger = self.flights.join(item)?;
         let _waiting = Waiting::new(&self.waiting_reads);
-        passenger.arrive().await
+        if item.variant.is_none() {
+            return passenger.arrive().await;
+        }
+        let _may_wait = self.variants.wait().ok()?;
+        timeout(PATIENCE, passenger.arrive()).await.ok()?
     }
 
     /// Sends a fill, and shares it if it was accepted.
@@ -543,22 +561,20 @@ impl Reader {
     /// The file that `item` has now. A variant is made if it has none, from the file of the row alone, so that
     /// its bytes are no older than the row (design rule 2).
     async fn source(&self, item: &Item, rounds: &mut Rounds) -> Result<Source, Error> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             self.origin_reads.inc();
             let row = self.images.get(&item.key).await?.ok_or_else(|| Error::NoImage(item.key.clone()))?;
             let source = match item.variant {
                 None => Source::from(row),
-                Some(variant) => match self.variants.get(&row, variant).await {
+                Some(variant) => match self.variants.get(&row, variant, deadline.into()).await {
                     Ok(None) => Source::from(row),
                     Ok(Some(rendition)) => Source::of_variant(&row, variant, rendition),
-                    Err(VariantError::Original(error)) => {
-                        rounds.again(&row.location, error)?;
+                    Err(VariantError::Gone(location)) => {
+                        rounds.again(&row.location, BlobError::Gone(location))?;
                         continue;
                     }
-                    Err(VariantError::Decode(error)) => {
-                        return Err(Error::Unprocessable(format!("{error}; without w, it comes as it is")));
-                    }
-                    Err(VariantError::Other(error)) => return Err(Error::Internal(error)),
+                    Err(error) => return Err(error.into()),
                 },
             };
             self.room.note(item, source.image.size);

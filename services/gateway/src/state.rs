@@ -167,9 +167,10 @@ impl AppState {
             }
         };
         let upkeep = near.clone().map(|near| Arc::new(Upkeep::new(near, cache.clone())));
-        let variants = Variants::new(blobs.clone(), config.max_image_pixels());
+        let turns = config.max_requests as usize;
+        let variants = Variants::new(blobs.clone(), config.max_image_pixels(), turns / 4);
         let (rows, files, budget) = (images.clone(), blobs.clone(), config.cache_budget());
-        let reader = Reader::new(cache.clone(), rows, files, variants, budget, &metrics);
+        let reader = Reader::new(cache.clone(), rows, files, variants, turns / 2, budget, &metrics);
         let reader = reader.with_near(near.clone());
         let reach = Reach::default();
         let teller = Teller::new(cache.clone(), Pending::new(database), reach.clone());

@@ -6,6 +6,7 @@ pub mod bus;
 pub mod clock;
 pub mod descriptors;
 pub mod logging;
+pub mod priority;
 pub mod service;
 pub mod shutdown;
 pub mod streams;

@@ -7,6 +7,7 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking, with a sentence that says why")]
 
 pub mod any;
+pub mod costly;
 pub mod database;
 mod guardian;
 pub mod link;

@@ -1,36 +1,42 @@
-//! Makes narrower renditions of images: decodes, turns upright, scales, encodes.
+//! Makes narrower renditions of images: decodes, scales, turns upright, encodes.
 //!
 //! A rendition is a JPEG, or a PNG if anything shows through. It has the height that goes with its width, the
 //! orientation that the camera noted (Exif) and the colours that the image means (its ICC profile). Of an
 //! animation it has the first frame.
+//!
+//! Pictures come from strangers, so what one may cost is known before it is decoded. [`Picture::memory`] says the
+//! most bytes that it takes, by its own pixels: a PNG goes through row by row, unless it is interlaced; what is said
+//! about a picture (profiles, Exif) is looked at up to 4 MB, inflated, and text is never inflated. The time is
+//! bounded by the limits of [`sniff`], and at last by a limit of its own on the processor's.
 
+mod decode;
+mod jpeg;
+mod scale;
 #[cfg(test)]
 mod tests;
 
-use std::io::Cursor;
+use std::time::Duration;
 
+use decode::{Reason, Source, Target};
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
-use image::error::{LimitError, LimitErrorKind};
-use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
-use image::{
-    ColorType, DynamicImage, ImageDecoder as _, ImageEncoder, ImageError, ImageFormat, ImageReader, Limits,
-    RgbImage, RgbaImage,
-};
-use sniff::Format;
+use image::{DynamicImage, GrayImage, ImageEncoder, ImageError, RgbImage, RgbaImage};
+use scale::Scaler;
+use sniff::{Format, Image, Limits};
 
 /// The quality of a JPEG, of 100: no difference is seen at this size, and half the bytes of 92 are enough.
 const JPEG_QUALITY: u8 = 82;
-/// How much the decoded image may take, in bytes for each pixel of the largest: four channels of 8 bits. One with
-/// more bits, or with an alpha channel that has to be made one of four, may have fewer pixels.
-const BYTES_A_PIXEL: u64 = 4;
-/// What decoding may allocate besides: as much again for the frame of an animation.
-const WORK_BYTES_A_PIXEL: u64 = 4;
-/// What it may allocate in any case.
-const SPARE_BYTES: u64 = 1 << 20;
 /// A colour profile that is longer than this would make up most of a small rendition.
 const LONGEST_PROFILE_BYTES: usize = 8 << 10;
+/// The most pixels down that a JPEG can have.
+const MOST_PIXELS_DOWN: u32 = 65_535;
+/// What a rendition takes besides the picture that it is made of, in bytes for each of its own pixels: four
+/// channels, twice while it is turned, and the file.
+const RENDITION_BYTES_A_PIXEL: u64 = 10;
+/// How much of the processor's time decoding may take. The largest picture of the usual kinds takes a third of it; what takes
+/// longer was made to.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// A rendition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,88 +51,167 @@ pub struct Thumbnail {
     pub bytes: Vec<u8>,
 }
 
-/// The image can't be decoded, though its structure is sound.
+/// There is no rendition of the image, whoever asks for it and however often.
 #[derive(Debug, thiserror::Error)]
-#[error("the pixels of the {format} image can't be decoded: {source}")]
+#[error("the pixels of the {format} image can't be decoded: {reason}")]
 pub struct DecodeError {
     format: Format,
-    source: ImageError,
+    reason: Reason,
 }
 
-/// The rendition of an image of at most `max_pixels` pixels (fewer, if each has more than 32 bits) that is `width` pixels wide; none if the image is
-/// not wider itself. It takes milliseconds to seconds of computing, and some bytes of memory for each pixel.
-///
-/// # Errors
-/// [`DecodeError`].
-pub fn make(
-    bytes: &[u8],
-    format: Format,
-    width: u32,
-    max_pixels: u64,
-) -> Result<Option<Thumbnail>, DecodeError> {
-    try_make(bytes, format, width, max_pixels).map_err(|source| DecodeError { format, source })
+/// An image whose structure is sound, before it is decoded.
+pub struct Picture<'a> {
+    source: Source<'a>,
+    image: Image,
 }
 
-fn try_make(
-    bytes: &[u8],
-    format: Format,
+impl<'a> Picture<'a> {
+    /// Looks at an image, undecoded, and refuses what would not be stored within these limits.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn look(bytes: &'a [u8], format: Format, limits: Limits) -> Result<Self, DecodeError> {
+        let image = sniff::sniff(bytes, limits)
+            .map_err(|error| DecodeError { format, reason: Reason::Structure(error) })?;
+        if image.format != format {
+            let reason = Reason::Decoder(format!("it is a {} image", image.format));
+            return Err(DecodeError { format, reason });
+        }
+        Ok(Self { source: Source::new(bytes, format), image })
+    }
+
+    /// The most bytes of memory that making a rendition takes besides the image's own bytes.
+    pub fn memory(&self, width: u32) -> u64 {
+        let Image { width: across, height: down, .. } = self.image;
+        // As it is stored, and if it is to be turned; what is not wider is not made.
+        let high = if across > width { scaled(down, width, across) } else { 0 };
+        let wide = if down > width { scaled(across, width, down) } else { 0 };
+        let scaling = scale::memory(across, width.max(wide), 4);
+        let rendition = RENDITION_BYTES_A_PIXEL * u64::from(width) * u64::from(high.max(wide));
+        self.source.memory(self.image).saturating_add(scaling).saturating_add(rendition)
+    }
+
+    /// That it takes more memory than there is for it.
+    pub fn too_large(&self, width: u32, most: u64) -> DecodeError {
+        DecodeError { format: self.image.format, reason: Reason::Memory { needed: self.memory(width), most } }
+    }
+
+    /// The rendition that is `width` pixels wide; none if the image is not wider itself. It takes milliseconds to
+    /// seconds of computing.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn rendition(self, width: u32) -> Result<Option<Thumbnail>, DecodeError> {
+        self.rendition_within(width, TIME_LIMIT)
+    }
+
+    fn rendition_within(self, width: u32, limit: Duration) -> Result<Option<Thumbnail>, DecodeError> {
+        let format = self.image.format;
+        let mut making = Making::of(width);
+        let made = self.source.decode(&mut making, limit).and_then(|()| making.finish());
+        made.map_err(|reason| DecodeError { format, reason })
+    }
+}
+
+impl std::fmt::Debug for Picture<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Picture").field("image", &self.image).finish_non_exhaustive()
+    }
+}
+
+/// A rendition under way.
+struct Making {
     width: u32,
-    max_pixels: u64,
-) -> Result<Option<Thumbnail>, ImageError> {
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), decoded_as(format));
-    let mut limits = Limits::no_limits();
-    limits.max_alloc =
-        Some(max_pixels.saturating_mul(BYTES_A_PIXEL + WORK_BYTES_A_PIXEL).saturating_add(SPARE_BYTES));
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder()?;
-    let (stored_across, stored_down) = decoder.dimensions();
-    let pixels = u64::from(stored_across) * u64::from(stored_down);
-    let colours = decoder.color_type();
-    let converted = if colours.has_alpha() && colours != ColorType::Rgba8 { pixels * 4 } else { 0 };
-    let taken = decoder.total_bytes().saturating_add(converted);
-    if pixels > max_pixels || taken > max_pixels.saturating_mul(BYTES_A_PIXEL) {
-        return Err(ImageError::Limits(LimitError::from_kind(LimitErrorKind::DimensionError)));
+    /// Nothing, if the image is not wider.
+    scaler: Option<(Scaler, Shape)>,
+    profile: Option<Vec<u8>>,
+}
+
+/// The size as scaled, before it is turned upright.
+#[derive(Clone, Copy)]
+struct Shape {
+    width: u32,
+    height: u32,
+    channels: usize,
+    orientation: Orientation,
+}
+
+impl Making {
+    fn of(width: u32) -> Self {
+        Self { width, scaler: None, profile: None }
     }
-    let orientation = decoder.orientation()?;
-    let is_turned = matches!(
-        orientation,
-        Orientation::Rotate90
-            | Orientation::Rotate270
-            | Orientation::Rotate90FlipH
-            | Orientation::Rotate270FlipH
-    );
-    let turned = |across, down| if is_turned { (down, across) } else { (across, down) };
-    let (across, down) = turned(stored_across, stored_down);
-    if across <= width {
-        return Ok(None);
+}
+
+impl Target for Making {
+    fn begin(
+        &mut self,
+        stored_across: u32,
+        stored_down: u32,
+        channels: usize,
+        exif: Option<&[u8]>,
+    ) -> Result<bool, Reason> {
+        let orientation = exif.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms);
+        let is_turned = matches!(
+            orientation,
+            Orientation::Rotate90
+                | Orientation::Rotate270
+                | Orientation::Rotate90FlipH
+                | Orientation::Rotate270FlipH
+        );
+        let turned = |across, down| if is_turned { (down, across) } else { (across, down) };
+        let (across, down) = turned(stored_across, stored_down);
+        if across <= self.width {
+            return Ok(false);
+        }
+        let height = scaled(down, self.width, across);
+        if height > MOST_PIXELS_DOWN {
+            return Err(Reason::TooHigh { width: self.width, height, most: MOST_PIXELS_DOWN });
+        }
+        // Scaled first, so that turning it moves few pixels.
+        let (width, height) = turned(self.width, height);
+        let scaler = Scaler::new(stored_across, stored_down, width, height, channels);
+        self.scaler = Some((scaler, Shape { width, height, channels, orientation }));
+        Ok(true)
     }
-    let height = scaled(down, width, across);
-    let profile = decoder.icc_profile()?.filter(|profile| is_for_rgb(profile));
-    let mut image = DynamicImage::from_decoder(decoder)?;
-    // Scaled first, so that turning it moves few pixels.
-    let (first, second) = turned(width, height);
-    image = if image.color().has_alpha() {
-        DynamicImage::ImageRgba8(scale_rgba(image.into_rgba8(), first, second))
-    } else {
-        DynamicImage::ImageRgb8(scale_rgb(image, first, second))
-    };
-    // Looked for here, where there are few pixels.
-    let seen_through = image.as_rgba8().is_some_and(|small| small.pixels().any(|pixel| pixel.0[3] < 255));
-    if !seen_through {
-        image = DynamicImage::ImageRgb8(image.into_rgb8());
+
+    fn colours(&mut self, profile: Option<Vec<u8>>) {
+        self.profile = profile.filter(|profile| is_for_rgb(profile));
     }
-    image.apply_orientation(orientation);
-    let mut bytes = Vec::new();
-    let format = if seen_through {
-        let encoder = PngEncoder::new(&mut bytes);
-        write(&image, encoder, profile)?;
-        Format::Png
-    } else {
-        let encoder = JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY);
-        write(&image, encoder, profile)?;
-        Format::Jpeg
-    };
-    Ok(Some(Thumbnail { format, width: image.width(), height: image.height(), bytes }))
+
+    fn row(&mut self, row: &[u8]) {
+        if let Some((scaler, _)) = &mut self.scaler {
+            scaler.push(row);
+        }
+    }
+}
+
+impl Making {
+    fn finish(self) -> Result<Option<Thumbnail>, Reason> {
+        let Some((scaler, shape)) = self.scaler else { return Ok(None) };
+        let Shape { width, height, channels, orientation } = shape;
+        let pixels = scaler.finish();
+        let image = match channels {
+            1 => GrayImage::from_raw(width, height, pixels).map(DynamicImage::ImageLuma8),
+            3 => RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8),
+            _ => RgbaImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgba8),
+        };
+        let mut image = image.ok_or(Reason::Incomplete)?;
+        // Looked for here, where there are few pixels.
+        let seen_through = image.as_rgba8().is_some_and(|small| small.pixels().any(|pixel| pixel.0[3] < 255));
+        if !seen_through {
+            image = DynamicImage::ImageRgb8(image.into_rgb8());
+        }
+        image.apply_orientation(orientation);
+        let mut bytes = Vec::new();
+        let format = if seen_through {
+            write(&image, PngEncoder::new(&mut bytes), self.profile)?;
+            Format::Png
+        } else {
+            write(&image, JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY), self.profile)?;
+            Format::Jpeg
+        };
+        Ok(Some(Thumbnail { format, width: image.width(), height: image.height(), bytes }))
+    }
 }
 
 fn write(
@@ -141,15 +226,6 @@ fn write(
     image.write_with_encoder(encoder)
 }
 
-fn decoded_as(format: Format) -> ImageFormat {
-    match format {
-        Format::Png => ImageFormat::Png,
-        Format::Jpeg => ImageFormat::Jpeg,
-        Format::Gif => ImageFormat::Gif,
-        Format::Webp => ImageFormat::WebP,
-    }
-}
-
 /// `length` × `numerator` ÷ `denominator`, rounded, at least 1.
 fn scaled(length: u32, numerator: u32, denominator: u32) -> u32 {
     let exact = u64::from(length) * u64::from(numerator);
@@ -161,34 +237,4 @@ fn scaled(length: u32, numerator: u32, denominator: u32) -> u32 {
 /// section 7.2).
 fn is_for_rgb(profile: &[u8]) -> bool {
     profile.len() <= LONGEST_PROFILE_BYTES && profile.get(16..20) == Some(b"RGB ")
-}
-
-/// Means of whole areas down to twice the size, which is fast, and from there a filter that keeps edges.
-fn scale_rgb(mut image: DynamicImage, width: u32, height: u32) -> RgbImage {
-    if image.width() > 4 * width && image.height() > 4 * height {
-        image = image.thumbnail_exact(2 * width, 2 * height);
-    }
-    imageops::resize(&image.into_rgb8(), width, height, FilterType::CatmullRom)
-}
-
-/// The same with colours weighted by how opaque they are: what does not show has none to give.
-fn scale_rgba(mut image: RgbaImage, width: u32, height: u32) -> RgbaImage {
-    for pixel in image.pixels_mut() {
-        let alpha = u32::from(pixel.0[3]);
-        for channel in &mut pixel.0[..3] {
-            *channel = u8::try_from((u32::from(*channel) * alpha + 127) / 255).unwrap_or(u8::MAX);
-        }
-    }
-    if image.width() > 4 * width && image.height() > 4 * height {
-        image = imageops::thumbnail(&image, 2 * width, 2 * height);
-    }
-    let mut scaled = imageops::resize(&image, width, height, FilterType::CatmullRom);
-    for pixel in scaled.pixels_mut() {
-        let alpha = u32::from(pixel.0[3]);
-        for channel in &mut pixel.0[..3] {
-            let whole = (u32::from(*channel) * 255 + alpha / 2).checked_div(alpha).unwrap_or_default();
-            *channel = u8::try_from(whole).unwrap_or(u8::MAX);
-        }
-    }
-    scaled
 }

@@ -1,11 +1,17 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use image::{GenericImageView as _, Rgb, Rgba};
-use testkit::samples;
+use std::io::Cursor;
+
+use image::{GenericImageView as _, ImageDecoder as _, ImageFormat, ImageReader, Rgb, Rgba};
+use testkit::{costly, samples};
 
 use super::*;
 
 const MAX_PIXELS: u64 = 4 << 20;
+
+fn make(bytes: &[u8], format: Format, width: u32, max_pixels: u64) -> Result<Option<Thumbnail>, DecodeError> {
+    Picture::look(bytes, format, Limits { max_pixels })?.rendition(width)
+}
 
 fn decoded(thumbnail: &Thumbnail) -> DynamicImage {
     let sniffed = sniff::sniff(&thumbnail.bytes, sniff::Limits { max_pixels: MAX_PIXELS }).unwrap();
@@ -157,11 +163,10 @@ fn what_can_not_be_decoded_is_said_to_be_so() {
         let error = make(bytes, format, 160, MAX_PIXELS).unwrap_err().to_string();
         assert!(error.starts_with(&format!("the pixels of the {format} image")), "{error}");
     }
-    // More pixels than were said are not decoded, nor pixels of more bytes.
+    // More pixels than were said are not decoded.
     assert!(make(samples::retina().bytes, Format::Jpeg, 160, 1000).is_err());
     let deep = encoded(&DynamicImage::new_rgba16(200, 200), ImageFormat::Png);
-    assert!(make(&deep, Format::Png, 160, 200 * 200).is_err());
-    assert!(make(&deep, Format::Png, 160, 3 * 200 * 200).unwrap().is_some());
+    assert!(make(&deep, Format::Png, 160, 200 * 200).unwrap().is_some());
 }
 
 #[test]
@@ -181,4 +186,93 @@ fn a_colour_profile_goes_along_if_it_is_for_what_is_written() {
     assert_eq!(with_profile(profile.clone()), Some(profile.clone()));
     profile[16..20].copy_from_slice(b"CMYK");
     assert_eq!(with_profile(profile), None);
+}
+
+/// The time that this thread has taken of a processor.
+fn computing<T>(what: impl FnOnce() -> T) -> (T, Duration) {
+    let now = || {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(now.tv_sec.try_into().unwrap(), now.tv_nsec.try_into().unwrap())
+    };
+    let start = now();
+    let result = what();
+    (result, now() - start)
+}
+
+const LARGEST: Limits = Limits { max_pixels: 100_000_000 };
+
+#[test]
+fn what_is_said_about_a_picture_is_inflated_to_four_megabytes_at_most() {
+    for chunk in [
+        costly::profile(800_000_000),
+        costly::compressed_text(800_000_000),
+        costly::international_text(800_000_000),
+    ] {
+        let png = costly::png_with(std::slice::from_ref(&chunk));
+        assert!(png.len() < 900_000, "{}", png.len());
+        let picture = Picture::look(&png, Format::Png, LARGEST).unwrap();
+        assert!(picture.memory(160) < 8 << 20, "{}", picture.memory(160));
+        let (made, took) = computing(|| picture.rendition(160));
+        assert_eq!(made.unwrap().unwrap().width, 160);
+        assert!(took < Duration::from_secs(1), "{took:?} for {:?}", &chunk[4..8]);
+    }
+    // A short one is there.
+    let mut profile = vec![0; 500];
+    profile[16..20].copy_from_slice(b"RGB ");
+    let mut png = Vec::new();
+    let mut encoder = PngEncoder::new(&mut png);
+    encoder.set_icc_profile(profile.clone()).unwrap();
+    quarters(400, 400).write_with_encoder(encoder).unwrap();
+    let thumbnail = make(&png, Format::Png, 160, MAX_PIXELS).unwrap().unwrap();
+    let decoder = ImageReader::with_format(Cursor::new(thumbnail.bytes), ImageFormat::Jpeg).into_decoder();
+    assert_eq!(decoder.unwrap().icc_profile().unwrap(), Some(profile));
+}
+
+#[test]
+fn more_scans_than_are_stored_are_not_decoded_either() {
+    let jpeg = costly::jpeg_of_scans(10_000, 10_000, 101);
+    assert!(jpeg.len() < 600_000, "{}", jpeg.len());
+    let (refused, took) = computing(|| Picture::look(&jpeg, Format::Jpeg, LARGEST).unwrap_err());
+    assert!(refused.to_string().contains("at most 1600000000, got 1700000000"), "{refused}");
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    // As many as are allowed are decoded.
+    let jpeg = costly::jpeg_of_scans(1000, 1000, 16);
+    let limits = Limits { max_pixels: 1_000_000 };
+    let made = Picture::look(&jpeg, Format::Jpeg, limits).unwrap().rendition(160).unwrap().unwrap();
+    assert_eq!((made.width, made.height), (160, 160));
+}
+
+#[test]
+fn segments_that_nobody_needs_cost_nothing() {
+    let extension = [b"http://ns.adobe.com/xmp/extension/\0", &[b'0'; 32][..], &[0; 8]].concat();
+    let [comment, exif]: [&[u8]; 2] = [b"x", b"Exif\0\0MM\0\x2a\0\0\0\x08\0\0"];
+    for (code, content) in
+        [(0xE1, &extension[..]), (0xFE, comment), (0xE1, exif), (0xE2, b"ICC_PROFILE\0\x01\x01")]
+    {
+        let jpeg = costly::jpeg_with_segments(samples::rocket().bytes, code, content, 100_000);
+        let (made, took) = computing(|| make(&jpeg, Format::Jpeg, 160, MAX_PIXELS));
+        assert_eq!(made.unwrap().unwrap().width, 160);
+        assert!(took < Duration::from_secs(2), "{took:?} for {code:X}");
+    }
+}
+
+#[test]
+fn what_takes_too_long_is_given_up() {
+    let png = costly::png_of_empty_blocks(200_000);
+    let picture = Picture::look(&png, Format::Png, LARGEST).unwrap();
+    let (given_up, took) =
+        computing(|| picture.rendition_within(160, Duration::from_millis(50)).unwrap_err());
+    assert!(given_up.to_string().contains("of computing"), "{given_up}");
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    // With time enough it is seen that there are no pixels.
+    let incomplete = make(&png, Format::Png, 160, MAX_PIXELS).unwrap_err();
+    assert!(!incomplete.to_string().contains("of computing"), "{incomplete}");
+}
+
+#[test]
+fn a_rendition_is_no_higher_than_its_format_allows() {
+    let png = costly::black_png(170, 80_000, 8, 0, false);
+    let (refused, took) = computing(|| make(&png, Format::Png, 160, 20_000_000).unwrap_err());
+    assert!(refused.to_string().contains("75294 pixels high"), "{refused}");
+    assert!(took < Duration::from_millis(500), "{took:?}");
 }

@@ -184,7 +184,7 @@ pub(crate) struct ImageList {
     responses(
         (status = 200, description = "It is stored", body = Uploaded),
         (status = 400, description = "Not a key, or a form that is not understood", body = Failure),
-        (status = 413, description = "More bytes or pixels than are stored", body = Failure),
+        (status = 413, description = "More bytes or pixels than are stored, or more scans or frames of them", body = Failure),
         (status = 415, description = "Not multipart/form-data, or not a PNG, JPEG, GIF or WebP image", body = Failure),
         (status = 422, description = "An image that is empty, cut off or contradicts itself", body = Failure),
         (status = 503, description = "MySQL or the image store does not answer; or it is stored, and the cache is still being told", body = Failure),

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::access::{Gate, Peer};
 use super::lend::Bodies;
-use super::{failure, lend};
+use super::{failure, images, lend};
 use crate::config::Config;
 use crate::error::Error;
 use crate::hosts;
@@ -43,9 +43,12 @@ const FOR_EACH_FREE: usize = 3;
 /// How many requests are worked on at once: those with a body apart, so that nobody who sends one slowly
 /// takes the turn of a reader. A connection waits for its answer with one request, so the answers that are
 /// still being sent are bounded by the connections.
+///
+/// A variant may take long, so that readers of variants alone can't take all turns: half of them are left to others.
 #[derive(Debug, Clone)]
 pub(super) struct Turns {
     without_body: Lane,
+    of_variants: Arc<Semaphore>,
     with_body: Lane,
     bodies: Bodies,
 }
@@ -102,8 +105,19 @@ impl Drop for Turn<'_> {
 impl Turns {
     /// As many as the settings say.
     pub(super) fn new(config: &Config) -> Self {
-        let turns = || Lane::new(config.max_requests as usize);
-        Self { without_body: turns(), with_body: turns(), bodies: Bodies::default() }
+        let most = config.max_requests as usize;
+        let of_variants = Arc::new(Semaphore::new((most / 2).max(1)));
+        Self {
+            without_body: Lane::new(most),
+            of_variants,
+            with_body: Lane::new(most),
+            bodies: Bodies::default(),
+        }
+    }
+
+    /// One of the turns that readers of variants may have at once.
+    fn take_for_variant(&self) -> Option<SemaphorePermit<'_>> {
+        self.of_variants.try_acquire().ok()
     }
 
     /// A turn for a request, for which the slowest of those with a body may have to end.
@@ -136,8 +150,11 @@ pub(super) async fn guard(
     let visitor = gate.visitor(peer(&request), request.headers());
     request.extensions_mut().insert(visitor);
     let turn = turns.take(has_body, visitor).await;
+    let of_variants = images::is_of_variant(request.uri()).then(|| turns.take_for_variant());
     let mut response = if turn.is_none() && request.uri().path() != "/healthz" {
         failure(&state.views, request.uri().path(), Error::Busy)
+    } else if of_variants.as_ref().is_some_and(Option::is_none) {
+        failure(&state.views, request.uri().path(), Error::VariantsBusy)
     } else if has_body {
         let most = state.config.max_image_bytes().saturating_mul(2);
         let (path, entry) = (request.uri().path().to_owned(), Arc::new(turns.bodies.enter()));
@@ -146,7 +163,7 @@ pub(super) async fn guard(
     } else {
         next.run(request).await
     };
-    drop(turn);
+    drop((turn, of_variants));
     add_security_headers(response.headers_mut());
     let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
     state.metrics.count_request(label(&method), route, response.status().as_str(), started.elapsed());
@@ -263,7 +280,9 @@ mod tests {
         use std::net::{IpAddr, Ipv4Addr};
         let visitor = |number| Visitor::from(IpAddr::V4(Ipv4Addr::from_bits(number)));
         let lane = || Lane::new(100);
-        let turns = Turns { without_body: lane(), with_body: lane(), bodies: Bodies::default() };
+        let of_variants = Arc::new(Semaphore::new(1));
+        let bodies = Bodies::default();
+        let turns = Turns { without_body: lane(), of_variants, with_body: lane(), bodies };
         for has_body in [false, true] {
             let mut held = Vec::new();
             let mut counts = Vec::new();

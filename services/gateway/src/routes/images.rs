@@ -79,8 +79,8 @@ pub(crate) fn router() -> Router<AppState> {
         (status = 404, description = "Nothing is stored under the key", body = Failure),
         (status = 412, description = "If-Match or If-Unmodified-Since does not hold", body = Failure),
         (status = 416, description = "The range is not within the image", body = Failure),
-        (status = 422, description = "The image can't be decoded, so there are no variants of it", body = Failure),
-        (status = 503, description = "It is not cached, and the origin does not answer", body = Failure),
+        (status = 422, description = "The image can't be decoded, or not with as much memory and time as there is for it, so there are no variants of it; that is remembered", body = Failure),
+        (status = 503, description = "It is not cached, and the origin does not answer; or it is a variant that is not made yet, and as many are waited for as may be (64 in the queue), or it was waited for for 10 s", body = Failure),
     )
 )]
 pub(crate) async fn get_image(
@@ -240,6 +240,11 @@ pub(super) fn asks_for_width(uri: &Uri) -> bool {
     width_text(uri).is_some()
 }
 
+/// Whether this is the address of a variant.
+pub(super) fn is_of_variant(uri: &Uri) -> bool {
+    uri.path().starts_with(PREFIX) && asks_for_width(uri)
+}
+
 /// The variant of the width that is asked for.
 fn width(uri: &Uri) -> Result<Option<Variant>, Error> {
     let Some(text) = width_text(uri) else { return Ok(None) };
@@ -298,7 +303,7 @@ pub(super) fn cache_timing(took: Duration) -> Result<HeaderValue, Error> {
         )),
         (status = 400, description = "Not a key, or a body that broke off", body = Failure),
         (status = 412, description = "If-Match or If-None-Match does not hold; nothing was changed", body = Failure),
-        (status = 413, description = "More bytes or pixels than are stored", body = Failure),
+        (status = 413, description = "More bytes or pixels than are stored, or more scans or frames of them", body = Failure),
         (status = 415, description = "Not a PNG, JPEG, GIF or WebP image", body = Failure),
         (status = 422, description = "An image that is empty, cut off or contradicts itself", body = Failure),
         (status = 503, description = "MySQL or the image store does not answer; or it is stored, and the cache is still being told", body = Failure),

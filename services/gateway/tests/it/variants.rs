@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use sha2::{Digest as _, Sha256};
 use sniff::{Format, Image, Limits};
-use testkit::{eventually, samples};
+use testkit::{costly, eventually, samples};
 
 use crate::helpers::{PATIENCE, Scene, WITHOUT_COPIES};
 use crate::http::Answer;
@@ -217,4 +217,156 @@ async fn no_variant_is_older_than_the_last_upload_that_was_answered() {
         two.stop().await.unwrap();
         one.stop().await.unwrap();
     }
+}
+
+/// Removes the files of all images, so that nothing can be decoded any more.
+fn remove_files(scene: &Scene) {
+    let mut folders = vec![scene.folder.path().join("images")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { std::fs::remove_file(path).unwrap() }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_take_too_long_to_decode_is_not_stored() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    let scans = costly::jpeg_of_scans(10_000, 10_000, 101);
+    // 200 x 200 pixels, of which little is said.
+    let gif = |frames: usize| {
+        let frame = b",\0\0\0\0\xC8\0\xC8\0\0\x02\x01a\0";
+        [b"GIF89a\xC8\0\xC8\0\0\0\0", &frame.repeat(frames)[..], b";"].concat()
+    };
+    let answer = gateway.put("/images/scans", &scans).await;
+    assert_eq!(answer.failure(), 413);
+    assert!(
+        answer.text().contains("scans x pixels must be at most 1600000000, got 1700000000"),
+        "{}",
+        answer.text()
+    );
+    // Many frames are too many only if they are large.
+    assert_eq!(gateway.put("/images/frames", &gif(2501)).await.status, 201);
+    assert_eq!(gateway.delete("/images/frames").await.status, 204);
+    assert_eq!(gateway.get("/images/scans").await.status, 404);
+    eventually("nothing is left of them", PATIENCE, async || scene.file_count() == 0).await;
+    gateway.stop().await.unwrap();
+
+    let small = scene.start_gateway(&["--max-image-megapixels", "1"]).await;
+    let answer = small.put("/images/scans", &costly::jpeg_of_scans(1000, 1000, 17)).await;
+    assert_eq!(answer.failure(), 413);
+    assert_eq!(small.put("/images/frames", &gif(2500)).await.status, 201);
+    let answer = small.put("/images/frames", &gif(2501)).await;
+    assert_eq!(answer.failure(), 413);
+    let sentence = "frames x pixels must be at most 100000000, got 100040000";
+    assert!(answer.text().contains(sentence), "{}", answer.text());
+    assert!(small.get("/images/frames").await.body == gif(2500));
+    small.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_decoded_is_remembered_whatever_key_it_has() {
+    let (scene, _worker, generous) = Scene::running_with(&["--max-image-megapixels", "4000"]).await;
+    // Stored while the limit was another one.
+    let scans = costly::jpeg_of_scans(10_000, 10_000, 101);
+    for key in ["one", "two"] {
+        assert_eq!(generous.put(&format!("/images/{key}"), &scans).await.status, 201);
+    }
+    generous.stop().await.unwrap();
+    let gateway = scene.start_gateway(&[]).await;
+    let first = gateway.get("/images/one?w=320").await;
+    assert_eq!(first.failure(), 422);
+    assert!(first.text().contains("scans x pixels must be at most 1600000000"), "{}", first.text());
+    remove_files(&scene);
+    let if_none_match = [("if-none-match", "\"x\"")];
+    for key in ["one", "two"] {
+        let path = format!("/images/{key}?w=320");
+        let answers = join_all((0..100).map(|_| gateway.get(&path))).await;
+        assert!(answers.iter().all(|answer| answer.status == 422 && answer.text() == first.text()));
+        assert_eq!(gateway.send("HEAD", &path, &[], b"").await.status, 422);
+        assert_eq!(gateway.send("GET", &path, &if_none_match, b"").await.status, 422);
+    }
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn profiles_that_inflate_a_thousandfold_cost_no_more_than_the_picture() {
+    let (_scene, _worker, gateway) = Scene::running_with(&WITHOUT_COPIES).await;
+    for (number, chunk) in [
+        costly::profile(800_000_000),
+        costly::compressed_text(800_000_000),
+        costly::international_text(800_000_000),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let png = costly::png_with(&[chunk]);
+        let paths: Vec<String> = (0..5).map(|key| format!("/images/{number}-{key}")).collect();
+        for path in &paths {
+            assert_eq!(gateway.put(path, &png).await.status, 201);
+        }
+        let asked = paths.iter().map(async |path| gateway.get(&format!("{path}?w=160")).await);
+        for answer in join_all(asked).await {
+            assert_eq!((image_of(&answer).width, image_of(&answer).height), (160, 160));
+        }
+    }
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn readers_who_wait_for_variants_cost_others_no_answer() {
+    // Of 40 turns 10 are for them.
+    let flags = [&["--max-requests", "40"], &WITHOUT_COPIES[..]].concat();
+    let (_scene, _worker, gateway) = Scene::running_with(&flags).await;
+    let slow = costly::black_png(10_000, 9000, 8, 2, true);
+    for number in 0..30 {
+        assert_eq!(gateway.put(&format!("/images/slow{number}"), &slow).await.status, 201);
+    }
+    let small = samples::chelsea().bytes;
+    gateway.put("/images/small", small).await;
+    gateway.put("/images/cold", small).await;
+    gateway.put("/images/wide", samples::coffee().bytes).await;
+    gateway.get("/images/small").await;
+    let made = gateway.get("/images/wide?w=160").await;
+    let done = AtomicBool::new(false);
+    let crowd = async {
+        let answers = join_all(
+            (0..120).map(async |number| gateway.get(&format!("/images/slow{}?w=160", number % 30)).await),
+        )
+        .await;
+        done.store(true, Ordering::SeqCst);
+        answers
+    };
+    let honest = async {
+        let mut rounds = 0;
+        while !done.load(Ordering::SeqCst) || rounds == 0 {
+            for path in ["/", "/images/small", "/images/cold", "/healthz"] {
+                let answer = gateway.get(path).await;
+                assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+            }
+            rounds += 1;
+        }
+        rounds
+    };
+    let (answers, rounds) = tokio::join!(crowd, honest);
+    let (mut served, mut busy, mut late) = (0, 0, 0);
+    for answer in &answers {
+        match (answer.status, answer.header("retry-after")) {
+            (200, _) => served += 1,
+            (503, "1") => busy += 1,
+            (503, "5") => late += 1,
+            _ => panic!("{} {}", answer.status, answer.text()),
+        }
+    }
+    println!("{served} had their variants, {busy} were sent away, {late} gave up; {rounds} honest rounds");
+    assert!(busy > 0 && busy < answers.len());
+    // Nothing is left of the crowd.
+    eventually("there is room again", PATIENCE, async || {
+        let answer = gateway.get("/images/slow7?w=160").await;
+        answer.status == 200 && image_of(&answer).width == 160
+    })
+    .await;
+    assert!(gateway.get("/images/wide?w=160").await.body == made.body);
+    gateway.stop().await.unwrap();
 }

@@ -1,0 +1,396 @@
+//! Pictures as rows: what decoding one takes, and the decoding.
+
+use std::io::{self, BufRead, Read, Seek, SeekFrom};
+use std::time::Duration;
+
+use image::codecs::gif::GifDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::{ColorType, ImageDecoder};
+use png::Transformations;
+use rustix::time::{ClockId, clock_gettime};
+use sniff::Format;
+
+use crate::jpeg::Essential;
+
+/// How much of what is said about a picture is looked at, in bytes: of a compressed colour profile that is what it
+/// is inflated to. Text is never inflated. A longer profile is left out.
+pub(crate) const METADATA_BYTES: usize = 4 << 20;
+/// A compressed profile that is longer than this inflates to more than is looked at, or hardly shrinks.
+const COMPRESSED_PROFILE_BYTES: u32 = 1 << 20;
+/// How often it is looked at whether decoding has taken too long: after so many bytes and so many rows.
+const BYTES_A_LOOK: usize = 16 << 10;
+const ROWS_A_LOOK: u32 = 1 << 10;
+
+/// Why a picture has no rendition.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Reason {
+    #[error(transparent)]
+    Structure(#[from] sniff::SniffError),
+    #[error("{0}")]
+    Decoder(String),
+    #[error(transparent)]
+    Image(#[from] image::ImageError),
+    #[error("its pixels end too early")]
+    Incomplete,
+    #[error("that takes {needed} bytes of memory, and at most {most} are allowed")]
+    Memory { needed: u64, most: u64 },
+    #[error("that takes more than {} s of computing", .0.as_secs())]
+    Time(Duration),
+    #[error("it would be {height} pixels high at a width of {width}, and at most {most} are allowed")]
+    TooHigh { width: u32, height: u32, most: u32 },
+}
+
+impl Reason {
+    pub(crate) fn decoder(error: impl std::fmt::Debug) -> Self {
+        // The sentences of some decoders begin with their own names, and have several lines.
+        let mut text = format!("{error:?}").split_whitespace().collect::<Vec<_>>().join(" ");
+        if let Some((at, _)) = text.char_indices().nth(300) {
+            text.truncate(at);
+        }
+        Self::Decoder(text)
+    }
+}
+
+/// What takes the rows of a picture.
+pub(crate) trait Target {
+    /// Gets the size and the channels of the rows that will come, and the Exif block; false if none are wanted.
+    fn begin(&mut self, across: u32, down: u32, channels: usize, exif: Option<&[u8]>)
+    -> Result<bool, Reason>;
+
+    /// Gets the colour profile.
+    fn colours(&mut self, profile: Option<Vec<u8>>);
+
+    /// Gets the next row: one, three or four channels of 8 bits.
+    fn row(&mut self, row: &[u8]);
+
+    /// Gets all rows, each of so many bytes.
+    fn rows(&mut self, pixels: &[u8], bytes_a_row: usize) -> Result<(), Reason> {
+        for row in pixels.chunks_exact(bytes_a_row.max(1)) {
+            self.row(row);
+        }
+        Ok(())
+    }
+}
+
+/// A picture whose structure is sound, before it is decoded.
+pub(crate) enum Source<'a> {
+    Png(&'a [u8]),
+    Jpeg(Essential),
+    Gif(&'a [u8]),
+    Webp(&'a [u8]),
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn new(bytes: &'a [u8], format: Format) -> Self {
+        match format {
+            Format::Png => Self::Png(bytes),
+            Format::Jpeg => Self::Jpeg(Essential::of(bytes)),
+            Format::Gif => Self::Gif(bytes),
+            Format::Webp => Self::Webp(bytes),
+        }
+    }
+
+    /// The most bytes that decoding it takes, before anything is scaled.
+    pub(crate) fn memory(&self, image: sniff::Image) -> u64 {
+        let pixels = u64::from(image.width) * u64::from(image.height);
+        match self {
+            Self::Png(bytes) => png_memory(bytes, image),
+            Self::Jpeg(jpeg) => jpeg.memory(),
+            Self::Gif(bytes) => {
+                // The screen, and the frame by itself if it does not fill it.
+                let frame = gif_frame(bytes).filter(|frame| *frame != (image.width, image.height));
+                4 * (pixels + frame.map_or(0, |(width, height)| u64::from(width) * u64::from(height)))
+            }
+            Self::Webp(bytes) => webp_memory(bytes, pixels),
+        }
+    }
+
+    pub(crate) fn decode(self, target: &mut impl Target, limit: Duration) -> Result<(), Reason> {
+        let clock = Clock::start(limit);
+        match self {
+            Self::Png(bytes) => png(bytes, target, clock),
+            Self::Jpeg(jpeg) => jpeg.decode(target),
+            Self::Gif(bytes) => whole(GifDecoder::new(Input::new(bytes, clock))?, None, target, clock),
+            Self::Webp(bytes) => {
+                let has = |kind| {
+                    webp_chunks(bytes).any(|(found, length)| found == kind && length <= METADATA_BYTES)
+                };
+                let (exif, profile) = (has(*b"EXIF"), has(*b"ICCP"));
+                let mut decoder = WebPDecoder::new(Input::new(bytes, clock))?;
+                let exif = if exif { decoder.exif_metadata()? } else { None };
+                if profile {
+                    target.colours(decoder.icc_profile()?);
+                }
+                whole(decoder, exif, target, clock)
+            }
+        }
+    }
+}
+
+/// Time of the processor that this thread may still take: however busy the machine is, the same picture is decoded
+/// or it is not.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    limit: Duration,
+    end: Duration,
+}
+
+impl Clock {
+    fn start(limit: Duration) -> Self {
+        Self { limit, end: Self::now() + limit }
+    }
+
+    fn now() -> Duration {
+        let now = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec.try_into().unwrap_or_default())
+    }
+
+    fn look(self) -> Result<(), Reason> {
+        if Self::now() > self.end { Err(Reason::Time(self.limit)) } else { Ok(()) }
+    }
+}
+
+/// The bytes of a picture for a decoder, which fails once it has taken too long: a decoder can be interrupted where it
+/// reads, and there is no other place.
+struct Input<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    next_look: usize,
+    clock: Clock,
+}
+
+impl<'a> Input<'a> {
+    fn new(bytes: &'a [u8], clock: Clock) -> Self {
+        Self { bytes, at: 0, next_look: 0, clock }
+    }
+}
+
+impl BufRead for Input<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at >= self.next_look {
+            self.clock.look().map_err(io::Error::other)?;
+            self.next_look = self.at + BYTES_A_LOOK;
+        }
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        Ok(&rest[..rest.len().min(BYTES_A_LOOK)])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.at += amount;
+    }
+}
+
+impl Read for Input<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let here = self.fill_buf()?;
+        let count = here.len().min(into.len());
+        into[..count].copy_from_slice(&here[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl Seek for Input<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let from = |start: usize, by: i64| i64::try_from(start).ok()?.checked_add(by)?.try_into().ok();
+        let at = match to {
+            SeekFrom::Start(at) => usize::try_from(at).ok(),
+            SeekFrom::Current(by) => from(self.at, by),
+            SeekFrom::End(by) => from(self.bytes.len(), by),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at as u64)
+    }
+}
+
+/// All pixels at once, of a decoder that gives them so.
+fn whole(
+    decoder: impl ImageDecoder,
+    exif: Option<Vec<u8>>,
+    target: &mut impl Target,
+    clock: Clock,
+) -> Result<(), Reason> {
+    let (across, down) = decoder.dimensions();
+    let channels = match decoder.color_type() {
+        ColorType::Rgb8 => 3,
+        ColorType::Rgba8 => 4,
+        other => return Err(Reason::Decoder(format!("its colours are {other:?}"))),
+    };
+    if !target.begin(across, down, channels, exif.as_deref())? {
+        return Ok(());
+    }
+    let mut pixels = vec![0; across as usize * down as usize * channels];
+    decoder.read_image(&mut pixels)?;
+    clock.look()?;
+    target.rows(&pixels, across as usize * channels)
+}
+
+/// Depth, colour type and interlacing of a PNG, whose first chunk is its header.
+fn png_header(png: &[u8]) -> Option<(u8, u8, bool)> {
+    let &[depth, colour, _, _, interlace] = png.get(24..29)?.first_chunk::<5>()?;
+    Some((depth, colour, interlace != 0))
+}
+
+/// The type and the length of each chunk.
+fn png_chunks(png: &[u8]) -> impl Iterator<Item = ([u8; 4], u32)> {
+    let mut at = 8_usize;
+    std::iter::from_fn(move || {
+        let header = png.get(at..at.checked_add(8)?)?;
+        let (length, kind) = (header.first_chunk::<4>()?, header.last_chunk::<4>()?);
+        let length = u32::from_be_bytes(*length);
+        at = at.checked_add(12)?.checked_add(length as usize)?;
+        Some((*kind, length))
+    })
+}
+
+fn png_memory(bytes: &[u8], image: sniff::Image) -> u64 {
+    let Some((depth, colour, is_interlaced)) = png_header(bytes) else { return 0 };
+    // A palette is resolved, and one colour of a picture may be made transparent.
+    let channels = match colour {
+        0 => 2,
+        4 => 2,
+        _ => 4,
+    };
+    let row = u64::from(image.width) * channels * if depth == 16 { 2 } else { 1 };
+    let rows = 8 * row + (1 << 20);
+    let metadata = METADATA_BYTES as u64;
+    rows + metadata + if is_interlaced { row * u64::from(image.height) } else { 0 }
+}
+
+fn png(bytes: &[u8], target: &mut impl Target, clock: Clock) -> Result<(), Reason> {
+    let row_bytes = png_header(bytes).map_or(0, |_| {
+        let width =
+            bytes.get(16..20).and_then(|width| width.first_chunk()).map_or(0, |w| u32::from_be_bytes(*w));
+        (width as usize).saturating_mul(8)
+    });
+    let limits = png::Limits { bytes: METADATA_BYTES.saturating_add(row_bytes) };
+    let mut decoder = png::Decoder::new_with_limits(Input::new(bytes, clock), limits);
+    decoder.set_ignore_text_chunk(true);
+    let is_long = png_chunks(bytes)
+        .take_while(|(kind, _)| kind != b"IDAT")
+        .any(|(kind, length)| &kind == b"iCCP" && length > COMPRESSED_PROFILE_BYTES);
+    decoder.set_ignore_iccp_chunk(is_long);
+    decoder.set_transformations(Transformations::EXPAND);
+    let mut reader = decoder.read_info().map_err(Reason::png)?;
+    let (across, down) = reader.info().size();
+    let (colours, depth) = reader.output_color_type();
+    let stored = colours.samples();
+    let depth = if depth == png::BitDepth::Sixteen { 2 } else { 1 };
+    let channels = if stored == 2 { 4 } else { stored };
+    let exif = reader.info().exif_metadata.clone();
+    if !target.begin(across, down, channels, exif.as_deref())? {
+        return Ok(());
+    }
+    target.colours(reader.info().icc_profile.as_ref().map(|profile| profile.to_vec()));
+    let mut scratch = Vec::new();
+    if reader.info().interlaced {
+        let bytes = reader.output_buffer_size().ok_or(Reason::Incomplete)?;
+        let mut pixels = vec![0; bytes];
+        reader.next_frame(&mut pixels).map_err(Reason::png)?;
+        for row in pixels.chunks_exact(across as usize * stored * depth) {
+            target.row(plain(row, stored, depth, &mut scratch));
+        }
+        return Ok(());
+    }
+    for at in 0..down {
+        if at % ROWS_A_LOOK == 0 {
+            clock.look()?;
+        }
+        let row = reader.next_row().map_err(Reason::png)?.ok_or(Reason::Incomplete)?;
+        target.row(plain(row.data(), stored, depth, &mut scratch));
+    }
+    Ok(())
+}
+
+/// A row in 8 bits a channel, with three colours where there is an alpha channel.
+fn plain<'a>(row: &'a [u8], channels: usize, depth: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+    if depth == 1 && channels != 2 {
+        return row;
+    }
+    scratch.clear();
+    // The upper byte of two comes first.
+    let upper = row.chunks_exact(depth).map(|sample| sample[0]);
+    if channels != 2 {
+        scratch.extend(upper);
+        return scratch;
+    }
+    let mut samples = upper;
+    while let (Some(grey), Some(alpha)) = (samples.next(), samples.next()) {
+        scratch.extend([grey, grey, grey, alpha]);
+    }
+    scratch
+}
+
+/// The size of a GIF's first frame.
+fn gif_frame(gif: &[u8]) -> Option<(u32, u32)> {
+    let table = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
+    let mut at = 13 + table(*gif.get(10)?);
+    loop {
+        match *gif.get(at)? {
+            b'!' => {
+                at += 2;
+                loop {
+                    let length = usize::from(*gif.get(at)?);
+                    at += 1 + length;
+                    if length == 0 {
+                        break;
+                    }
+                }
+            }
+            b',' => {
+                let &[w0, w1, h0, h1] = gif.get(at + 5..at + 9)?.first_chunk()?;
+                return Some((u16::from_le_bytes([w0, w1]).into(), u16::from_le_bytes([h0, h1]).into()));
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// The type and the length of each chunk of the file itself.
+fn webp_chunks(webp: &[u8]) -> impl Iterator<Item = ([u8; 4], usize)> {
+    let mut at = 12_usize;
+    std::iter::from_fn(move || {
+        let header = webp.get(at..at.checked_add(8)?)?;
+        let (kind, length) = (header.first_chunk::<4>()?, header.last_chunk::<4>()?);
+        let length = u32::from_le_bytes(*length) as usize;
+        at = at.checked_add(8)?.checked_add(length)?.checked_add(length & 1)?;
+        Some((*kind, length))
+    })
+}
+
+fn webp_memory(bytes: &[u8], pixels: u64) -> u64 {
+    let mut is_animated = false;
+    let mut has_alpha = false;
+    let mut is_lossless = false;
+    let mut metadata = 0;
+    for (kind, length) in webp_chunks(bytes) {
+        match &kind {
+            b"ANMF" => is_animated = true,
+            b"ALPH" => has_alpha = true,
+            b"VP8L" => is_lossless = true,
+            b"EXIF" | b"ICCP" => metadata += length as u64,
+            _ => {}
+        }
+    }
+    // Lossy: 1.5 of luma and chroma (in whole blocks of 16 × 16), 3 or 4 of colours, of an alpha channel 5 more for a moment. Lossless: 4 and 4, and 1 of transformations.
+    // The frame of an animation is copied to a canvas first, and that to where it is wanted.
+    let each = match (is_animated, has_alpha, is_lossless) {
+        (true, _, _) => 14,
+        (false, true, _) => 11,
+        (false, false, true) => 9,
+        (false, false, false) => 5,
+    };
+    each * pixels + metadata + bytes.len() as u64 + (1 << 20)
+}
+
+impl Reason {
+    fn png(error: png::DecodingError) -> Self {
+        match error {
+            png::DecodingError::IoError(error) => match error.downcast::<Self>() {
+                Ok(reason) => reason,
+                Err(error) => Self::Decoder(error.to_string()),
+            },
+            error => Self::Decoder(error.to_string()),
+        }
+    }
+}
