@@ -403,6 +403,80 @@ suite("in the browser", () => {
     }
   });
 
+  test("a page whose own name leads to this machine reads nothing and changes nothing", async () => {
+    // Newer Chromiums ask before a page of another network reaches this machine; other browsers don't.
+    const rebinding = await launch(["--host-resolver-rules=MAP rebound.example 127.0.0.1", "--disable-features=LocalNetworkAccessChecks,PrivateNetworkAccessSendPreflights,BlockInsecurePrivateNetworkRequests"]);
+    try {
+      const page = await (await rebinding.newContext()).newPage();
+      const theirs = `http://rebound.example:${system.env.PORT}`;
+      // What their own server sent, before the name led here.
+      await page.route(`${theirs}/prize`, (route) => route.fulfill({ contentType: "text/html", body: "<title>win a prize</title>" }));
+      await page.goto(`${theirs}/prize`);
+      // For the browser it is the page's own server, so that its scripts read every answer.
+      const answers = await page.evaluate(async () => {
+        const form = new FormData();
+        form.set("key", "theirs");
+        form.set("file", new Blob(["GIF89a"]));
+        const ask = async (path, options) => {
+          const answer = await fetch(path, options);
+          return [path, answer.status, await answer.text()];
+        };
+        return [
+          await ask("/api/list_keys", { method: "POST" }),
+          await ask("/images/rocket.jpg"),
+          await ask("/images/rocket.jpg?w=160"),
+          await ask("/api/key/rocket.jpg", { method: "POST" }),
+          await ask("/", {}),
+          await ask("/readyz", {}),
+          await ask("/api/cache", { method: "PUT", headers: { "content-type": "application/json" }, body: '{"policy":"none"}' }),
+          await ask("/api/upload", { method: "POST", body: form }),
+          await ask("/images/rocket.jpg", { method: "DELETE" }),
+          await ask("/api/delete_all", { method: "POST" }),
+        ];
+      });
+      for (const [path, status, text] of answers) {
+        assert.equal(status, 421, path);
+        assert.match(text, /ALLOWED_HOSTS/, path);
+      }
+      const streamed = await page.evaluate(() => new Promise((done) => {
+        const events = new EventSource("/events/keys");
+        events.onopen = () => done(true);
+        events.onerror = () => done(false);
+      }));
+      assert.equal(streamed, false);
+    } finally {
+      await rebinding.close();
+    }
+    assert.deepEqual(await stored(), samples);
+    assert.equal((await system.json("/api/cache")).policy, "lru");
+  });
+
+  test("other sites show its images only where that is set", async (t) => {
+    const port = await new Promise((done) => {
+      const server = createServer();
+      server.listen(0, "127.0.0.1", () => {
+        const { port } = server.address();
+        server.close(() => done(port));
+      });
+    });
+    const open = system.spawn(system.at("target/release/gateway"), [], { env: { ...system.env, PORT: String(port), IMAGE_EMBEDDING: "cross-origin" } });
+    const embedding = `http://127.0.0.1:${port}`;
+    await until("the second gateway serves", async () => (await fetch(`${embedding}/images/rocket.jpg`)).ok);
+    const elsewhere = createServer((request, response) => {
+      response.setHeader("content-type", "text/html");
+      response.end(`<img id="shut" src="${system.url}/images/rocket.jpg"><img id="open" src="${embedding}/images/rocket.jpg">`);
+    });
+    await new Promise((done) => elsewhere.listen(0, "127.0.0.1", done));
+    t.after(() => elsewhere.close());
+    const { page, close } = await visit();
+    await page.goto(`http://localhost:${elsewhere.address().port}/`);
+    const width = (id) => page.locator(id).evaluate((image) => (image.complete ? image.naturalWidth : undefined));
+    await until("both are settled", async () => (await width("#shut")) !== undefined && (await width("#open")) !== undefined, 10);
+    assert.deepEqual([await width("#shut"), await width("#open")], [0, 640]);
+    await close();
+    assert.equal(await open.end(), 0);
+  });
+
   test("an unknown address is a page with the way back", async () => {
     const { page, go, clean, close } = await visit();
     const response = await go("/no/such/page");

@@ -21,10 +21,10 @@ function executable() {
   throw new Error("there is no Chromium: bin/test installs it");
 }
 
-export const launch = () =>
+export const launch = (more = []) =>
   chromium.launch({
     executablePath: executable(),
-    args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update", "--no-first-run"],
+    args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update", "--no-first-run", ...more],
   });
 
 /** A page that notes everything a visitor should never meet: script errors, failed requests, other hosts. */
