@@ -411,6 +411,7 @@ mod tests {
             pending_window_count: 0,
             lost_window_count: 0,
             slow_consumer_count: 3,
+            refused_answer_count: 0,
             connection_count: 2,
             dropped_event_count: 7,
             counters: Counters { request_count: 4, hit_count: 2, miss_count: 2, ..Counters::default() },

@@ -455,7 +455,7 @@ async fn try_put(
         });
         return Ok((inserted.drop, reply));
     }
-    let (format, tag) = examine(worker, payload, &meta).await?;
+    let (format, tag) = examine(worker, &item, payload, &meta).await?;
     let bytes = payload.len() as u64;
     let modified_s = meta.modified_s.unwrap_or_else(|| OffsetDateTime::now_utc().unix_timestamp());
     let entry = Entry::new(item.clone(), payload, format, tag, modified_s);
@@ -495,19 +495,18 @@ fn outcome_of(worker: &Worker, item: &Item, bytes: u64, outcome: Insert) -> Resu
     }
 }
 
-/// Type and tag of what is put. A fill says both, from the row that it read; what anybody else puts is
-/// looked at.
-async fn examine(worker: &Worker, payload: &Bytes, meta: &Meta) -> Result<(Format, Tag), Refusal> {
-    if let (Some(_), Some(content_type), Some(tag)) = (meta.lease, &meta.content_type, meta.tag) {
-        let format = Format::from_content_type(content_type).ok_or_else(|| {
-            let message = format!(
-                "\"{content_type}\" is no allowed type: image/png, image/jpeg, image/gif and image/webp are"
-            );
-            Refusal::new(Code::UnsupportedType, message)
-        })?;
-        return Ok((format, tag));
-    }
-    let limits = Limits { max_pixels: worker.max_pixels };
+/// Type and tag of what is put, by its bytes: what is said of them must be so. Only the tag of a variant does not follow
+/// from its bytes, and is believed to whoever fills.
+async fn examine(
+    worker: &Worker,
+    item: &Item,
+    payload: &Bytes,
+    meta: &Meta,
+) -> Result<(Format, Tag), Refusal> {
+    let is_fill = meta.lease.is_some();
+    // What the origin has was within its limits when it was stored; nothing is decoded here.
+    let max_pixels = if is_fill { u64::MAX } else { worker.max_pixels };
+    let limits = Limits { max_pixels };
     let look = {
         let payload = payload.clone();
         move || {
@@ -536,6 +535,9 @@ async fn examine(worker: &Worker, payload: &Bytes, meta: &Meta) -> Result<(Forma
     if let Some(claimed) = meta.content_type.as_deref().filter(|claimed| *claimed != format.content_type()) {
         let message = format!("the bytes are {}, not {claimed}", format.content_type());
         return Err(Refusal::new(Code::Unprocessable, message));
+    }
+    if let (true, Some(_), Some(claimed)) = (is_fill, item.variant, meta.tag) {
+        return Ok((format, claimed));
     }
     if meta.tag.is_some_and(|claimed| claimed != tag) {
         return Err(Refusal::new(

@@ -319,6 +319,7 @@ impl Worker {
             pending_window_count: self.windows.pending_count(),
             lost_window_count: self.windows.lost_count(),
             slow_consumer_count: self.bus.slow_consumer_count() + self.own.slow_consumer_count(),
+            refused_answer_count: self.bus.refused_answer_count(),
             connection_count: self.bus.connection_count(),
             dropped_event_count: self.watch.dropped_count(),
             counters,

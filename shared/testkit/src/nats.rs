@@ -52,6 +52,14 @@ impl NatsServer {
     /// # Panics
     /// When it does not start.
     pub async fn start() -> Self {
+        Self::start_without(&[]).await
+    }
+
+    /// As [`NatsServer::start`], but no user has the rights that `nats.conf` writes so: a server that was set up wrongly.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_without(rights: &[&str]) -> Self {
         let program = tools::find("nats-server", "nats-server");
         loop {
             let port = free_port();
@@ -60,7 +68,7 @@ impl NatsServer {
             let administrator = unique("p");
             let guardian = Guardian::new(|folder| {
                 let conf = folder.join("nats.conf");
-                std::fs::write(&conf, with_administrator(&administrator))
+                std::fs::write(&conf, without(rights, &with_administrator(&administrator)))
                     .expect("a temporary folder can be written");
                 let mut command = Command::new(&program);
                 command.arg("--config").arg(conf);
@@ -250,6 +258,17 @@ impl NatsServer {
     fn lock(&self) -> std::sync::MutexGuard<'_, Guardian> {
         self.guardian.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A configuration without these rights. Exports and imports stay as they are.
+fn without(rights: &[&str], conf: &str) -> String {
+    let line = |line: &str| {
+        if line.trim_start().starts_with('{') {
+            return line.to_owned();
+        }
+        rights.iter().fold(line.to_owned(), |line, right| line.replace(&format!("\"{right}\""), "\"none\""))
+    };
+    conf.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// The shipped configuration, with an administrator of JetStream's account and a witness in each.

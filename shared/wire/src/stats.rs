@@ -133,6 +133,9 @@ pub struct CacheStats {
     pub lost_window_count: u64,
     /// Times that this worker read too slowly and its client dropped messages.
     pub slow_consumer_count: u64,
+    /// Answers that were not sent, since their asker named a reply subject that is no inbox.
+    #[serde(default)]
+    pub refused_answer_count: u64,
     /// Connections that its process has made to NATS. With each after the first, everything was dropped.
     #[serde(default)]
     pub connection_count: u64,

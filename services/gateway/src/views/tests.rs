@@ -94,6 +94,7 @@ fn stats() -> CacheStats {
         pending_window_count: 0,
         lost_window_count: 0,
         slow_consumer_count: 0,
+        refused_answer_count: 0,
         connection_count: 1,
         dropped_event_count: 0,
         counters: Counters { request_count: 4, hit_count: 3, miss_count: 1, ..Counters::default() },

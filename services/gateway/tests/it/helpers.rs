@@ -63,7 +63,10 @@ impl Scene {
     }
 
     pub(crate) async fn with(database: Database) -> Self {
-        let nats = NatsServer::start().await;
+        Self::on(NatsServer::start().await, database).await
+    }
+
+    pub(crate) async fn on(nats: NatsServer, database: Database) -> Self {
         let pool = database.pool(Account::Admin);
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let args = NatsArgs { nats_url: None, nats_port: nats.port() };

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 use testkit::database::{Account, MariaDb};
-use testkit::{Database, eventually, samples};
+use testkit::{Database, NatsServer, eventually, samples};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -46,6 +46,29 @@ async fn it_answers_from_the_first_moment_and_serves_when_all_is_there() {
     let _worker = scene.start_worker().await;
     assert_eq!(gateway.get("/readyz").await.json()["parts"]["memcache"]["ok"], true);
     gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_nats_server_refuses_stands_on_readyz_and_images_are_served_all_the_same() {
+    for right in ["cache.near.drop.*", "$JS.STORE.API.CONSUMER.INFO.CACHE_EVENTS.recorder_windows"] {
+        let nats = NatsServer::start_without(&[right]).await;
+        let scene = Scene::on(nats, Database::migrated().await).await;
+        let _worker = scene.start_worker().await;
+        let gateway = scene.start_gateway(&[]).await;
+        assert_eq!(gateway.put("/images/cat", samples::chelsea().bytes).await.status, 201);
+        // A page asks for all that the gateway may ask.
+        gateway.get("/system").await;
+        let ready = eventually("it is said", PATIENCE, async || {
+            let ready = gateway.get("/readyz").await;
+            (ready.json()["parts"]["nats"]["ok"] == false).then_some(ready)
+        })
+        .await;
+        assert_eq!(ready.status, 503);
+        let said = ready.json()["parts"]["nats"]["message"].to_string();
+        assert!(said.contains("refuses gateway") && said.contains(right.trim_end_matches('*')), "{said}");
+        assert!(gateway.get("/images/cat").await.body == samples::chelsea().bytes);
+        gateway.stop().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use testkit::{eventually, samples};
 use wire::reply::Code;
 use wire::{ConfigReply, Meta, subject};
 
-use crate::helpers::{PATIENCE, Scene, code, key};
+use crate::helpers::{Got, PATIENCE, Scene, code, key, tag_of, type_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_bad_request_is_refused_with_the_code_for_it() {
@@ -81,6 +81,45 @@ async fn claims_about_an_image_that_its_bytes_contradict_are_refused() {
     assert_eq!(code(scene.ask(&subject, image.bytes.to_vec(), Some(&wrong_type)).await), Code::Unprocessable);
     let wrong_tag = Meta { tag: Some(wire::Tag([9; 32])), ..Meta::default() };
     assert_eq!(code(scene.ask(&subject, image.bytes.to_vec(), Some(&wrong_tag)).await), Code::Unprocessable);
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_lies_about_what_it_fills_changes_nothing_for_others() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let image = samples::chelsea();
+    let subject = subject::put(&key("cat").into());
+    let lease = scene.lease("cat").await;
+    let truth = Meta {
+        content_type: Some(type_of(image.bytes).into()),
+        tag: Some(tag_of(image.bytes)),
+        modified_s: Some(1_700_000_000),
+        lease: Some(lease),
+        ..Meta::default()
+    };
+    let wrong_type = Meta { content_type: Some("image/gif".into()), ..truth.clone() };
+    let wrong_tag = Meta { tag: Some(wire::Tag([9; 32])), ..truth.clone() };
+    let page = bytes::Bytes::from_static(b"<html><script>alert(1)</script></html>");
+    let tag_of_page = Meta { tag: Some(tag_of(&page)), ..truth.clone() };
+    for (bytes, lie, expected) in [
+        (image.bytes.to_vec().into(), &wrong_type, Code::Unprocessable),
+        (image.bytes.to_vec().into(), &wrong_tag, Code::Unprocessable),
+        (page.clone(), &tag_of_page, Code::UnsupportedType),
+    ] {
+        assert_eq!(code(scene.ask(&subject, bytes, Some(lie)).await), expected, "{lie:?}");
+        assert_eq!(scene.stats().await.unwrap().key_count, 0);
+    }
+    // Of a variant, whose tag does not follow from its bytes, those are looked at all the same.
+    let small = wire::Item { key: key("cat"), variant: Some("w160".parse().unwrap()) };
+    let missed = scene.ask(&subject::get(&small), "", None).await;
+    let Err(runtime::bus::RequestFailure::Refused(missed)) = missed else { panic!("{missed:?}") };
+    let of_variant = Meta { lease: missed.meta.lease, ..tag_of_page };
+    assert_eq!(code(scene.ask(&subject::put(&small), page, Some(&of_variant)).await), Code::UnsupportedType);
+    // Whoever tells the truth fills.
+    scene.fill("cat", image.bytes, lease).await.unwrap();
+    let Got::Hit(reply) = scene.get("cat").await else { panic!("it is resident") };
+    assert!(reply.payload == image.bytes && reply.meta.tag == truth.tag);
     worker.stop().await.unwrap();
 }
 

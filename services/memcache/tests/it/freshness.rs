@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testkit::{eventually, samples};
+use testkit::{NatsServer, eventually, samples};
 use wire::reply::Code;
 use wire::subject;
 
@@ -67,6 +67,42 @@ async fn a_worker_without_its_server_gives_up_in_time_and_one_with_the_wrong_pas
     let ended = scene.spawn_worker(&["--dependency-timeout-s", "1"]).ended();
     let error = tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap().unwrap_err();
     assert!(format!("{error:#}").contains("NATS at"), "{error:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_the_server_refuses_something_ends_and_says_what() {
+    for right in
+        ["cache.invalidate.>", "$JS.STORE.API.$KV.CACHE_OWNERS.0", "$JS.STORE.API.STREAM.CREATE.CACHE_EVENTS"]
+    {
+        let scene = Scene::on(NatsServer::start_without(&[right]).await).await;
+        let ended = scene.spawn_worker(&["--dependency-timeout-s", "5"]).ended();
+        let error = tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains("the NATS server refuses memcache") && error.contains(right), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_goes_to_no_reply_subject_that_is_no_inbox() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let gateway = scene.server.connect("gateway").await;
+    for reply in [
+        "$JS.API.STREAM.PURGE.CACHE_EVENTS",
+        "cache.event.window.memcache-1",
+        "cache.clear",
+        "_INBOX_operator.x",
+    ] {
+        gateway.publish_with_reply("cache.stats", reply, "".into()).await.unwrap();
+    }
+    gateway.flush().await.unwrap();
+    // Neither does it end the worker, nor is it taken for a right that is missing.
+    eventually("each is counted", PATIENCE, async || {
+        scene.stats().await.is_some_and(|stats| stats.refused_answer_count == 4)
+    })
+    .await;
+    assert!(scene.stats().await.unwrap().serving);
+    worker.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

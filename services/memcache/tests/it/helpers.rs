@@ -34,7 +34,10 @@ pub(crate) struct RunningWorker {
 
 impl Scene {
     pub(crate) async fn new() -> Self {
-        let server = NatsServer::start().await;
+        Self::on(NatsServer::start().await).await
+    }
+
+    pub(crate) async fn on(server: NatsServer) -> Self {
         let (operator, gateway) = (connect(&server, "operator").await, connect(&server, "gateway").await);
         Self { server, operator, gateway }
     }
@@ -115,7 +118,7 @@ impl Scene {
     /// A fill as the gateway sends it.
     pub(crate) async fn fill(&self, name: &str, image: &[u8], lease: Lease) -> Result<(), RequestFailure> {
         let meta = Meta {
-            content_type: Some("image/png".into()),
+            content_type: Some(type_of(image).into()),
             tag: Some(tag_of(image)),
             modified_s: Some(1_700_000_000),
             lease: Some(lease),
@@ -163,6 +166,11 @@ pub(crate) async fn connect(server: &NatsServer, user: &'static str) -> Bus {
 
 pub(crate) fn key(name: &str) -> Key {
     Key::new(name).unwrap()
+}
+
+/// The type of an image by its bytes.
+pub(crate) fn type_of(image: &[u8]) -> &'static str {
+    sniff::sniff(image, sniff::Limits { max_pixels: u64::MAX }).unwrap().format.content_type()
 }
 
 pub(crate) fn tag_of(bytes: &[u8]) -> Tag {

@@ -103,6 +103,16 @@ async fn servers_that_do_not_come_end_it_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_recorder_that_the_server_refuses_something_ends_and_says_what() {
+    let database = Database::empty().await;
+    for right in ["stats.*", "$JS.STORE.API.CONSUMER.DURABLE.CREATE.CACHE_EVENTS.recorder_windows"] {
+        let nats = NatsServer::start_without(&[right]).await;
+        let error = format!("{:#}", Recorder::spawn(config(&nats, &database)).ended().await.unwrap_err());
+        assert!(error.contains("the NATS server refuses recorder") && error.contains(right), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn it_is_a_service_that_tools_find_and_understand() {
     let (nats, database) = (NatsServer::start().await, Database::empty().await);
     let recorder = Recorder::spawn(config(&nats, &database));
