@@ -6,7 +6,6 @@ mod history;
 mod http;
 mod image;
 mod load;
-mod proxy;
 mod report;
 mod rows;
 mod run;

@@ -9,11 +9,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
+use testkit::Way;
 use tokio::time::{sleep, timeout};
 
 use super::history::Moment;
 use super::load::{self, Setting};
-use super::proxy::Way;
 use super::run::is_ready;
 use super::system::{Joint, Server, System, WINDOW};
 use super::watch::Watch;

@@ -8,9 +8,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sqlx::MySqlPool;
 use testkit::database::Account;
-use testkit::{Database, Guardian, MariaDb, NatsServer, free_port, repository_root};
+use testkit::{Database, Guardian, Link, MariaDb, NatsServer, free_port, repository_root};
 
-use super::proxy::Link;
 use crate::process::{Process, resident_bytes};
 
 /// A commit of a killed server is there afterwards, and no page is half of two.

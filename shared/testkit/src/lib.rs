@@ -6,6 +6,7 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking, with a sentence that says why")]
 
+mod answer_hold;
 pub mod any;
 pub mod costly;
 pub mod database;
@@ -20,10 +21,11 @@ mod tools;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub use answer_hold::AnswerHold;
 pub use database::{Database, MariaDb};
 pub use guardian::{Guardian, Order};
-pub use link::Link;
-pub use nats::{ACCOUNTS, NatsServer, account_of, witness_of};
+pub use link::{Link, Way};
+pub use nats::{ACCOUNTS, NatsServer, Route, account_of, witness_of};
 pub use port::free_port;
 pub use service::service_binary;
 

@@ -1,122 +1,244 @@
-//! A link between a service and its server on which an answer can be held back.
+//! A link between a service and a server, which can be cut, closed by half, delayed or held up.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 /// How much is read at once.
-const BUFFER_BYTES: usize = 64 << 10;
+const CHUNK: usize = 64 << 10;
+/// How many chunks may be on their way in one direction; then the sender has to wait, as with TCP itself.
+const CHUNKS_ON_THE_WAY: usize = 64;
+
+/// A direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// What the service says.
+    ToServer,
+    /// What the server says.
+    ToService,
+}
+
+impl Way {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::ToServer, Self::ToService];
+}
+
+/// How a direction behaves.
+#[derive(Debug, Clone, Copy, Default)]
+struct Flow {
+    /// How late everything arrives.
+    delay: Duration,
+    /// Nothing arrives until this ends. Then all of it does: packets that are dropped are sent again.
+    held: bool,
+}
 
 /// A port of this process behind which a server is. All that is sent to it passes through here.
 #[derive(Debug)]
 pub struct Link {
     port: u16,
-    holds: Arc<Holds>,
+    controls: Arc<Controls>,
 }
 
-#[derive(Debug)]
-struct Holds {
-    /// Once the service says this, nothing of what the server says arrives on that connection.
-    words: watch::Sender<Option<&'static [u8]>>,
-    held: watch::Sender<usize>,
+#[derive(Debug, Default)]
+struct Controls {
+    flows: [watch::Sender<Flow>; 2],
+    /// Ends the connections that stand, one direction each.
+    ends: Mutex<[CancellationToken; 2]>,
+}
+
+impl Controls {
+    fn flow(&self, way: Way) -> &watch::Sender<Flow> {
+        &self.flows[way as usize]
+    }
+
+    fn end(&self, way: Way) -> CancellationToken {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)[way as usize].clone()
+    }
 }
 
 impl Link {
-    /// One to the server on this port of the machine.
-    ///
-    /// # Panics
-    /// When no port is free.
-    pub async fn to(server: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port is free");
-        let port = listener.local_addr().expect("it has an address").port();
-        let holds = Arc::new(Holds { words: watch::Sender::new(None), held: watch::Sender::new(0) });
-        tokio::spawn({
-            let holds = holds.clone();
-            async move {
-                while let Ok((service, _)) = listener.accept().await {
-                    tokio::spawn(join(service, server, holds.clone()));
-                }
-            }
-        });
-        Self { port, holds }
+    /// A link to a server on this machine. It lasts as long as this process.
+    pub async fn to(server: u16) -> std::io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let port = listener.local_addr()?.port();
+        let controls = Arc::new(Controls::default());
+        tokio::spawn(accept(listener, server, Arc::clone(&controls)));
+        Ok(Self { port, controls })
     }
 
-    /// The port to connect to.
+    /// Where the service finds it.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// From now on a connection on which the service says these words gets no answer to them, nor to anything
-    /// after them, until [`Link::release`]. The server does what it is told.
-    pub fn hold_answers_to(&self, words: &'static str) {
-        self.holds.words.send_replace(Some(words.as_bytes()));
+    /// Ends every connection that stands.
+    pub fn cut(&self) {
+        for way in Way::BOTH {
+            self.close(way);
+        }
     }
 
-    /// On how many connections answers are held back.
-    pub fn held(&self) -> usize {
-        *self.holds.held.borrow()
+    /// Ends one direction of every connection that stands: its receiver sees the end, the other direction
+    /// goes on.
+    pub fn close(&self, way: Way) {
+        let mut ends = self.controls.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut ends[way as usize]).cancel();
     }
 
-    /// Lets everything pass, what was held back first.
-    pub fn release(&self) {
-        self.holds.words.send_replace(None);
+    /// Makes everything late by so much.
+    pub fn delay(&self, way: Way, delay: Duration) {
+        self.controls.flow(way).send_modify(|flow| flow.delay = delay);
+    }
+
+    /// Lets nothing through, or with `false` everything again.
+    pub fn hold(&self, way: Way, held: bool) {
+        self.controls.flow(way).send_modify(|flow| flow.held = held);
+    }
+
+    /// No delay, and nothing held up.
+    pub fn clear(&self) {
+        for way in Way::BOTH {
+            self.controls.flow(way).send_replace(Flow::default());
+        }
     }
 }
 
-async fn join(service: TcpStream, server: u16, holds: Arc<Holds>) {
+async fn accept(listener: TcpListener, server: u16, controls: Arc<Controls>) {
+    loop {
+        match listener.accept().await {
+            Ok((service, _)) => {
+                tokio::spawn(connect(service, server, Arc::clone(&controls)));
+            }
+            // The service gave up before it was taken in.
+            Err(error) => eprintln!("a connection could not be taken: {error}"),
+        }
+    }
+}
+
+/// Joins a service to its server; if that is away, the service sees its connection end.
+async fn connect(service: TcpStream, server: u16, controls: Arc<Controls>) {
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await else { return };
     if service.set_nodelay(true).and(server.set_nodelay(true)).is_err() {
         return;
     }
-    let ((from_service, to_service), (from_server, to_server)) = (service.into_split(), server.into_split());
-    let is_held = watch::Sender::new(false);
+    let (from_service, to_service) = service.into_split();
+    let (from_server, to_server) = server.into_split();
     tokio::join!(
-        pass_questions(from_service, to_server, &holds, &is_held),
-        pass_answers(from_server, to_service, &holds, &is_held),
+        pass(from_service, to_server, controls.flow(Way::ToServer).subscribe(), controls.end(Way::ToServer)),
+        pass(
+            from_server,
+            to_service,
+            controls.flow(Way::ToService).subscribe(),
+            controls.end(Way::ToService)
+        ),
     );
 }
 
-async fn pass_questions(
+/// Passes on what comes, until its end, a failure, or `end`; then the receiver sees the end.
+async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    holds: &Holds,
-    is_held: &watch::Sender<bool>,
+    flow: watch::Receiver<Flow>,
+    end: CancellationToken,
 ) {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        let words = *holds.words.borrow();
-        if words.is_some_and(|words| buffer[..length].windows(words.len()).any(|part| part == words)) {
-            is_held.send_replace(true);
+    let (sender, mut receiver) = mpsc::channel::<(Instant, Bytes)>(CHUNKS_ON_THE_WAY);
+    let reading = async {
+        let mut buffer = BytesMut::new();
+        loop {
+            buffer.reserve(CHUNK);
+            // The end of a connection and its loss are the same to whoever is told of it.
+            let Ok(1..) = from.read_buf(&mut buffer).await else { break };
+            let due = Instant::now() + flow.borrow().delay;
+            if sender.send((due, buffer.split().freeze())).await.is_err() {
+                break;
+            }
         }
-        if to.write_all(&buffer[..length]).await.is_err() {
-            break;
+        drop(sender);
+    };
+    let mut held = flow.clone();
+    let writing = async {
+        while let Some((due, bytes)) = receiver.recv().await {
+            sleep_until(due).await;
+            if held.wait_for(|flow| !flow.held).await.is_err() || to.write_all(&bytes).await.is_err() {
+                break;
+            }
         }
-    }
+        drop(receiver);
+    };
+    end.run_until_cancelled(async { tokio::join!(reading, writing) }).await;
     // Whoever is gone already need not be told.
     let _ = to.shutdown().await;
 }
 
-async fn pass_answers(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    holds: &Holds,
-    is_held: &watch::Sender<bool>,
-) {
-    let mut buffer = vec![0; BUFFER_BYTES];
-    while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        if is_held.send_replace(false) {
-            holds.held.send_modify(|count| *count += 1);
-            let mut words = holds.words.subscribe();
-            let _ = words.wait_for(Option::is_none).await;
-            holds.held.send_modify(|count| *count -= 1);
-        }
-        if to.write_all(&buffer[..length]).await.is_err() {
-            break;
-        }
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    /// A link, and both ends of a connection over it.
+    async fn joined() -> (Link, TcpStream, TcpStream) {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let link = Link::to(server.local_addr().unwrap().port()).await.unwrap();
+        let service = TcpStream::connect((Ipv4Addr::LOCALHOST, link.port())).await.unwrap();
+        let (server, _) = server.accept().await.unwrap();
+        (link, service, server)
     }
-    let _ = to.shutdown().await;
+
+    async fn says(from: &mut TcpStream, to: &mut TcpStream) -> u8 {
+        from.write_all(b"!").await.unwrap();
+        to.read_u8().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_link_passes_both_ways_and_a_cut_ends_both() {
+        let (link, mut service, mut server) = joined().await;
+        assert_eq!(says(&mut service, &mut server).await, b'!');
+        assert_eq!(says(&mut server, &mut service).await, b'!');
+        link.cut();
+        assert_eq!(service.read(&mut [0]).await.unwrap_or(0), 0);
+        assert_eq!(server.read(&mut [0]).await.unwrap_or(0), 0);
+    }
+
+    #[tokio::test]
+    async fn a_half_closed_connection_goes_on_in_the_other_direction() {
+        let (link, mut service, mut server) = joined().await;
+        assert_eq!(says(&mut service, &mut server).await, b'!');
+        link.close(Way::ToService);
+        assert_eq!(service.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(says(&mut service, &mut server).await, b'!');
+    }
+
+    #[tokio::test]
+    async fn what_is_delayed_or_held_up_arrives_late_and_whole() {
+        let (link, mut service, mut server) = joined().await;
+        link.delay(Way::ToServer, Duration::from_millis(100));
+        let begin = Instant::now();
+        assert_eq!(says(&mut service, &mut server).await, b'!');
+        assert!(begin.elapsed() >= Duration::from_millis(100));
+        link.clear();
+        link.hold(Way::ToServer, true);
+        service.write_all(b"?").await.unwrap();
+        let early = tokio::time::timeout(Duration::from_millis(100), server.read_u8()).await;
+        assert!(early.is_err(), "it got through");
+        assert_eq!(says(&mut server, &mut service).await, b'!');
+        link.hold(Way::ToServer, false);
+        assert_eq!(server.read_u8().await.unwrap(), b'?');
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_away_is_an_end_of_the_connection() {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let link = Link::to(server.local_addr().unwrap().port()).await.unwrap();
+        drop(server);
+        let mut service = TcpStream::connect((Ipv4Addr::LOCALHOST, link.port())).await.unwrap();
+        assert_eq!(service.read(&mut [0]).await.unwrap_or(0), 0);
+    }
 }

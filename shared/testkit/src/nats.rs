@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
 use crate::guardian::{Guardian, Order};
+use crate::link::{Link, Way};
 use crate::{LOOK_EVERY, PATIENCE, free_port, repository_root, tools, unique};
 
 /// The roles of `nats.conf`. A service's second user, `<role>_own`, has the password of its role.
@@ -42,8 +43,47 @@ pub struct NatsServer {
     port: u16,
     /// The name by which it is told from a server that happened to take the same port.
     name: String,
+    secrets: Secrets,
+}
+
+/// The passwords of all users.
+#[derive(Debug, Clone)]
+struct Secrets {
     passwords: [String; ROLES.len()],
     administrator: String,
+}
+
+impl Secrets {
+    fn new() -> Self {
+        Self { passwords: ROLES.map(|_| unique("p")), administrator: unique("p") }
+    }
+}
+
+/// The route between two servers.
+#[derive(Debug)]
+pub struct Route {
+    links: [Link; 2],
+}
+
+impl Route {
+    /// Lets nothing through, in either direction, and ends the connections that stand.
+    pub fn cut(&self) {
+        for link in &self.links {
+            for way in Way::BOTH {
+                link.hold(way, true);
+            }
+            link.cut();
+        }
+    }
+
+    /// Lets everything through again.
+    pub fn heal(&self) {
+        for link in &self.links {
+            // What was tried meanwhile would stand, and wait.
+            link.cut();
+            link.clear();
+        }
+    }
 }
 
 impl NatsServer {
@@ -60,33 +100,66 @@ impl NatsServer {
     /// # Panics
     /// When it does not start.
     pub async fn start_without(rights: &[&str]) -> Self {
-        let program = tools::find("nats-server", "nats-server");
+        let secrets = Secrets::new();
         loop {
-            let port = free_port();
-            let name = unique("test");
-            let passwords = ROLES.map(|_| unique("p"));
-            let administrator = unique("p");
-            let guardian = Guardian::new(|folder| {
-                let conf = folder.join("nats.conf");
-                std::fs::write(&conf, without(rights, &with_administrator(&administrator)))
-                    .expect("a temporary folder can be written");
-                let mut command = Command::new(&program);
-                command.arg("--config").arg(conf);
-                command.arg("--name").arg(&name);
-                command.env("NATS_HOST", "127.0.0.1").env("NATS_PORT", port.to_string());
-                command.env("NATS_STORE_DIR", folder.join("store"));
-                for (user, password) in ROLES.iter().zip(&passwords) {
-                    command.env(format!("NATS_{}_PASSWORD", user.to_uppercase()), password);
-                }
-                command
-            });
-            let server =
-                Self { guardian: Arc::new(Mutex::new(guardian)), port, name, passwords, administrator };
-            server.order(Order::Start).await;
-            if server.is_ready_unless_its_port_is_taken().await {
+            let conf = without(rights, &with_administrator(&secrets.administrator));
+            if let Some(server) = Self::try_start(&conf, &secrets).await {
                 return server;
             }
         }
+    }
+
+    /// Starts two that are a cluster, with JetStream on both, and the route between them. Either may hold a stream.
+    ///
+    /// # Panics
+    /// When they do not start.
+    pub async fn start_pair() -> ([Self; 2], Route) {
+        let secrets = Secrets::new();
+        'ports: loop {
+            let ports = [free_port(), free_port()];
+            let mut links = Vec::new();
+            for port in ports {
+                links.push(Link::to(port).await.expect("a port of this process can be had"));
+            }
+            let mut servers = Vec::new();
+            for (port, other) in ports.iter().zip(links.iter().rev()) {
+                let mut conf = with_administrator(&secrets.administrator);
+                conf.push_str(&format!(
+                    "\ncluster {{ name: test, listen: \"127.0.0.1:{port}\", no_advertise: true, routes: [\"nats-route://127.0.0.1:{}\"] }}\n",
+                    other.port()
+                ));
+                match Self::try_start(&conf, &secrets).await {
+                    Some(server) => servers.push(server),
+                    None => continue 'ports,
+                }
+            }
+            if let (Ok(servers), Ok(links)) = (servers.try_into(), links.try_into()) {
+                return (servers, Route { links });
+            }
+        }
+    }
+
+    /// `None` when another program has taken its port meanwhile.
+    async fn try_start(conf: &str, secrets: &Secrets) -> Option<Self> {
+        let program = tools::find("nats-server", "nats-server");
+        let port = free_port();
+        let name = unique("test");
+        let guardian = Guardian::new(|folder| {
+            let file = folder.join("nats.conf");
+            std::fs::write(&file, conf).expect("a temporary folder can be written");
+            let mut command = Command::new(&program);
+            command.arg("--config").arg(file);
+            command.arg("--name").arg(&name);
+            command.env("NATS_HOST", "127.0.0.1").env("NATS_PORT", port.to_string());
+            command.env("NATS_STORE_DIR", folder.join("store"));
+            for (role, password) in ROLES.iter().zip(&secrets.passwords) {
+                command.env(format!("NATS_{}_PASSWORD", role.to_uppercase()), password);
+            }
+            command
+        });
+        let server = Self { guardian: Arc::new(Mutex::new(guardian)), port, name, secrets: secrets.clone() };
+        server.order(Order::Start).await;
+        server.is_ready_unless_its_port_is_taken().await.then_some(server)
     }
 
     /// `nats://127.0.0.1:<port>`. The server knows no anonymous user.
@@ -110,11 +183,11 @@ impl NatsServer {
     /// For any other name.
     pub fn password(&self, user: &str) -> &str {
         if user == ADMINISTRATOR || user.starts_with("witness_") {
-            return &self.administrator;
+            return &self.secrets.administrator;
         }
         let role = user.strip_suffix("_own").unwrap_or(user);
         let at = ROLES.iter().position(|name| *name == role).expect("a user of nats.conf");
-        &self.passwords[at]
+        &self.secrets.passwords[at]
     }
 
     /// A connection as one of the users, with that user's inbox prefix.

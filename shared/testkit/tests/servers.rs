@@ -5,6 +5,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use testkit::database::Account;
 use testkit::{Database, Guardian, MariaDb, NatsServer, Order, eventually, samples};
 
@@ -30,6 +31,30 @@ async fn a_nats_server_keeps_its_port_over_stop_kill_and_restart() {
     server.pause().await;
     server.resume().await;
     assert!(answers().await);
+}
+
+/// Whether what is said through `from` is heard through `to`.
+async fn reaches(from: &async_nats::Client, to: &async_nats::Client) -> bool {
+    let mut heard = to.subscribe("cache.stats").await.unwrap();
+    to.flush().await.unwrap();
+    for _ in 0..20 {
+        from.publish("cache.stats", "".into()).await.unwrap();
+        if tokio::time::timeout(Duration::from_millis(100), heard.next()).await.is_ok() {
+            return true;
+        }
+    }
+    false
+}
+
+#[tokio::test]
+async fn two_nats_servers_are_one_until_their_route_is_cut_and_again_when_it_is_healed() {
+    let (servers, route) = NatsServer::start_pair().await;
+    let (asker, answerer) = (servers[0].connect("gateway").await, servers[1].connect("memcache").await);
+    assert!(reaches(&asker, &answerer).await);
+    route.cut();
+    eventually("the route is gone", SOON, async || !reaches(&asker, &answerer).await).await;
+    route.heal();
+    eventually("the route is back", SOON, async || reaches(&asker, &answerer).await).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use runtime::bus::headers_of;
 use testkit::database::Account;
-use testkit::{Link, eventually, samples};
+use testkit::{AnswerHold, eventually, samples};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use wire::meta::{self, Meta};
@@ -418,7 +418,7 @@ async fn a_note_that_is_locked_holds_up_no_other() {
 async fn a_transaction_whose_begin_was_answered_too_late_holds_up_nothing() {
     let scene = Scene::new().await;
     let _told = respond(&scene, subject::INVALIDATE, |_| json(r#"{"resident":true}"#)).await;
-    let link = Link::to(scene.database.port()).await;
+    let link = AnswerHold::to(scene.database.port()).await;
     let url = scene.database.behind(link.port()).url(Account::Gateway);
     // All statements come by the same connection, as long as that is kept.
     let gateway = scene.start_gateway(&["--database-url", &url, "--database-connections", "1"]).await;
