@@ -10,8 +10,13 @@ import { Checkout, Parts, repository, sample, samples, until } from "./lib/check
 import { launch, open } from "./lib/browser.mjs";
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+// What turns the text behind it around, or hides. Pages show it by its number.
+const hidden = "invoice\u202egpj.exe\u2066\u2069\u200e\u200f\u061c\u200b";
+const shown = "invoice‹U+202E›gpj.exe‹U+2066›‹U+2069›‹U+200E›‹U+200F›‹U+061C›‹U+200B›";
 // 255 bytes each: Latin, Greek, Arabic and Chinese letters have 1, 2, 2 and 3 bytes. And markup.
-const keys = ["l".repeat(255), `a${"λ".repeat(127)}`, `a${"ع".repeat(127)}`, "猫".repeat(85), "<img src=x onerror=alert(1)>&amp;\"'`${7*7}{{7*7}}"];
+const keys = ["l".repeat(255), `a${"λ".repeat(127)}`, `a${"ع".repeat(127)}`, "猫".repeat(85), "<img src=x onerror=alert(1)>&amp;\"'`${7*7}{{7*7}}", hidden];
+// More changes than a page shows without scrolling.
+const CHANGES = 24;
 
 suite("every page", () => {
   let system;
@@ -31,8 +36,16 @@ suite("every page", () => {
       assert.equal(response.status, 201, await response.text());
       await until("a hit", async () => (await system.read(key)).what === "hit");
     }
+    for (let at = 0; at < CHANGES; at++) {
+      const response = await system.fetch("/api/cache", { method: "PUT", headers: { "content-type": "application/json" }, body: JSON.stringify({ capacity_mb: 64 + (at % 2) }) });
+      assert.equal(response.status, 200, await response.text());
+    }
     browser = await launch();
     const { page, go, close } = await open(browser, system.url);
+    await until("the changes are marked", async () => {
+      await go("/cache_stats");
+      return (await page.locator(".marks li").count()) >= CHANGES;
+    });
     await go("/");
     const linked = await page.locator("nav a").evaluateAll((links) => links.map((link) => link.getAttribute("href")));
     const image = (key) => `/image?key=${encodeURIComponent(key)}`;
@@ -67,6 +80,19 @@ suite("every page", () => {
           const { violations } = await page.evaluate(() => window.axe.run(document, { rules: { "target-size": { enabled: true } } }));
           const told = violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map((node) => node.html).join(" ").slice(0, 300)}`);
           assert.deepEqual(told, [], pathname);
+          // Whoever has no pointer reaches what scrolls: itself, under a name, or by something in it.
+          const unreached = await page.evaluate(() =>
+            [...document.querySelectorAll("body *")]
+              .filter((element) => {
+                const { overflowX, overflowY } = getComputedStyle(element);
+                const scrolls = (overflow, size, room) => ["auto", "scroll"].includes(overflow) && size > room + 1;
+                return scrolls(overflowX, element.scrollWidth, element.clientWidth) || scrolls(overflowY, element.scrollHeight, element.clientHeight);
+              })
+              .filter((element) => !element.matches("textarea") && !element.querySelector("a[href], button:not([disabled]), input"))
+              .filter((element) => element.tabIndex < 0 || !(element.ariaLabel || element.getAttribute("aria-labelledby")))
+              .map((element) => element.outerHTML.slice(0, 120)),
+          );
+          assert.deepEqual(unreached, [], pathname);
           const shifted = await page.evaluate(() => window.shifted);
           assert.ok(shifted < 0.05, `shifts by ${shifted}: ${pathname}`);
           // The widest windows have the layout of wide ones.
@@ -91,7 +117,35 @@ suite("every page", () => {
     }
     for (const [at, key] of keys.entries()) {
       await go(pages.find((pathname) => pathname.startsWith(`/image?key=${encodeURIComponent(key)}`)));
-      assert.equal((await page.locator("h1").innerText()).trim(), key, `key ${at}`);
+      assert.equal((await page.locator("h1").innerText()).trim(), key === hidden ? shown : key, `key ${at}`);
+    }
+    clean(missing);
+    await close();
+  });
+
+  test("shows what is hidden in a key wherever it shows the key, and links to the key itself", async () => {
+    const { page, go, clean, close } = await open(browser, system.url);
+    const image = `/image?key=${encodeURIComponent(hidden)}`;
+    for (const pathname of ["/", "/keys_list", "/keys_list?prefix=invoice", "/cache_properties", "/live", image, `/image/delete?key=${encodeURIComponent(hidden)}`, `${image}x`]) {
+      await go(pathname);
+      if (pathname === "/live") {
+        await until("a read is shown", async () => {
+          await system.read(hidden);
+          return (await page.locator(".event-key a", { hasText: shown }).count()) > 0;
+        });
+        const link = page.locator(".event-key a", { hasText: shown }).first();
+        assert.equal(await link.evaluate((link) => link.getAttribute("href")), image);
+      }
+      const { text, titles, links } = await page.evaluate(() => ({
+        text: document.body.innerText + document.title,
+        titles: [...document.querySelectorAll("[title], [alt], [aria-label]")].map((element) => element.title + element.getAttribute("alt") + element.ariaLabel).join(" "),
+        links: [...document.links].map((link) => decodeURIComponent(link.href)).join(" "),
+      }));
+      assert.doesNotMatch(text + titles, /[\u202a-\u202e\u2066-\u2069\u200b-\u200f\u061c]/, pathname);
+      if (["/", "/keys_list", image].includes(pathname)) {
+        assert.ok(text.includes(shown), pathname);
+        assert.ok(links.includes(hidden), pathname);
+      }
     }
     clean(missing);
     await close();

@@ -13,6 +13,7 @@ mod live;
 mod shell;
 mod stats;
 mod system;
+mod visible;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -169,6 +170,7 @@ impl Loaded {
         });
         environment.add_filter("percent", units::percent);
         environment.add_filter("duration", units::duration);
+        environment.add_filter("visible", |text: &str| visible::visible(text).into_owned());
         Ok(Self { environment, assets })
     }
 

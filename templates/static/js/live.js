@@ -49,15 +49,26 @@
     return made;
   }
 
+  // What can't be seen is shown by its number, but for what makes one picture of two; as `visible.rs` does.
+  const invisible = /[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]/gu;
+  const picture = /[\u2190-\u2bff\u{1f000}-\u{1faff}]/u;
+  const pictured = /[\u2190-\u2bff\u{1f000}-\u{1faff}\ufe0f]/u;
+  const visible = (text) => text.replace(invisible, (hidden, at) => {
+    const before = [...text.slice(0, at)].at(-1) ?? "";
+    const after = [...text.slice(at + hidden.length)][0] ?? "";
+    const isWithin = hidden === "\ufe0f" ? picture.test(before) : hidden === "\u200d" && pictured.test(before) && picture.test(after);
+    return isWithin ? hidden : `‹U+${hidden.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}›`;
+  });
+
   function row(event) {
     const moment = element("time", "", time.format(new Date(event.time)));
     moment.dateTime = event.time;
     const size = event.bytes ? bytes(event.bytes) : "–";
     const kind = element("td", "", element("span", `badge badge-small event-${event.kind}${event.near ? " event-near" : ""}`, event.near ? "near hit" : event.kind));
     if (event.count > 1) kind.append(element("span", "event-count", `×\u00a0${count(event.count)}`));
-    const link = element("a", "key", event.key);
+    const link = element("a", "key", visible(event.key));
     link.href = `/image?key=${encodeURIComponent(event.key)}`;
-    link.title = event.key;
+    link.title = visible(event.key);
     const key = element("td", "event-key", link);
     if (event.variant) key.append(" ", element("span", "variant", `${event.variant.slice(1)}\u00a0px`));
     key.append(element("span", "narrow", `${moment.textContent} · ${size}`));

@@ -47,9 +47,12 @@
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       // Whoever has come here by keyboard stays where they are.
       const focused = focusable().indexOf(document.activeElement);
+      const scrolled = stats.querySelector("[data-scrolled]")?.scrollTop;
       stats.dispatchEvent(new CustomEvent("pixcache:updating"));
       stats.replaceChildren(...page.body.childNodes);
       if (focused >= 0) focusable()[focused]?.focus({ preventScroll: true });
+      const region = stats.querySelector("[data-scrolled]");
+      if (region && scrolled) region.scrollTop = scrolled;
       stats.dispatchEvent(new CustomEvent("pixcache:updated", { bubbles: true }));
       tell();
     } catch {
