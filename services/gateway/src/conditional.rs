@@ -11,6 +11,38 @@ use wire::Tag;
 
 use crate::error::Error;
 
+/// A date is a proof of what a client holds once it is so old. The clocks of those who compare it need not agree to the
+/// second (RFC 9110, section 8.8.2.2).
+const LEAST_AGE: Duration = Duration::from_secs(2);
+
+/// When an image was stored, as far as a header can say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Modified {
+    /// In whole seconds since 1970.
+    pub seconds: i64,
+    /// Whether no other image of the key was stored in that second before it ([`crate::origin::dates`]). If not, no
+    /// condition holds by this date.
+    pub is_proof: bool,
+}
+
+impl Modified {
+    /// As the cache keeps it, which does not look into it: what is no proof is negative.
+    pub(crate) fn to_wire(self) -> i64 {
+        let seconds = self.seconds.max(0);
+        if self.is_proof { seconds } else { -seconds }
+    }
+
+    /// What [`Modified::to_wire`] made. The worker says 0 of what was put into it by somebody who is no gateway: the
+    /// next image of the key, which may be of the same second, would know nothing of a date that was sent with it.
+    pub(crate) fn from_wire(seconds: i64) -> Option<Self> {
+        (seconds != 0).then(|| Self { seconds: seconds.saturating_abs(), is_proof: seconds > 0 })
+    }
+
+    fn is_at(self, date: impl Into<SystemTime>) -> bool {
+        date.into() == at(self.seconds)
+    }
+}
+
 /// What a read is answered with, once it is known that the image exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decision {
@@ -39,14 +71,25 @@ pub(crate) fn held_tag(headers: &HeaderMap) -> Option<Tag> {
 }
 
 /// Decides a read of an image of `size` bytes, in the order of RFC 9110, section 13.2.2.
-pub(crate) fn decide(headers: &HeaderMap, tag: &Tag, modified_s: Option<i64>, size: u64) -> Decision {
-    let modified = modified_s.map(at);
+///
+/// A date makes a condition true only if it is exactly that of the image and a proof. For what is saved by it (an answer
+/// without bytes, a part that is put together with others) it must also be old enough; to insist on
+/// `If-Unmodified-Since` saves nothing.
+pub(crate) fn decide(
+    headers: &HeaderMap,
+    tag: &Tag,
+    modified: Option<Modified>,
+    size: u64,
+    now: SystemTime,
+) -> Decision {
+    let proof = modified.filter(|modified| modified.is_proof);
+    let old_proof = proof.filter(|proof| at(proof.seconds) + LEAST_AGE <= now);
     if headers.contains_key(header::IF_MATCH) {
         if !tags(headers, &header::IF_MATCH).is_some_and(|tags| tags.match_strongly(tag)) {
             return Decision::PreconditionFailed;
         }
     } else if let Some(since) = headers.typed_get::<IfUnmodifiedSince>()
-        && modified.is_some_and(|modified| !since.precondition_passes(modified))
+        && !proof.is_some_and(|proof| proof.is_at(since))
     {
         return Decision::PreconditionFailed;
     }
@@ -55,14 +98,14 @@ pub(crate) fn decide(headers: &HeaderMap, tag: &Tag, modified_s: Option<i64>, si
             return Decision::NotModified;
         }
     } else if let Some(since) = headers.typed_get::<IfModifiedSince>()
-        && modified.is_some_and(|modified| !since.is_modified(modified))
+        && old_proof.is_some_and(|proof| proof.is_at(since))
     {
         return Decision::NotModified;
     }
     let Some(range) = headers.get(header::RANGE).and_then(|value| value.to_str().ok()) else {
         return Decision::Whole;
     };
-    if headers.contains_key(header::IF_RANGE) && !if_range_holds(headers, tag, modified) {
+    if headers.contains_key(header::IF_RANGE) && !if_range_holds(headers, tag, old_proof) {
         return Decision::Whole;
     }
     match byte_range(range) {
@@ -71,19 +114,23 @@ pub(crate) fn decide(headers: &HeaderMap, tag: &Tag, modified_s: Option<i64>, si
     }
 }
 
-fn if_range_holds(headers: &HeaderMap, tag: &Tag, modified: Option<SystemTime>) -> bool {
+fn if_range_holds(headers: &HeaderMap, tag: &Tag, old_proof: Option<Modified>) -> bool {
     if let Some(tags) = tags(headers, &header::IF_RANGE) {
         return tags.match_strongly(tag);
     }
-    // A date is compared as it stands (section 13.1.5). The typed header would look for an entity tag first, and its
-    // parser asserts what is not so.
+    // The typed header would look for an entity tag first, and its parser asserts what is not so.
     let date = LastModified::decode(&mut headers.get_all(header::IF_RANGE).iter()).ok();
-    date.is_some() && date == modified.map(LastModified::from)
+    date.zip(old_proof).is_some_and(|(date, proof)| proof.is_at(date))
 }
 
 /// The strong entity tag of an image, as in the header `ETag`.
 pub(crate) fn etag(tag: &Tag) -> String {
     format!("\"{tag}\"")
+}
+
+/// What `Last-Modified` says: never later than the moment of the answer (RFC 9110, section 8.8.2.1).
+pub(crate) fn last_modified(modified: SystemTime, now: SystemTime) -> SystemTime {
+    modified.min(now)
 }
 
 /// A moment given in seconds since 1970, within the years that a date in a header may have: somebody who puts an image
@@ -231,9 +278,12 @@ impl WriteConditions {
 
     /// Whether they hold for the image that is there now, given by its tag and its time, or for none.
     ///
+    /// A date holds only if it is exactly that of the image and a proof, so that nobody overwrites what they have not
+    /// seen. It need not be old: it is compared where it was made.
+    ///
     /// # Errors
     /// [`Error::PreconditionFailed`] with a sentence.
-    pub fn check(&self, current: Option<(&Tag, SystemTime)>) -> Result<(), Error> {
+    pub fn check(&self, current: Option<(&Tag, Modified)>) -> Result<(), Error> {
         let tag = current.map(|(tag, _)| tag);
         if let Some(tags) = &self.if_match {
             match tag {
@@ -249,12 +299,25 @@ impl WriteConditions {
                 }
                 Some(_) => {}
             }
-        } else if let (Some(since), Some((_, modified))) = (&self.unmodified_since, current)
-            && !since.precondition_passes(modified)
-        {
-            return Err(Error::PreconditionFailed(
-                "If-Unmodified-Since does not hold: the image was replaced after that",
-            ));
+        } else if let Some(since) = self.unmodified_since {
+            match current {
+                None => {
+                    return Err(Error::PreconditionFailed(
+                        "If-Unmodified-Since does not hold: nothing is stored under this key",
+                    ));
+                }
+                Some((_, modified)) if !modified.is_at(since) => {
+                    return Err(Error::PreconditionFailed(
+                        "If-Unmodified-Since does not hold: it must be the Last-Modified of the image that is stored now",
+                    ));
+                }
+                Some((_, modified)) if !modified.is_proof => {
+                    return Err(Error::PreconditionFailed(
+                        "If-Unmodified-Since can't be decided: several images were stored within that second; use If-Match",
+                    ));
+                }
+                Some(_) => {}
+            }
         }
         if let (Some(tags), Some(tag)) = (&self.if_none_match, tag)
             && tags.match_weakly(tag)
@@ -274,8 +337,10 @@ mod tests {
     use proptest::prelude::*;
 
     const TAG: Tag = Tag([0xab; 32]);
-    const MODIFIED_S: i64 = 1_700_000_000;
-    const MODIFIED: &str = "Tue, 14 Nov 2023 22:13:20 GMT";
+    const MODIFIED: Modified = Modified { seconds: 1_700_000_000, is_proof: true };
+    const UNPROVEN: Modified = Modified { is_proof: false, ..MODIFIED };
+    const DATE: &str = "Tue, 14 Nov 2023 22:13:20 GMT";
+    const AFTER: &str = "Tue, 14 Nov 2023 22:13:21 GMT";
     const BEFORE: &str = "Tue, 14 Nov 2023 22:13:19 GMT";
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -283,7 +348,12 @@ mod tests {
     }
 
     fn decided(pairs: &[(&'static str, &str)]) -> Decision {
-        decide(&headers(pairs), &TAG, Some(MODIFIED_S), 1000)
+        decide(&headers(pairs), &TAG, Some(MODIFIED), 1000, later())
+    }
+
+    /// When the date is old enough.
+    fn later() -> SystemTime {
+        at(MODIFIED.seconds + 2)
     }
 
     fn mine() -> String {
@@ -305,18 +375,22 @@ mod tests {
         assert_eq!(decided(&[("if-none-match", &format!("W/{}", mine()))]), Decision::NotModified);
         assert_eq!(decided(&[("if-none-match", &format!("{}, {}", other(), mine()))]), Decision::NotModified);
         assert_eq!(decided(&[("if-none-match", "*")]), Decision::NotModified);
-        let changed = [("if-none-match", &*other()), ("if-modified-since", MODIFIED)];
+        let changed = [("if-none-match", &*other()), ("if-modified-since", DATE)];
         assert_eq!(decided(&changed), Decision::Whole);
         assert_eq!(decided(&[("if-none-match", &mine()), ("range", "bytes=0-9")]), Decision::NotModified);
     }
 
     #[test]
     fn if_modified_since_counts_when_there_is_no_tag() {
-        assert_eq!(decided(&[("if-modified-since", MODIFIED)]), Decision::NotModified);
+        assert_eq!(decided(&[("if-modified-since", DATE)]), Decision::NotModified);
         assert_eq!(decided(&[("if-modified-since", BEFORE)]), Decision::Whole);
         assert_eq!(decided(&[("if-modified-since", "yesterday")]), Decision::Whole);
-        let unknown = decide(&headers(&[("if-modified-since", MODIFIED)]), &TAG, None, 1000);
-        assert_eq!(unknown, Decision::Whole);
+        // Later than the image, so it was not sent with it.
+        assert_eq!(decided(&[("if-modified-since", AFTER)]), Decision::Whole);
+        for modified in [None, Some(UNPROVEN)] {
+            let unknown = decide(&headers(&[("if-modified-since", DATE)]), &TAG, modified, 1000, later());
+            assert_eq!(unknown, Decision::Whole);
+        }
     }
 
     #[test]
@@ -326,8 +400,13 @@ mod tests {
         assert_eq!(decided(&[("if-match", &other())]), Decision::PreconditionFailed);
         assert_eq!(decided(&[("if-match", &format!("W/{}", mine()))]), Decision::PreconditionFailed);
         assert_eq!(decided(&[("if-match", "unquoted")]), Decision::PreconditionFailed);
-        assert_eq!(decided(&[("if-unmodified-since", MODIFIED)]), Decision::Whole);
-        assert_eq!(decided(&[("if-unmodified-since", BEFORE)]), Decision::PreconditionFailed);
+        assert_eq!(decided(&[("if-unmodified-since", DATE)]), Decision::Whole);
+        for date in [BEFORE, AFTER] {
+            assert_eq!(decided(&[("if-unmodified-since", date)]), Decision::PreconditionFailed);
+        }
+        let unproven =
+            decide(&headers(&[("if-unmodified-since", DATE)]), &TAG, Some(UNPROVEN), 1000, later());
+        assert_eq!(unproven, Decision::PreconditionFailed);
     }
 
     #[test]
@@ -361,15 +440,43 @@ mod tests {
         let part = Decision::Part(0..10);
         let with = |validator: &str| decided(&[("range", "bytes=0-9"), ("if-range", validator)]);
         assert_eq!(with(&mine()), part);
-        assert_eq!(with(MODIFIED), part);
+        assert_eq!(with(DATE), part);
         assert_eq!(with(&other()), Decision::Whole);
         assert_eq!(with(&format!("W/{}", mine())), Decision::Whole);
         assert_eq!(with(BEFORE), Decision::Whole);
-        // Later than the image, so it was not sent with it.
-        assert_eq!(with("Tue, 14 Nov 2023 22:13:21 GMT"), Decision::Whole);
+        assert_eq!(with(AFTER), Decision::Whole);
         for nonsense in ["nonsense", "\" \"\"", "\"a", "W/"] {
             assert_eq!(with(nonsense), Decision::Whole, "{nonsense}");
         }
+    }
+
+    #[test]
+    fn a_date_saves_bytes_only_once_it_is_two_seconds_old() {
+        let early = later() - Duration::from_millis(1);
+        let decided =
+            |now, pairs: &[(&'static str, &str)]| decide(&headers(pairs), &TAG, Some(MODIFIED), 1000, now);
+        let since = [("if-modified-since", DATE)];
+        assert_eq!(
+            (decided(early, &since), decided(later(), &since)),
+            (Decision::Whole, Decision::NotModified)
+        );
+        let rest = [("range", "bytes=0-9"), ("if-range", DATE)];
+        assert_eq!(
+            (decided(early, &rest), decided(later(), &rest)),
+            (Decision::Whole, Decision::Part(0..10))
+        );
+        // A tag needs no age.
+        assert_eq!(decided(early, &[("if-none-match", &mine())]), Decision::NotModified);
+        assert_eq!(decided(early, &[("if-unmodified-since", DATE)]), Decision::Whole);
+    }
+
+    #[test]
+    fn what_is_no_proof_stays_so_on_its_way_through_the_cache() {
+        for modified in [MODIFIED, UNPROVEN] {
+            assert_eq!(Modified::from_wire(modified.to_wire()), Some(modified));
+        }
+        assert_eq!(Modified::from_wire(0), None);
+        assert!(Modified::from_wire(i64::MIN).is_some_and(|modified| !modified.is_proof));
     }
 
     #[test]
@@ -383,8 +490,8 @@ mod tests {
 
     #[test]
     fn writes_obey_their_conditions() {
-        let now = Some((&TAG, at(MODIFIED_S)));
-        let check = |pairs: &[(&'static str, &str)], current: Option<(&Tag, SystemTime)>| {
+        let now = Some((&TAG, MODIFIED));
+        let check = |pairs: &[(&'static str, &str)], current: Option<(&Tag, Modified)>| {
             WriteConditions::from_headers(&headers(pairs)).unwrap().check(current).is_ok()
         };
         assert!(check(&[], now) && check(&[], None));
@@ -398,7 +505,13 @@ mod tests {
         assert!(!check(&[("if-none-match", &mine())], now));
         assert!(check(&[("if-none-match", &other())], now));
         assert!(!check(&[("if-unmodified-since", BEFORE)], now));
-        assert!(check(&[("if-unmodified-since", MODIFIED)], now));
+        assert!(check(&[("if-unmodified-since", DATE)], now));
+        assert!(!check(&[("if-unmodified-since", AFTER)], now));
+        assert!(!check(&[("if-unmodified-since", DATE)], None));
+        assert!(!check(&[("if-unmodified-since", DATE)], Some((&TAG, UNPROVEN))));
+        // A tag decides.
+        assert!(check(&[("if-unmodified-since", BEFORE), ("if-match", &mine())], now));
+        assert!(!check(&[("if-unmodified-since", DATE), ("if-match", &other())], now));
     }
 
     #[test]
@@ -412,7 +525,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_range_lies_within_the_image(text in "(bytes=)?[0-9,-]{0,12}", size in 0u64..2000) {
-            let decision = decide(&headers(&[("range", &text)]), &TAG, None, size);
+            let decision = decide(&headers(&[("range", &text)]), &TAG, None, size, later());
             if let Decision::Part(range) = decision {
                 prop_assert!(range.start < range.end && range.end <= size);
             }
@@ -420,14 +533,15 @@ mod tests {
 
         #[test]
         fn any_condition_is_read_or_refused(
-            text in prop_oneof!["[ -~]{0,40}", Just(MODIFIED.to_owned())],
+            text in prop_oneof!["[ -~]{0,40}", Just(DATE.to_owned())],
             modified_s in prop_oneof![Just(i64::MAX), Just(i64::MIN), any::<i64>()],
         ) {
             let text = text.trim();
             let _ = WriteConditions::from_headers(&headers(&[("if-match", text)]));
             for name in ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since"] {
                 let given = headers(&[(name, text), ("if-range", text), ("range", "bytes=1-")]);
-                if let Decision::Part(range) = decide(&given, &TAG, Some(modified_s), 10) {
+                let modified = Modified::from_wire(modified_s);
+                if let Decision::Part(range) = decide(&given, &TAG, modified, 10, later()) {
                     prop_assert_eq!(range, 1..10);
                 }
             }

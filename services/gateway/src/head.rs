@@ -15,8 +15,8 @@ use crate::read::ImageMeta;
 pub(crate) struct ImageHead {
     /// `ETag`.
     pub(crate) etag: HeaderValue,
-    /// `Last-Modified`, if that is known.
-    pub(crate) last_modified: Option<HeaderValue>,
+    /// `Last-Modified`, if that is known, and not before that moment.
+    pub(crate) last_modified: Option<(HeaderValue, SystemTime)>,
     /// `Content-Type`.
     pub(crate) content_type: HeaderValue,
 }
@@ -29,17 +29,19 @@ impl ImageHead {
     pub(crate) fn new(image: &ImageMeta) -> Result<Self, Error> {
         Ok(Self {
             etag: value(conditional::etag(&image.tag))?,
-            last_modified: image.modified_s.and_then(last_modified),
+            last_modified: image.modified.and_then(|modified| {
+                let modified = conditional::at(modified.seconds);
+                Some((date(modified)?, modified))
+            }),
             content_type: content_type(&image.content_type)?,
         })
     }
 }
 
-/// A clock that is ahead elsewhere must not show (RFC 9110, section 8.8.2.1).
-fn last_modified(modified_s: i64) -> Option<HeaderValue> {
-    let modified = conditional::at(modified_s).min(SystemTime::now());
+/// A date as a header's value.
+pub(crate) fn date(at: SystemTime) -> Option<HeaderValue> {
     let mut headers = axum::http::HeaderMap::with_capacity(1);
-    headers.typed_insert(LastModified::from(modified));
+    headers.typed_insert(LastModified::from(at));
     headers.remove(axum::http::header::LAST_MODIFIED)
 }
 

@@ -123,6 +123,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     }
     tasks.spawn("telling of pending invalidations", state.run_teller(shutdown.clone()));
     tasks.spawn("sweep", state.run_sweep(shutdown.clone()));
+    tasks.spawn("forgetting of old dates", state.run_forgetting(shutdown.clone()));
     let service = bus.client().service_builder().description("Takes requests, keeps the images");
     let service = service.metadata(metadata([("address", address.to_string())]));
     let present = service.start(subject::GATEWAY_SERVICE, env!("CARGO_PKG_VERSION")).await;

@@ -21,6 +21,7 @@ use wire::reply::Code;
 use wire::{Item, Key, Lease, Meta, Tag, Variant};
 
 use crate::cache::CacheClient;
+use crate::conditional::Modified;
 use crate::error::Error;
 use crate::flight::{ClosedFlight, Flights};
 use crate::metrics::Metrics;
@@ -53,8 +54,8 @@ pub struct ImageMeta {
     pub content_type: String,
     /// SHA-256 of the bytes; of a variant, what [`tag_of`] makes of that.
     pub tag: Tag,
-    /// When the image was stored, in seconds since 1970, if that is known.
-    pub modified_s: Option<i64>,
+    /// When the image was stored, if that is known.
+    pub modified: Option<Modified>,
     /// The size in bytes; 0 with [`Content::Fresh`], where none were sent.
     pub size: u64,
 }
@@ -468,7 +469,7 @@ impl Reader {
         let meta = Meta {
             content_type: Some(image.content_type.clone()),
             tag: Some(image.tag),
-            modified_s: image.modified_s,
+            modified_s: image.modified.map(Modified::to_wire),
             lease: Some(lease),
             near: self.near.as_ref().map(|near| near.holder()),
             ..Meta::default()
@@ -657,7 +658,7 @@ impl From<&ImageRow> for ImageMeta {
         Self {
             content_type: row.content_type.clone(),
             tag: row.tag,
-            modified_s: Some(row.updated_at.unix_timestamp()),
+            modified: Some(row.dates.modified()),
             size: row.size,
         }
     }
@@ -669,7 +670,7 @@ fn hit(reply: Reply, asking: Option<Asking<'_>>) -> Option<(ImageMeta, Content)>
     let image = ImageMeta {
         content_type: reply.meta.content_type?,
         tag: reply.meta.tag?,
-        modified_s: reply.meta.modified_s,
+        modified: reply.meta.modified_s.and_then(Modified::from_wire),
         size: reply.payload.len() as u64,
     };
     if reply.meta.fresh {

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 use sql::Database;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::stats::HistoryRequest;
@@ -40,6 +40,8 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(1);
 /// How long a page waits for MySQL, and how long while that is known to be away.
 const PAGE_LIMIT: Duration = Duration::from_secs(2);
 const AWAY_LIMIT: Duration = Duration::from_millis(50);
+/// How often dates of deleted images are looked at that may be old enough to go.
+const FORGET_EVERY: Duration = Duration::from_secs(600);
 /// How many files are removed at once when everything is deleted.
 const REMOVALS_AT_ONCE: usize = 16;
 
@@ -364,6 +366,20 @@ impl AppState {
         shutdown: CancellationToken,
     ) -> impl Future<Output = anyhow::Result<()>> + use<> {
         self.teller.clone().run(shutdown)
+    }
+
+    /// Removes the dates of deleted images that nobody has to know any more, until the stop.
+    pub(crate) fn run_forgetting(
+        &self,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = anyhow::Result<()>> + use<> {
+        let images = self.images.clone();
+        async move {
+            while shutdown.run_until_cancelled(sleep(FORGET_EVERY)).await.is_some() {
+                while let Some(Ok(true)) = shutdown.run_until_cancelled(images.forget_dates()).await {}
+            }
+            Ok(())
+        }
     }
 
     /// Sweeps away files that no row names, until the stop.

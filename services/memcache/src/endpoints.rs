@@ -14,7 +14,6 @@ use runtime::clock::Moment;
 use runtime::service::{Answer, metadata, parse_json, parse_object, respond};
 use sha2::{Digest as _, Sha256};
 use sniff::{Format, Limits, SniffError};
-use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -457,7 +456,8 @@ async fn try_put(
     }
     let (format, tag) = examine(worker, &item, payload, &meta).await?;
     let bytes = payload.len() as u64;
-    let modified_s = meta.modified_s.unwrap_or_else(|| OffsetDateTime::now_utc().unix_timestamp());
+    // Of what somebody puts here by hand no date is told: the origin, which never had it, knows no date to tell it from.
+    let modified_s = meta.lease.and(meta.modified_s).unwrap_or(0);
     let entry = Entry::new(item.clone(), payload, format, tag, modified_s);
     let inserted = worker.insert(entry, &meta).ok_or_else(not_serving)?;
     let reply = outcome_of(worker, &item, bytes, inserted.outcome).map(|stored| PutReply {

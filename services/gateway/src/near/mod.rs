@@ -307,7 +307,7 @@ mod tests {
 
     fn image(version: u8) -> ImageMeta {
         let tag = Tag([version; 32]);
-        ImageMeta { content_type: "image/png".into(), tag, modified_s: None, size: 3 }
+        ImageMeta { content_type: "image/png".into(), tag, modified: None, size: 3 }
     }
 
     fn keep(near: &Near, name: &str, version: u8) {

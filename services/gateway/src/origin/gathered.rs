@@ -96,7 +96,8 @@ impl Shared {
         // Few lengths, since each is a statement that the server prepares.
         let fill = std::iter::repeat_n(&last.key, asked.len().next_power_of_two() - asked.len());
         let mut statement = QueryBuilder::<MySql>::new(
-            "SELECT image_key, location, content_type, size, width, height, sha256, created_at, updated_at \
+            "SELECT image_key, location, content_type, size, width, height, sha256, created_at, updated_at, \
+             earlier_at \
              FROM images WHERE image_key IN (",
         );
         let mut list = statement.separated(", ");

@@ -3,7 +3,7 @@
 //! Each transaction that changes one also notes that the cache must be told (`pending.rs`, design rule 6),
 //! as its first statement: the note's row serialises the writers of a key.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use sql::{Answered, Database};
 use sqlx::{Connection as _, MySql, MySqlConnection, QueryBuilder};
@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
 use wire::{Key, Tag};
 
+use super::dates::Dates;
 use super::gathered::Gathered;
 use super::pending::{self, Note, Scope};
 use crate::conditional::WriteConditions;
@@ -20,8 +21,8 @@ use crate::error::Error;
 const MAX_RETRIES: u32 = 5;
 /// How long a question or a transaction may take. A database that stands still is no better than none.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
-/// How much later a change of a key is than the one before: whoever compares by seconds sees each.
-const LEAST_STEP: Duration = Duration::from_secs(1);
+/// How many dates of deleted images are removed at once.
+const DATES_AT_ONCE: u32 = 1000;
 /// How many rows one transaction of [`Images::delete_batch`] removes.
 const BATCH_ROWS: u32 = 500;
 /// MySQL's codes for a deadlock and for a lock that did not become free in time. Nothing was changed.
@@ -46,18 +47,20 @@ pub struct ImageRow {
     pub tag: Tag,
     /// When something was first stored under the key.
     pub created_at: OffsetDateTime,
-    /// When this image was stored. Each change is at least a second later than the one before.
-    pub updated_at: OffsetDateTime,
+    /// When this image was stored.
+    pub dates: Dates,
 }
 
 /// The columns of an [`ImageRow`], as they come.
-pub(super) type Columns = (Vec<u8>, String, String, u64, u32, u32, Vec<u8>, OffsetDateTime, OffsetDateTime);
+pub(super) type Columns =
+    (Vec<u8>, String, String, u64, u32, u32, Vec<u8>, OffsetDateTime, OffsetDateTime, Option<OffsetDateTime>);
 
 impl TryFrom<Columns> for ImageRow {
     type Error = Error;
 
     fn try_from(columns: Columns) -> Result<Self, Error> {
-        let (key, location, content_type, size, width, height, sha256, created_at, updated_at) = columns;
+        let (key, location, content_type, size, width, height, sha256, created_at, updated_at, earlier_at) =
+            columns;
         Ok(Self {
             key: Key::from_bytes(&key).map_err(|_| corrupt("key"))?,
             location,
@@ -67,7 +70,7 @@ impl TryFrom<Columns> for ImageRow {
             height,
             tag: Tag(sha256.try_into().map_err(|_| corrupt("sha256"))?),
             created_at,
-            updated_at,
+            dates: Dates { updated_at, earlier_at },
         })
     }
 }
@@ -232,8 +235,8 @@ impl Images {
     /// As [`Images::get`].
     pub async fn page(&self, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<ImageRow>, Error> {
         let question = sqlx::query_as(
-            "SELECT image_key, location, content_type, size, width, height, sha256, created_at, updated_at \
-             FROM images WHERE image_key > ? AND image_key >= ? AND (? OR image_key < ?) \
+            "SELECT image_key, location, content_type, size, width, height, sha256, created_at, updated_at, \
+             earlier_at FROM images WHERE image_key > ? AND image_key >= ? AND (? OR image_key < ?) \
              ORDER BY image_key LIMIT ?",
         )
         .bind(after.unwrap_or_default().as_bytes())
@@ -312,11 +315,11 @@ impl Images {
         let mut transaction = connection.begin().await?;
         let note = Note::new(Scope::Key(key.clone()));
         let was_pending = pending::note(&mut transaction, &note).await?;
-        let (now, current) = current(&mut transaction, key).await?;
+        let Looked { now, current, left_behind } = look(&mut transaction, key).await?;
         if let Err(unmet) = check(conditions, current.as_ref()) {
             return finish_unmet(transaction, note, was_pending, unmet).await;
         }
-        let later = current.as_ref().map(|current| current.updated_at + LEAST_STEP);
+        let latest = current.as_ref().map(|current| current.dates.latest()).or(left_behind);
         let row = ImageRow {
             key: key.clone(),
             location: image.location.clone(),
@@ -326,15 +329,15 @@ impl Images {
             height: image.image.height,
             tag: image.tag,
             created_at: current.as_ref().map_or(now, |current| current.created_at),
-            updated_at: later.map_or(now, |later| later.max(now)),
+            dates: Dates::of_next(now, latest),
         };
         sqlx::query(
             "INSERT INTO images \
-             (image_key, location, content_type, size, width, height, sha256, created_at, updated_at) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \
+             (image_key, location, content_type, size, width, height, sha256, created_at, updated_at, earlier_at) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
              ON DUPLICATE KEY UPDATE location = VALUES(location), content_type = VALUES(content_type), \
              size = VALUES(size), width = VALUES(width), height = VALUES(height), sha256 = VALUES(sha256), \
-             updated_at = VALUES(updated_at)",
+             updated_at = VALUES(updated_at), earlier_at = VALUES(earlier_at)",
         )
         .bind(key.as_str().as_bytes())
         .bind(&row.location)
@@ -344,7 +347,8 @@ impl Images {
         .bind(row.height)
         .bind(&row.tag.0[..])
         .bind(row.created_at)
-        .bind(row.updated_at)
+        .bind(row.dates.updated_at)
+        .bind(row.dates.earlier_at)
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await.map_err(unknown)?;
@@ -372,7 +376,7 @@ impl Images {
         let mut transaction = connection.begin().await?;
         let note = Note::new(Scope::Key(key.clone()));
         let was_pending = pending::note(&mut transaction, &note).await?;
-        let (_, current) = current(&mut transaction, key).await?;
+        let Looked { now, current, .. } = look(&mut transaction, key).await?;
         if let Err(unmet) = check(conditions, current.as_ref()) {
             return finish_unmet(transaction, note, was_pending, unmet).await;
         }
@@ -380,6 +384,9 @@ impl Images {
             .bind(key.as_str().as_bytes())
             .execute(&mut *transaction)
             .await?;
+        if let Some(current) = &current {
+            leave_behind(&mut transaction, now, &[(key.as_str().as_bytes(), current.dates)]).await?;
+        }
         transaction.commit().await.map_err(unknown)?;
         Ok(Change { note, outcome: Ok(current.map(|current| current.location)) })
     }
@@ -394,14 +401,23 @@ impl Images {
         let mut transaction = connection.begin().await?;
         let note = Note::new(Scope::Everything);
         pending::note(&mut transaction, &note).await?;
-        let rows: Vec<(Vec<u8>, String)> = sqlx::query_as(
-            "SELECT image_key, location FROM images WHERE image_key > ? ORDER BY image_key LIMIT ? FOR UPDATE",
+        type Columns = (Vec<u8>, String, OffsetDateTime, Option<OffsetDateTime>, OffsetDateTime);
+        let rows: Vec<Columns> = sqlx::query_as(
+            "SELECT image_key, location, updated_at, earlier_at, UTC_TIMESTAMP(6) \
+             FROM images WHERE image_key > ? ORDER BY image_key LIMIT ? FOR UPDATE",
         )
         .bind(after)
         .bind(BATCH_ROWS)
         .fetch_all(&mut *transaction)
         .await?;
-        let (keys, locations): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        if let Some((.., now)) = rows.first() {
+            let dates = rows.iter().map(|(key, _, updated_at, earlier_at, _)| {
+                (&key[..], Dates { updated_at: *updated_at, earlier_at: *earlier_at })
+            });
+            leave_behind(&mut transaction, *now, &dates.collect::<Vec<_>>()).await?;
+        }
+        let (keys, locations): (Vec<_>, Vec<_>) =
+            rows.into_iter().map(|(key, location, ..)| (key, location)).unzip();
         if !keys.is_empty() {
             let mut delete = QueryBuilder::<MySql>::new("DELETE FROM images WHERE image_key IN (");
             let mut list = delete.separated(", ");
@@ -427,6 +443,16 @@ impl Images {
         answered(query.push(")").build_query_scalar().fetch_all(&self.database)).await
     }
 
+    /// Removes dates of deleted images that nobody has to know any more, some at a time. Whether there may be more.
+    pub(crate) async fn forget_dates(&self) -> Result<bool, Error> {
+        let deletion = sqlx::query(
+            "DELETE FROM deleted_dates WHERE latest_at < UTC_TIMESTAMP(6) - INTERVAL 1 DAY \
+             ORDER BY latest_at LIMIT ?",
+        );
+        let deleted = answered(deletion.bind(DATES_AT_ONCE).execute(&self.database)).await?;
+        Ok(deleted.rows_affected() >= DATES_AT_ONCE.into())
+    }
+
     /// What the database says of itself.
     pub(crate) async fn server(&self) -> Result<DatabaseServer, Error> {
         let version = answered(sqlx::query_scalar("SELECT VERSION()").fetch_one(&self.database)).await?;
@@ -437,10 +463,11 @@ impl Images {
 
     /// Whether the gateway's tables are there.
     pub(crate) async fn probe(&self) -> Result<(), sqlx::Error> {
-        // With the index that was added last.
-        sqlx::query("SELECT image_key FROM images FORCE INDEX (images_size) LIMIT 1")
+        sqlx::query("SELECT earlier_at FROM images FORCE INDEX (images_size) LIMIT 1")
             .execute(&self.database)
             .await?;
+        // The last one that was added.
+        sqlx::query("SELECT image_key FROM deleted_dates LIMIT 1").execute(&self.database).await?;
         sqlx::query("SELECT image_key FROM pending_invalidations LIMIT 1").execute(&self.database).await?;
         Ok(())
     }
@@ -467,41 +494,77 @@ fn no_answer() -> Error {
     Error::Unavailable { part: "MySQL", reason: format!("no answer within {} s", STATEMENT_LIMIT.as_secs()) }
 }
 
+/// What a transaction finds under a key.
+struct Looked {
+    /// The database's time.
+    now: OffsetDateTime,
+    current: Option<Current>,
+    /// Without a current image, the latest date of those that were deleted, if it matters still.
+    left_behind: Option<OffsetDateTime>,
+}
+
 /// What stands under a key, locked until the end of the transaction.
 struct Current {
     location: String,
     tag: Tag,
     created_at: OffsetDateTime,
-    updated_at: OffsetDateTime,
+    dates: Dates,
 }
 
-/// The database's time, and what stands under `key`: in one question, since each takes a round trip.
-async fn current(
-    transaction: &mut MySqlConnection,
-    key: &Key,
-) -> Result<(OffsetDateTime, Option<Current>), Try> {
-    // The time is there in any case, the others all or none.
-    type Columns =
-        (OffsetDateTime, Option<String>, Option<Vec<u8>>, Option<OffsetDateTime>, Option<OffsetDateTime>);
+/// Looks at what stands under `key`: in one question, since each takes a round trip.
+async fn look(transaction: &mut MySqlConnection, key: &Key) -> Result<Looked, Try> {
+    // The time is there in any case, the next four all or none.
+    type Columns = (
+        OffsetDateTime,
+        Option<String>,
+        Option<Vec<u8>>,
+        Option<OffsetDateTime>,
+        Option<OffsetDateTime>,
+        Option<OffsetDateTime>,
+        Option<OffsetDateTime>,
+    );
     let columns: Columns = sqlx::query_as(
-        "SELECT UTC_TIMESTAMP(6), location, sha256, created_at, updated_at \
-         FROM (SELECT 1) AS one LEFT JOIN images ON image_key = ? FOR UPDATE",
+        "SELECT UTC_TIMESTAMP(6), location, sha256, created_at, updated_at, earlier_at, latest_at \
+         FROM (SELECT 1) AS one LEFT JOIN images ON images.image_key = ? \
+         LEFT JOIN deleted_dates ON deleted_dates.image_key = ? AND images.image_key IS NULL FOR UPDATE",
     )
+    .bind(key.as_str().as_bytes())
     .bind(key.as_str().as_bytes())
     .fetch_one(transaction)
     .await?;
-    let (now, location, sha256, created_at, updated_at) = columns;
+    let (now, location, sha256, created_at, updated_at, earlier_at, left_behind) = columns;
     let (Some(location), Some(sha256), Some(created_at), Some(updated_at)) =
         (location, sha256, created_at, updated_at)
     else {
-        return Ok((now, None));
+        return Ok(Looked { now, current: None, left_behind });
     };
     let tag = Tag(sha256.try_into().map_err(|_| corrupt("sha256"))?);
-    Ok((now, Some(Current { location, tag, created_at, updated_at })))
+    let dates = Dates { updated_at, earlier_at };
+    Ok(Looked { now, current: Some(Current { location, tag, created_at, dates }), left_behind: None })
+}
+
+/// Notes the dates of images that this transaction deletes, as far as the next ones must know them.
+async fn leave_behind(
+    transaction: &mut MySqlConnection,
+    now: OffsetDateTime,
+    deleted: &[(&[u8], Dates)],
+) -> Result<(), sqlx::Error> {
+    let left = deleted.iter().filter_map(|(key, dates)| Some((key, dates.left_behind(now)?)));
+    let left: Vec<_> = left.collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let mut insert = QueryBuilder::<MySql>::new("INSERT INTO deleted_dates (image_key, latest_at) ");
+    insert.push_values(left, |mut row, (key, latest)| {
+        row.push_bind(*key).push_bind(latest);
+    });
+    insert.push(" ON DUPLICATE KEY UPDATE latest_at = GREATEST(latest_at, VALUES(latest_at))");
+    insert.build().execute(transaction).await?;
+    Ok(())
 }
 
 fn check(conditions: &WriteConditions, current: Option<&Current>) -> Result<(), Error> {
-    conditions.check(current.map(|current| (&current.tag, SystemTime::from(current.updated_at))))
+    conditions.check(current.map(|current| (&current.tag, current.dates.modified())))
 }
 
 /// Ends a transaction whose conditions don't hold. It leaves everything as it was, except that an earlier

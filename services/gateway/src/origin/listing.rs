@@ -107,7 +107,7 @@ impl Place {
         let value = match order.by() {
             By::Key => Value::None,
             By::Size => Value::Size(row.size),
-            By::Stored => Value::Stored(row.updated_at),
+            By::Stored => Value::Stored(row.dates.updated_at),
         };
         Self { value, key: row.key.as_str().as_bytes().to_vec() }
     }
@@ -234,7 +234,8 @@ impl Images {
         // A planner that guesses wrong reads all of a million rows.
         let index = if prefix.is_empty() { index } else { "PRIMARY" };
         let mut question = QueryBuilder::<MySql>::new(
-            "SELECT image_key, location, content_type, size, width, height, sha256, created_at, updated_at \
+            "SELECT image_key, location, content_type, size, width, height, sha256, created_at, updated_at, \
+             earlier_at \
              FROM images FORCE INDEX (",
         );
         question.push(index).push(") WHERE TRUE");

@@ -1,6 +1,7 @@
 //! The origin: image files and their rows, the only way to the truth.
 
 pub(crate) mod blobs;
+pub mod dates;
 mod gathered;
 pub mod images;
 pub mod listing;

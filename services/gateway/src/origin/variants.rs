@@ -387,6 +387,7 @@ pub(crate) fn tag_of(original: Tag, variant: Variant) -> Tag {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use crate::origin::dates::Dates;
     use testkit::samples::{self, Sample};
     use time::OffsetDateTime;
 
@@ -414,7 +415,7 @@ mod tests {
             height: sample.height,
             tag: Tag([7; 32]),
             created_at: now,
-            updated_at: now,
+            dates: Dates { updated_at: now, earlier_at: None },
         }
     }
 

@@ -161,7 +161,7 @@ impl From<&ImageRow> for ImageInfo {
             height: row.height,
             sha256: row.tag.to_string(),
             created_at: row.created_at,
-            updated_at: row.updated_at,
+            updated_at: row.dates.updated_at,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `/images/{key}`: the bytes of an image, for `<img>` and for programs.
 
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
@@ -20,7 +20,7 @@ use super::key::key_behind;
 use super::openapi;
 use crate::conditional::{self, Decision, WriteConditions};
 use crate::error::Error;
-use crate::head::{ImageHead, value};
+use crate::head::{ImageHead, date, value};
 use crate::near::Copy;
 use crate::origin::{upload, variants};
 use crate::read::{CacheStatus, Content, ImageMeta, Portion, ReadOutcome};
@@ -77,7 +77,7 @@ pub(crate) fn router() -> Router<AppState> {
         (status = 304, description = "The asker holds it"),
         (status = 400, description = "Not a key, or not a width that there is", body = Failure),
         (status = 404, description = "Nothing is stored under the key", body = Failure),
-        (status = 412, description = "If-Match or If-Unmodified-Since does not hold", body = Failure),
+        (status = 412, description = "If-Match or If-Unmodified-Since does not hold; a date must be exactly the Last-Modified of the image", body = Failure),
         (status = 416, description = "The range is not within the image", body = Failure),
         (status = 422, description = "The image can't be decoded, or not with as much memory and time as there is for it, so there are no variants of it; that is remembered", body = Failure),
         (status = 503, description = "It is not cached, and the origin does not answer; or it is a variant that is not made yet, and as many are waited for as may be (64 in the queue), or it was waited for for 10 s", body = Failure),
@@ -101,7 +101,9 @@ pub(super) async fn read_image(
     headers: &HeaderMap,
     is_head: bool,
 ) -> Result<Response, Error> {
-    let decide = |image: &ImageMeta| decide(headers, image, is_head);
+    // Both decisions below are made by the same clock.
+    let now = SystemTime::now();
+    let decide = |image: &ImageMeta| decide(headers, image, is_head, now);
     let choose = |image: &ImageMeta| match decide(image) {
         Decision::Whole if !is_head => Portion::All,
         Decision::Part(range) => Portion::Part(range),
@@ -138,11 +140,11 @@ pub(super) fn respond_near(
     let (content, timing) = (Content::Bytes(bytes), cache_timing(took)?);
     let (image, variant) = (&copy.image, copy.item.variant);
     let found = Found { image, variant, head: &copy.head, content, status: CacheStatus::Near, timing };
-    respond(state, uri, found, decide(headers, &copy.image, false), false)
+    respond(state, uri, found, decide(headers, &copy.image, false, SystemTime::now()), false)
 }
 
-fn decide(headers: &HeaderMap, image: &ImageMeta, is_head: bool) -> Decision {
-    match conditional::decide(headers, &image.tag, image.modified_s, image.size) {
+fn decide(headers: &HeaderMap, image: &ImageMeta, is_head: bool, now: SystemTime) -> Decision {
+    match conditional::decide(headers, &image.tag, image.modified, image.size, now) {
         // Ranges are for GET alone (RFC 9110, section 14.2).
         Decision::Part(_) | Decision::NotSatisfiable if is_head => Decision::Whole,
         decision => decision,
@@ -174,9 +176,7 @@ fn respond(
         _ => state.config.image_cache_control.clone(),
     };
     headers.insert(header::CACHE_CONTROL, cache_control);
-    if let Some(last_modified) = &head.last_modified {
-        headers.insert(header::LAST_MODIFIED, last_modified.clone());
-    }
+    add_last_modified(&mut headers, head);
     headers.insert(CACHE_STATUS, cache_status.header_value());
     headers.insert(SERVER_TIMING, timing);
     headers.insert(header::CONTENT_SECURITY_POLICY, IMAGE_POLICY);
@@ -209,6 +209,19 @@ fn respond(
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     Ok(response)
+}
+
+/// When the image was stored. A clock that is ahead elsewhere must not show: then it is the date of this answer
+/// (RFC 9110, section 8.8.2.1).
+fn add_last_modified(headers: &mut HeaderMap, head: &ImageHead) {
+    let Some((text, modified)) = &head.last_modified else { return };
+    let now = SystemTime::now();
+    if *modified <= now {
+        headers.insert(header::LAST_MODIFIED, text.clone());
+    } else if let Some(date) = date(conditional::last_modified(*modified, now)) {
+        headers.insert(header::LAST_MODIFIED, date.clone());
+        headers.insert(header::DATE, date);
+    }
 }
 
 /// A part of bytes that are there, without a copy.

@@ -158,9 +158,10 @@ impl ImagePage {
         let image = &read.image;
         // The row may already be of the image that replaced the one that was read.
         let row = row.filter(|row| row.tag == image.tag);
-        let stored = row
-            .map(|row| row.updated_at)
-            .or_else(|| image.modified_s.and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok()));
+        let stored = row.map(|row| row.dates.updated_at).or_else(|| {
+            let modified = image.modified?;
+            OffsetDateTime::from_unix_timestamp(modified.seconds).ok()
+        });
         let url = format!("{base}/images/{}", escaped(key.as_str()));
         let file_name = file_name(key, &image.content_type);
         let resident = residency.of(key).map(|entry| match entry {
@@ -183,7 +184,7 @@ impl ImagePage {
                 && ["image/png", "image/jpeg"].contains(&image.content_type.as_str()),
             stored: stored.map(|at| Moment::new(at, now)),
             first_stored: row
-                .filter(|row| row.created_at != row.updated_at)
+                .filter(|row| row.created_at != row.dates.updated_at)
                 .map(|row| Moment::new(row.created_at, now)),
             resident,
             hash: image.tag.to_string(),
@@ -247,7 +248,7 @@ impl ImageView {
             width: row.width,
             height: row.height,
             size: row.size,
-            stored: Moment::new(row.updated_at, now),
+            stored: Moment::new(row.dates.updated_at, now),
             resident: resident.as_ref().map(Option::is_some),
             hits: resident.flatten().map_or(0, |entry| entry.hits),
             has_cached_variants: residency.has_variants_of(&row.key),

@@ -137,14 +137,16 @@ impl Moment {
     pub(super) fn new(at: OffsetDateTime, now: OffsetDateTime) -> Self {
         let at = at.to_offset(UtcOffset::UTC);
         let words = format_description!("[day padding:none] [month repr:short] [year], [hour]:[minute] UTC");
-        let past_ms = u64::try_from((now - at).whole_milliseconds()).unwrap_or(0);
+        let past_ms = (now - at).whole_milliseconds();
+        let length = units::duration(u64::try_from(past_ms.unsigned_abs()).unwrap_or(u64::MAX));
         Self {
             iso: at.format(&Rfc3339).unwrap_or_default(),
             text: at.format(words).unwrap_or_default(),
-            ago: if past_ms < 1000 {
-                "just now".to_owned()
-            } else {
-                format!("{} ago", units::duration(past_ms))
+            ago: match past_ms {
+                // Clocks that are apart by a little.
+                -5_000..1_000 => "just now".to_owned(),
+                1_000.. => format!("{length} ago"),
+                _ => format!("in {length}"),
             },
         }
     }

@@ -12,6 +12,8 @@ use super::figures::{Figure, stats_figures};
 use super::images::file_name;
 use super::shell::Moment;
 use super::*;
+use crate::conditional::Modified;
+use crate::origin::dates::Dates;
 use crate::origin::images::ImageRow;
 use crate::origin::listing::{Order, Page, Place, Position};
 use crate::read::{CacheStatus, Content, ImageMeta, ReadOutcome};
@@ -48,7 +50,7 @@ fn row(key: Key) -> ImageRow {
         height: 512,
         tag: Tag([7; 32]),
         created_at: NOW - time::Duration::days(2),
-        updated_at: NOW - time::Duration::minutes(5),
+        dates: Dates { updated_at: NOW - time::Duration::minutes(5), earlier_at: None },
     }
 }
 
@@ -68,7 +70,7 @@ fn read(status: CacheStatus) -> ReadOutcome {
         image: ImageMeta {
             content_type: "image/png".into(),
             tag: Tag([7; 32]),
-            modified_s: Some(1_700_000_000),
+            modified: Some(Modified { seconds: 1_700_000_000, is_proof: true }),
             size: 791_555,
         },
         content: Content::Fresh,
@@ -474,10 +476,30 @@ fn without_the_bus_there_is_one_notice() {
 }
 
 #[test]
+fn what_is_hidden_in_a_key_is_shown_and_links_keep_it() {
+    let hidden = key("a\u{202e}b");
+    let page = ImagePage::new(
+        &hidden,
+        &read(CacheStatus::Hit),
+        None,
+        &Residency::default(),
+        None,
+        "http://127.0.0.1:5000",
+        NOW,
+    );
+    let html = views().page("image.html", &Shell::new(Some(Section::Gallery), None), &page).unwrap();
+    assert!(html.contains("<h1 class=\"key\">a‹U+202E›b</h1>"), "{html}");
+    assert!(html.contains("/images/a%E2%80%AEb"), "{html}");
+    // The form that names it sends it as it is.
+    assert_eq!(html.matches('\u{202e}').count(), html.matches("value=\"a\u{202e}b\"").count(), "{html}");
+}
+
+#[test]
 fn moments_are_told_in_words() {
     let moment = |at| Moment::new(at, NOW);
     assert_eq!(moment(NOW).ago, "just now");
-    assert_eq!(moment(NOW + time::Duration::hours(1)).ago, "just now");
+    assert_eq!(moment(NOW + time::Duration::seconds(5)).ago, "just now");
+    assert_eq!(moment(NOW + time::Duration::hours(1)).ago.replace('\u{a0}', " "), "in 1 h");
     let moment = moment(datetime!(2026-01-01 23:59:00 -01:00));
     assert_eq!(
         (moment.iso.as_str(), moment.text.as_str()),

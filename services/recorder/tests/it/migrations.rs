@@ -61,6 +61,7 @@ async fn each_account_has_rights_on_its_own_tables_and_nothing_else() {
     let tables = [
         ("images", "image_key", Some(Gateway)),
         ("pending_invalidations", "image_key", Some(Gateway)),
+        ("deleted_dates", "image_key", Some(Gateway)),
         ("cache_properties", "revision", Some(Recorder)),
         ("cache_stats", "sequence", Some(Recorder)),
         ("cache_stats_rollup", "interval_start", Some(Recorder)),
