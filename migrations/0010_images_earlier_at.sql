@@ -7,7 +7,7 @@ SET @change = IF(
     EXISTS (SELECT 1 FROM information_schema.COLUMNS
             WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'images' AND COLUMN_NAME = 'earlier_at'),
     'DO 0',
-    'ALTER TABLE images ADD COLUMN earlier_at DATETIME(6) NULL DEFAULT NULL /*!80023 INVISIBLE */ AFTER updated_at');
+    'ALTER TABLE images ADD COLUMN earlier_at DATETIME(6) NULL DEFAULT NULL /*!80023 INVISIBLE */ /*M! INVISIBLE */ AFTER updated_at');
 PREPARE change_of_table FROM @change;
 EXECUTE change_of_table;
 DEALLOCATE PREPARE change_of_table;

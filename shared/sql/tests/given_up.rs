@@ -7,7 +7,7 @@ use sql::{Database, Isolation, Session};
 use sqlx::Connection as _;
 use sqlx::mysql::MySqlPoolOptions;
 use testkit::database::Account;
-use testkit::{Link, MariaDb, eventually};
+use testkit::{AnswerHold, MariaDb, eventually};
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -24,21 +24,21 @@ async fn connection_id(database: &Database) -> u64 {
 #[tokio::test]
 async fn a_begin_whose_answer_is_late_leaves_no_open_transaction() {
     let real = testkit::Database::empty().await;
-    let link = Link::to(real.port()).await;
+    let hold = AnswerHold::to(real.port()).await;
     let mut admin = real.connect(Account::Admin).await;
     sqlx::raw_sql("CREATE TABLE things (thing INT)").execute(&mut admin).await.unwrap();
-    let database = database(&real.behind(link.port()).url(Account::Admin), Isolation::ReadCommitted).await;
+    let database = database(&real.behind(hold.port()).url(Account::Admin), Isolation::ReadCommitted).await;
     let before = connection_id(&database).await;
 
-    link.hold_answers_to("BEGIN");
+    hold.hold_answers_to("BEGIN");
     let late = timeout(Duration::from_millis(300), async {
         let mut held = database.acquire().await.unwrap();
         let begun = held.begin().await.map(drop);
         held.give_back(&begun);
     });
     assert!(late.await.is_err());
-    assert_eq!(link.held(), 1);
-    link.release();
+    assert_eq!(hold.held(), 1);
+    hold.release();
 
     let insert = sqlx::query("INSERT INTO things VALUES (1)");
     insert.execute(&database).await.unwrap();

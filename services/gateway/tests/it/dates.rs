@@ -5,8 +5,9 @@ use std::time::Duration;
 use testkit::{eventually, samples};
 use time::format_description::well_known::Rfc2822;
 use time::{OffsetDateTime, UtcOffset};
+use wire::{Meta, subject};
 
-use crate::helpers::{Gateway, PATIENCE, Scene, WITHOUT_COPIES};
+use crate::helpers::{Gateway, PATIENCE, Scene, WITHOUT_COPIES, key};
 use crate::http::Answer;
 
 /// An image of a size of its own for each number, so that parts of two can't be taken for one.
@@ -210,5 +211,20 @@ async fn dates_of_deleted_images_are_kept_while_they_matter_and_no_longer() {
         assert_eq!(gateway.delete(&format!("/images/{name}")).await.status, 204);
     }
     assert_eq!(left().await, 1);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_put_into_the_cache_has_no_date() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    gateway.put("/images/cat", &numbered(1)).await;
+    let claimed = Meta { modified_s: Some(1_700_000_000), ..Meta::default() };
+    let subject = subject::put(&key("cat").into());
+    scene.asker.request(subject, Some(&claimed), numbered(2).into(), PATIENCE).await.unwrap();
+    let answer = gateway.get("/images/cat").await;
+    assert!(answer.is_hit() && answer.body == numbered(2));
+    assert_eq!(answer.header("last-modified"), "");
+    is_not_taken_for(&gateway, "/images/cat", "Tue, 14 Nov 2023 22:13:20 GMT", &numbered(2)).await;
+    assert_eq!(gateway.get("/image?key=cat").await.status, 200);
     gateway.stop().await.unwrap();
 }
