@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use runtime::args::{LogArgs, NatsArgs, ProcessArgs};
 
 use crate::hosts::AllowedHosts;
@@ -14,7 +14,11 @@ use crate::visitor::TrustedProxies;
 
 /// pixcache web gateway: stores images, serves them through the cache, shows what the cache does.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "gateway", version)]
+#[command(
+    name = "gateway",
+    version,
+    after_help = "gateway adopt --help: how to join an image store and a database that do not belong together"
+)]
 pub struct Config {
     /// Address to listen on
     #[arg(long, env = "HOST", value_name = "ADDRESS", default_value = "127.0.0.1")]
@@ -23,10 +27,6 @@ pub struct Config {
     /// Port to listen on; 0 takes a free one
     #[arg(long, env = "PORT", value_name = "PORT", default_value_t = 5000)]
     pub port: u16,
-
-    /// URL of the MySQL or MariaDB database, as the gateway's own account
-    #[arg(long, env = "GATEWAY_DATABASE_URL", value_name = "URL", hide_env_values = true)]
-    pub database_url: String,
 
     /// Password of the user "gateway" on NATS
     #[arg(long, env = "NATS_GATEWAY_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
@@ -68,15 +68,15 @@ pub struct Config {
     #[arg(long, env = "IMAGE_EMBEDDING", value_name = "WHOSE", value_enum, default_value_t)]
     pub image_embedding: Embedding,
 
-    /// Folder of the image files, made if it is not there
-    #[arg(long, env = "IMAGE_DIR", value_name = "FOLDER", default_value = "var/images")]
-    pub image_dir: PathBuf,
+    /// Where rows and files are.
+    #[command(flatten)]
+    pub origin: OriginArgs,
 
-    /// S3-compatible storage for the image files instead of the folder, as s3://bucket/prefix; its
-    /// account comes from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT and
-    /// AWS_ALLOW_HTTP
-    #[arg(long, env = "BLOB_URL", value_name = "URL")]
-    pub blob_url: Option<String>,
+    /// Most of all files that a sweep takes away at once, in percent; if no row names more, it leaves them all. One
+    /// file always may go, unless it is 0
+    #[arg(long, env = "SWEEP_MAX_PERCENT", value_name = "PERCENT", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(0..=100))]
+    pub sweep_max_percent: u64,
 
     /// Folder of the page templates
     #[arg(long, env = "TEMPLATE_DIR", value_name = "FOLDER", default_value = "templates")]
@@ -163,6 +163,47 @@ impl Embedding {
             Self::SameSite => "same-site",
             Self::CrossOrigin => "cross-origin",
         })
+    }
+}
+
+/// Where rows and files are.
+#[derive(Debug, Clone, Args)]
+pub struct OriginArgs {
+    /// URL of the MySQL or MariaDB database, as the gateway's own account
+    #[arg(long, env = "GATEWAY_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: String,
+
+    /// Folder of the image files, made if it is not there
+    #[arg(long, env = "IMAGE_DIR", value_name = "FOLDER", default_value = "var/images")]
+    pub image_dir: PathBuf,
+
+    /// S3-compatible storage for the image files instead of the folder, as s3://bucket/prefix; its
+    /// account comes from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT and
+    /// AWS_ALLOW_HTTP
+    #[arg(long, env = "BLOB_URL", value_name = "URL")]
+    pub blob_url: Option<String>,
+
+    /// How long a call to the folder or S3 may take, in seconds; then it is given up
+    #[arg(long, env = "STORE_TIMEOUT_S", value_name = "SECONDS", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub store_timeout_s: u64,
+
+    /// How long files stay in the trash that were replaced or deleted or that no row names, in days; 0: they are
+    /// removed at once, and a database restored from a backup does not find them
+    #[arg(long, env = "TRASH_DAYS", value_name = "DAYS", default_value_t = 7,
+          value_parser = clap::value_parser!(u64).range(0..=3650))]
+    pub trash_days: u64,
+}
+
+impl OriginArgs {
+    /// [`OriginArgs::store_timeout_s`] as a duration.
+    pub(crate) fn store_timeout(&self) -> Duration {
+        Duration::from_secs(self.store_timeout_s)
+    }
+
+    /// [`OriginArgs::trash_days`] as a duration.
+    pub(crate) fn trash(&self) -> Duration {
+        Duration::from_secs(self.trash_days * 24 * 3600)
     }
 }
 

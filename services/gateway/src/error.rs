@@ -119,6 +119,9 @@ pub enum Error {
         /// What it said, in a few words.
         reason: String,
     },
+    /// Image store and database do not belong together, so nothing may be changed.
+    #[error("nothing can be changed here now: {0}")]
+    Apart(String),
     /// A part refuses with a code of its own.
     #[error("{}", .0.message)]
     Refused(Refusal),
@@ -149,7 +152,8 @@ impl Error {
             | Self::VariantsBusy
             | Self::VariantLate
             | Self::TooManyStreams
-            | Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Unavailable { .. }
+            | Self::Apart(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Refused(refusal) => {
                 StatusCode::from_u16(refusal.code.number()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
             }
@@ -285,7 +289,8 @@ impl Error {
             | Self::Busy
             | Self::VariantsBusy
             | Self::TooManyStreams
-            | Self::Unavailable { .. } => {
+            | Self::Unavailable { .. }
+            | Self::Apart(_) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::VariantLate => {

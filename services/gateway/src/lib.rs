@@ -44,10 +44,13 @@ use wire::subject;
 
 use cache::CacheClient;
 pub use config::Config;
+use config::OriginArgs;
 use feed::Feed;
 use metrics::ConnectionMetrics;
 use origin::blobs::Blobs;
+use origin::identity::Identity;
 use origin::images::Images;
+use origin::ties::Ties;
 use routes::access::Gate;
 pub use server::listen;
 use server::{Front, ServerLimits};
@@ -80,7 +83,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let grace = config.process.shutdown_grace();
     let views = Views::load(&config.template_dir)
         .with_context(|| format!("the templates in {} can't be loaded", config.template_dir.display()))?;
-    let blobs = blobs(&config)?;
+    let blobs = blobs(&config.origin).await?;
     let address = listener.local_addr()?;
     let gate = Gate::new(&config)?;
     let front = Front::new(views.clone(), gate.clone());
@@ -106,7 +109,19 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let cache = CacheClient::new(bus.clone(), own.clone());
     let feed = Arc::new(Feed::new(cache.clone(), streams, shutdown.clone()));
     tasks.spawn("feed", feed.clone().run());
-    let (state, to_renew) = AppState::new(config, views, blobs, database.clone(), cache, feed, &connections)?;
+    let identity = Identity::new(database.clone(), Images::new(database.clone()), blobs.clone());
+    let ties = Ties::default();
+    // At the very first start this gives both their id.
+    if shutdown.run_until_cancelled(ties.look(&identity, &blobs)).await.is_none() {
+        tasks.finish(grace + FAREWELL).await?;
+        return Ok(());
+    }
+    tasks.spawn(
+        "watch over the image store",
+        ties.clone().run(identity.clone(), blobs.clone(), shutdown.clone()),
+    );
+    let (state, to_renew) =
+        AppState::new(config, views, blobs, database.clone(), cache, feed, &connections, ties)?;
     // Copies are served until the last request is answered, so that long they can be taken back.
     let left = CancellationToken::new();
     let mut last = Tasks::new(left.clone());
@@ -122,7 +137,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         });
     }
     tasks.spawn("telling of pending invalidations", state.run_teller(shutdown.clone()));
-    tasks.spawn("sweep", state.run_sweep(shutdown.clone()));
+    tasks.spawn("sweep", state.run_sweep(identity, shutdown.clone()));
     tasks.spawn("forgetting of old dates", state.run_forgetting(shutdown.clone()));
     let service = bus.client().service_builder().description("Takes requests, keeps the images");
     let service = service.metadata(metadata([("address", address.to_string())]));
@@ -163,12 +178,18 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     Ok(())
 }
 
-fn blobs(config: &Config) -> anyhow::Result<Blobs> {
-    match config.blob_url.as_deref().map(str::trim) {
-        Some(url) if !url.is_empty() => Blobs::in_s3(url).context("the image store can't be used"),
-        _ => Blobs::in_folder(&config.image_dir)
-            .with_context(|| format!("the image folder {} can't be used", config.image_dir.display())),
+async fn blobs(origin: &OriginArgs) -> anyhow::Result<Blobs> {
+    let (limit, has_trash) = (origin.store_timeout(), origin.trash_days > 0);
+    if let Some(url) = origin.blob_url.as_deref().map(str::trim).filter(|url| !url.is_empty()) {
+        return Blobs::in_s3(url, limit, has_trash).context("the image store can't be used");
     }
+    let folder = origin.image_dir.clone();
+    let opening = tokio::task::spawn_blocking(move || Blobs::in_folder(&folder, limit, has_trash));
+    let opened = match timeout(limit, opening).await {
+        Ok(opened) => opened?,
+        Err(_) => Err(anyhow::anyhow!("no answer within {} s (STORE_TIMEOUT_S)", limit.as_secs())),
+    };
+    opened.with_context(|| format!("the image folder {} can't be used", origin.image_dir.display()))
 }
 
 /// Waits for NATS and for MySQL with the gateway's tables, at the same time.
@@ -181,7 +202,7 @@ async fn connect(config: &Config, front: &Front) -> anyhow::Result<(Bus, Bus, Da
         anyhow::Ok(buses)
     };
     let database = async {
-        let database = connect_mysql(config, limit).await?;
+        let database = connect_mysql(&config.origin, config.database_connections, limit).await?;
         front.found(|health| &mut health.mysql);
         anyhow::Ok(database)
     };
@@ -189,16 +210,30 @@ async fn connect(config: &Config, front: &Front) -> anyhow::Result<(Bus, Bus, Da
     Ok((bus, own, database))
 }
 
-async fn connect_mysql(config: &Config, limit: Duration) -> anyhow::Result<Database> {
-    let options: MySqlConnectOptions = config
-        .database_url
-        .parse()
-        .context("GATEWAY_DATABASE_URL must look like mysql://user:password@host:port/database")?;
+async fn connect_mysql(
+    origin: &OriginArgs,
+    max_connections: u32,
+    limit: Duration,
+) -> anyhow::Result<Database> {
+    let options = database_options(origin)?;
     // A pool reports all causes as a timeout; a connection says which it was.
     let server = format!("MySQL at {}:{}", options.get_host(), options.get_port());
     wait::until(&server, limit, || async { options.connect().await?.close().await }).await?;
+    let database = database(origin, max_connections)?;
+    let images = Images::new(database.clone());
+    wait::until("the gateway's tables, which the recorder makes", limit, || images.probe()).await?;
+    Ok(database)
+}
+
+fn database_options(origin: &OriginArgs) -> anyhow::Result<MySqlConnectOptions> {
+    let options = origin.database_url.parse();
+    options.context("GATEWAY_DATABASE_URL must look like mysql://user:password@host:port/database")
+}
+
+/// Connections that are made when they are needed.
+fn database(origin: &OriginArgs, max_connections: u32) -> anyhow::Result<Database> {
     let pool_options = MySqlPoolOptions::new()
-        .max_connections(config.database_connections)
+        .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_LIMIT)
         .test_before_acquire(false)
         .before_acquire(|connection, meta| {
@@ -210,8 +245,5 @@ async fn connect_mysql(config: &Config, limit: Duration) -> anyhow::Result<Datab
                 Ok(true)
             })
         });
-    let database = Database::new(pool_options, options, SESSION);
-    let images = Images::new(database.clone());
-    wait::until("the gateway's tables, which the recorder makes", limit, || images.probe()).await?;
-    Ok(database)
+    Ok(Database::new(pool_options, database_options(origin)?, SESSION))
 }

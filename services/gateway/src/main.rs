@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser as _;
 use gateway::Config;
+use gateway::origin::adopt::{self, AdoptConfig};
 
 /// glibc's allocator keeps what many threads have freed; this one gives it back.
 #[global_allocator]
@@ -25,7 +26,12 @@ fn main() -> ExitCode {
         .thread_keep_alive(BLOCKING_THREAD_LIFE)
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(run()),
+        Ok(runtime) => {
+            let code = runtime.block_on(run());
+            // A folder that hangs keeps its threads for ever; nobody waits for them.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => {
             eprintln!("no threads can be started: {error}");
             ExitCode::FAILURE
@@ -34,6 +40,18 @@ fn main() -> ExitCode {
 }
 
 async fn run() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next();
+    if arguments.next().is_some_and(|argument| argument == "adopt") {
+        let config = AdoptConfig::parse_from(program.into_iter().chain(arguments));
+        return match adopt::run(config, std::io::stdout()).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("gateway adopt: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let config = Config::parse();
     if let Err(reason) = runtime::logging::init(&config.log) {
         eprintln!("{reason}");

@@ -221,6 +221,8 @@ pub(crate) struct Snapshot {
     pub(crate) pending: Option<u64>,
     /// What waits for the recorder, if JetStream answers.
     pub(crate) backlog: Option<Backlog>,
+    /// Files that the last sweep left, because they are more than may go at once, if there was one.
+    pub(crate) held_files: Option<u64>,
     /// When this gateway was started.
     pub(crate) started: SystemTime,
     /// How often this gateway's connection to NATS dropped messages.
@@ -253,6 +255,11 @@ impl Snapshot {
         if let Some(pending) = self.pending {
             let help = "Changes of images that the cache has not acknowledged yet";
             gauge(&registry, Opts::new("pixcache_pending_invalidations", help), pending)?;
+        }
+        if let Some(held) = self.held_files {
+            let help =
+                "Files that no row names and that the last sweep left, because they were too many at once";
+            gauge(&registry, Opts::new("pixcache_sweep_held_files", help), held)?;
         }
         let help = "Times that messages to this gateway were dropped because they were read too slowly";
         counter(&registry, Opts::new("pixcache_gateway_slow_consumers_total", help), self.slow_consumers)?;
@@ -394,8 +401,13 @@ mod tests {
         metrics.count_read(CacheStatus::Hit, Duration::from_micros(300));
         metrics.count_upload(1000);
         let part = |ok| Part { ok, message: String::new() };
-        let health =
-            Health { nats: part(true), memcache: part(true), recorder: part(false), mysql: part(true) };
+        let health = Health {
+            nats: part(true),
+            memcache: part(true),
+            recorder: part(false),
+            mysql: part(true),
+            store: part(true),
+        };
         let cache = CacheStats {
             worker: "memcache-1".into(),
             incarnation: "a".into(),
@@ -421,6 +433,7 @@ mod tests {
             cache: Some(cache),
             pending: Some(1),
             backlog: Some(Backlog { waiting_count: 8 }),
+            held_files: Some(11),
             started: UNIX_EPOCH + Duration::from_secs(9),
             slow_consumers: 4,
             connections: 5,
@@ -436,6 +449,8 @@ mod tests {
             r#"pixcache_cache_size_bytes{worker="memcache-1"} 1234"#,
             "pixcache_pending_invalidations 1",
             "pixcache_waiting_windows 8",
+            "pixcache_sweep_held_files 11",
+            r#"pixcache_part_up{part="store"} 1"#,
             "process_start_time_seconds 9",
             r#"pixcache_cache_slow_consumers_total{worker="memcache-1"} 3"#,
             r#"pixcache_cache_nats_connections_total{worker="memcache-1"} 2"#,

@@ -28,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::near::{Asking, Copy, Near};
 use crate::origin::blobs::{BlobError, Blobs};
 use crate::origin::images::{ImageRow, Images};
+use crate::origin::ties::Ties;
 use crate::origin::variants::{PATIENCE, Rendition, VariantError, Variants, tag_of};
 use crate::room::{self, Room};
 
@@ -199,6 +200,7 @@ pub(crate) struct Reader {
     /// How many reads may wait for the origin at once: fewer than there are turns, so that hits and pages find one
     /// while the origin is slow.
     at_the_origin: Semaphore,
+    ties: Ties,
     budget: Duration,
     flights: Flights<(ImageMeta, Bytes)>,
     fills: Arc<Semaphore>,
@@ -232,12 +234,14 @@ enum Looked {
 
 impl Reader {
     /// A reader of these, of which so many reads may wait for the origin at once.
+    #[expect(clippy::too_many_arguments, reason = "it is called once, with all that a read may need")]
     pub(crate) fn new(
         cache: CacheClient,
         images: Images,
         blobs: Blobs,
         variants: Variants,
         at_the_origin: usize,
+        ties: Ties,
         budget: Duration,
         metrics: &Metrics,
     ) -> Self {
@@ -247,6 +251,7 @@ impl Reader {
             blobs,
             variants,
             at_the_origin: Semaphore::new(at_the_origin.max(1)),
+            ties,
             budget,
             flights: Flights::default(),
             fills: Arc::new(Semaphore::new(FILL_KILOBYTES)),
@@ -438,7 +443,7 @@ impl Reader {
             };
             match self.read_source(&source).await {
                 Ok(bytes) => break (source.image, room::hold(bytes, permit)),
-                Err(error) => rounds.again(&source.location, error)?,
+                Err(error) => self.again(&mut rounds, &source.location, error).await?,
             }
         };
         let flight = flight.close();
@@ -542,7 +547,7 @@ impl Reader {
             };
             match opened {
                 Ok(content) => return Ok((source.image, content, status)),
-                Err(error) => rounds.again(&source.location, error)?,
+                Err(error) => self.again(&mut rounds, &source.location, error).await?,
             }
             source = self.source(item, &mut rounds).await?;
         }
@@ -572,7 +577,7 @@ impl Reader {
                     Ok(None) => Source::from(row),
                     Ok(Some(rendition)) => Source::of_variant(&row, variant, rendition),
                     Err(VariantError::Gone(location)) => {
-                        rounds.again(&row.location, BlobError::Gone(location))?;
+                        self.again(rounds, &row.location, BlobError::Gone(location)).await?;
                         continue;
                     }
                     Err(error) => return Err(error.into()),
@@ -580,6 +585,25 @@ impl Reader {
             };
             self.room.note(item, source.image.size);
             return Ok(source);
+        }
+    }
+
+    /// Whether it makes sense to read the row again, after its file was not there.
+    async fn again(&self, rounds: &mut Rounds, location: &str, error: BlobError) -> Result<(), Error> {
+        if !matches!(error, BlobError::Gone(_)) {
+            return Err(error.into());
+        }
+        match rounds.note(location) {
+            Gone::Perhaps => Ok(()),
+            Gone::FromRow if self.ties.may_change().is_ok() => {
+                rounds.is_put_back = true;
+                if !self.blobs.put_back(location).await? {
+                    return Err(error.into());
+                }
+                tracing::info!(location, "a row names this file, so it came back from the trash");
+                Ok(())
+            }
+            Gone::FromRow | Gone::ForGood => Err(error.into()),
         }
     }
 
@@ -620,19 +644,33 @@ impl Drop for Waiting<'_> {
 struct Rounds {
     count: u32,
     last: Option<String>,
+    /// Whether the file was looked for in the trash already.
+    is_put_back: bool,
 }
 
 impl Rounds {
-    /// Whether it makes sense to read the row again.
-    fn again(&mut self, location: &str, error: BlobError) -> Result<(), Error> {
-        let moved_on = self.last.as_deref() != Some(location);
-        if !matches!(error, BlobError::Gone(_)) || !moved_on || self.count == MAX_ROUNDS {
-            return Err(error.into());
-        }
+    /// Notes that the file `location` of a row is gone, and says what that means.
+    fn note(&mut self, location: &str) -> Gone {
+        let (before, count) = (self.last.replace(location.to_owned()), self.count);
         self.count += 1;
-        self.last = Some(location.to_owned());
-        Ok(())
+        match before {
+            _ if count >= MAX_ROUNDS => Gone::ForGood,
+            Some(before) if before == location && self.is_put_back => Gone::ForGood,
+            Some(before) if before == location => Gone::FromRow,
+            _ => Gone::Perhaps,
+        }
     }
+}
+
+/// What it means that the file of a row is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    /// The row may have moved on: it is read again (design rule 5).
+    Perhaps,
+    /// The row was read again and still names it: it may lie in the trash, if the database was restored.
+    FromRow,
+    /// It is not in the trash either.
+    ForGood,
 }
 
 impl From<ImageRow> for Source {

@@ -63,8 +63,14 @@ impl Front {
     pub(crate) fn new(views: Views, gate: Gate) -> Self {
         let waiting = Part { ok: false, message: "waiting for it".into() };
         let unknown = Part { ok: false, message: "unknown as long as NATS is not there".into() };
-        let health =
-            Health { nats: waiting.clone(), memcache: unknown.clone(), recorder: unknown, mysql: waiting };
+        let store = Part { ok: true, message: "can be opened".into() };
+        let health = Health {
+            nats: waiting.clone(),
+            memcache: unknown.clone(),
+            recorder: unknown,
+            mysql: waiting,
+            store,
+        };
         Self { views, gate, app: Arc::default(), waiting_for: Arc::new(Mutex::new(health)) }
     }
 

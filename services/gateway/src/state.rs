@@ -6,7 +6,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures_util::StreamExt as _;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
 use sql::Database;
 use tokio::sync::mpsc;
@@ -25,11 +26,13 @@ use crate::metrics::{ConnectionMetrics, Metrics};
 use crate::near::upkeep::Upkeep;
 use crate::near::{Copy, Near};
 use crate::origin::blobs::Blobs;
+use crate::origin::identity::{Identity, OriginId, unavailable};
 use crate::origin::images::{Change, ImageRow, Images};
 use crate::origin::pending::{Note, Pending};
 use crate::origin::reach::Reach;
-use crate::origin::sweep;
-use crate::origin::upload::{Staged, UploadLimits, remove};
+use crate::origin::sweep::{self, Swept};
+use crate::origin::ties::Ties;
+use crate::origin::upload::{self, Staged, UploadLimits, discard};
 use crate::origin::variants::Variants;
 use crate::read::{Choose, Portion, ReadFailure, ReadOutcome, Reader};
 use crate::telling::Teller;
@@ -69,6 +72,7 @@ pub struct Shared {
     teller: Teller,
     reach: Reach,
     feed: Arc<Feed>,
+    ties: Ties,
     /// Changes on their way: they go on when their asker has hung up.
     changes: TaskTracker,
 }
@@ -125,16 +129,19 @@ pub struct Health {
     pub recorder: Part,
     /// The database and its tables.
     pub mysql: Part,
+    /// The image files, and whether they belong to the database.
+    pub store: Part,
 }
 
 impl Health {
     /// The parts with their names, in the order in which they are shown.
-    pub fn parts(&self) -> [(&'static str, &Part); 4] {
+    pub fn parts(&self) -> [(&'static str, &Part); 5] {
         [
             ("nats", &self.nats),
             ("memcache", &self.memcache),
             ("recorder", &self.recorder),
             ("mysql", &self.mysql),
+            ("store", &self.store),
         ]
     }
 
@@ -149,6 +156,7 @@ impl AppState {
     ///
     /// # Errors
     /// When the metrics can't be registered, or the near cache can't be made.
+    #[expect(clippy::too_many_arguments, reason = "it is called once, with all that there is")]
     pub(crate) fn new(
         config: Config,
         views: Views,
@@ -157,6 +165,7 @@ impl AppState {
         cache: CacheClient,
         feed: Arc<Feed>,
         connections: &ConnectionMetrics,
+        ties: Ties,
     ) -> anyhow::Result<(Self, Option<mpsc::Receiver<Arc<Copy>>>)> {
         let images = Images::new(database.clone());
         let metrics = Metrics::new(connections)?;
@@ -170,9 +179,10 @@ impl AppState {
         };
         let upkeep = near.clone().map(|near| Arc::new(Upkeep::new(near, cache.clone())));
         let turns = config.max_requests as usize;
-        let variants = Variants::new(blobs.clone(), config.max_image_pixels(), turns / 4);
+        let variants = Variants::new(blobs.clone(), ties.clone(), config.max_image_pixels(), turns / 4);
         let (rows, files, budget) = (images.clone(), blobs.clone(), config.cache_budget());
-        let reader = Reader::new(cache.clone(), rows, files, variants, turns / 2, budget, &metrics);
+        let own = ties.clone();
+        let reader = Reader::new(cache.clone(), rows, files, variants, turns / 2, own, budget, &metrics);
         let reader = reader.with_near(near.clone());
         let reach = Reach::default();
         let teller = Teller::new(cache.clone(), Pending::new(database), reach.clone());
@@ -190,6 +200,7 @@ impl AppState {
             teller,
             reach,
             feed,
+            ties,
             changes: TaskTracker::new(),
         }));
         Ok((state, to_renew))
@@ -240,6 +251,19 @@ impl AppState {
         UploadLimits { max_bytes: self.config.max_image_bytes(), max_pixels: self.config.max_image_pixels() }
     }
 
+    /// Takes in the body of an upload, as [`upload::receive`] does, if anything may be stored.
+    pub(crate) async fn receive(
+        &self,
+        body: impl Stream<Item = Result<Bytes, Error>>,
+    ) -> Result<Staged, Error> {
+        self.ties.may_change()?;
+        let received = upload::receive(&self.blobs, self.upload_limits(), body).await;
+        if let Err(Error::Unavailable { .. }) = &received {
+            self.ties.look_soon();
+        }
+        received
+    }
+
     /// Makes a received image that of `key`, if `conditions` hold, and tells the cache. It goes on when
     /// the asker has hung up.
     ///
@@ -262,7 +286,9 @@ impl AppState {
         staged: Staged,
         conditions: &WriteConditions,
     ) -> Result<Stored, Error> {
+        let id = self.ties.may_change()?;
         let size = staged.image()?.size;
+        let location = staged.image()?.location.clone();
         let Change { note, outcome } = match self.images.put(key, staged.image()?, conditions).await {
             Ok(change) => change,
             Err(failed) => {
@@ -273,16 +299,71 @@ impl AppState {
                 return Err(failed.error);
             }
         };
-        let outcome = outcome.map(|written| {
-            staged.keep();
-            self.metrics.count_upload(size);
-            self.reader.expect(&written.row.key, size);
-            if let Some(replaced) = written.replaced.clone() {
-                self.remove_later(replaced);
+        let written = match outcome {
+            Ok(written) => written,
+            Err(unmet) => return self.tell(&note, "", Err(unmet)).await,
+        };
+        staged.keep();
+        // Somebody else may have taken the file away between its last byte and the row, and a row without a file is
+        // no stored image.
+        let (told, held) = tokio::join!(self.teller.tell(&note), self.holds(&location, id));
+        if told {
+            self.changes.spawn(self.teller.clone().forget(note));
+        }
+        if let Err(error) = held {
+            self.ties.look_soon();
+            return Err(self.take_back(key, &location, written.previous, error).await);
+        }
+        self.metrics.count_upload(size);
+        self.reader.expect(&written.row.key, size);
+        let created = written.previous.is_none();
+        if let Some(previous) = written.previous {
+            self.discard_later(previous.location);
+        }
+        if !told {
+            return Err(Error::StillTelling { done: "the image is stored" });
+        }
+        Ok(Stored { created, row: written.row })
+    }
+
+    /// Whether the file that a row names now is where it says.
+    async fn holds(&self, location: &str, id: OriginId) -> Result<(), Error> {
+        if self.blobs.holds(location, id).await.map_err(|error| unavailable(&error))? {
+            return Ok(());
+        }
+        if self.blobs.put_back(location).await.map_err(|error| unavailable(&error))?
+            && self.blobs.holds(location, id).await.map_err(|error| unavailable(&error))?
+        {
+            return Ok(());
+        }
+        Err(Error::Unavailable {
+            part: "the image store",
+            reason: "the file of this image was gone before the upload could be answered".to_owned(),
+        })
+    }
+
+    /// Gives a key back the image that it had, because the file of the new one can't be vouched for, and says why.
+    async fn take_back(&self, key: &Key, location: &str, previous: Option<ImageRow>, error: Error) -> Error {
+        let note = match self.images.take_back(key, location, previous.as_ref()).await {
+            Ok(Some(note)) => note,
+            // Another upload has replaced it already.
+            Ok(None) => return error,
+            Err(failed) => {
+                failed.error.log();
+                return error;
             }
-            Stored { created: written.replaced.is_none(), row: written.row }
-        });
-        self.tell(&note, "the image is stored", outcome).await
+        };
+        // The file may be there all the same, behind a store that does not answer.
+        self.discard_later(location.to_owned());
+        if self.teller.tell(&note).await {
+            self.changes.spawn(self.teller.clone().forget(note));
+        }
+        match error {
+            Error::Unavailable { part, reason } => {
+                Error::Unavailable { part, reason: format!("{reason}; nothing was changed") }
+            }
+            error => error,
+        }
     }
 
     /// Deletes the image under `key`, if `conditions` hold, and tells the cache.
@@ -292,9 +373,10 @@ impl AppState {
     pub async fn delete(&self, key: &Key, conditions: WriteConditions) -> Result<(), Error> {
         let (state, key) = (self.clone(), key.clone());
         self.see_through(async move {
+            state.ties.may_change()?;
             let change = state.images.delete(&key, &conditions).await.map_err(|failed| failed.error)?;
             let outcome = change.outcome.and_then(|deleted| deleted.ok_or(Error::NoImage(key)));
-            let outcome = outcome.map(|location| state.remove_later(location));
+            let outcome = outcome.map(|location| state.discard_later(location));
             state.tell(&change.note, "the image is deleted", outcome).await
         })
         .await
@@ -308,13 +390,14 @@ impl AppState {
     pub async fn delete_all(&self) -> Result<u64, Error> {
         let state = self.clone();
         self.see_through(async move {
+            state.ties.may_change()?;
             let mut after = Vec::new();
             let mut count = 0;
             loop {
                 let batch = state.images.delete_batch(&after).await.map_err(|failed| failed.error)?;
                 count += batch.locations.len() as u64;
                 futures_util::stream::iter(&batch.locations)
-                    .for_each_concurrent(REMOVALS_AT_ONCE, |location| remove(&state.blobs, location))
+                    .for_each_concurrent(REMOVALS_AT_ONCE, |location| discard(&state.blobs, location))
                     .await;
                 match batch.last {
                     Some(last) => after = last,
@@ -349,9 +432,9 @@ impl AppState {
         }
     }
 
-    fn remove_later(&self, location: String) {
+    fn discard_later(&self, location: String) {
         let blobs = self.blobs.clone();
-        self.changes.spawn(async move { remove(&blobs, &location).await });
+        self.changes.spawn(async move { discard(&blobs, &location).await });
     }
 
     /// Waits for the changes on their way.
@@ -385,9 +468,20 @@ impl AppState {
     /// Sweeps away files that no row names, until the stop.
     pub(crate) fn run_sweep(
         &self,
+        identity: Identity,
         shutdown: CancellationToken,
     ) -> impl Future<Output = anyhow::Result<()>> + use<> {
-        sweep::run(self.images.clone(), self.blobs.clone(), shutdown)
+        let rules = sweep::Rules {
+            age: sweep::AGE,
+            trash: self.config.origin.trash(),
+            max_percent: self.config.sweep_max_percent,
+        };
+        sweep::run(identity, self.images.clone(), self.blobs.clone(), rules, self.ties.clone(), shutdown)
+    }
+
+    /// What the last sweep came to.
+    pub(crate) fn swept(&self) -> Option<Swept> {
+        self.ties.swept()
     }
 
     /// How many changes the cache has not acknowledged yet.
@@ -461,7 +555,11 @@ impl AppState {
             Ok(Part::there("answers, with its tables"))
         }));
         let (memcache, recorder, mysql) = tokio::join!(memcache, recorder, mysql);
-        Health { nats, memcache, recorder, mysql }
+        let store = match self.ties.health(self.config.sweep_max_percent) {
+            Ok(message) => Part::there(message),
+            Err(message) => Part::missing(message),
+        };
+        Health { nats, memcache, recorder, mysql, store }
     }
 }
 

@@ -37,7 +37,7 @@ const MIGRATION_LOCK_S: u32 = 60;
 pub const ROLLUP_MS: u64 = 300_000;
 
 /// The tables, and whose account gets rights on them.
-const GATEWAY_TABLES: [&str; 3] = ["images", "pending_invalidations", "deleted_dates"];
+const GATEWAY_TABLES: [&str; 4] = ["images", "pending_invalidations", "deleted_dates", "origin_identity"];
 const RECORDER_TABLES: [&str; 3] = ["cache_properties", "cache_stats", "cache_stats_rollup"];
 
 /// The rows of the recorder. Clones share the connections.

@@ -23,8 +23,9 @@ const SQL_MODE: &str = "ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,N
     ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION";
 
 /// The rights that the recorder gives on the tables, once it has made them.
-const GRANTS: [(Account, &str); 6] = [
+const GRANTS: [(Account, &str); 7] = [
     (Account::Gateway, "images"),
+    (Account::Gateway, "origin_identity"),
     (Account::Gateway, "pending_invalidations"),
     (Account::Gateway, "deleted_dates"),
     (Account::Recorder, "cache_properties"),

@@ -1,28 +1,37 @@
 //! The files of the images, in a folder or in S3-compatible storage.
 //!
 //! A file is written once, under a name of its own that says nothing about its key, and never changed:
-//! which file belongs to which key is for the rows alone to say.
+//! which file belongs to which key is for the rows alone to say. A file that no row names any more lies in
+//! `trash/` for some days, so that a database restored from a backup finds its files.
+//!
+//! Each call has a time limit. A folder on a network that hangs keeps a thread for each call; once a probe
+//! has found that, further calls fail at once.
 
-use std::io::{ErrorKind, Seek as _, SeekFrom};
+use std::fs::File;
+use std::io::{ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
-use object_store::aws::AmazonS3Builder;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as StorePath;
 use object_store::{
-    GetOptions, GetRange, GetResult, GetResultPayload, ObjectStore, ObjectStoreExt as _, PutPayload,
-    PutPayloadMut, WriteMultipart,
+    ClientConfigKey, GetOptions, GetRange, GetResult, GetResultPayload, ObjectStore, ObjectStoreExt as _,
+    PutMode, PutPayload, PutPayloadMut, RetryConfig, WriteMultipart,
 };
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
 use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 use wire::Variant;
 
+use super::identity::OriginId;
 use super::variants;
 
 /// How much of an upload is collected before it is written. S3 takes no smaller parts than 5 MiB.
@@ -35,6 +44,16 @@ const PARTS_IN_FLIGHT: usize = 2;
 const READ_BYTES: usize = 128 << 10;
 /// The folders with the files: the first two digits of a name.
 pub(crate) const SHELVES: RangeInclusive<u8> = 0..=u8::MAX;
+/// The folder of the files that no row names any more. It has the same shelves.
+const TRASH: &str = "trash";
+/// The file that says which installation the store belongs to.
+const ID_FILE: &str = "pixcache-id";
+/// What is written to find out whether the store can be written to, and what time it is there.
+const PROBE_FILE: &str = "pixcache-probe";
+/// Enough for a disk without room to refuse it.
+const PROBE_BYTES: usize = 16 << 10;
+/// How often a call to S3 is tried again, within the time limit of the call.
+const S3_RETRIES: usize = 2;
 
 /// Why a file can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +77,41 @@ pub(crate) enum BlobError {
     /// The folder failed.
     #[error("the image folder failed")]
     Folder(#[from] std::io::Error),
+    /// The storage accepts calls and does not answer them.
+    #[error("no answer within {} s (STORE_TIMEOUT_S)", .0.as_secs())]
+    TimedOut(Duration),
+}
+
+impl BlobError {
+    /// The error with its causes, in one line.
+    pub(crate) fn reason(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            source = error.source();
+        }
+        text
+    }
+}
+
+/// Where in the store a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Where rows name it.
+    Images,
+    /// Where it waits to be removed.
+    Trash,
+}
+
+/// A file in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// Its name, which in the trash is the one that it had.
+    pub(crate) location: String,
+    /// When it was written or came into the trash, by the store's clock.
+    pub(crate) written: SystemTime,
 }
 
 /// Where the files are. Clones share it.
@@ -69,6 +123,12 @@ pub(crate) struct Blobs {
     /// What stands before each name, in S3.
     prefix: String,
     part_bytes: usize,
+    /// How long a call may take.
+    limit: Duration,
+    /// Whether files go to the trash before they are removed.
+    has_trash: bool,
+    /// Whether the folder hangs, as the last probe found.
+    hangs: Arc<AtomicBool>,
 }
 
 impl Blobs {
@@ -76,23 +136,26 @@ impl Blobs {
     ///
     /// # Errors
     /// When it can't be made or not be opened.
-    pub(crate) fn in_folder(folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn in_folder(folder: &Path, limit: Duration, has_trash: bool) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let folder = folder.canonicalize()?;
         if let Some(parent) = folder.parent() {
-            std::fs::File::open(parent)?.sync_all()?;
+            File::open(parent)?.sync_all()?;
         }
         // All at once and before the first upload: it would have to wait for them to be on the disk.
         for shelf in SHELVES {
             std::fs::create_dir_all(folder.join(shelf_name(shelf)))?;
         }
-        std::fs::File::open(&folder)?.sync_all()?;
+        File::open(&folder)?.sync_all()?;
         let store = LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true);
         Ok(Self {
             store: Arc::new(store),
             folder: Some(folder.into()),
             prefix: String::new(),
             part_bytes: FOLDER_PART_BYTES,
+            limit,
+            has_trash,
+            hangs: Arc::default(),
         })
     }
 
@@ -101,19 +164,87 @@ impl Blobs {
     ///
     /// # Errors
     /// When the URL or the variables make no sense. Nothing is contacted yet.
-    pub(crate) fn in_s3(url: &str) -> anyhow::Result<Self> {
+    pub(crate) fn in_s3(url: &str, limit: Duration, has_trash: bool) -> anyhow::Result<Self> {
+        Self::in_bucket(AmazonS3Builder::from_env(), url, limit, has_trash)
+    }
+
+    fn in_bucket(
+        builder: AmazonS3Builder,
+        url: &str,
+        limit: Duration,
+        has_trash: bool,
+    ) -> anyhow::Result<Self> {
         let path = url.strip_prefix("s3://").unwrap_or_default();
         let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
         anyhow::ensure!(!bucket.is_empty(), "BLOB_URL is {url:?}; it must look like s3://bucket/prefix");
         // object_store leaves the choice of a TLS implementation to the process. One that was chosen
         // already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build()?;
+        // A connection that hangs leaves time for another one.
+        let retry = RetryConfig { max_retries: S3_RETRIES, retry_timeout: limit, ..RetryConfig::default() };
+        let of_client = |key| AmazonS3ConfigKey::Client(key);
+        let store = builder
+            .with_bucket_name(bucket)
+            .with_retry(retry)
+            .with_config(of_client(ClientConfigKey::Timeout), milliseconds(limit))
+            .with_config(of_client(ClientConfigKey::ReadTimeout), milliseconds(limit / 2))
+            .with_config(of_client(ClientConfigKey::ConnectTimeout), milliseconds(limit / 2))
+            .build()?;
         let prefix = match prefix.trim_matches('/') {
             "" => String::new(),
             prefix => format!("{}/", StorePath::parse(prefix)?),
         };
-        Ok(Self { store: Arc::new(store), folder: None, prefix, part_bytes: S3_PART_BYTES })
+        Ok(Self {
+            store: Arc::new(store),
+            folder: None,
+            prefix,
+            part_bytes: S3_PART_BYTES,
+            limit,
+            has_trash,
+            hangs: Arc::default(),
+        })
+    }
+
+    /// Where the files are, for people.
+    pub(crate) fn describe(&self) -> String {
+        match &self.folder {
+            Some(folder) => folder.display().to_string(),
+            None => format!("{}{}", self.store, self.prefix),
+        }
+    }
+
+    /// Whether the files are in a folder.
+    pub(crate) fn is_folder(&self) -> bool {
+        self.folder.is_some()
+    }
+
+    /// The answer to a call, if it comes in time.
+    async fn within<T, E: Into<BlobError>>(
+        &self,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, BlobError> {
+        if self.hangs.load(Ordering::Relaxed) {
+            return Err(BlobError::TimedOut(self.limit));
+        }
+        self.in_time(call).await
+    }
+
+    async fn in_time<T, E: Into<BlobError>>(
+        &self,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, BlobError> {
+        match timeout(self.limit, call).await {
+            Ok(answer) => answer.map_err(Into::into),
+            Err(_) => Err(BlobError::TimedOut(self.limit)),
+        }
+    }
+
+    /// Something done in the folder, by a thread that may wait for the disk.
+    async fn in_folder_now<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, BlobError> {
+        self.within(blocking(work)).await
     }
 
     /// A new file, with a name that no other ever had.
@@ -138,20 +269,23 @@ impl Blobs {
     pub(crate) async fn read_any(&self, location: &str) -> Result<Bytes, BlobError> {
         match &self.folder {
             // One trip to the thread pool, where object_store makes two.
-            Some(folder) => match tokio::fs::read(folder.join(location)).await {
+            Some(folder) => match self.within(tokio::fs::read(folder.join(location))).await {
                 Ok(bytes) => Ok(bytes.into()),
-                Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(BlobError::Folder(error)) if error.kind() == ErrorKind::NotFound => {
                     Err(BlobError::Gone(location.to_owned()))
                 }
-                Err(error) => Err(error.into()),
+                Err(error) => Err(error),
             },
-            None => Ok(self.get(location, GetOptions::default()).await?.bytes().await?),
+            None => {
+                let found = self.get(location, GetOptions::default()).await?;
+                self.within(found.bytes()).await
+            }
         }
     }
 
     /// Writes a small file under a name that follows from another one. Written twice, it is the same.
     pub(crate) async fn put(&self, location: &str, bytes: Bytes) -> Result<(), BlobError> {
-        self.store.put(&self.path(location), bytes.into()).await?;
+        self.within(self.store.put(&self.path(location), bytes.into())).await?;
         Ok(())
     }
 
@@ -173,77 +307,299 @@ impl Blobs {
                     file.seek(SeekFrom::Start(range.start))?;
                 }
                 let part = tokio::fs::File::from_std(file).take(range.end - range.start);
-                Body::from_stream(ReaderStream::with_capacity(part, READ_BYTES))
+                Body::from_stream(self.in_pieces(ReaderStream::with_capacity(part, READ_BYTES)))
             }
-            GetResultPayload::Stream(stream) => Body::from_stream(stream),
+            GetResultPayload::Stream(stream) => Body::from_stream(self.in_pieces(stream)),
+        })
+    }
+
+    /// The pieces of a file, each of which comes in time. A store that stops in the middle ends the answer.
+    fn in_pieces<E: Into<BlobError> + Send + 'static>(
+        &self,
+        pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+    ) -> impl Stream<Item = Result<Bytes, BlobError>> + Send + 'static {
+        let limit = self.limit;
+        stream::unfold(Some(Box::pin(pieces)), move |pieces| async move {
+            let mut pieces = pieces?;
+            match timeout(limit, pieces.next()).await {
+                Ok(piece) => Some((piece?.map_err(Into::into), Some(pieces))),
+                Err(_) => Some((Err(BlobError::TimedOut(limit)), None)),
+            }
         })
     }
 
     async fn get(&self, location: &str, options: GetOptions) -> Result<GetResult, BlobError> {
-        self.store.get_opts(&self.path(location), options).await.map_err(|error| match error {
-            object_store::Error::NotFound { .. } => BlobError::Gone(location.to_owned()),
-            error => error.into(),
-        })
+        self.within(self.store.get_opts(&self.path(location), options))
+            .await
+            .map_err(|error| gone(error, location))
     }
 
     /// Removes a file; that it is gone already is fine.
     pub(crate) async fn remove(&self, location: &str) -> Result<(), BlobError> {
-        match self.store.delete(&self.path(location)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        is_removed(self.within(self.store.delete(&self.path(location))).await)
     }
 
-    /// Removes the file of an image and those of its variants.
+    /// Removes the file of an image that no row has ever named, and those of its variants.
     pub(crate) async fn remove_image(&self, location: &str) -> Result<(), BlobError> {
         self.remove(location).await?;
+        self.remove_variants(location).await
+    }
+
+    /// Takes away the file of an image that no row names any more. Its variants can be made again, so they
+    /// are removed.
+    pub(crate) async fn discard_image(&self, location: &str) -> Result<(), BlobError> {
+        if !self.has_trash {
+            return self.remove_image(location).await;
+        }
+        match self.move_to(Place::Trash, location).await {
+            Ok(()) | Err(BlobError::Gone(_)) => {}
+            Err(error) => return Err(error),
+        }
+        self.remove_variants(location).await
+    }
+
+    async fn remove_variants(&self, location: &str) -> Result<(), BlobError> {
         for variant in Variant::ALL {
             self.remove(&variants::location_of(location, variant)).await?;
         }
         Ok(())
     }
 
-    /// The names of the files on one of the [`SHELVES`], unfinished uploads included, that have not been
-    /// written to for `age`. Only names that this module gives are among them, whatever else lies there.
+    /// Brings a file back from the trash, because a row names it. False if it is not there.
+    pub(crate) async fn put_back(&self, location: &str) -> Result<bool, BlobError> {
+        match self.move_to(Place::Images, location).await {
+            Ok(()) => Ok(true),
+            Err(BlobError::Gone(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a file from the trash.
+    pub(crate) async fn purge(&self, location: &str) -> Result<(), BlobError> {
+        is_removed(self.within(self.store.delete(&self.path(&placed(Place::Trash, location)))).await)
+    }
+
+    /// Moves a file to one place from the other. In the trash its age begins anew.
+    async fn move_to(&self, place: Place, location: &str) -> Result<(), BlobError> {
+        let other = if place == Place::Trash { Place::Images } else { Place::Trash };
+        let (from, to) = (placed(other, location), placed(place, location));
+        let Some(folder) = &self.folder else {
+            let moved = self.within(self.store.rename(&self.path(&from), &self.path(&to))).await;
+            return moved.map_err(|error| gone(error, location));
+        };
+        let (from, to) = (folder.join(from), folder.join(to));
+        let moved = self.in_folder_now(move || {
+            if place == Place::Trash {
+                touch(&from)?;
+            }
+            match std::fs::rename(&from, &to) {
+                // The trash has no shelf for it yet, or there is no such file.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    if let Some(shelf) = to.parent() {
+                        std::fs::create_dir_all(shelf)?;
+                    }
+                    std::fs::rename(&from, &to)
+                }
+                moved => moved,
+            }
+        });
+        moved.await.map_err(|error| gone(error, location))
+    }
+
+    /// Whether a file is where a row says, in a store that has this id.
+    pub(crate) async fn holds(&self, location: &str, id: OriginId) -> Result<bool, BlobError> {
+        let Some(folder) = &self.folder else {
+            return match self.within(self.store.head(&self.path(location))).await {
+                Ok(_) => Ok(true),
+                Err(BlobError::Store(object_store::Error::NotFound { .. })) => Ok(false),
+                Err(error) => Err(error),
+            };
+        };
+        let (file, id_file) = (folder.join(location), folder.join(ID_FILE));
+        // A folder that is not mounted any more is another one.
+        let looked = self.in_folder_now(move || {
+            let has_id = std::fs::read_to_string(id_file)?.trim().parse() == Ok(id);
+            Ok(has_id && file.symlink_metadata()?.is_file())
+        });
+        match looked.await {
+            Err(BlobError::Folder(error)) if error.kind() == ErrorKind::NotFound => Ok(false),
+            looked => looked,
+        }
+    }
+
+    /// The id of the store, if it has one.
+    pub(crate) async fn id(&self) -> Result<Option<OriginId>, BlobError> {
+        let text = match self.read_any(ID_FILE).await {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).trim().to_owned(),
+            Err(BlobError::Gone(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let id = text.parse().map_err(|_| {
+            let shown: String = text.chars().take(40).collect();
+            std::io::Error::other(format!("{ID_FILE} must be 32 hexadecimal digits, got {shown:?}"))
+        });
+        Ok(Some(id?))
+    }
+
+    /// Gives the store an id unless it has one, by one step. Which it has now, [`Blobs::id`] says.
+    pub(crate) async fn offer_id(&self, id: OriginId) -> Result<(), BlobError> {
+        let payload = PutPayload::from(format!("{id}\n"));
+        let path = self.path(ID_FILE);
+        match self.within(self.store.put_opts(&path, payload, PutMode::Create.into())).await {
+            Ok(_) | Err(BlobError::Store(object_store::Error::AlreadyExists { .. })) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the store this id, whichever it had.
+    pub(crate) async fn replace_id(&self, id: OriginId) -> Result<(), BlobError> {
+        self.put(ID_FILE, Bytes::from(format!("{id}\n"))).await
+    }
+
+    /// Writes a little, and says what time it is in the store. Works also while the store hangs, and notes
+    /// whether it does.
+    pub(crate) async fn probe(&self) -> Result<SystemTime, BlobError> {
+        let Some(folder) = &self.folder else {
+            let path = self.path(PROBE_FILE);
+            self.in_time(self.store.put(&path, PutPayload::from_static(b"probe"))).await?;
+            return Ok(self.in_time(self.store.head(&path)).await?.last_modified.into());
+        };
+        let path = folder.join(PROBE_FILE);
+        let probed = self.in_time(blocking(move || probe_folder(&path))).await;
+        let hangs = matches!(probed, Err(BlobError::TimedOut(_)));
+        self.hangs.store(hangs, Ordering::Relaxed);
+        probed
+    }
+
+    /// Whether there is any image file, in the trash too.
+    pub(crate) async fn has_files(&self) -> Result<bool, BlobError> {
+        if self.folder.is_none() {
+            let all = (!self.prefix.is_empty()).then(|| StorePath::from(self.prefix.trim_end_matches('/')));
+            let mut objects = self.store.list(all.as_ref());
+            while let Some(object) = self.within(objects.try_next()).await? {
+                let name = object.location.as_ref().strip_prefix(&self.prefix).unwrap_or_default();
+                let trashed = name.strip_prefix(TRASH).and_then(|name| name.strip_prefix('/'));
+                if is_location(trashed.unwrap_or(name)) {
+                    return Ok(true);
+                }
+            }
+            return Ok(false);
+        }
+        for place in [Place::Images, Place::Trash] {
+            for shelf in SHELVES {
+                if !self.list(place, shelf).await?.is_empty() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The files on one of the [`SHELVES`], unfinished uploads included. Only names that this module gives
+    /// are among them, whatever else lies there.
     ///
     /// A folder is read directly, because object_store does not list unfinished uploads. Those in S3 are
     /// no objects at all: a lifecycle rule of the bucket removes them.
-    pub(crate) async fn older_than(&self, age: Duration, shelf: u8) -> Result<Vec<String>, BlobError> {
-        let Some(folder) = self.folder.clone() else { return self.older_in_s3(age, shelf).await };
-        let Some(limit) = SystemTime::now().checked_sub(age) else { return Ok(Vec::new()) };
-        let listing = tokio::task::spawn_blocking(move || {
+    pub(crate) async fn list(&self, place: Place, shelf: u8) -> Result<Vec<Listed>, BlobError> {
+        let shelf = placed(place, &shelf_name(shelf));
+        let Some(folder) = self.folder.clone() else { return self.list_s3(place, &shelf).await };
+        let root = placed(place, "");
+        self.in_folder_now(move || {
             let mut found = Vec::new();
-            list_folder(&folder, &mut PathBuf::from(shelf_name(shelf)), limit, &mut found)?;
+            list_folder(&folder.join(root), &mut PathBuf::from(shelf_of(&shelf)), &mut found)?;
             Ok(found)
-        });
-        listing.await.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(BlobError::Folder)
+        })
+        .await
     }
 
-    async fn older_in_s3(&self, age: Duration, shelf: u8) -> Result<Vec<String>, BlobError> {
-        let now = SystemTime::now();
-        let prefix = self.path(&shelf_name(shelf));
-        let found = self.store.list(Some(&prefix)).try_filter_map(|object| {
-            let written: SystemTime = object.last_modified.into();
-            let old = now.duration_since(written).is_ok_and(|since| since >= age);
-            let location = object.location.as_ref().strip_prefix(&self.prefix).map(str::to_owned);
-            std::future::ready(Ok(location.filter(|location| old && is_location(location))))
-        });
-        Ok(found.try_collect().await?)
-    }
-
-    /// Removes a file that [`Blobs::older_than`] named. object_store takes the names of unfinished
-    /// uploads for invalid, so in a folder they are removed directly.
-    pub(crate) async fn sweep_away(&self, location: &str) -> Result<(), BlobError> {
-        let Some(folder) = &self.folder else { return self.remove(location).await };
-        match tokio::fs::remove_file(folder.join(location)).await {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
+    async fn list_s3(&self, place: Place, shelf: &str) -> Result<Vec<Listed>, BlobError> {
+        let root = format!("{}{}", self.prefix, placed(place, ""));
+        let prefix = self.path(shelf);
+        let mut objects = self.store.list(Some(&prefix));
+        let mut found = Vec::new();
+        while let Some(object) = self.within(objects.try_next()).await? {
+            let location = object.location.as_ref().strip_prefix(&root).map(str::to_owned);
+            if let Some(location) = location.filter(|location| is_location(location)) {
+                found.push(Listed { location, written: object.last_modified.into() });
+            }
         }
+        Ok(found)
+    }
+
+    /// Removes what [`Blobs::list`] named and is no original. object_store takes the names of unfinished
+    /// uploads for invalid, so in a folder they are removed directly.
+    pub(crate) async fn remove_listed(&self, location: &str) -> Result<(), BlobError> {
+        let Some(folder) = &self.folder else { return self.remove(location).await };
+        is_removed(self.within(tokio::fs::remove_file(folder.join(location))).await)
     }
 
     fn path(&self, location: &str) -> StorePath {
         StorePath::from(format!("{}{location}", self.prefix))
     }
+}
+
+/// Runs what may wait for the disk on a thread for that.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+}
+
+/// That there is no such file, as an error of its own.
+fn gone(error: BlobError, location: &str) -> BlobError {
+    match error {
+        BlobError::Store(object_store::Error::NotFound { .. }) => BlobError::Gone(location.to_owned()),
+        BlobError::Folder(error) if error.kind() == ErrorKind::NotFound => {
+            BlobError::Gone(location.to_owned())
+        }
+        error => error,
+    }
+}
+
+/// That a file to be removed is gone already is fine.
+fn is_removed(removed: Result<(), BlobError>) -> Result<(), BlobError> {
+    match removed.map_err(|error| gone(error, "")) {
+        Err(BlobError::Gone(_)) => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Makes a file as old as this moment, by the clock of whoever keeps it.
+fn touch(path: &Path) -> std::io::Result<()> {
+    // With both times alike, whoever may write to it may do so, and not its owner alone.
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    Ok(futimens(File::open(path)?, &Timestamps { last_access: now, last_modification: now })?)
+}
+
+/// Writes a file, and says when that was by the clock of whoever keeps it.
+fn probe_folder(path: &Path) -> std::io::Result<SystemTime> {
+    let probed = (|| {
+        let mut file = File::create(path)?;
+        file.write_all(&[b'x'; PROBE_BYTES])?;
+        file.metadata()?.modified()
+    })();
+    match std::fs::remove_file(path) {
+        // Another gateway probes at the same moment.
+        Err(error) if error.kind() != ErrorKind::NotFound => probed.and(Err(error)),
+        _ => probed,
+    }
+}
+
+fn milliseconds(limit: Duration) -> String {
+    format!("{}ms", limit.as_millis())
+}
+
+/// A name in one of the places.
+fn placed(place: Place, location: &str) -> String {
+    match place {
+        Place::Images => location.to_owned(),
+        Place::Trash => format!("{TRASH}/{location}"),
+    }
+}
+
+/// The last part of the path of a shelf.
+fn shelf_of(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 fn check_size(location: &str, found: u64, expected: u64) -> Result<(), BlobError> {
@@ -277,12 +633,7 @@ fn is_location(name: &str) -> bool {
     on_its_shelf && !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn list_folder(
-    root: &Path,
-    inside: &mut PathBuf,
-    limit: SystemTime,
-    found: &mut Vec<String>,
-) -> std::io::Result<()> {
+fn list_folder(root: &Path, inside: &mut PathBuf, found: &mut Vec<Listed>) -> std::io::Result<()> {
     let entries = match std::fs::read_dir(root.join(&*inside)) {
         Ok(entries) => entries,
         // No upload has needed it yet.
@@ -293,7 +644,7 @@ fn list_folder(
         let entry = entry?;
         inside.push(entry.file_name());
         if entry.file_type()?.is_dir() {
-            list_folder(root, inside, limit, found)?;
+            list_folder(root, inside, found)?;
         } else if let Some(name) = inside.to_str().filter(|name| is_location(name)) {
             // A file that disappears while the folder is read was somebody's, and is nobody's now.
             let written = match entry.metadata().and_then(|metadata| metadata.modified()) {
@@ -301,9 +652,7 @@ fn list_folder(
                 Err(error) if error.kind() == ErrorKind::NotFound => None,
                 Err(error) => return Err(error),
             };
-            if written.is_some_and(|written| written <= limit) {
-                found.push(name.to_owned());
-            }
+            found.extend(written.map(|written| Listed { location: name.to_owned(), written }));
         }
         inside.pop();
     }
@@ -328,7 +677,7 @@ impl BlobWriter {
     pub(crate) async fn push(&mut self, bytes: Bytes) -> Result<(), BlobError> {
         self.size += bytes.len() as u64;
         if let Some(parts) = &mut self.parts {
-            parts.wait_for_capacity(PARTS_IN_FLIGHT).await?;
+            self.blobs.within(parts.wait_for_capacity(PARTS_IN_FLIGHT)).await?;
             parts.put(bytes);
             return Ok(());
         }
@@ -336,7 +685,8 @@ impl BlobWriter {
         if self.held.content_length() < self.blobs.part_bytes {
             return Ok(());
         }
-        let upload = self.blobs.store.put_multipart(&self.blobs.path(&self.location)).await?;
+        let path = self.blobs.path(&self.location);
+        let upload = self.blobs.within(self.blobs.store.put_multipart(&path)).await?;
         let mut parts = WriteMultipart::new_with_chunk_size(upload, self.blobs.part_bytes);
         for bytes in PutPayload::from(std::mem::take(&mut self.held)) {
             parts.put(bytes);
@@ -349,10 +699,10 @@ impl BlobWriter {
     pub(crate) async fn finish(mut self) -> Result<(String, u64), BlobError> {
         let location = std::mem::take(&mut self.location);
         match self.parts.take() {
-            Some(parts) => parts.finish().await?,
+            Some(parts) => self.blobs.within(parts.finish()).await?,
             None => {
                 let payload = std::mem::take(&mut self.held).into();
-                self.blobs.store.put(&self.blobs.path(&location), payload).await?
+                self.blobs.within(self.blobs.store.put(&self.blobs.path(&location), payload)).await?
             }
         };
         Ok((location, self.size))
@@ -361,7 +711,7 @@ impl BlobWriter {
     /// Gives it up, and leaves nothing behind.
     pub(crate) async fn abort(mut self) -> Result<(), BlobError> {
         match self.parts.take() {
-            Some(parts) => Ok(parts.abort().await?),
+            Some(parts) => self.blobs.within(parts.abort()).await,
             None => Ok(()),
         }
     }
@@ -373,8 +723,9 @@ impl Drop for BlobWriter {
         // Whoever sent it has hung up. Without a runtime the process is ending; in a folder the sweep
         // then finds what is left, in S3 a lifecycle rule of the bucket.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let blobs = self.blobs.clone();
             runtime.spawn(async move {
-                if let Err(error) = parts.abort().await {
+                if let Err(error) = blobs.within(parts.abort()).await {
                     tracing::warn!(%error, "what came in of an upload is left to the sweep");
                 }
             });
@@ -386,6 +737,12 @@ impl Drop for BlobWriter {
 pub(super) mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    pub(in crate::origin) fn in_folder(folder: &Path) -> Blobs {
+        Blobs::in_folder(folder, LIMIT, true).unwrap()
+    }
 
     fn body(bytes: usize) -> Bytes {
         (0..bytes).map(|at| (at % 251) as u8).collect()
@@ -405,7 +762,8 @@ pub(super) mod tests {
     pub(in crate::origin) async fn files(blobs: &Blobs) -> Vec<String> {
         let mut found = Vec::new();
         for shelf in SHELVES {
-            found.extend(blobs.older_than(Duration::ZERO, shelf).await.unwrap());
+            let listed = blobs.list(Place::Images, shelf).await.unwrap();
+            found.extend(listed.into_iter().map(|file| file.location));
         }
         found
     }
@@ -417,7 +775,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn what_is_written_is_read_whole_and_in_part() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::in_folder(&folder.path().join("new/folder")).unwrap();
+        let blobs = in_folder(&folder.path().join("new/folder"));
         for (size, step) in [(0, 1), (1, 1), (70_000, 999), (FOLDER_PART_BYTES, 4096), (3_500_000, 65_536)] {
             let bytes = body(size);
             let location = store(&blobs, &bytes, step).await;
@@ -438,7 +796,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn an_upload_that_is_given_up_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        let blobs = in_folder(folder.path());
         let mut writer = blobs.create();
         writer.push(body(3_000_000)).await.unwrap();
         assert_eq!(files(&blobs).await.len(), 1, "the unfinished upload");
@@ -447,9 +805,9 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn unfinished_and_finished_files_are_listed_by_age_and_swept_away() {
+    async fn unfinished_and_finished_files_are_listed_and_what_is_not_ours_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        let blobs = in_folder(folder.path());
         let finished = store(&blobs, &body(10), 10).await;
         let unfinished = format!("{}#1", new_location());
         let path = folder.path().join(&unfinished);
@@ -458,19 +816,101 @@ pub(super) mod tests {
         let mine = folder.path().join("3f/holiday.png");
         std::fs::create_dir_all(mine.parent().unwrap()).unwrap();
         std::fs::write(&mine, b"mine").unwrap();
-        for shelf in SHELVES {
-            assert!(blobs.older_than(Duration::from_secs(60), shelf).await.unwrap().is_empty());
-        }
         let mut found = files(&blobs).await;
         found.sort();
         let mut expected = vec![finished, unfinished];
         expected.sort();
         assert_eq!(found, expected);
         for location in &found {
-            blobs.sweep_away(location).await.unwrap();
+            blobs.remove_listed(location).await.unwrap();
         }
         assert!(files(&blobs).await.is_empty());
         assert!(mine.exists());
+    }
+
+    #[tokio::test]
+    async fn what_goes_to_the_trash_begins_a_new_age_there_and_comes_back_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = in_folder(folder.path());
+        let location = store(&blobs, &body(1000), 1000).await;
+        blobs.put(&variants::location_of(&location, Variant::W160), body(10)).await.unwrap();
+        let long_ago = SystemTime::now() - Duration::from_secs(30 * 24 * 3600);
+        let path = folder.path().join(&location);
+        File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+        let shelf = u8::from_str_radix(&location[..2], 16).unwrap();
+
+        blobs.discard_image(&location).await.unwrap();
+        assert!(files(&blobs).await.is_empty(), "the variant is gone, and the image is in the trash");
+        assert!(blobs.has_files().await.unwrap());
+        let now = blobs.probe().await.unwrap();
+        let trashed = blobs.list(Place::Trash, shelf).await.unwrap();
+        assert_eq!(trashed[0].location, location);
+        assert!(trashed[0].age(now) < Duration::from_secs(60), "{:?}", trashed[0].age(now));
+        assert!(matches!(blobs.read(&location, 1000).await, Err(BlobError::Gone(_))));
+
+        assert!(blobs.put_back(&location).await.unwrap());
+        assert_eq!(blobs.read(&location, 1000).await.unwrap(), body(1000));
+        assert!(!blobs.put_back(&location).await.unwrap(), "it is not in the trash any more");
+        blobs.discard_image(&location).await.unwrap();
+        blobs.discard_image(&location).await.unwrap();
+        blobs.purge(&location).await.unwrap();
+        blobs.purge(&location).await.unwrap();
+        assert!(!blobs.has_files().await.unwrap());
+
+        let without_trash = Blobs::in_folder(folder.path(), LIMIT, false).unwrap();
+        let location = store(&without_trash, &body(10), 10).await;
+        without_trash.discard_image(&location).await.unwrap();
+        assert!(!without_trash.has_files().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_store_keeps_the_first_id_that_it_is_offered() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = in_folder(folder.path());
+        let (one, other) = ("1".repeat(32).parse().unwrap(), "2".repeat(32).parse().unwrap());
+        assert_eq!(blobs.id().await.unwrap(), None);
+        blobs.offer_id(one).await.unwrap();
+        blobs.offer_id(other).await.unwrap();
+        assert_eq!(blobs.id().await.unwrap(), Some(one));
+        blobs.replace_id(other).await.unwrap();
+        assert_eq!(blobs.id().await.unwrap(), Some(other));
+        let location = store(&blobs, &body(10), 10).await;
+        assert!(blobs.holds(&location, other).await.unwrap());
+        assert!(!blobs.holds(&location, one).await.unwrap(), "it is another store now");
+        assert!(!blobs.holds(&new_location(), other).await.unwrap());
+        std::fs::write(folder.path().join(ID_FILE), "something else").unwrap();
+        let reason = blobs.id().await.unwrap_err().reason();
+        assert!(reason.contains("32 hexadecimal digits, got \"something else\""), "{reason}");
+    }
+
+    /// Whoever opens a pipe to read or write waits for the other end: such a file hangs like one on a network.
+    #[tokio::test]
+    async fn a_file_that_hangs_is_given_up_and_a_folder_that_hangs_is_not_asked_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let limit = Duration::from_secs(1);
+        let blobs = Blobs::in_folder(folder.path(), limit, true).unwrap();
+        let whole = store(&blobs, &body(10), 10).await;
+        let location = new_location();
+        for name in [&*location, PROBE_FILE] {
+            let pipe = folder.path().join(name);
+            rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        }
+        let began = std::time::Instant::now();
+        assert!(matches!(blobs.read(&location, 10).await, Err(BlobError::TimedOut(_))));
+        assert!(matches!(blobs.open(&location, 10, 0..10).await, Err(BlobError::TimedOut(_))));
+        assert!(began.elapsed() < 4 * limit, "{:?}", began.elapsed());
+        assert_eq!(blobs.read(&whole, 10).await.unwrap(), body(10));
+
+        assert!(matches!(blobs.probe().await, Err(BlobError::TimedOut(_))));
+        let began = std::time::Instant::now();
+        assert!(matches!(blobs.read(&whole, 10).await, Err(BlobError::TimedOut(_))));
+        assert!(began.elapsed() < limit / 2, "{:?}", began.elapsed());
+        // The other ends, so that the threads that wait end too.
+        drop(File::options().read(true).write(true).open(folder.path().join(PROBE_FILE)).unwrap());
+        drop(File::options().read(true).write(true).open(folder.path().join(&location)).unwrap());
+        std::fs::remove_file(folder.path().join(PROBE_FILE)).ok();
+        blobs.probe().await.unwrap();
+        assert_eq!(blobs.read(&whole, 10).await.unwrap(), body(10));
     }
 
     #[test]
@@ -507,10 +947,67 @@ pub(super) mod tests {
         assert!(parts[1].starts_with(parts[0]));
     }
 
+    /// A server that takes every connection and never answers.
+    #[tokio::test]
+    async fn every_call_to_a_bucket_that_hangs_is_given_up_in_time() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let builder = AmazonS3Builder::new()
+            .with_endpoint(format!("http://{}", listener.local_addr().unwrap()))
+            .with_allow_http(true)
+            .with_region("x")
+            .with_access_key_id("x")
+            .with_secret_access_key("x");
+        let hanging = tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((connection, _)) = listener.accept().await {
+                open.push(connection);
+            }
+        });
+        let limit = Duration::from_secs(1);
+        let blobs = Blobs::in_bucket(builder, "s3://bucket/prefix", limit, true).unwrap();
+        let id: OriginId = "1".repeat(32).parse().unwrap();
+        let location = new_location();
+        let name = &*location;
+        let small = async {
+            let mut writer = blobs.create();
+            writer.push(body(10)).await?;
+            writer.finish().await.map(drop)
+        };
+        let large = async {
+            let mut writer = blobs.create();
+            for _ in 0..3 {
+                writer.push(body(S3_PART_BYTES)).await?;
+            }
+            writer.finish().await.map(drop)
+        };
+        let calls: [(&str, futures_util::future::BoxFuture<'_, Result<(), BlobError>>); 13] = [
+            ("small upload", Box::pin(small)),
+            ("large upload", Box::pin(large)),
+            ("read", Box::pin(async { blobs.read(name, 10).await.map(drop) })),
+            ("open", Box::pin(async { blobs.open(name, 10, 0..10).await.map(drop) })),
+            ("put", Box::pin(blobs.put(name, body(10)))),
+            ("list", Box::pin(async { blobs.list(Place::Images, 0).await.map(drop) })),
+            ("has files", Box::pin(async { blobs.has_files().await.map(drop) })),
+            ("discard", Box::pin(blobs.discard_image(name))),
+            ("put back", Box::pin(async { blobs.put_back(name).await.map(drop) })),
+            ("remove", Box::pin(blobs.remove_image(name))),
+            ("holds", Box::pin(async { blobs.holds(name, id).await.map(drop) })),
+            ("id", Box::pin(async { blobs.id().await.map(drop) })),
+            ("probe", Box::pin(async { blobs.probe().await.map(drop) })),
+        ];
+        for (what, call) in calls {
+            let began = std::time::Instant::now();
+            let error = call.await.unwrap_err();
+            assert!(!matches!(error, BlobError::Gone(_)), "{what}: {}", error.reason());
+            assert!(began.elapsed() < 3 * limit, "{what} took {:?}", began.elapsed());
+        }
+        hanging.abort();
+    }
+
     #[test]
     fn a_url_that_is_no_bucket_is_refused_at_start() {
         for url in ["", "s3://", "s3:///x", "http://x/y", "bucket"] {
-            assert!(Blobs::in_s3(url).is_err(), "{url}");
+            assert!(Blobs::in_s3(url, LIMIT, true).is_err(), "{url}");
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use sql::{Answered, Database};
-use sqlx::{Connection as _, MySql, MySqlConnection, QueryBuilder};
+use sqlx::{Connection as _, MySql, MySqlConnection, QueryBuilder, Row as _};
 use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
 use wire::{Key, Tag};
@@ -103,8 +103,8 @@ pub(crate) struct Change<T> {
 pub(crate) struct Written {
     /// The row as it is now.
     pub(crate) row: ImageRow,
-    /// The file that it named before.
-    pub(crate) replaced: Option<String>,
+    /// The row as it was before.
+    pub(crate) previous: Option<ImageRow>,
 }
 
 /// Rows that were deleted.
@@ -352,8 +352,63 @@ impl Images {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await.map_err(unknown)?;
-        let replaced = current.map(|current| current.location);
-        Ok(Change { note, outcome: Ok(Written { row, replaced }) })
+        Ok(Change { note, outcome: Ok(Written { row, previous: current }) })
+    }
+
+    /// Gives `key` back the image that it had before `location` became its file, if that still is it: the file is
+    /// not there. The note is for the cache, which must be told.
+    pub(crate) async fn take_back(
+        &self,
+        key: &Key,
+        location: &str,
+        previous: Option<&ImageRow>,
+    ) -> Result<Option<Note>, Failed> {
+        retried!(self, connection, try_take_back(connection, key, location, previous))
+    }
+
+    async fn try_take_back(
+        connection: &mut MySqlConnection,
+        key: &Key,
+        location: &str,
+        previous: Option<&ImageRow>,
+    ) -> Result<Option<Note>, Try> {
+        let mut transaction = connection.begin().await?;
+        let note = Note::new(Scope::Key(key.clone()));
+        pending::note(&mut transaction, &note).await?;
+        let Looked { now, current, .. } = look(&mut transaction, key).await?;
+        let Some(current) = current.filter(|current| current.location == location) else {
+            transaction.rollback().await?;
+            return Ok(None);
+        };
+        match previous {
+            None => {
+                let key = key.as_str().as_bytes();
+                leave_behind(&mut transaction, now, &[(key, current.dates)]).await?;
+                let deletion = sqlx::query("DELETE FROM images WHERE image_key = ?").bind(key);
+                deletion.execute(&mut *transaction).await?;
+            }
+            // It is a change like any other, and has a date of its own.
+            Some(row) => {
+                let dates = Dates::of_next(now, Some(current.dates.latest()));
+                sqlx::query(
+                    "UPDATE images SET location = ?, content_type = ?, size = ?, width = ?, height = ?, sha256 = ?, \
+                     updated_at = ?, earlier_at = ? WHERE image_key = ?",
+                )
+                .bind(&row.location)
+                .bind(&row.content_type)
+                .bind(row.size)
+                .bind(row.width)
+                .bind(row.height)
+                .bind(&row.tag.0[..])
+                .bind(dates.updated_at)
+                .bind(dates.earlier_at)
+                .bind(key.as_str().as_bytes())
+                .execute(&mut *transaction)
+                .await?;
+            }
+        }
+        transaction.commit().await.map_err(unknown)?;
+        Ok(Some(note))
     }
 
     /// Deletes the row of `key`, if `conditions` hold, and says which file it named.
@@ -453,6 +508,16 @@ impl Images {
         Ok(deleted.rows_affected() >= DATES_AT_ONCE.into())
     }
 
+    /// The files on a shelf that rows name.
+    pub(crate) async fn named_on(&self, shelf: u8) -> Result<Vec<String>, Error> {
+        // The byte behind the slash.
+        let question = sqlx::query_scalar("SELECT location FROM images WHERE location >= ? AND location < ?")
+            .bind(format!("{shelf:02x}/"))
+            .bind(format!("{shelf:02x}0"))
+            .fetch_all(&self.database);
+        answered(question).await
+    }
+
     /// What the database says of itself.
     pub(crate) async fn server(&self) -> Result<DatabaseServer, Error> {
         let version = answered(sqlx::query_scalar("SELECT VERSION()").fetch_one(&self.database)).await?;
@@ -469,6 +534,7 @@ impl Images {
         // The last one that was added.
         sqlx::query("SELECT image_key FROM deleted_dates LIMIT 1").execute(&self.database).await?;
         sqlx::query("SELECT image_key FROM pending_invalidations LIMIT 1").execute(&self.database).await?;
+        sqlx::query("SELECT id FROM origin_identity LIMIT 1").execute(&self.database).await?;
         Ok(())
     }
 }
@@ -498,33 +564,17 @@ fn no_answer() -> Error {
 struct Looked {
     /// The database's time.
     now: OffsetDateTime,
-    current: Option<Current>,
+    current: Option<ImageRow>,
     /// Without a current image, the latest date of those that were deleted, if it matters still.
     left_behind: Option<OffsetDateTime>,
 }
 
-/// What stands under a key, locked until the end of the transaction.
-struct Current {
-    location: String,
-    tag: Tag,
-    created_at: OffsetDateTime,
-    dates: Dates,
-}
-
 /// Looks at what stands under `key`: in one question, since each takes a round trip.
 async fn look(transaction: &mut MySqlConnection, key: &Key) -> Result<Looked, Try> {
-    // The time is there in any case, the next four all or none.
-    type Columns = (
-        OffsetDateTime,
-        Option<String>,
-        Option<Vec<u8>>,
-        Option<OffsetDateTime>,
-        Option<OffsetDateTime>,
-        Option<OffsetDateTime>,
-        Option<OffsetDateTime>,
-    );
-    let columns: Columns = sqlx::query_as(
-        "SELECT UTC_TIMESTAMP(6), location, sha256, created_at, updated_at, earlier_at, latest_at \
+    // The time is there in any case, the columns of the image all or none, but for `earlier_at`.
+    let row = sqlx::query(
+        "SELECT UTC_TIMESTAMP(6) AS now, images.image_key, location, content_type, size, width, height, sha256, \
+         created_at, updated_at, earlier_at, latest_at \
          FROM (SELECT 1) AS one LEFT JOIN images ON images.image_key = ? \
          LEFT JOIN deleted_dates ON deleted_dates.image_key = ? AND images.image_key IS NULL FOR UPDATE",
     )
@@ -532,15 +582,23 @@ async fn look(transaction: &mut MySqlConnection, key: &Key) -> Result<Looked, Tr
     .bind(key.as_str().as_bytes())
     .fetch_one(transaction)
     .await?;
-    let (now, location, sha256, created_at, updated_at, earlier_at, left_behind) = columns;
-    let (Some(location), Some(sha256), Some(created_at), Some(updated_at)) =
-        (location, sha256, created_at, updated_at)
-    else {
-        return Ok(Looked { now, current: None, left_behind });
-    };
-    let tag = Tag(sha256.try_into().map_err(|_| corrupt("sha256"))?);
-    let dates = Dates { updated_at, earlier_at };
-    Ok(Looked { now, current: Some(Current { location, tag, created_at, dates }), left_behind: None })
+    let now = row.try_get("now")?;
+    if row.try_get::<Option<Vec<u8>>, _>("image_key")?.is_none() {
+        return Ok(Looked { now, current: None, left_behind: row.try_get("latest_at")? });
+    }
+    let columns: Columns = (
+        row.try_get("image_key")?,
+        row.try_get("location")?,
+        row.try_get("content_type")?,
+        row.try_get("size")?,
+        row.try_get("width")?,
+        row.try_get("height")?,
+        row.try_get("sha256")?,
+        row.try_get("created_at")?,
+        row.try_get("updated_at")?,
+        row.try_get("earlier_at")?,
+    );
+    Ok(Looked { now, current: Some(ImageRow::try_from(columns)?), left_behind: None })
 }
 
 /// Notes the dates of images that this transaction deletes, as far as the next ones must know them.
@@ -563,7 +621,7 @@ async fn leave_behind(
     Ok(())
 }
 
-fn check(conditions: &WriteConditions, current: Option<&Current>) -> Result<(), Error> {
+fn check(conditions: &WriteConditions, current: Option<&ImageRow>) -> Result<(), Error> {
     conditions.check(current.map(|current| (&current.tag, current.dates.modified())))
 }
 

@@ -1,16 +1,19 @@
-//! The sweep: removes files that no row names, and variants of such.
+//! The sweep: files that no row names go to the trash, and from there away after some days.
 //!
-//! A crash between a file and its row, or between a row and the removal of the file that it replaced,
-//! leaves such a file; nothing else depends on it.
+//! A crash between a file and its row, or between a row and the removal of the file that it replaced, leaves such a
+//! file; so does a database that was restored from a backup, whose next sweep finds the files in the trash that it
+//! names. Nothing is swept while store and database do not belong together, or when it would be too much at once.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::blobs::{Blobs, SHELVES};
+use super::blobs::{Blobs, Listed};
+use super::census::{self, BATCH, Census};
+use super::identity::{Identity, Standing};
 use super::images::Images;
-use super::variants::original_of;
+use super::ties::Ties;
 use crate::error::Error;
 
 /// How old a file must be. An upload that is still on its way to its row is younger: it may take half an
@@ -18,20 +21,65 @@ use crate::error::Error;
 pub(crate) const AGE: Duration = Duration::from_secs(3600);
 /// How often the sweep goes through all files.
 const INTERVAL: Duration = Duration::from_secs(24 * 3600);
-/// How soon it tries again when it failed.
+/// How soon it tries again when it failed or had to leave it.
 const RETRY: Duration = Duration::from_secs(600);
-/// How many files one question to the rows is about.
-const BATCH: usize = 500;
+/// How soon it tries again while nothing may be changed: a restore is waited for.
+const APART_RETRY: Duration = Duration::from_secs(10);
+
+/// What the sweep keeps to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    /// How old a file must be, by the store's clock.
+    pub(crate) age: Duration,
+    /// How long a file stays in the trash; zero: there is none.
+    pub(crate) trash: Duration,
+    /// The most of all files that are taken away at once, in percent; one file always may.
+    pub(crate) max_percent: u64,
+}
+
+/// What a sweep came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Swept {
+    /// Files of images before it.
+    pub(crate) files: u64,
+    /// Files that no row names, old enough to be taken away.
+    pub(crate) unnamed: u64,
+    /// How old the oldest of them is.
+    pub(crate) oldest: Duration,
+    /// Those that went to the trash, or away if there is none.
+    pub(crate) moved: u64,
+    /// Variants without original and unfinished uploads that were removed.
+    pub(crate) leftovers: u64,
+    /// Files that came back from the trash because a row names them.
+    pub(crate) put_back: u64,
+    /// Files that were removed from the trash.
+    pub(crate) purged: u64,
+    /// How long the oldest of those had been there.
+    pub(crate) oldest_purged: Duration,
+    /// Whether everything was left as it was, because it would have been too much at once.
+    pub(crate) held: bool,
+}
 
 /// Sweeps at once and then every day, until the stop.
-pub(crate) async fn run(images: Images, blobs: Blobs, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    identity: Identity,
+    images: Images,
+    blobs: Blobs,
+    rules: Rules,
+    ties: Ties,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     loop {
-        let pause = match shutdown.run_until_cancelled(sweep(&images, &blobs, AGE)).await {
+        let sweep = sweep(&identity, &images, &blobs, rules);
+        let pause = match shutdown.run_until_cancelled(sweep).await {
             None => return Ok(()),
-            Some(Ok(0)) => INTERVAL,
-            Some(Ok(removed)) => {
-                tracing::info!(removed, "files that no row names were swept away");
-                INTERVAL
+            // That they are apart was said where it was found.
+            Some(Ok(None)) => APART_RETRY,
+            Some(Ok(Some(swept))) => {
+                swept.log(rules);
+                let pause = if swept.held { RETRY } else { INTERVAL };
+                ties.note_sweep(swept);
+                pause
             }
             Some(Err(error)) => {
                 tracing::warn!(error = error.message(), "the sweep of files that no row names failed");
@@ -44,24 +92,118 @@ pub(crate) async fn run(images: Images, blobs: Blobs, shutdown: CancellationToke
     }
 }
 
-/// Removes the files older than `age` that no row names, and says how many they were.
-///
-/// The files are listed first and the rows asked afterwards. A file on the list was complete or abandoned
-/// long before, so a row that names it was there before the question, and a row that does not name it then
-/// never will: names are never used twice.
-pub(crate) async fn sweep(images: &Images, blobs: &Blobs, age: Duration) -> Result<u64, Error> {
-    let mut removed = 0;
-    for shelf in SHELVES {
-        let old = blobs.older_than(age, shelf).await?;
-        for batch in old.chunks(BATCH) {
-            let originals: Vec<String> =
-                batch.iter().map(|location| original_of(location).to_owned()).collect();
-            let named: HashSet<String> = images.named(&originals).await?.into_iter().collect();
-            for location in batch.iter().filter(|location| !named.contains(original_of(location))) {
-                blobs.sweep_away(location).await?;
-                removed += 1;
-            }
+/// Sweeps once. None if store and database do not belong together.
+pub(crate) async fn sweep(
+    identity: &Identity,
+    images: &Images,
+    blobs: &Blobs,
+    rules: Rules,
+) -> Result<Option<Swept>, Error> {
+    let Standing::Joined(id) = identity.settle().await? else { return Ok(None) };
+    let now = blobs.probe().await?;
+    let census = census::take(images, blobs).await?;
+    let old = |files: Vec<Listed>, age: Duration| -> Vec<Listed> {
+        files.into_iter().filter(|file| file.age(now) >= age).collect()
+    };
+    let (unnamed, leftovers) = (old(census.unnamed, rules.age), old(census.leftovers, rules.age));
+    let discarded = old(census.discarded, rules.trash);
+    let mut swept = Swept {
+        files: census.files,
+        unnamed: unnamed.len() as u64,
+        oldest: Census::oldest(&unnamed, now),
+        ..Swept::default()
+    };
+    // Both may have been exchanged while they were read.
+    if identity.settle().await? != Standing::Joined(id) {
+        return Ok(None);
+    }
+    for location in &census.wanted {
+        swept.put_back += u64::from(blobs.put_back(location).await?);
+    }
+    swept.files += swept.put_back;
+    if swept.unnamed > most(swept.files, rules.max_percent) {
+        return Ok(Some(Swept { held: true, ..swept }));
+    }
+    for file in still_unnamed(images, &unnamed).await? {
+        blobs.discard_image(&file.location).await?;
+        swept.moved += 1;
+    }
+    for file in &leftovers {
+        blobs.remove_listed(&file.location).await?;
+        swept.leftovers += 1;
+    }
+    let discarded = still_unnamed(images, &discarded).await?;
+    swept.oldest_purged = Census::oldest(discarded.iter().copied(), now);
+    for file in discarded {
+        blobs.purge(&file.location).await?;
+        swept.purged += 1;
+    }
+    Ok(Some(swept))
+}
+
+/// Of how many files so many are taken away at once at most.
+fn most(files: u64, max_percent: u64) -> u64 {
+    files.saturating_mul(max_percent).div_ceil(100)
+}
+
+/// Those that no row names: the question is asked again right before something is done to them.
+async fn still_unnamed<'a>(images: &Images, files: &'a [Listed]) -> Result<Vec<&'a Listed>, Error> {
+    let mut unnamed = Vec::with_capacity(files.len());
+    for batch in files.chunks(BATCH) {
+        let locations: Vec<String> = batch.iter().map(|file| file.location.clone()).collect();
+        let named: HashSet<String> = images.named(&locations).await?.into_iter().collect();
+        unnamed.extend(batch.iter().filter(|file| !named.contains(&file.location)));
+    }
+    Ok(unnamed)
+}
+
+impl Swept {
+    fn log(&self, rules: Rules) {
+        let (oldest_s, oldest_purged_s) = (self.oldest.as_secs(), self.oldest_purged.as_secs());
+        let Self { files, unnamed, moved, leftovers, put_back, purged, .. } = *self;
+        if self.held {
+            tracing::warn!(
+                files,
+                unnamed,
+                oldest_s,
+                put_back,
+                "the sweep left everything as it was: {}",
+                self.too_much(rules.max_percent)
+            );
+            return;
+        }
+        tracing::info!(
+            files,
+            moved,
+            oldest_s,
+            leftovers,
+            put_back,
+            purged,
+            oldest_purged_s,
+            "swept: files that no row names went to the trash, and old ones from there away"
+        );
+    }
+
+    /// Why nothing was taken away, and what to do.
+    pub(crate) fn too_much(&self, max_percent: u64) -> String {
+        format!(
+            "no row names {} of {} files, and at most {max_percent} % are taken away at once. Is the database an old \
+             one? If they are to go, start one gateway with SWEEP_MAX_PERCENT=100",
+            self.unnamed, self.files
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenth_is_taken_away_at_once_and_one_file_always_may() {
+        for (files, percent, expected) in
+            [(0, 10, 0), (1, 10, 1), (10, 10, 1), (11, 10, 2), (1000, 10, 100), (47, 100, 47), (47, 0, 0)]
+        {
+            assert_eq!(most(files, percent), expected, "{percent} % of {files}");
         }
     }
-    Ok(removed)
 }

@@ -4,19 +4,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
+use runtime::clock::Moment;
 use sha2::{Digest as _, Sha256};
 use sniff::{Limits, Sniffer};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use wire::Tag;
 
 use super::blobs::{BlobError, Blobs};
+use super::identity::unavailable;
 use super::images::NewImage;
 use crate::error::Error;
 
 /// How long a body may send nothing.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 /// How long an upload may take from its first byte to its row. Far below
-/// [`sweep::AGE`](super::sweep::AGE), so that the sweep meets no file that is still to be named.
+/// [`sweep::AGE`](super::sweep::AGE), so that the sweep meets no file that is still to be named. It goes on while the
+/// machine sleeps, as the file's age does.
 pub(crate) const UPLOAD_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// What an image may be at most.
@@ -45,7 +48,7 @@ pub(crate) struct Staged {
     image: NewImage,
     blobs: Blobs,
     /// Until when a row may name it.
-    deadline: Instant,
+    deadline: Moment,
     /// Whether it is to stay.
     kept: bool,
 }
@@ -56,7 +59,7 @@ impl Staged {
     /// # Errors
     /// When so much time has gone by that it may be swept away at any moment.
     pub(crate) fn image(&self) -> Result<&NewImage, Error> {
-        if Instant::now() >= self.deadline {
+        if Moment::now() >= self.deadline {
             return Err(Error::BodyTimeout(UPLOAD_LIMIT.as_secs()));
         }
         Ok(&self.image)
@@ -81,8 +84,15 @@ impl Drop for Staged {
     }
 }
 
-/// Removes the files of an image that no row names. What can't be removed now is left to the sweep.
-pub(crate) async fn remove(blobs: &Blobs, location: &str) {
+/// Takes away the files of an image that no row names any more. What can't be moved now is left to the sweep.
+pub(crate) async fn discard(blobs: &Blobs, location: &str) {
+    if let Err(error) = blobs.discard_image(location).await {
+        tracing::warn!(location, reason = error.reason(), "a file that no row names is left to the sweep");
+    }
+}
+
+/// Removes the files of an image that no row has ever named. What can't be removed now is left to the sweep.
+async fn remove(blobs: &Blobs, location: &str) {
     if let Err(error) = blobs.remove_image(location).await {
         tracing::warn!(location, %error, "a file that no row names is left to the sweep");
     }
@@ -99,7 +109,15 @@ pub(crate) async fn receive(
     limits: UploadLimits,
     body: impl Stream<Item = Result<Bytes, Error>>,
 ) -> Result<Staged, Error> {
-    let deadline = Instant::now() + UPLOAD_LIMIT;
+    receive_until(Moment::now() + UPLOAD_LIMIT, blobs, limits, body).await
+}
+
+async fn receive_until(
+    deadline: Moment,
+    blobs: &Blobs,
+    limits: UploadLimits,
+    body: impl Stream<Item = Result<Bytes, Error>>,
+) -> Result<Staged, Error> {
     let mut writer = blobs.create();
     let mut checks = Checks::new(limits);
     let taken = async {
@@ -130,14 +148,19 @@ pub(crate) async fn receive(
 }
 
 /// The next bytes of a body, waiting neither for long nor beyond `deadline`.
-pub(crate) async fn next<S, T>(body: &mut S, deadline: Instant) -> Result<Option<T>, Error>
+pub(crate) async fn next<S, T>(body: &mut S, deadline: Moment) -> Result<Option<T>, Error>
 where
     S: Stream<Item = Result<T, Error>> + Unpin,
 {
-    match timeout_at(deadline, timeout(IDLE_LIMIT, body.next())).await {
-        Ok(Ok(next)) => next.transpose(),
-        Ok(Err(_)) => Err(Error::BodyTimeout(IDLE_LIMIT.as_secs())),
-        Err(_) => Err(Error::BodyTimeout(UPLOAD_LIMIT.as_secs())),
+    let left = deadline.since(Moment::now());
+    let next = timeout(IDLE_LIMIT.min(left), body.next()).await;
+    if Moment::now() >= deadline {
+        return Err(Error::BodyTimeout(UPLOAD_LIMIT.as_secs()));
+    }
+    match next {
+        Ok(next) => next.transpose(),
+        Err(_) if left < IDLE_LIMIT => Err(Error::BodyTimeout(UPLOAD_LIMIT.as_secs())),
+        Err(_) => Err(Error::BodyTimeout(IDLE_LIMIT.as_secs())),
     }
 }
 
@@ -174,30 +197,17 @@ impl Checks {
 impl From<BlobError> for Error {
     fn from(error: BlobError) -> Self {
         match error {
-            BlobError::Store(_) | BlobError::Folder(_) => {
-                Self::Unavailable { part: "the image store", reason: chain(&error) }
-            }
+            BlobError::Store(_) | BlobError::Folder(_) | BlobError::TimedOut(_) => unavailable(&error),
             BlobError::Gone(_) | BlobError::Damaged { .. } => Self::Internal(error.into()),
         }
     }
-}
-
-/// An error with what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use crate::origin::blobs::tests::in_folder;
     use futures_util::stream;
 
     const PNG: &[u8] = include_bytes!("../../../../samples/chelsea.png");
@@ -215,7 +225,7 @@ mod tests {
     #[tokio::test]
     async fn an_image_is_hashed_sized_and_recognized() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        let blobs = in_folder(folder.path());
         let staged = receive(&blobs, LIMITS, chunks(PNG)).await.unwrap();
         let image = staged.image().unwrap().clone();
         assert_eq!((image.size, image.image.width, image.image.height), (PNG.len() as u64, 451, 300));
@@ -228,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn whatever_is_refused_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        let blobs = in_folder(folder.path());
         let small = UploadLimits { max_bytes: 100_000, ..LIMITS };
         let few = UploadLimits { max_pixels: 1000, ..LIMITS };
         assert!(matches!(receive(&blobs, small, chunks(PNG)).await, Err(Error::TooLarge(_))));
@@ -245,17 +255,45 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_stands_still_is_given_up() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        let blobs = in_folder(folder.path());
         let stalled = chunks(&PNG[..50_000]).chain(stream::pending());
         tokio::time::pause();
         let received = receive(&blobs, LIMITS, stalled).await;
         assert!(matches!(received, Err(Error::BodyTimeout(_))));
     }
 
+    /// tokio's clock stands still, as it does while a machine sleeps.
+    #[tokio::test]
+    async fn the_limit_of_an_upload_goes_on_while_the_machine_sleeps() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = in_folder(folder.path());
+        let whole = receive_until(Moment::now() + UPLOAD_LIMIT, &blobs, LIMITS, chunks(PNG)).await.unwrap();
+        tokio::time::pause();
+        let limit = Duration::from_millis(200);
+        let asleep = chunks(PNG).chain(stream::once(async {
+            std::thread::sleep(Duration::from_millis(300));
+            Ok(Bytes::new())
+        }));
+        let began = tokio::time::Instant::now();
+        let received = receive_until(Moment::now() + limit, &blobs, LIMITS, asleep).await;
+        assert!(
+            matches!(received, Err(Error::BodyTimeout(s)) if s == UPLOAD_LIMIT.as_secs()),
+            "{received:?}"
+        );
+        assert!(began.elapsed() < limit, "tokio's clock went on");
+        // Nor is it taken when the sleep comes between its last byte and its row.
+        assert!(matches!(late(whole).image(), Err(Error::BodyTimeout(_))));
+    }
+
+    fn late(mut staged: Staged) -> Staged {
+        staged.deadline = Moment::now();
+        staged
+    }
+
     #[tokio::test]
     async fn a_staged_file_that_no_row_takes_is_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        let blobs = in_folder(folder.path());
         drop(receive(&blobs, LIMITS, chunks(PNG)).await.unwrap());
         while files(&blobs).await > 0 {
             tokio::task::yield_now().await;

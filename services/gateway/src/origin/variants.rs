@@ -28,6 +28,7 @@ use wire::{Tag, Variant};
 
 use super::blobs::{BlobError, Blobs};
 use super::images::ImageRow;
+use super::ties::Ties;
 use crate::error::Error;
 
 /// How many variants may wait to be made.
@@ -52,6 +53,7 @@ pub(crate) struct Variants(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     blobs: Blobs,
+    ties: Ties,
     max_pixels: u64,
     /// The files that are being made or wait for it, and who says so when they are.
     under_way: Mutex<HashMap<String, watch::Sender<Option<Outcome>>>>,
@@ -125,7 +127,7 @@ impl VariantError {
 
 impl Variants {
     /// Those of images of at most `max_pixels` pixels, for which at most `max_readers` requests may wait.
-    pub(crate) fn new(blobs: Blobs, max_pixels: u64, max_readers: usize) -> Self {
+    pub(crate) fn new(blobs: Blobs, ties: Ties, max_pixels: u64, max_readers: usize) -> Self {
         let processors = available_parallelism().map_or(1, NonZeroUsize::get);
         let at_once = processors.saturating_sub(1).clamp(1, MOST_AT_ONCE);
         let kilobytes = max_pixels.saturating_mul(BYTES_A_PIXEL) / 1024 + SPARE_KILOBYTES;
@@ -133,6 +135,7 @@ impl Variants {
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self(Arc::new(Inner {
             blobs,
+            ties,
             max_pixels,
             under_way: Mutex::default(),
             queue: semaphore(QUEUE),
@@ -252,8 +255,13 @@ impl Inner {
         };
         let Some(made) = made else { return Ok(None) };
         let bytes = Bytes::from(made.bytes);
+        // A store that does not belong to the database is left as it is.
+        if self.ties.may_change().is_err() {
+            return Ok(Some(Rendition { location: location.to_owned(), format: made.format, bytes }));
+        }
         if let Err(error) = self.blobs.put(location, bytes.clone()).await {
-            tracing::warn!(location, %error, "a variant could not be stored; it will be made again");
+            let reason = error.reason();
+            tracing::warn!(location, reason, "a variant could not be stored; it will be made again");
         }
         Ok(Some(Rendition { location: location.to_owned(), format: made.format, bytes }))
     }
@@ -387,6 +395,7 @@ pub(crate) fn tag_of(original: Tag, variant: Variant) -> Tag {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use crate::origin::blobs::tests::in_folder;
     use crate::origin::dates::Dates;
     use testkit::samples::{self, Sample};
     use time::OffsetDateTime;
@@ -394,7 +403,7 @@ mod tests {
     const MAX_PIXELS: u64 = 100_000_000;
 
     fn variants(blobs: &Blobs) -> Variants {
-        Variants::new(blobs.clone(), MAX_PIXELS, 100)
+        Variants::new(blobs.clone(), Ties::joined(), MAX_PIXELS, 100)
     }
 
     fn later() -> Instant {
@@ -426,7 +435,7 @@ mod tests {
     #[tokio::test]
     async fn a_variant_is_made_once_and_found_again() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        let blobs = in_folder(folder.path());
         let variants = variants(&blobs);
         let row = stored(&blobs, samples::rocket(), samples::rocket().bytes).await;
         let all =
@@ -451,7 +460,7 @@ mod tests {
     #[tokio::test]
     async fn a_damaged_variant_is_made_again() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        let blobs = in_folder(folder.path());
         let variants = variants(&blobs);
         let row = stored(&blobs, samples::coffee(), samples::coffee().bytes).await;
         let whole = variants.get(&row, Variant::W320, later()).await.unwrap().unwrap();
@@ -465,7 +474,7 @@ mod tests {
     #[tokio::test]
     async fn pixels_that_can_not_be_decoded_are_an_error_and_leave_no_file() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        let blobs = in_folder(folder.path());
         let variants = variants(&blobs);
         let row = stored(&blobs, samples::astronaut(), &samples::astronaut().bytes[..1000]).await;
         let error = variants.get(&row, Variant::W320, later()).await.unwrap_err();
@@ -476,7 +485,7 @@ mod tests {
     #[tokio::test]
     async fn the_queue_is_short_and_patience_ends_and_what_nobody_waits_for_is_not_made() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        let blobs = in_folder(folder.path());
         let variants = variants(&blobs);
         let row = stored(&blobs, samples::rocket(), samples::rocket().bytes).await;
         // As many as can be made at once are under way.
@@ -508,7 +517,7 @@ mod tests {
         assert_eq!(width_of(&made), 160);
         assert!(!folder.path().join(location_of(&many[0].location, Variant::W160)).exists());
         // And of those who may wait for one, there are only so many.
-        let few = Variants::new(blobs.clone(), MAX_PIXELS, 1);
+        let few = Variants::new(blobs.clone(), Ties::joined(), MAX_PIXELS, 1);
         let waiting = few.wait().unwrap();
         assert!(matches!(few.get(&row, Variant::W320, later()).await, Err(VariantError::Busy)));
         // What is there already needs no waiting.
@@ -519,7 +528,7 @@ mod tests {
     #[tokio::test]
     async fn what_can_not_be_made_narrower_is_remembered_by_its_bytes() {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::in_folder(folder.path()).unwrap();
+        let blobs = in_folder(folder.path());
         let variants = variants(&blobs);
         let row = stored(&blobs, samples::astronaut(), &samples::astronaut().bytes[..1000]).await;
         let first = variants.get(&row, Variant::W320, later()).await.unwrap_err().to_string();

@@ -22,7 +22,7 @@ use crate::conditional::{self, Decision, WriteConditions};
 use crate::error::Error;
 use crate::head::{ImageHead, date, value};
 use crate::near::Copy;
-use crate::origin::{upload, variants};
+use crate::origin::variants;
 use crate::read::{CacheStatus, Content, ImageMeta, Portion, ReadOutcome};
 use crate::state::AppState;
 use crate::views;
@@ -339,7 +339,7 @@ pub(crate) async fn put_image(
     if content_length(&headers).is_some_and(|length| length > limits.max_bytes) {
         return Err(limits.too_many_bytes());
     }
-    let staged = upload::receive(&state.blobs, limits, data(body)).await?;
+    let staged = state.receive(data(body)).await?;
     let stored = state.store(key, staged, conditions).await?;
     let status = if stored.created { StatusCode::CREATED } else { StatusCode::OK };
     let mut answer = HeaderMap::new();

@@ -35,6 +35,7 @@ pub(crate) async fn metrics(
         cache: cache.ok(),
         pending: pending.ok(),
         backlog: backlog.ok(),
+        held_files: state.swept().map(|swept| if swept.held { swept.unnamed } else { 0 }),
         started: state.started,
         slow_consumers: bus.slow_consumer_count(),
         connections: bus.connection_count(),

@@ -693,6 +693,7 @@ pub(crate) struct Parts {
     memcache: Part,
     recorder: Part,
     mysql: Part,
+    store: Part,
 }
 
 /// One part.
@@ -772,6 +773,7 @@ mod tests {
             memcache: part.clone(),
             recorder: part.clone(),
             mysql: part.clone(),
+            store: part.clone(),
         };
         assert_described("Part", &part);
         assert_described("Parts", &parts);

@@ -8,7 +8,8 @@ use axum::extract::{FromRequest as _, Request};
 use axum::http::header;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
-use tokio::time::{Instant, timeout_at};
+use runtime::clock::Moment;
+use tokio::time::timeout;
 use wire::{Key, KeyError};
 
 use super::images::{content_length, data};
@@ -113,11 +114,11 @@ async fn read_form(
     mut form: Multipart,
     typed: &mut Option<String>,
 ) -> Result<(Key, Staged), Error> {
-    let deadline = Instant::now() + upload::UPLOAD_LIMIT;
+    let deadline = Moment::now() + upload::UPLOAD_LIMIT;
     let mut key = None;
     let mut file = None;
     loop {
-        let part = match timeout_at(deadline, form.next_field()).await {
+        let part = match timeout(deadline.since(Moment::now()), form.next_field()).await {
             Ok(Ok(Some(part))) => part,
             Ok(Ok(None)) => break,
             // A refused image says more than the end that its form then came to.
@@ -131,7 +132,7 @@ async fn read_form(
             "key" if key.is_none() => key = Some(read_key(part, deadline, typed).await?),
             "file" if file.is_none() => {
                 let bytes = part.map(|chunk| chunk.map_err(|error| broken(&error)));
-                let received = upload::receive(&state.blobs, state.upload_limits(), bytes).await;
+                let received = state.receive(bytes).await;
                 file = match received {
                     Err(
                         error @ (Error::TooLarge(_) | Error::UnsupportedType(_) | Error::Unprocessable(_)),
@@ -161,7 +162,7 @@ async fn read_form(
 }
 
 /// Reads the key, of which little more is held in memory than a key may have.
-async fn read_key(mut part: Field<'_>, deadline: Instant, typed: &mut Option<String>) -> Result<Key, Error> {
+async fn read_key(mut part: Field<'_>, deadline: Moment, typed: &mut Option<String>) -> Result<Key, Error> {
     let mut chunks = stream::poll_fn(|context| part.poll_next_unpin(context))
         .map(|chunk| chunk.map_err(|error| broken(&error)));
     let mut bytes = Vec::new();

@@ -114,9 +114,14 @@ fn part_views(health: &Health) -> Vec<PartView> {
                 "There are no charts and no history now. That concerns no image, and what the cache counts meanwhile \
                  is kept and recorded later.",
             ),
-            _ => (
+            "mysql" => (
                 "Database",
                 "Cached images are still served. Others can’t be read, and nothing can be stored, listed or deleted.",
+            ),
+            _ => (
+                "Image store",
+                "Cached images are still served, and others as far as their files can be read. Nothing can be stored \
+                 until this is mended.",
             ),
         };
         PartView { label, ok: part.ok, message: part.message.clone(), meaning }

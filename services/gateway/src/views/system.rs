@@ -12,6 +12,7 @@ use wire::{CacheStats, subject};
 use super::figures::Figure;
 use super::shell::Moment;
 use crate::origin::images::DatabaseServer;
+use crate::origin::sweep::Swept;
 use crate::state::{Health, Part};
 use crate::units;
 
@@ -72,6 +73,10 @@ pub struct SystemFindings<'a> {
     pub nats_connections: u64,
     /// Since when there is one, or none.
     pub nats_since: SystemTime,
+    /// What the last sweep of this gateway came to.
+    pub(crate) swept: Option<Swept>,
+    /// What keeps the files: a folder, or S3.
+    pub store: &'static str,
     /// That of this gateway.
     pub version: &'static str,
 }
@@ -114,6 +119,7 @@ impl SystemPage {
         let up = found.database.and_then(|server| i64::try_from(server.uptime_s?).ok());
         let database = PartRow { version, ..PartRow::of(name, DATABASE, &health.mysql) };
         parts.push(database.since(up.map(|up| now - Duration::seconds(up)), now));
+        parts.push(PartRow::of(found.store, STORE, &health.store));
         Self { parts, faults, figures }
     }
 }
@@ -143,8 +149,23 @@ const NATS: Kind = Kind {
 const DATABASE: Kind =
     Kind { name: "Database", none: "no server", role: "has a row for each image and each window" };
 
+const STORE: Kind = Kind { name: "Image store", none: "no store", role: "keeps the image files" };
+
 fn faults(found: &SystemFindings<'_>) -> Vec<Fault> {
     let mut faults = Vec::new();
+    if let Some(swept) = found.swept.as_ref().filter(|swept| swept.held) {
+        let title = format!(
+            "The sweep stands still: no row names {} of {}, the oldest from {} ago.",
+            units::count(swept.unnamed),
+            units::counted(swept.files, "file", "files"),
+            units::duration(u64::try_from(swept.oldest.as_millis()).unwrap_or(u64::MAX)),
+        );
+        faults.push(Fault {
+            title,
+            meaning: "That is more than may be taken away at once, as it is with a database from an old backup. Nothing \
+                      is removed. If they are to go, start one gateway with SWEEP_MAX_PERCENT=100.",
+        });
+    }
     let mut note = |count: Option<u64>, usual: u64, one: &str, many: &str, meaning| {
         if let Some(count) = count.filter(|count| *count > usual) {
             faults.push(Fault { title: format!("{}.", units::counted(count, one, many)), meaning });

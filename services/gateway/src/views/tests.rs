@@ -154,7 +154,13 @@ fn history() -> History {
 
 fn health(ok: bool) -> Health {
     let part = Part { ok, message: MARKUP.into() };
-    Health { nats: part.clone(), memcache: part.clone(), recorder: part.clone(), mysql: part }
+    Health {
+        nats: part.clone(),
+        memcache: part.clone(),
+        recorder: part.clone(),
+        mysql: part.clone(),
+        store: part,
+    }
 }
 
 fn cache_page(full: bool) -> CachePage {

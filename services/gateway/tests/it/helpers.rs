@@ -1,6 +1,6 @@
 //! Gateways on a bus and a database of their own, with a real worker beside them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -118,7 +118,7 @@ impl Scene {
     pub(crate) fn config(&self, flags: &[&str]) -> Config {
         let port = self.nats.port().to_string();
         let url = self.database.url(Account::Gateway);
-        let images = self.folder.path().join("images");
+        let images = self.images();
         let templates = repository_root().join("templates");
         let mut arguments = vec!["gateway", "--nats-url", "", "--nats-port", &port];
         arguments.extend(["--nats-password", self.nats.password("gateway"), "--database-url", &url]);
@@ -176,9 +176,14 @@ impl Scene {
         self.ask(subject::CONFIG_SET, change).await.expect("the change is allowed");
     }
 
-    /// How many files lie in the image folder, unfinished ones included.
+    /// How many image files lie in the image folder, unfinished ones included, and without the trash.
     pub(crate) fn file_count(&self) -> usize {
-        count_files(&self.folder.path().join("images"))
+        files_in(&self.images()).len()
+    }
+
+    /// The image folder.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.folder.path().join("images")
     }
 
     /// Waits until the notes of all changes are removed, which no answer waits for.
@@ -268,8 +273,12 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("temporary folders have plain names")
 }
 
-fn count_files(folder: &Path) -> usize {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
-    paths.map(|path| if path.is_dir() { count_files(&path) } else { 1 }).sum()
+/// The files on the shelves of a folder.
+pub(crate) fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let list = |folder: &Path| -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+        entries.filter_map(Result::ok).map(|entry| entry.path()).collect()
+    };
+    let is_shelf = |path: &PathBuf| path.file_name().is_some_and(|name| name.len() == 2);
+    list(folder).into_iter().filter(is_shelf).flat_map(|shelf| list(&shelf)).collect()
 }

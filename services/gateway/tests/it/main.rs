@@ -19,6 +19,7 @@ mod operation;
 mod outages;
 mod pages;
 mod rude;
+mod store;
 mod strangers;
 mod system;
 mod uploads;

@@ -35,6 +35,8 @@ pub(super) async fn system(State(state): State<AppState>) -> Response {
             nats_version: server.version,
             nats_connections: state.cache.bus().connection_count(),
             nats_since: state.cache.bus().since(),
+            swept: state.swept(),
+            store: if state.blobs.is_folder() { "Folder" } else { "S3" },
             version: env!("CARGO_PKG_VERSION"),
         };
         let page = SystemPage::new(findings, OffsetDateTime::now_utc());
