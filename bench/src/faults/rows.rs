@@ -99,16 +99,16 @@ pub(crate) async fn named_files(tables: &MySqlPool) -> sqlx::Result<BTreeSet<Str
     Ok(names.into_iter().collect())
 }
 
-/// The files that lie in a folder and in those below it.
+/// The image files that lie in a folder: on its shelves, which two digits name, and not in its trash.
 pub(crate) fn files(folder: &Path) -> std::io::Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(below) = folders.pop() {
-        for entry in std::fs::read_dir(below)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if let Ok(name) = path.strip_prefix(folder) {
+    for shelf in std::fs::read_dir(folder)? {
+        let shelf = shelf?;
+        if shelf.file_name().len() != 2 {
+            continue;
+        }
+        for entry in std::fs::read_dir(shelf.path())? {
+            if let Ok(name) = entry?.path().strip_prefix(folder) {
                 found.insert(name.to_string_lossy().into_owned());
             }
         }

@@ -177,6 +177,8 @@ impl Maker<'_> {
             ("NATS_GATEWAY_PASSWORD", self.nats.password("gateway").to_owned()),
             ("GATEWAY_DATABASE_URL", self.url(name, Account::Gateway)?),
             ("IMAGE_DIR", text(images)?),
+            // Crashes leave many files that no row names, and the sweep at the end is to take them away.
+            ("SWEEP_MAX_PERCENT", "100".to_owned()),
             ("TEMPLATE_DIR", text(&repository_root().join("templates"))?),
             ("CACHE_BUDGET_MS", CACHE_BUDGET_MS.to_owned()),
         ]);
