@@ -32,7 +32,7 @@ const PING_QUIET: Duration = Duration::from_millis(75);
 /// How long questions by people and monitors may take. They are no reads: nobody waits behind them.
 const QUESTION_LIMIT: Duration = Duration::from_secs(2);
 /// How long a change of the configuration may take: the worker writes it to JetStream first.
-const CHANGE_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const CHANGE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Asks the memcache worker and the recorder. Clones share the connections.
 #[derive(Debug, Clone)]
@@ -91,32 +91,16 @@ impl CacheClient {
         read_json(self.bus.request(subject::invalidate(key), None, Bytes::new(), limit).await?)
     }
 
-    /// Drops what is cached under `key`, the copies of gateways included. The stored image stays.
-    ///
-    /// # Errors
-    /// As [`CacheClient::clear`].
-    pub async fn drop_cached(&self, key: &Key) -> Result<InvalidateReply, Error> {
-        self.invalidate(key, CHANGE_LIMIT).await.map_err(|failure| Error::of_request(CACHE, failure))
-    }
-
-    /// Tells the worker to drop everything, with the failure kept apart by kind.
-    pub(crate) async fn try_clear(&self, by: &str, limit: Duration) -> Result<ClearReply, RequestFailure> {
+    /// Tells the worker to drop everything. `by` goes into the history.
+    pub(crate) async fn clear(&self, by: &str, limit: Duration) -> Result<ClearReply, RequestFailure> {
         let request = ClearRequest { by: Some(by.to_owned()) };
         read_json(self.bus.request(subject::CLEAR.to_owned(), None, write_json(&request)?, limit).await?)
-    }
-
-    /// Drops everything that is cached. `by` goes into the history.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when no worker answers; what the worker refuses, in its own words.
-    pub async fn clear(&self, by: &str) -> Result<ClearReply, Error> {
-        self.try_clear(by, CHANGE_LIMIT).await.map_err(|failure| Error::of_request(CACHE, failure))
     }
 
     /// The worker's counters and gauges.
     ///
     /// # Errors
-    /// As [`CacheClient::clear`].
+    /// [`Error::Unavailable`] when no worker answers; what the worker refuses, in its own words.
     pub async fn stats(&self) -> Result<CacheStats, Error> {
         self.ask(CACHE, subject::STATS, Bytes::new(), QUESTION_LIMIT).await
     }
@@ -124,7 +108,7 @@ impl CacheClient {
     /// The configuration that is in force.
     ///
     /// # Errors
-    /// As [`CacheClient::clear`].
+    /// As [`CacheClient::stats`].
     pub async fn config(&self) -> Result<ConfigReply, Error> {
         self.ask(CACHE, subject::CONFIG_GET, Bytes::new(), QUESTION_LIMIT).await
     }
@@ -133,7 +117,7 @@ impl CacheClient {
     /// which the worker checks. `by` goes into the history, unless the object says itself who asks.
     ///
     /// # Errors
-    /// As [`CacheClient::clear`]; a value that is not allowed is a 400 that names it.
+    /// As [`CacheClient::stats`]; a value that is not allowed is a 400 that names it.
     pub async fn set_config(&self, change: &[u8], by: &str) -> Result<ConfigReply, Error> {
         // The worker alone decides what is valid, so that all interfaces refuse alike; what is no
         // object goes to it as it is.
@@ -150,7 +134,7 @@ impl CacheClient {
     /// What is resident.
     ///
     /// # Errors
-    /// As [`CacheClient::clear`].
+    /// As [`CacheClient::stats`].
     pub async fn keys(&self, request: &KeysRequest) -> Result<KeysReply, Error> {
         self.ask_with(CACHE, subject::KEYS, request).await
     }
@@ -158,7 +142,7 @@ impl CacheClient {
     /// Has the worker publish key events for a while.
     ///
     /// # Errors
-    /// As [`CacheClient::clear`].
+    /// As [`CacheClient::stats`].
     pub(crate) async fn watch(&self, request: &WatchRequest) -> Result<WatchReply, Error> {
         self.ask_with(CACHE, subject::WATCH, request).await
     }
@@ -197,7 +181,7 @@ impl CacheClient {
     /// History in rows, from the recorder.
     ///
     /// # Errors
-    /// As [`CacheClient::clear`], about the recorder.
+    /// As [`CacheClient::stats`], about the recorder.
     pub async fn series(&self, request: &SeriesRequest) -> Result<Series, Error> {
         self.ask_with(RECORDER, subject::SERIES, request).await
     }

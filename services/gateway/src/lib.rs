@@ -18,6 +18,7 @@ pub mod read;
 mod room;
 pub mod routes;
 mod server;
+mod serving;
 pub mod state;
 mod telling;
 pub mod units;

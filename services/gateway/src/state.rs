@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wire::inspect::{ClearReply, InvalidateReply};
 use wire::stats::HistoryRequest;
 use wire::{Item, Key, Span, Tag};
 
@@ -35,6 +36,7 @@ use crate::origin::ties::Ties;
 use crate::origin::upload::{self, Staged, UploadLimits, discard};
 use crate::origin::variants::Variants;
 use crate::read::{Choose, Portion, ReadFailure, ReadOutcome, Reader};
+use crate::serving::Serving;
 use crate::telling::Teller;
 use crate::views::Views;
 
@@ -168,6 +170,7 @@ impl AppState {
         ties: Ties,
     ) -> anyhow::Result<(Self, Option<mpsc::Receiver<Arc<Copy>>>)> {
         let images = Images::new(database.clone());
+        let serving = Serving::new(cache.own().clone());
         let metrics = Metrics::new(connections)?;
         // With no capacity it is off, and nothing asks for leases.
         let (near, to_renew) = match config.near_cache_bytes() {
@@ -185,7 +188,7 @@ impl AppState {
         let reader = Reader::new(cache.clone(), rows, files, variants, turns / 2, own, budget, &metrics);
         let reader = reader.with_near(near.clone());
         let reach = Reach::default();
-        let teller = Teller::new(cache.clone(), Pending::new(database), reach.clone());
+        let teller = Teller::new(cache.clone(), serving, Pending::new(database), reach.clone());
         let state = Self(Arc::new(Shared {
             config,
             started: SystemTime::now(),
@@ -409,6 +412,22 @@ impl AppState {
             }
         })
         .await
+    }
+
+    /// Drops everything that is cached; the images stay stored. `by` goes into the history.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no worker answers that serves; what it refuses, in its own words.
+    pub async fn clear_cache(&self, by: &str) -> Result<ClearReply, Error> {
+        self.teller.clear(by).await
+    }
+
+    /// Drops what is cached under `key`, the copies of gateways included; the image stays stored.
+    ///
+    /// # Errors
+    /// As [`AppState::clear_cache`].
+    pub async fn drop_cached(&self, key: &Key) -> Result<InvalidateReply, Error> {
+        self.teller.drop_cached(key).await
     }
 
     /// Tells the cache of a change, and lets the answer pass once it has acknowledged.

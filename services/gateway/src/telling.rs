@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use runtime::bus::RequestFailure;
-use tokio::time::{Instant, sleep, sleep_until};
+use runtime::clock::Moment;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use wire::Key;
+use wire::inspect::{ClearReply, InvalidateReply};
 use wire::near::LONGEST_LEASE_MS;
 
-use crate::cache::CacheClient;
+use crate::cache::{CACHE, CHANGE_LIMIT, CacheClient};
 use crate::error::Error;
 use crate::origin::pending::{LeftBehind, Note, Pending, Scope};
 use crate::origin::reach::Reach;
+use crate::serving::{Nobody, Serving};
 
 /// How long an upload or a deletion waits for the acknowledgement before it is answered 503.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -20,6 +24,10 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
 /// After so long no near lease lasts that was granted before, by clocks that run apart by up to an eighth.
 const LEASES_END: Duration = Duration::from_millis(LONGEST_LEASE_MS + LONGEST_LEASE_MS / 8);
+/// When no worker has acknowledged by then, it is looked for whether one serves at all.
+const DOUBT: Duration = Duration::from_millis(50);
+/// How often: a claim that is renewed in between is seen so much later to run out.
+const DOUBT_EVERY: Duration = Duration::from_millis(200);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// How often each gateway looks for notes that somebody has left behind.
@@ -39,6 +47,7 @@ const BY: &str = "gateway: all images deleted";
 #[derive(Debug, Clone)]
 pub(crate) struct Teller {
     cache: CacheClient,
+    serving: Serving,
     pending: Pending,
     /// Notes of acknowledged changes, which are removed together: each removal alone would be a commit.
     acknowledged: Arc<Mutex<Vec<Note>>>,
@@ -50,8 +59,8 @@ pub(crate) struct Teller {
 
 impl Teller {
     /// Tells this cache, and keeps these notes.
-    pub(crate) fn new(cache: CacheClient, pending: Pending, reach: Reach) -> Self {
-        Self { cache, pending, acknowledged: Arc::default(), removing: Arc::default(), reach }
+    pub(crate) fn new(cache: CacheClient, serving: Serving, pending: Pending, reach: Reach) -> Self {
+        Self { cache, serving, pending, acknowledged: Arc::default(), removing: Arc::default(), reach }
     }
 
     /// Tells the cache of one change, again and again for up to five seconds. True once no cache holds the
@@ -79,37 +88,92 @@ impl Teller {
         }
     }
 
+    /// Whether within the limit a worker has acknowledged, or it is sure that none holds the image from before.
     async fn acknowledged(&self, scope: &Scope) -> bool {
-        let deadline = Instant::now() + ANSWER_LIMIT;
+        let done = async {
+            tokio::select! {
+                () = self.told_owner(scope) => {}
+                () = self.nobody_serves() => {}
+            }
+        };
+        timeout(ANSWER_LIMIT, done).await.is_ok()
+    }
+
+    /// Tells the worker that serves, until it has acknowledged.
+    async fn told_owner(&self, scope: &Scope) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now()).min(ATTEMPT_LIMIT);
-            if self.attempt(scope, left).await {
-                return true;
-            }
-            let next = Instant::now() + pause;
-            if next >= deadline {
-                return false;
-            }
-            sleep_until(next).await;
+            let failure = match scope {
+                Scope::Key(key) => self.invalidate(key, ATTEMPT_LIMIT).await.err(),
+                Scope::Everything => self.try_clear(BY, ATTEMPT_LIMIT).await.err(),
+            };
+            let Some(failure) = failure else { return };
+            tracing::debug!(%failure, "the cache has not acknowledged a change yet");
+            sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    async fn attempt(&self, scope: &Scope, limit: Duration) -> bool {
-        let failure = match scope {
-            Scope::Key(key) => self.cache.invalidate(key, limit).await.err(),
-            Scope::Everything => self.cache.try_clear(BY, limit).await.err(),
-        };
-        match failure {
-            None => true,
-            Some(failure) if means_no_cache(&failure) => {
-                // What a worker granted before it went away ends by itself.
-                sleep(LEASES_END).await;
-                true
+    /// Waits until nobody can hold the image from before: no worker serves, and no copy lasts.
+    async fn nobody_serves(&self) {
+        sleep(DOUBT).await;
+        let sure = loop {
+            match self.serving.nobody().await {
+                Nobody::Sure(sure) => break sure,
+                Nobody::Perhaps(again) => sleep(again.min(DOUBT_EVERY)).await,
             }
-            Some(_) => false,
+        };
+        // What a worker granted before it went away ends by itself.
+        loop {
+            let left = (sure + LEASES_END).since(Moment::now());
+            if left.is_zero() {
+                return;
+            }
+            sleep(left).await;
         }
+    }
+
+    /// Has the worker that serves drop an image.
+    async fn invalidate(&self, key: &Key, limit: Duration) -> Result<InvalidateReply, RequestFailure> {
+        self.by_the_owner(self.cache.invalidate(key, limit), |reply| &reply.incarnation).await
+    }
+
+    /// Has the worker that serves drop everything.
+    async fn try_clear(&self, by: &str, limit: Duration) -> Result<ClearReply, RequestFailure> {
+        self.by_the_owner(self.cache.clear(by, limit), |reply| &reply.incarnation).await
+    }
+
+    /// An acknowledgement counts if the incarnation that gives it owns the claim, by a read that begins after the change
+    /// that it is about (design rule 9). Whoever owned it before then serves no more, and whoever owns it after has read
+    /// what it holds after the change. So both can be on their way at once.
+    async fn by_the_owner<A>(
+        &self,
+        asked: impl Future<Output = Result<A, RequestFailure>>,
+        incarnation: impl Fn(&A) -> &String,
+    ) -> Result<A, RequestFailure> {
+        let (reply, owner) = tokio::join!(asked, self.serving.owner());
+        let reply = reply?;
+        if owner.as_ref() != Some(incarnation(&reply)) {
+            let doubt = "the worker that answered is not known to be the one that serves; ask again";
+            return Err(RequestFailure::Other(doubt.to_owned()));
+        }
+        Ok(reply)
+    }
+
+    /// Drops what is cached under `key`, the copies of gateways included. The stored image stays.
+    ///
+    /// # Errors
+    /// As [`Teller::clear`].
+    pub(crate) async fn drop_cached(&self, key: &Key) -> Result<InvalidateReply, Error> {
+        self.invalidate(key, CHANGE_LIMIT).await.map_err(|failure| Error::of_request(CACHE, failure))
+    }
+
+    /// Drops everything that is cached. `by` goes into the history.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no worker answers that serves; what it refuses, in its own words.
+    pub(crate) async fn clear(&self, by: &str) -> Result<ClearReply, Error> {
+        self.try_clear(by, CHANGE_LIMIT).await.map_err(|failure| Error::of_request(CACHE, failure))
     }
 
     /// How many changes the cache has not acknowledged yet.
@@ -175,16 +239,4 @@ impl Teller {
 /// Held for a moment, to add or to take.
 fn lock(notes: &Mutex<Vec<Note>>) -> MutexGuard<'_, Vec<Note>> {
     notes.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether a failure means that no cache is there, so that none can hold an old image (design rule 9).
-/// This is the one place that decides it.
-///
-/// "No responders" comes from the server that we are connected to: nobody has subscribed to
-/// invalidations. A worker subscribes to them before it serves, keeps serving nothing after each
-/// connection until a round trip has proven that subscription, and drops all it held at that moment; a
-/// worker that stops unsubscribes from gets first. So whoever might serve is subscribed, and whoever is
-/// not, will serve only what it reads after this change.
-fn means_no_cache(failure: &RequestFailure) -> bool {
-    matches!(failure, RequestFailure::NoResponders(_))
 }

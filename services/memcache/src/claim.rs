@@ -9,45 +9,37 @@
 //!
 //! To ask the bus who else is there would be no substitute: a worker that is paused does not answer, and
 //! comes back.
+//!
+//! Each write is a compare-and-set on what was just read at the stream's leader. An entry that is missing although it
+//! should be there, or that does not follow on the one that was known, is an unknown owner's, and is waited out
+//! ([`runtime::owners::Observer`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_nats::jetstream::kv;
+use runtime::bucket::{self, Written};
+use runtime::bus::RequestFailure;
 use runtime::clock::Moment;
+use runtime::owners::{Observer, Outlook, Owners, Standing};
 use runtime::{Bus, streams};
-use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use wire::owners::Entry;
 use wire::subject;
-
-use crate::config::LONGEST_CLAIM_MS;
 
 /// How often a worker that stands by looks at the claim.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often it is tried at once to take a claim that is free, when somebody else has written it meanwhile.
+const TAKE_TRIES: usize = 4;
 /// The longest that giving up a claim may take; if it fails, it runs out.
 const RELEASE_TIME: Duration = Duration::from_millis(500);
-
-/// The entry in the bucket.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
-    /// The worker's name, for people.
-    worker: String,
-    /// The life of it that owns the claim.
-    incarnation: String,
-    /// How long the claim is valid after each renewal, in milliseconds.
-    valid_ms: u64,
-    /// Whether the owner gave it up: it serves no more.
-    released: bool,
-}
 
 /// The claim of one life of a worker.
 #[derive(Debug)]
 pub struct Claim {
-    bus: Bus,
-    bucket: kv::Store,
-    entry: Entry,
+    owners: Owners,
+    incarnation: String,
     length: Duration,
     /// The zero of `end_ms`.
     origin: Moment,
@@ -57,8 +49,8 @@ pub struct Claim {
     ended: CancellationToken,
     /// The connection on which it was renewed last.
     connection: AtomicU64,
-    /// The revision of the entry as this worker wrote it; held while it is renewed.
-    revision: Mutex<u64>,
+    /// The entry as this worker knows it to be written, and its revision; held while it is renewed.
+    entry: Mutex<(Entry, u64)>,
 }
 
 /// Why a renewal did not succeed.
@@ -74,39 +66,35 @@ pub enum RenewalError {
 
 impl Claim {
     /// Stands by until the claim is free, takes it, and returns it as that of a new incarnation. `None`
-    /// after `shutdown`. `former` is the last incarnation of this very process, which serves no more.
+    /// after `shutdown`. `seen` is what this process has seen of the claim, in its former lives too.
     pub async fn win(
         bus: &Bus,
         worker: &str,
         length: Duration,
-        former: Option<&str>,
+        seen: &mut Observer,
         shutdown: &CancellationToken,
     ) -> Option<Self> {
-        let mut standby =
-            Standby { bus, bucket: None, worker, length, former, seen: None, said: String::new() };
+        let owners = Owners::new(bus.clone());
+        let mut standby = Standby { owners, worker, length, seen, said: String::new() };
         loop {
-            match shutdown.run_until_cancelled(standby.look()).await? {
-                Ok(Some(claim)) => {
-                    tracing::info!(
-                        incarnation = claim.entry.incarnation,
-                        "this worker has the claim to serve"
-                    );
-                    return Some(claim);
+            let pause = match shutdown.run_until_cancelled(standby.look()).await? {
+                Ok(Look::Won(claim)) => {
+                    tracing::info!(incarnation = claim.incarnation, "this worker has the claim to serve");
+                    return Some(*claim);
                 }
-                Ok(None) => {}
+                Ok(Look::StandBy(left)) => left.min(LOOK_EVERY),
                 Err(error) => {
-                    // The bucket may have to be made anew.
-                    standby.bucket = None;
                     standby.say(format!("the claim to serve can't be read: {error:#}"));
+                    LOOK_EVERY
                 }
-            }
-            shutdown.run_until_cancelled(sleep(LOOK_EVERY)).await?;
+            };
+            shutdown.run_until_cancelled(sleep(pause)).await?;
         }
     }
 
     /// The life of the worker that has it.
     pub fn incarnation(&self) -> &str {
-        &self.entry.incarnation
+        &self.incarnation
     }
 
     /// When it was won, or a little earlier: since then no other worker serves.
@@ -136,35 +124,25 @@ impl Claim {
     /// # Errors
     /// [`RenewalError`].
     pub async fn renew(&self) -> Result<(), RenewalError> {
-        let mut revision = self.revision.lock().await;
+        let mut held = self.entry.lock().await;
         if !self.is_valid() {
             // Whoever stands by may have it already, though the bucket does not say so yet.
             self.end();
             return Err(RenewalError::Lost);
         }
-        let bucket = &self.bucket;
         let renewed = async {
-            let connection = self.bus.connection_count();
-            // Behind another connection may be another bucket, in which the same number is somebody else's.
-            if connection == self.connection() {
-                let sent = Moment::now();
-                if let Some(next) = write(bucket, &self.entry, Some(*revision)).await? {
-                    return Ok(Some((next, sent, connection)));
-                }
-            }
-            // A write of our own, whose acknowledgement was lost, is no loss of the claim.
-            match read(bucket).await? {
-                Some((Found::Claim(entry), current)) if entry == self.entry => {
-                    let sent = Moment::now();
-                    let written = write(bucket, &self.entry, Some(current)).await?;
-                    Ok(written.map(|next| (next, sent, connection)))
-                }
-                _ => Ok(None),
-            }
+            let connection = self.owners.bus().connection_count();
+            let mut sent = Moment::now();
+            let next = |entry: &Entry| {
+                sent = Moment::now();
+                entry.renewed()
+            };
+            let written = self.write_over(&held.0, next).await?;
+            Ok::<_, RequestFailure>(written.map(|written| (written, sent, connection)))
         };
         match timeout(self.length / 2, renewed).await {
-            Ok(Ok(Some((next, sent, connection)))) => {
-                *revision = next;
+            Ok(Ok(Some((written, sent, connection)))) => {
+                *held = written;
                 let end_ms = millis((sent + self.length).since(self.origin));
                 let extended = self
                     .end_ms
@@ -176,8 +154,31 @@ impl Claim {
                 self.end();
                 Err(RenewalError::Lost)
             }
-            Ok(Err(error)) => Err(RenewalError::Failed(error)),
+            Ok(Err(error)) => Err(RenewalError::Failed(anyhow::Error::new(error))),
             Err(_) => Err(RenewalError::Failed(anyhow::anyhow!("no answer in time"))),
+        }
+    }
+
+    /// Writes what `next` makes of the entry, as long as that is this worker's and none that a stream has taken back.
+    /// What was written, and its revision; `None` when it is somebody else's.
+    async fn write_over(
+        &self,
+        known: &Entry,
+        mut next: impl FnMut(&Entry) -> Entry,
+    ) -> Result<Option<(Entry, u64)>, RequestFailure> {
+        let limit = self.length / 2;
+        loop {
+            // Not over a revision that is remembered: in a bucket made anew, or one that was taken back, the same number
+            // is somebody else's. And a write of one's own, whose acknowledgement was lost, is no loss of the claim.
+            let found = self.owners.read(limit).await?;
+            let is_ours = |entry: &&Entry| {
+                entry.names(&self.incarnation) && entry.id == known.id && entry.beat >= known.beat
+            };
+            let Some(entry) = found.entry().filter(is_ours) else { return Ok(None) };
+            let entry = next(entry);
+            if let Written::Done(revision) = self.owners.write(&entry, found.revision, limit).await? {
+                return Ok(Some((entry, revision)));
+            }
         }
     }
 
@@ -205,26 +206,24 @@ impl Claim {
         }
     }
 
+    /// Lets `seen` know how far this claim has come, when its life is over.
+    pub async fn leave_to(&self, seen: &mut Observer) {
+        self.end();
+        let (entry, revision) = self.entry.lock().await.clone();
+        seen.wrote(&entry, revision, Moment::now());
+    }
+
     /// Gives it up, after the worker has left the bus: whoever stands by need not wait.
     pub async fn release(&self) {
         self.end();
         let released = async {
-            let revision = self.revision.lock().await;
-            let entry = Entry { released: true, ..self.entry.clone() };
-            if write(&self.bucket, &entry, Some(*revision)).await?.is_some() {
-                return anyhow::Ok(());
-            }
-            // The stop has broken a renewal off, which was written all the same.
-            if let Some((Found::Claim(found), current)) = read(&self.bucket).await?
-                && found == self.entry
-            {
-                write(&self.bucket, &entry, Some(current)).await?;
-            }
-            Ok(())
+            let held = self.entry.lock().await;
+            // That of a renewal which the stop has broken off may stand there.
+            self.write_over(&held.0, Entry::ended).await
         };
         match timeout(RELEASE_TIME, released).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!("the claim to serve was not given up and runs out: {error:#}"),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the claim to serve was not given up and runs out"),
             Err(_) => tracing::warn!("the claim to serve was not given up in time and runs out"),
         }
     }
@@ -232,74 +231,93 @@ impl Claim {
 
 /// A worker that waits for the claim.
 struct Standby<'a> {
-    bus: &'a Bus,
-    bucket: Option<kv::Store>,
+    owners: Owners,
     worker: &'a str,
     length: Duration,
-    former: Option<&'a str>,
-    /// What stood in the bucket, at which revision, and when it was first seen there.
-    seen: Option<(Found, u64, Moment)>,
+    seen: &'a mut Observer,
     said: String,
+}
+
+/// What came of a look at the claim.
+enum Look {
+    Won(Box<Claim>),
+    /// It may be free after so long.
+    StandBy(Duration),
 }
 
 impl Standby<'_> {
     /// Looks at the claim, and takes it if it is free.
-    async fn look(&mut self) -> anyhow::Result<Option<Claim>> {
-        let bucket = match self.bucket.clone() {
-            Some(bucket) => bucket,
-            None => timeout(self.length, streams::ensure_owners_bucket(self.bus.jetstream())).await??,
-        };
-        self.bucket = Some(bucket.clone());
-        let found = timeout(self.length, read(&bucket)).await??;
-        let Some((found, revision)) = found else { return self.take(bucket, None).await };
-        // By whichever length is longer, if they were set differently; none can be longer than any setting.
-        let (valid_ms, waiting) = match &found {
-            Found::Claim(entry) if entry.released || self.former == Some(entry.incarnation.as_str()) => {
-                return self.take(bucket, Some(revision)).await;
+    async fn look(&mut self) -> anyhow::Result<Look> {
+        for _ in 0..TAKE_TRIES {
+            let found = self.owners.read(self.length).await?;
+            if found.standing == Standing::Missing && self.is_configured().await? {
+                self.seen.expect_one();
             }
-            Found::Claim(entry) => {
-                (entry.valid_ms, format!("worker {} has the claim to serve", entry.worker))
-            }
-            Found::Unreadable(why) => {
-                (0, format!("the claim to serve can't be read and is waited out: {why}"))
-            }
-        };
-        let length = self.length.max(Duration::from_millis(valid_ms.min(LONGEST_CLAIM_MS)));
-        let now = Moment::now();
-        match &self.seen {
-            // Both, since the revisions of a bucket that was made anew begin again.
-            Some((seen, seen_revision, since)) if (seen, *seen_revision) == (&found, revision) => {
-                if now.since(*since) > length + length / 8 {
-                    tracing::info!(revision, "the claim to serve has run out");
-                    return self.take(bucket, Some(revision)).await;
+            let now = Moment::now();
+            self.seen.note(&found, now);
+            match self.seen.outlook(now) {
+                Outlook::Free => {}
+                Outlook::RunOut => {
+                    tracing::info!(revision = found.revision, "the claim to serve has run out");
                 }
+                Outlook::Owned { by, left } => {
+                    self.say(format!("standing by: {by}"));
+                    return Ok(Look::StandBy(left));
+                }
+                Outlook::Newer(version) => {
+                    self.say(format!(
+                        "standing by: the claim to serve has form {version}, of a later release"
+                    ));
+                    return Ok(Look::StandBy(LOOK_EVERY));
+                }
+                Outlook::Unseen => return Ok(Look::StandBy(LOOK_EVERY)),
             }
-            _ => self.seen = Some((found, revision, now)),
+            if found.standing == Standing::Missing {
+                let made = streams::ensure_owners_bucket(self.owners.bus().jetstream());
+                timeout(self.length, made).await??;
+            }
+            // Gateways write the entry too, when they make sure that nobody serves.
+            if let Some(claim) = self.take().await? {
+                return Ok(Look::Won(Box::new(claim)));
+            }
         }
-        self.say(format!("standing by: {waiting}"));
-        Ok(None)
+        Ok(Look::StandBy(LOOK_EVERY))
     }
 
-    async fn take(&self, bucket: kv::Store, expected: Option<u64>) -> anyhow::Result<Option<Claim>> {
-        let entry = Entry {
-            worker: self.worker.to_owned(),
-            incarnation: format!("{:016x}", rand::random::<u64>()),
-            valid_ms: millis(self.length),
-            released: false,
-        };
-        let connection = self.bus.connection_count();
+    /// Whether there is a revision of the configuration, which comes after the first claim.
+    async fn is_configured(&self) -> Result<bool, RequestFailure> {
+        let bus = self.owners.bus();
+        let last = bucket::last(bus, subject::CONFIG_READ, subject::CONFIG_ENTRY, self.length).await?;
+        Ok(last.is_some())
+    }
+
+    async fn take(&mut self) -> anyhow::Result<Option<Claim>> {
+        let incarnation = format!("{:016x}", rand::random::<u64>());
+        let valid_ms = millis(self.length);
+        let (entry, over) = self.seen.following(
+            |entry| entry.taken(self.worker, incarnation.clone(), valid_ms),
+            || {
+                let id = format!("{:016x}", rand::random::<u64>());
+                Entry::first(id, self.worker, incarnation.clone(), valid_ms)
+            },
+        );
+        let connection = self.owners.bus().connection_count();
         let origin = Moment::now();
-        let Some(revision) = write(&bucket, &entry, expected).await? else { return Ok(None) };
+        // If the acknowledgement is lost, this is nobody to wait for.
+        self.seen.lived(&incarnation);
+        let Written::Done(revision) = self.owners.write(&entry, over, self.length).await? else {
+            return Ok(None);
+        };
+        self.seen.wrote(&entry, revision, Moment::now());
         Ok(Some(Claim {
-            bus: self.bus.clone(),
-            bucket,
-            entry,
+            owners: self.owners.clone(),
+            incarnation,
             length: self.length,
             origin,
             end_ms: AtomicU64::new(millis(self.length)),
             ended: CancellationToken::new(),
             connection: AtomicU64::new(connection),
-            revision: Mutex::new(revision),
+            entry: Mutex::new((entry, revision)),
         }))
     }
 
@@ -309,36 +327,6 @@ impl Standby<'_> {
             tracing::info!("{what}");
             self.said = what;
         }
-    }
-}
-
-/// What stands in the bucket.
-#[derive(Debug, PartialEq, Eq)]
-enum Found {
-    /// Somebody's claim.
-    Claim(Entry),
-    /// Something else, and what: whoever had the claim before may not know it yet, so that it is waited out.
-    Unreadable(String),
-}
-
-/// What stands in the bucket, and its revision.
-async fn read(bucket: &kv::Store) -> anyhow::Result<Option<(Found, u64)>> {
-    let Some(entry) = streams::last(bucket, subject::OWNERS_KEY).await? else { return Ok(None) };
-    let found = match entry.value.as_deref().map(serde_json::from_slice) {
-        Some(Ok(claim)) => Found::Claim(claim),
-        Some(Err(error)) => Found::Unreadable(error.to_string()),
-        None => Found::Unreadable("it was deleted".to_owned()),
-    };
-    Ok(Some((found, entry.revision)))
-}
-
-/// Writes the entry if its revision is still `expected`; the new revision, or `None` if it is not.
-async fn write(bucket: &kv::Store, entry: &Entry, expected: Option<u64>) -> anyhow::Result<Option<u64>> {
-    let body = serde_json::to_vec(entry)?.into();
-    match bucket.update(subject::OWNERS_KEY, body, expected.unwrap_or(0)).await {
-        Ok(revision) => Ok(Some(revision)),
-        Err(error) if error.kind() == kv::UpdateErrorKind::WrongLastRevision => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 

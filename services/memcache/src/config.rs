@@ -4,12 +4,10 @@ use clap::Parser;
 use runtime::args::{LogArgs, NatsArgs, ProcessArgs};
 use wire::config::InvalidConfig;
 use wire::near::LONGEST_LEASE_MS;
+use wire::owners::LONGEST_CLAIM_MS;
 use wire::{Capacity, Policy, Span};
 
 use crate::memory;
-
-/// The longest that a claim may be valid without being renewed, in milliseconds.
-pub const LONGEST_CLAIM_MS: u64 = 60_000;
 
 /// pixcache memcache worker: keeps image bytes in memory and serves them over NATS.
 #[derive(Debug, Clone, Parser)]
@@ -47,7 +45,7 @@ pub struct Config {
 
     /// How long the claim to serve is valid without being renewed, in milliseconds: another worker takes
     /// over so long, and an eighth of it, after this one was last heard of. The same for all workers
-    #[arg(long, env = "CLAIM_MS", value_name = "MS", default_value_t = 4000,
+    #[arg(long, env = "CLAIM_MS", value_name = "MS", default_value_t = 3000,
           value_parser = clap::value_parser!(u64).range(500..=LONGEST_CLAIM_MS))]
     pub claim_ms: u64,
 

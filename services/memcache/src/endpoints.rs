@@ -562,7 +562,7 @@ fn invalidate(worker: &Worker, request: &Request) -> Handled {
     if !resident {
         worker.watch.tell(KeyEventKind::Invalidated, &key.into(), 0);
     }
-    Handled::Later(drop, Answer::json(&InvalidateReply { resident }))
+    Handled::Later(drop, Answer::json(&InvalidateReply { resident, incarnation: worker.incarnation.clone() }))
 }
 
 /// What a worker acknowledged that does not serve would say nothing about the one that does.

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use runtime::bus::User;
+use runtime::owners::Observer;
 use runtime::tasks::Tasks;
 use runtime::{Bus, streams, wait};
 use time::OffsetDateTime;
@@ -62,11 +63,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         changed_at: OffsetDateTime::now_utc(),
     };
     let windows = Arc::new(WindowQueue::new(config.stats_interval.duration()));
-    let mut former = None;
+    // At a first start there is no claim yet.
+    let mut seen = Observer::new(false);
     loop {
         let Some(connected) = shutdown.run_until_cancelled(connect(&config)).await else { return Ok(()) };
         let buses = connected?;
-        match serve_on(&buses, &config, &first, &windows, &mut former, &shutdown).await? {
+        match serve_on(&buses, &config, &first, &windows, &mut seen, &shutdown).await? {
             End::Stopped => return Ok(()),
             End::BusDied(error) => {
                 tracing::error!("the connection to NATS is made anew, since its client died: {error:#}");
@@ -89,7 +91,7 @@ async fn serve_on(
     config: &Config,
     first: &CacheConfig,
     windows: &Arc<WindowQueue>,
-    former: &mut Option<String>,
+    seen: &mut Observer,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<End> {
     let stop_publishing = CancellationToken::new();
@@ -116,7 +118,7 @@ async fn serve_on(
     let stopping = AbortOnDropHandle::new(tokio::spawn(stopping));
 
     let result = tokio::select! {
-        ended = live_again_and_again(config, first, buses, windows, former, shutdown) => ended,
+        ended = live_again_and_again(config, first, buses, windows, seen, shutdown) => ended,
         failed = tasks.watch() => failed.map_err(anyhow::Error::from),
     };
     let has_died = result.is_err() && !shutdown.is_cancelled() && buses.have_died().await;
@@ -167,25 +169,26 @@ async fn live_again_and_again(
     first: &CacheConfig,
     buses: &Buses,
     windows: &Arc<WindowQueue>,
-    former: &mut Option<String>,
+    seen: &mut Observer,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let length = Duration::from_millis(config.claim_ms);
     loop {
         let standing_by = stand_by(buses.answers.client(), &config.worker_name).await;
         let standing_by = standing_by.map_err(|error| anyhow::anyhow!("not on the bus: {error}"))?;
-        let won = Claim::win(&buses.own, &config.worker_name, length, former.as_deref(), shutdown).await;
+        let won = Claim::win(&buses.own, &config.worker_name, length, seen, shutdown).await;
         if let Err(error) = standing_by.stop().await {
             tracing::debug!(%error, "the bus was not told that this worker stands by no more");
         }
         let Some(claim) = won else { return Ok(()) };
-        *former = Some(claim.incarnation().to_owned());
         let store = Store::new(first.policy, first.capacity_mb)
             .with_near_leases(Duration::from_millis(config.near_lease_ms));
         let max_pixels = config.max_image_megapixels.saturating_mul(1_000_000);
         let worker =
             Worker::new(config.worker_name.clone(), buses, claim, store, windows.clone(), max_pixels);
-        live(&worker, config, first, shutdown).await?;
+        let lived = live(&worker, config, first, shutdown).await;
+        worker.claim.leave_to(seen).await;
+        lived?;
         if shutdown.is_cancelled() {
             worker.claim.release().await;
             return Ok(());

@@ -10,8 +10,10 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::kv;
+use runtime::bucket::{self, Message, Written};
+use runtime::bus::RequestFailure;
 use runtime::clock::Moment;
-use runtime::streams::{self, Entry};
+use runtime::{Bus, streams};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
@@ -33,6 +35,8 @@ const BUCKET_TIME: Duration = Duration::from_secs(5);
 const CHANGE_TRIES: usize = 16;
 /// How often a worker looks whether somebody else has changed the configuration.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How many revisions are looked through for one that can be read, when the last one can't.
+const EARLIER_REVISIONS: u64 = 32;
 
 /// The configuration in force.
 #[derive(Debug)]
@@ -46,18 +50,34 @@ pub struct Live {
 #[derive(Debug, Clone)]
 struct InForce {
     config: CacheConfig,
+    /// As it stands in the bucket, where it may be too much for this machine.
+    written: CacheConfig,
     revision: u64,
     /// When the bucket was made: revisions of another bucket do not compare.
     bucket_created_at: OffsetDateTime,
 }
 
-/// Whether a revision drops everything when it is put into force.
+/// Where a revision comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Clears {
-    /// It was written in order to.
-    Always,
-    /// If its generation is another one than what was in force.
-    IfNew,
+enum Source {
+    /// It was found in the bucket. It drops everything if its generation is another one than what was in force.
+    Bucket,
+    /// This worker has just written it. It takes force whatever its number is: a bucket that was rolled back counts
+    /// again from an earlier one.
+    Change,
+    /// The same, in order to drop everything.
+    Clear,
+}
+
+/// What stands in the bucket.
+#[derive(Debug)]
+enum Found {
+    /// Nothing, or the mark of a removal with this revision.
+    Nothing(u64),
+    /// A configuration and its revision.
+    Config(CacheConfig, u64),
+    /// Something else with this revision, and why it is none.
+    Junk(u64, String),
 }
 
 /// What came of putting a revision into force.
@@ -83,17 +103,106 @@ impl Live {
         let bucket = self.bucket().await?;
         let mut in_force = self.in_force.lock().await;
         loop {
-            let (config, revision) = read(&bucket).await?;
-            if let Some(config) = config {
-                let effect = self.put_into_force(&mut in_force, &bucket, config, revision, Clears::IfNew);
-                self.tell_in_passing(effect);
-                return Ok(());
-            }
-            // Another worker may be first; then its revision is read.
-            if write(&bucket, first, revision).await?.is_some() {
-                tracing::info!(policy = %first.policy, capacity_mb = first.capacity_mb.mb(), "the first revision of the configuration is set");
+            match self.read().await? {
+                Found::Config(config, revision) => {
+                    let effect =
+                        self.put_into_force(&mut in_force, &bucket, config, revision, Source::Bucket);
+                    self.tell_in_passing(effect);
+                    return Ok(());
+                }
+                // Another worker may be first; then its revision is read.
+                Found::Nothing(over) => {
+                    if self.write_over(over, first).await? != Written::Overtaken {
+                        tracing::info!(policy = %first.policy, capacity_mb = first.capacity_mb.mb(), "the first revision of the configuration is set");
+                    }
+                }
+                Found::Junk(over, why) => {
+                    let last_good = self.last_good(over).await?;
+                    let repaired = self.repaired(over, &why, last_good.as_ref().unwrap_or(first));
+                    self.write_over(over, &repaired).await?;
+                }
             }
         }
+    }
+
+    /// The last revision before `revision` that can be read, if it is not long ago.
+    async fn last_good(&self, revision: u64) -> Result<Option<CacheConfig>, RequestFailure> {
+        for earlier in (revision.saturating_sub(EARLIER_REVISIONS).max(1)..revision).rev() {
+            let message = bucket::with_number(self.own(), subject::CONFIG_READ, earlier, BUCKET_TIME).await?;
+            let value = message.and_then(|message| message.value);
+            if let Some(Ok(config)) = value.map(|value| serde_json::from_slice(&value)) {
+                return Ok(Some(config));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is to be written over an entry that can't be read.
+    fn repaired(&self, over: u64, why: &str, config: &CacheConfig) -> CacheConfig {
+        tracing::warn!(
+            revision = over,
+            why,
+            policy = %config.policy,
+            capacity_mb = config.capacity_mb.mb(),
+            "the entry in the bucket is no configuration, and is overwritten"
+        );
+        CacheConfig {
+            changed_by: format!("{}: revision {over} could not be read", self.worker.name),
+            changed_at: OffsetDateTime::now_utc(),
+            ..config.clone()
+        }
+    }
+
+    fn own(&self) -> &Bus {
+        &self.worker.own
+    }
+
+    /// What stands in the bucket.
+    async fn read(&self) -> Result<Found, RequestFailure> {
+        let last = bucket::last(self.own(), subject::CONFIG_READ, subject::CONFIG_ENTRY, BUCKET_TIME).await?;
+        Ok(match last {
+            None => Found::Nothing(0),
+            Some(Message { value: None, revision }) => Found::Nothing(revision),
+            Some(Message { value: Some(value), revision }) => match serde_json::from_slice(&value) {
+                Ok(config) => Found::Config(config, revision),
+                Err(error) => Found::Junk(revision, error.to_string()),
+            },
+        })
+    }
+
+    /// Writes the entry if its last revision is still `over`.
+    async fn write_over(&self, over: u64, config: &CacheConfig) -> Result<Written, RequestFailure> {
+        let body = serde_json::to_vec(config).map_err(|error| RequestFailure::Other(error.to_string()))?;
+        bucket::write(self.own(), subject::CONFIG_WRITE, body.into(), over, BUCKET_TIME).await
+    }
+
+    /// Makes the bucket hold what is in force where it holds nothing, or nothing that can be read, or what was there
+    /// earlier: the stream has taken a revision back that it had acknowledged. What was written, and its revision, if
+    /// that was so and nobody else was first.
+    async fn mend(
+        &self,
+        in_force: &InForce,
+        found: &Found,
+        bucket: &kv::Store,
+    ) -> Result<Option<(CacheConfig, u64)>, RequestFailure> {
+        let is_another = bucket.stream.cached_info().created != in_force.bucket_created_at;
+        let (over, config) = match found {
+            Found::Config(_, revision) if is_another || *revision >= in_force.revision => return Ok(None),
+            Found::Config(_, over) => {
+                tracing::warn!(
+                    revision = over,
+                    in_force = in_force.revision,
+                    "the stream has taken back the configuration in force, which is written again"
+                );
+                (*over, in_force.written.clone())
+            }
+            Found::Nothing(over) => (*over, in_force.written.clone()),
+            Found::Junk(over, why) => (*over, self.repaired(*over, why, &in_force.written)),
+        };
+        Ok(match self.write_over(over, &config).await? {
+            Written::Done(revision) => Some((config, revision)),
+            Written::Overtaken => None,
+        })
     }
 
     /// Looks into the bucket again and again, and at once after a reconnection. A watch of JetStream's would be a consumer
@@ -127,30 +236,32 @@ impl Live {
         anyhow::ensure!(self.worker.own.is_connected(), "not connected to NATS");
         let bucket = self.bucket().await?;
         let mut in_force = self.in_force.lock().await;
-        match read(&bucket).await? {
-            (Some(config), revision) => {
-                let effect = self.put_into_force(&mut in_force, &bucket, config, revision, Clears::IfNew);
-                self.tell_in_passing(effect);
+        let found = self.read().await?;
+        let mended = match in_force.as_ref() {
+            Some(now) => self.mend(now, &found, &bucket).await?,
+            None => None,
+        };
+        let effect = match (mended, found) {
+            (Some((config, revision)), _) => {
+                self.put_into_force(&mut in_force, &bucket, config, revision, Source::Change)
             }
-            (None, revision) => {
-                // The bucket is gone or empty: what is in force is its first revision again.
-                let config = in_force.as_ref().map(|in_force| in_force.config.clone());
-                if let Some(config) = config {
-                    write(&bucket, &config, revision).await?;
-                }
+            (None, Found::Config(config, revision)) => {
+                self.put_into_force(&mut in_force, &bucket, config, revision, Source::Bucket)
             }
-        }
+            (None, Found::Nothing(_) | Found::Junk(..)) => Effect::default(),
+        };
+        self.tell_in_passing(effect);
         Ok(())
     }
 
     /// Makes the change that `payload` asks for.
     ///
     /// # Errors
-    /// A refusal with the code for it. Nothing is changed then.
+    /// A refusal with the code for it, which says whether anything was changed, or that this is not known.
     pub async fn change(&self, payload: &[u8]) -> Result<(ConfigReply, Option<Drop>), Refusal> {
         let change = ConfigChange::parse(payload, self.worker.max_capacity_mb).map_err(bad_request)?;
         let (in_force, effect) = self
-            .write(change.by.as_deref(), Clears::IfNew, |config| {
+            .write(change.by.as_deref(), Source::Change, |config| {
                 config.capacity_mb = change.capacity_mb.unwrap_or(config.capacity_mb);
                 config.policy = change.policy.unwrap_or(config.policy);
             })
@@ -158,17 +269,18 @@ impl Live {
         Ok((self.reply(&in_force), effect.near))
     }
 
-    /// Clears every worker's cache: bumps the generation, and drops everything here.
+    /// Clears every worker's cache: draws another generation, and drops everything here.
     ///
     /// # Errors
-    /// A refusal with the code for it. Nothing is dropped then.
+    /// As [`Live::change`].
     pub async fn clear(&self, by: Option<&str>) -> Result<(ClearReply, Option<Drop>), Refusal> {
-        // Only that it differs counts; a worker lives on at the last number too.
-        let raise = |config: &mut CacheConfig| config.generation = config.generation.wrapping_add(1);
-        let (in_force, effect) = self.write(by, Clears::Always, raise).await?;
+        // Only that it differs counts. Numbers that only grow would come again after the bucket was rolled back.
+        let draw = |config: &mut CacheConfig| config.generation = other_generation(config.generation);
+        let (in_force, effect) = self.write(by, Source::Clear, draw).await?;
         let (entries, bytes) = effect.dropped.unwrap_or_default();
         let (generation, revision) = (in_force.config.generation, in_force.revision);
-        Ok((ClearReply { entries, bytes, generation, revision }, effect.near))
+        let incarnation = self.worker.incarnation.clone();
+        Ok((ClearReply { entries, bytes, generation, revision, incarnation }, effect.near))
     }
 
     /// Reads the bucket again.
@@ -176,10 +288,10 @@ impl Live {
     /// # Errors
     /// A refusal, when it can't be read.
     pub async fn refresh(&self) -> Result<ConfigReply, Refusal> {
-        let bucket = self.bucket().await.map_err(unavailable)?;
+        let bucket = self.bucket().await.map_err(|error| unavailable(format_args!("{error:#}")))?;
         let mut in_force = self.in_force.lock().await;
-        if let (Some(config), revision) = read(&bucket).await.map_err(unavailable)? {
-            let effect = self.put_into_force(&mut in_force, &bucket, config, revision, Clears::IfNew);
+        if let Found::Config(config, revision) = self.read().await.map_err(unavailable)? {
+            let effect = self.put_into_force(&mut in_force, &bucket, config, revision, Source::Bucket);
             self.tell_in_passing(effect);
         }
         drop(in_force);
@@ -200,6 +312,7 @@ impl Live {
     fn reply(&self, in_force: &InForce) -> ConfigReply {
         ConfigReply {
             worker: self.worker.name.clone(),
+            incarnation: self.worker.incarnation.clone(),
             revision: in_force.revision,
             config: in_force.config.clone(),
             capacity_bytes: in_force.config.capacity_mb.bytes(),
@@ -216,17 +329,21 @@ impl Live {
     async fn write(
         &self,
         by: Option<&str>,
-        clears: Clears,
+        source: Source,
         change: impl Fn(&mut CacheConfig),
     ) -> Result<(InForce, Effect), Refusal> {
-        let bucket = self.bucket().await.map_err(unavailable)?;
+        let bucket = self.bucket().await.map_err(|error| unavailable(format_args!("{error:#}")))?;
         let mut in_force = self.in_force.lock().await;
         for _ in 0..CHANGE_TRIES {
-            let (Some(mut config), revision) = read(&bucket).await.map_err(unavailable)? else {
-                return Err(Refusal::new(
-                    Code::Unavailable,
-                    "the bucket of the configuration is being made anew; try again in a moment",
-                ));
+            let (mut config, over) = match (self.read().await.map_err(unavailable)?, in_force.as_ref()) {
+                (Found::Config(config, revision), _) => (config, revision),
+                (Found::Junk(revision, _), Some(now)) => (now.written.clone(), revision),
+                (Found::Nothing(_) | Found::Junk(..), _) => {
+                    return Err(Refusal::new(
+                        Code::Unavailable,
+                        "the bucket of the configuration is being made anew; try again in a moment",
+                    ));
+                }
             };
             // A request may have waited with a worker that was stopped past its claim, and whoever serves now
             // have acknowledged a later one. The revision is known already: what changes from here on makes
@@ -237,38 +354,49 @@ impl Live {
             change(&mut config);
             config.changed_by = by.filter(|by| !by.is_empty()).unwrap_or("nats").to_owned();
             config.changed_at = OffsetDateTime::now_utc();
-            if let Some(revision) = write(&bucket, &config, revision).await.map_err(unavailable)? {
-                let effect = self.put_into_force(&mut in_force, &bucket, config, revision, clears);
-                let now =
-                    in_force.clone().ok_or_else(|| Refusal::new(Code::Internal, "nothing is in force"))?;
-                return Ok((now, effect));
-            }
+            let revision = match self.write_over(over, &config).await {
+                Ok(Written::Done(revision)) => revision,
+                Ok(Written::Overtaken) => continue,
+                Err(failure) if failure.had_no_effect() => return Err(unavailable(failure)),
+                // Its acknowledgement may be all that was lost.
+                Err(failure) => match self.read().await {
+                    Ok(Found::Config(found, revision)) if found == config => revision,
+                    _ => return Err(unknown(&failure)),
+                },
+            };
+            let effect = self.put_into_force(&mut in_force, &bucket, config, revision, source);
+            let now = in_force.clone().ok_or_else(|| Refusal::new(Code::Internal, "nothing is in force"))?;
+            return Ok((now, effect));
         }
         Err(Refusal::new(
             Code::Unavailable,
-            "too many others change the configuration at this moment; try again",
+            "too many others change the configuration at this moment; nothing was changed, try again",
         ))
     }
 
-    /// Puts a revision into force unless it, or a later one, already is. Returns the entries and bytes
-    /// that it dropped if it is a clear.
+    /// Puts a revision into force. One that was found in the bucket is not, if it or a later one already is. Returns the
+    /// entries and bytes that it dropped if it is a clear.
     fn put_into_force(
         &self,
         in_force: &mut Option<InForce>,
         bucket: &kv::Store,
         config: CacheConfig,
         revision: u64,
-        clears: Clears,
+        source: Source,
     ) -> Effect {
         let bucket_created_at = bucket.stream.cached_info().created;
-        if in_force
-            .as_ref()
-            .is_some_and(|now| now.bucket_created_at == bucket_created_at && now.revision >= revision)
-        {
+        // Of the same number there may be two, when the stream has taken one of them back.
+        let is_old = |now: &InForce| {
+            now.bucket_created_at == bucket_created_at
+                && (now.revision > revision || now.revision == revision && now.written == config)
+        };
+        if source == Source::Bucket && in_force.as_ref().is_some_and(is_old) {
             return Effect::default();
         }
+        let written = config.clone();
         let config = self.within_this_machine(config);
-        let before = in_force.replace(InForce { config: config.clone(), revision, bucket_created_at });
+        let before =
+            in_force.replace(InForce { config: config.clone(), written, revision, bucket_created_at });
         let (evicted, dropped, near) = {
             let mut store = self.worker.store();
             let evicted = store.configure(config.policy, config.capacity_mb);
@@ -276,7 +404,7 @@ impl Live {
             let is_new = before.as_ref().is_some_and(|before| {
                 before.config.generation != config.generation || before.bucket_created_at != bucket_created_at
             });
-            let is_clear = clears == Clears::Always || is_new;
+            let is_clear = source == Source::Clear || is_new;
             // Under `none`, nothing is held anywhere.
             let is_end = config.policy == Policy::None
                 && before.as_ref().is_some_and(|before| before.config.policy != Policy::None);
@@ -351,27 +479,13 @@ impl Live {
     }
 }
 
-/// The configuration in the bucket, if there is one, and the revision that a change of it replaces.
-async fn read(bucket: &kv::Store) -> anyhow::Result<(Option<CacheConfig>, u64)> {
-    let entry = tokio::time::timeout(BUCKET_TIME, streams::last(bucket, subject::CONFIG_KEY)).await??;
-    let Some(Entry { value, revision }) = entry else { return Ok((None, 0)) };
-    let config = value.map(|value| {
-        serde_json::from_slice(&value).map_err(|error| {
-            anyhow::anyhow!("revision {revision} in the bucket is no configuration: {error}")
-        })
-    });
-    Ok((config.transpose()?, revision))
-}
-
-/// Writes the entry if its last revision is still `expected`. Returns the new revision, or `None` when
-/// somebody else was first.
-async fn write(bucket: &kv::Store, config: &CacheConfig, expected: u64) -> anyhow::Result<Option<u64>> {
-    let body = serde_json::to_vec(config)?.into();
-    let written = bucket.update(subject::CONFIG_KEY, body, expected);
-    match tokio::time::timeout(BUCKET_TIME, written).await? {
-        Ok(revision) => Ok(Some(revision)),
-        Err(error) if error.kind() == kv::UpdateErrorKind::WrongLastRevision => Ok(None),
-        Err(error) => Err(error.into()),
+/// Another generation than this one: 53 random bits, which every reader of JSON takes for the number that it is.
+fn other_generation(generation: u64) -> u64 {
+    loop {
+        let drawn = rand::random::<u64>() >> 11;
+        if drawn != generation {
+            return drawn;
+        }
     }
 }
 
@@ -379,9 +493,21 @@ fn bad_request(error: InvalidConfig) -> Refusal {
     Refusal::new(Code::BadRequest, error.to_string())
 }
 
-fn unavailable(error: anyhow::Error) -> Refusal {
+/// The bucket could not be read, or has taken nothing.
+fn unavailable(error: impl std::fmt::Display) -> Refusal {
     Refusal::new(
         Code::Unavailable,
-        format!("the bucket of the configuration can't be used now ({error:#}); nothing was changed"),
+        format!("the bucket of the configuration can't be used now ({error}); nothing was changed"),
+    )
+}
+
+/// The write may have come to the bucket.
+fn unknown(failure: &RequestFailure) -> Refusal {
+    Refusal::new(
+        Code::Unavailable,
+        format!(
+            "whether this was changed is unknown: the bucket of the configuration has not acknowledged it \
+             ({failure}); look at what is in force, or ask again"
+        ),
     )
 }

@@ -14,7 +14,7 @@ use async_nats::jetstream::consumer::{self, AckPolicy, IntoConsumerConfig as _, 
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{AckKind, Message, stream};
 use futures_util::{FutureExt as _, StreamExt as _};
-use runtime::{Bus, streams, wait};
+use runtime::{Bus, bucket, streams, wait};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -150,7 +150,7 @@ impl Feed for Revisions {
 
     fn read(&self, message: &Message) -> Result<Option<RevisionRow>, String> {
         // Somebody removed the entry; what is in force is in no row until the next change.
-        if message.headers.as_ref().is_some_and(|headers| headers.get(streams::KV_OPERATION).is_some()) {
+        if message.headers.as_ref().is_some_and(|headers| headers.get(bucket::KV_OPERATION).is_some()) {
             return Ok(None);
         }
         let revision = message.info().map_err(|error| error.to_string())?.stream_sequence;

@@ -149,6 +149,16 @@ pub enum RequestFailure {
     Other(String),
 }
 
+impl RequestFailure {
+    /// Whether it is known that the request had no effect.
+    pub fn had_no_effect(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::NoResponders(_) | Self::TooLarge(_) | Self::Disconnected => true,
+            Self::TimedOut { .. } | Self::Other(_) => false,
+        }
+    }
+}
+
 /// A refusal and what came with it.
 #[derive(Debug, thiserror::Error)]
 #[error("{refusal}")]
@@ -337,6 +347,20 @@ impl Bus {
         self.question(subject).ask(meta, payload, limit).await
     }
 
+    /// The same with headers of one's own.
+    ///
+    /// # Errors
+    /// As [`Bus::request`].
+    pub async fn request_with_headers(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<Reply, RequestFailure> {
+        self.question(subject).ask_with(Some(headers), payload, limit).await
+    }
+
     /// A question that is yet to be asked, for those whom it concerns whether its reply comes late.
     pub fn question(&self, subject: String) -> Question {
         let id = self.shared.next_request.fetch_add(1, Ordering::Relaxed);
@@ -513,11 +537,19 @@ impl Question {
         payload: Bytes,
         limit: Duration,
     ) -> Result<Reply, RequestFailure> {
+        self.ask_with(meta.map(headers_of), payload, limit).await
+    }
+
+    async fn ask_with(
+        &mut self,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<Reply, RequestFailure> {
         if !self.bus.is_connected() {
             return Err(RequestFailure::Disconnected);
         }
         let max_payload = self.bus.max_payload();
-        let headers = meta.map(headers_of);
         let header_bytes = headers.as_ref().map_or(0, header_size);
         if payload.len() + header_bytes > max_payload {
             return Err(RequestFailure::TooLarge(max_payload));
@@ -540,7 +572,8 @@ impl Question {
             self.is_open = true;
             let message = (&mut self.reply).await;
             self.is_open = false;
-            message.map_err(|_| RequestFailure::Disconnected)
+            let lost = "the connection was lost before the answer came";
+            message.map_err(|_| RequestFailure::Other(lost.to_owned()))
         };
         let Ok(answered) = timeout(limit, exchange).await else { return Err(self.timed_out(limit)) };
         let message = answered?;

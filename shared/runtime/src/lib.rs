@@ -2,10 +2,12 @@
 //! to the bus, waiting for what is not there yet, and background tasks that must not end unseen.
 
 pub mod args;
+pub mod bucket;
 pub mod bus;
 pub mod clock;
 pub mod descriptors;
 pub mod logging;
+pub mod owners;
 pub mod priority;
 pub mod service;
 pub mod shutdown;

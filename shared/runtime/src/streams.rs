@@ -6,13 +6,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::CreateStreamErrorKind;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
-use async_nats::jetstream::stream::{LastRawMessageError, LastRawMessageErrorKind};
 use async_nats::jetstream::{self, ErrorCode, kv};
-use bytes::Bytes;
 use wire::subject;
 
-/// The header by which the entry of a bucket is known as removed.
-pub const KV_OPERATION: &str = "KV-Operation";
 /// How long an event is kept for a recorder that is away.
 const EVENT_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The most bytes of events that are kept.
@@ -66,33 +62,6 @@ pub async fn ensure_config_bucket(jetstream: &jetstream::Context) -> Result<kv::
 pub async fn ensure_owners_bucket(jetstream: &jetstream::Context) -> Result<kv::Store, StreamError> {
     let description = "Which pixcache worker serves";
     bucket(jetstream, subject::OWNERS_BUCKET, subject::OWNERS_STREAM, description, 1).await
-}
-
-/// What stands in a bucket under one key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// The value; `None` when it was deleted.
-    pub value: Option<Bytes>,
-    /// The number of this revision.
-    pub revision: u64,
-}
-
-/// Reads what stands under `key`, from the leader of the bucket's stream: the client's own read may be answered by a
-/// replica that is behind.
-///
-/// # Errors
-/// When the leader does not answer.
-pub async fn last(bucket: &kv::Store, key: &str) -> Result<Option<Entry>, LastRawMessageError> {
-    let subject = format!("{}{key}", bucket.prefix);
-    match bucket.stream.get_last_raw_message_by_subject(&subject).await {
-        Ok(message) => {
-            let is_removed = message.headers.get(KV_OPERATION).is_some();
-            let value = (!is_removed).then_some(message.payload);
-            Ok(Some(Entry { value, revision: message.sequence }))
-        }
-        Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// A bucket is made as a plain stream: `create_key_value` fails against nats-server 2.9, which leaves out

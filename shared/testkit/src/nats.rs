@@ -1,9 +1,11 @@
 //! A nats-server of a test's own, with the configuration that ships.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
@@ -284,6 +286,31 @@ impl NatsServer {
         self.start_again().await;
     }
 
+    /// Keeps what one stream has on disk now. It is stopped for that, and started again.
+    ///
+    /// # Panics
+    /// When there is no such stream.
+    pub async fn keep_stream(&self, stream: &str) -> KeptStream {
+        self.stop().await;
+        let place = folder_of(&self.lock().folder().join("store"), stream).expect("the stream is on disk");
+        let copy = tempfile::tempdir().expect("a temporary folder can be made");
+        copy_folder(&place, copy.path()).expect("it can be copied");
+        self.start_again().await;
+        KeptStream { place, copy }
+    }
+
+    /// Takes back what the stream has stored since, although it had acknowledged it: as a power failure does before it
+    /// is all on disk. Connections are lost with it.
+    ///
+    /// # Panics
+    /// When the files can't be put back, or it does not start.
+    pub async fn take_back(&self, kept: &KeptStream) {
+        self.kill().await;
+        std::fs::remove_dir_all(&kept.place).expect("the stream of a killed server can be removed");
+        copy_folder(kept.copy.path(), &kept.place).expect("it can be put back");
+        self.start_again().await;
+    }
+
     /// Makes it stand still with its connections open, as a machine that swaps or a network that
     /// drops packets does (SIGSTOP).
     pub async fn pause(&self) {
@@ -361,6 +388,34 @@ fn with_administrator(password: &str) -> String {
         conf = format!("{before}  {account}: {{\n{rest}");
     }
     conf
+}
+
+/// What a stream had on disk at some time.
+#[derive(Debug)]
+pub struct KeptStream {
+    place: PathBuf,
+    copy: TempDir,
+}
+
+/// The folder of this name within another one, at any depth.
+fn folder_of(within: &Path, name: &str) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(within).ok()?;
+    let mut folders = entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.is_dir());
+    folders.find_map(|path| if path.ends_with(name) { Some(path) } else { folder_of(&path, name) })
+}
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether the server called `name` greets whoever connects to `port`.

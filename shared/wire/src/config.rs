@@ -111,7 +111,7 @@ pub struct CacheConfig {
     pub capacity_mb: Capacity,
     /// Which entry leaves when it is full.
     pub policy: Policy,
-    /// Goes up by one with each clear, so that a worker that was away clears when it returns.
+    /// Drawn anew with each clear, so that a worker that was away clears when it returns.
     pub generation: u64,
     /// Who asked for the change.
     pub changed_by: String,
@@ -224,6 +224,9 @@ fn shown(value: &Value) -> String {
 pub struct ConfigReply {
     /// The worker that answers.
     pub worker: String,
+    /// This life of it.
+    #[serde(default)]
+    pub incarnation: String,
     /// The revision of the KV entry that is in force.
     pub revision: u64,
     /// What is in force.

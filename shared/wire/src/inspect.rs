@@ -29,6 +29,9 @@ pub struct PutReply {
 pub struct InvalidateReply {
     /// Whether an entry was resident, the original or a variant.
     pub resident: bool,
+    /// The life of the worker that says so. It counts if that one owns the claim (design rule 9).
+    #[serde(default)]
+    pub incarnation: String,
 }
 
 /// What `cache.clear` is asked for; an empty payload is fine.
@@ -51,6 +54,9 @@ pub struct ClearReply {
     pub generation: u64,
     /// The revision of the configuration that carries it.
     pub revision: u64,
+    /// The life of the worker that says so. It counts if that one owns the claim (design rule 9).
+    #[serde(default)]
+    pub incarnation: String,
 }
 
 /// The order of resident entries.

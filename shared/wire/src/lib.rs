@@ -10,6 +10,7 @@ pub mod item;
 pub mod key;
 pub mod meta;
 pub mod near;
+pub mod owners;
 pub mod reply;
 pub mod span;
 pub mod stats;

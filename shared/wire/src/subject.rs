@@ -76,6 +76,18 @@ pub const OWNERS_BUCKET: &str = "CACHE_OWNERS";
 pub const OWNERS_STREAM: &str = "KV_CACHE_OWNERS";
 /// The entry for all keys. With partitions there would be one for each.
 pub const OWNERS_KEY: &str = "0";
+/// The subject of that entry in the stream.
+pub const OWNERS_ENTRY: &str = "$KV.CACHE_OWNERS.0";
+/// Asks the leader of that stream for a message in it.
+pub const OWNERS_READ: &str = "$JS.STORE.API.STREAM.MSG.GET.KV_CACHE_OWNERS";
+/// Writes it.
+pub const OWNERS_WRITE: &str = "$JS.STORE.API.$KV.CACHE_OWNERS.0";
+/// The subject of the entry of [`CONFIG_BUCKET`].
+pub const CONFIG_ENTRY: &str = "$KV.CACHE_CONFIG.live";
+/// Asks the leader of its stream for a message in it.
+pub const CONFIG_READ: &str = "$JS.STORE.API.STREAM.MSG.GET.KV_CACHE_CONFIG";
+/// Writes it.
+pub const CONFIG_WRITE: &str = "$JS.STORE.API.$KV.CACHE_CONFIG.live";
 /// The recorder's durable consumer of the bucket's stream.
 pub const CONFIG_CONSUMER: &str = "recorder_config";
 /// Everything that workers publish by themselves.

@@ -92,5 +92,5 @@ fn is_json(headers: &HeaderMap) -> bool {
     )
 )]
 pub(crate) async fn clear(State(state): State<AppState>) -> Result<Json<ClearReply>, Error> {
-    Ok(Json(state.cache.clear(BY).await?))
+    Ok(Json(state.clear_cache(BY).await?))
 }

@@ -374,12 +374,14 @@ pub(crate) struct WriteHeaders {
 pub(crate) struct CacheConfig {
     /// The worker that answers.
     worker: String,
+    /// This life of it.
+    incarnation: String,
     /// The revision of the configuration.
     revision: u64,
     /// The most that the cache may weigh, in megabytes of 2^20 bytes.
     capacity_mb: u64,
     policy: Policy,
-    /// Goes up by one with each clear.
+    /// Drawn anew with each clear.
     generation: u64,
     /// Who asked for the change.
     changed_by: String,
@@ -456,6 +458,8 @@ pub(crate) struct CacheCleared {
     generation: u64,
     /// The revision of the configuration that carries it.
     revision: u64,
+    /// The life of the worker that says so.
+    incarnation: String,
 }
 
 /// What the cache did over time.
@@ -746,12 +750,18 @@ mod tests {
     fn what_the_bus_answers_is_described_as_it_is() {
         let at = datetime!(2026-01-02 03:04:05 UTC);
         let config: wire::ConfigReply = serde_json::from_value(json!({
-            "worker": "w", "revision": 1, "capacity_mb": 64, "policy": "lru", "generation": 0,
+            "worker": "w", "incarnation": "i", "revision": 1, "capacity_mb": 64, "policy": "lru", "generation": 0,
             "changed_by": "x", "changed_at": "2026-01-02T03:04:05Z", "capacity_bytes": 1, "max_capacity_mb": 2,
         }))
         .unwrap();
         assert_described("CacheConfig", &config);
-        let clear = wire::inspect::ClearReply { entries: 1, bytes: 2, generation: 3, revision: 4 };
+        let clear = wire::inspect::ClearReply {
+            entries: 1,
+            bytes: 2,
+            generation: 3,
+            revision: 4,
+            incarnation: "i".into(),
+        };
         assert_described("CacheCleared", &clear);
         let row = wire::stats::SeriesRow {
             interval_start: at,

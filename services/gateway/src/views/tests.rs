@@ -106,6 +106,7 @@ fn stats() -> CacheStats {
 fn config() -> ConfigReply {
     ConfigReply {
         worker: "memcache-1".into(),
+        incarnation: "0123456789abcdef".into(),
         revision: 3,
         config: CacheConfig {
             capacity_mb: Capacity::from_mb(64, 1000).unwrap(),

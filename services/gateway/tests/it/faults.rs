@@ -37,6 +37,8 @@ fn json(text: &'static str) -> Said {
     Some((HeaderMap::new(), Bytes::from_static(text.as_bytes())))
 }
 
+/// How somebody acknowledges who owns the claim as "fake".
+const DROPPED: &str = r#"{"resident":true,"incarnation":"fake"}"#;
 const STORED: &str = r#"{"stored":true,"bytes":1,"content_type":"image/png","tag":""}"#;
 
 /// Answers on `pattern` in the worker's place.
@@ -278,6 +280,7 @@ async fn a_flight_takes_nobody_in_once_its_fill_was_sent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_is_answered_when_the_cache_has_acknowledged_it() {
     let (scene, gateway) = scene(&[]).await;
+    scene.set_owner(Some("fake")).await;
     let may_answer = Arc::new(Semaphore::new(0));
     let client = scene.nats.connect("memcache").await;
     let mut told = client.subscribe(subject::INVALIDATE).await.unwrap();
@@ -288,7 +291,7 @@ async fn an_upload_is_answered_when_the_cache_has_acknowledged_it() {
         // The row is there and noted, and the upload is not answered.
         assert_eq!(scene.pending_count().await, 1);
         let _answered = may_answer.acquire().await.unwrap();
-        client.publish(request.reply.unwrap(), r#"{"resident":true}"#.into()).await.unwrap();
+        client.publish(request.reply.unwrap(), DROPPED.into()).await.unwrap();
     };
     let upload = async {
         let uploading = gateway.put("/images/cat", samples::coffee().bytes);
@@ -306,6 +309,7 @@ async fn an_upload_is_answered_when_the_cache_has_acknowledged_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_cache_does_not_acknowledge_is_503_and_is_told_again_by_any_gateway() {
     let (scene, gateway) = scene(&[]).await;
+    scene.set_owner(Some("fake")).await;
     let mute = respond(&scene, subject::INVALIDATE, |_| None).await;
     let mute_clear = respond(&scene, subject::CLEAR, |_| None).await;
     let (replaced, deleted, all) = tokio::join!(
@@ -328,13 +332,13 @@ async fn what_the_cache_does_not_acknowledge_is_503_and_is_told_again_by_any_gat
         let seen = seen.clone();
         move |request| {
             seen.send(request.subject.to_string()).unwrap();
-            json(r#"{"resident":true}"#)
+            json(DROPPED)
         }
     })
     .await;
     let _clear = respond(&scene, subject::CLEAR, move |request| {
         seen.send(request.subject.to_string()).unwrap();
-        json(r#"{"entries":0,"bytes":0,"generation":1,"revision":2}"#)
+        json(r#"{"entries":0,"bytes":0,"generation":1,"revision":2,"incarnation":"fake"}"#)
     })
     .await;
     let other = scene.start_gateway(&[]).await;
@@ -374,9 +378,10 @@ async fn noted(scene: &Scene) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_note_that_is_not_acknowledged_holds_up_no_other() {
     let scene = Scene::new().await;
+    scene.set_owner(Some("fake")).await;
     let mute = subject::invalidate(&key("mute"));
     let _told = respond(&scene, subject::INVALIDATE, move |request| {
-        if request.subject.as_str() == mute { None } else { json(r#"{"resident":true}"#) }
+        if request.subject.as_str() == mute { None } else { json(DROPPED) }
     })
     .await;
     leave_notes(&scene, &["mute", "cat", "dog"]).await;
@@ -388,7 +393,8 @@ async fn a_note_that_is_not_acknowledged_holds_up_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_note_that_is_locked_holds_up_no_other() {
     let scene = Scene::new().await;
-    let _told = respond(&scene, subject::INVALIDATE, |_| json(r#"{"resident":true}"#)).await;
+    scene.set_owner(Some("fake")).await;
+    let _told = respond(&scene, subject::INVALIDATE, |_| json(DROPPED)).await;
     leave_notes(&scene, &["locked", "cat", "dog"]).await;
     let mut holder = scene.database.connect(Account::Admin).await;
     sqlx::raw_sql("BEGIN; SELECT token FROM pending_invalidations WHERE image_key = 'locked' FOR UPDATE")
@@ -417,7 +423,8 @@ async fn a_note_that_is_locked_holds_up_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_whose_begin_was_answered_too_late_holds_up_nothing() {
     let scene = Scene::new().await;
-    let _told = respond(&scene, subject::INVALIDATE, |_| json(r#"{"resident":true}"#)).await;
+    scene.set_owner(Some("fake")).await;
+    let _told = respond(&scene, subject::INVALIDATE, |_| json(DROPPED)).await;
     let link = AnswerHold::to(scene.database.port()).await;
     let url = scene.database.behind(link.port()).url(Account::Gateway);
     // All statements come by the same connection, as long as that is kept.
@@ -431,6 +438,60 @@ async fn a_transaction_whose_begin_was_answered_too_late_holds_up_nothing() {
     scene.nothing_is_pending().await;
     assert_eq!(gateway.put("/images/cat", samples::chelsea().bytes).await.status, 201);
     scene.nothing_is_pending().await;
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledgement_counts_only_from_the_worker_that_owns_the_claim() {
+    let (scene, gateway) = scene(&[]).await;
+    scene.set_owner(Some("other")).await;
+    // A worker that was paused, for instance, and does not know that another one serves.
+    let _stranger = respond(&scene, subject::INVALIDATE, |_| json(DROPPED)).await;
+    let _clears = respond(&scene, subject::CLEAR, |_| {
+        json(r#"{"entries":0,"bytes":0,"generation":1,"revision":2,"incarnation":"fake"}"#)
+    })
+    .await;
+    assert_eq!(gateway.put("/images/cat", samples::coffee().bytes).await.failure(), 503);
+    assert_eq!(scene.pending_count().await, 1);
+    assert_eq!(gateway.post("/api/cache/clear").await.failure(), 503);
+    scene.set_owner(Some("fake")).await;
+    assert_eq!(gateway.put("/images/cat", samples::coffee().bytes).await.status, 200);
+    assert_eq!(gateway.post("/api/cache/clear").await.status, 200);
+    scene.nothing_is_pending().await;
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_nobody_listens_is_no_acknowledgement_while_somebody_owns_the_claim() {
+    let (scene, gateway) = scene(&[]).await;
+    // Its server may be another one, behind a route that is cut.
+    scene.set_owner(Some("out of reach")).await;
+    let started = Instant::now();
+    let answer = gateway.put("/images/cat", samples::coffee().bytes).await;
+    let took = started.elapsed();
+    assert_eq!(answer.failure(), 503);
+    assert!(answer.text().contains("still being told"), "{}", answer.text());
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert_eq!(scene.pending_count().await, 1);
+    // When the claim is given up, it is sure that nobody holds the image from before.
+    scene.set_owner(None).await;
+    assert_eq!(gateway.put("/images/dog", samples::coffee().bytes).await.status, 201);
+    scene.nothing_is_pending().await;
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_changes_are_told_with_few_looks_at_who_serves() {
+    let (scene, gateway) = scene(&[]).await;
+    let before = scene.owners_revision().await;
+    let paths: Vec<String> = (0..40).map(|number| format!("/images/{number}")).collect();
+    let uploads = paths.iter().map(|path| gateway.put(path, samples::chelsea().bytes));
+    for answer in futures_util::future::join_all(uploads).await {
+        assert_eq!(answer.status, 201);
+    }
+    // Each write makes sure for all who ask at that moment.
+    let writes = scene.owners_revision().await - before;
+    assert!((1..40).contains(&writes), "{writes} writes");
     gateway.stop().await.unwrap();
 }
 

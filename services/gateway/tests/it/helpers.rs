@@ -9,7 +9,9 @@ use clap::Parser as _;
 use gateway::Config;
 use runtime::Bus;
 use runtime::args::NatsArgs;
+use runtime::bucket::Written;
 use runtime::bus::{Reply, RequestFailure};
+use runtime::owners::Owners;
 use sqlx::MySqlPool;
 use tempfile::TempDir;
 use testkit::database::Account;
@@ -17,6 +19,7 @@ use testkit::{Database, NatsServer, eventually, repository_root};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use wire::owners::{Entry, LONGEST_CLAIM_MS};
 use wire::{CacheStats, Key, subject};
 
 use crate::http::{self, Answer, Form};
@@ -79,7 +82,39 @@ impl Scene {
         )
         .await
         .expect("the bus lets us in");
-        Self { nats, database, pool, folder, asker }
+        let scene = Self { nats, database, pool, folder, asker };
+        // A worker was here, and has left.
+        scene.set_owner(None).await;
+        scene
+    }
+
+    /// The bucket of who serves.
+    async fn owners(&self) -> Owners {
+        let args = NatsArgs { nats_url: None, nats_port: self.nats.port() };
+        let user = runtime::bus::User::asking("memcache_own");
+        let bus = Bus::connect(&args, user, self.nats.password("memcache_own"), 1024, PATIENCE)
+            .await
+            .expect("the bus lets us in");
+        // Of two servers, one has to be elected first.
+        eventually("the bucket can be made", PATIENCE, async || {
+            runtime::streams::ensure_owners_bucket(bus.jetstream()).await.is_ok()
+        })
+        .await;
+        Owners::new(bus)
+    }
+
+    /// Writes into the bucket of the claim that this incarnation serves, for the next ten seconds; or that nobody does.
+    pub(crate) async fn set_owner(&self, incarnation: Option<&str>) {
+        let owners = self.owners().await;
+        let found = owners.read(ANSWER).await.expect("the bucket can be read");
+        let first = Entry::first("a bucket".into(), "worker", "left".into(), LONGEST_CLAIM_MS);
+        let entry = match (found.entry(), incarnation) {
+            (None, _) => first.ended(),
+            (Some(entry), None) => entry.ended(),
+            (Some(entry), Some(life)) => entry.taken("worker", life.to_owned(), LONGEST_CLAIM_MS),
+        };
+        let written = owners.write(&entry, found.revision, ANSWER).await.expect("the bucket can be written");
+        assert!(matches!(written, Written::Done(_)), "somebody else writes who serves");
     }
 
     /// A scene with a worker and a gateway.
@@ -97,12 +132,18 @@ impl Scene {
 
     /// Starts the worker's binary, and waits until it serves.
     pub(crate) async fn start_worker(&self) -> Worker {
+        self.start_worker_with(self.nats.port(), &[]).await
+    }
+
+    /// The same behind this port, with further settings.
+    pub(crate) async fn start_worker_with(&self, port: u16, settings: &[(&str, &str)]) -> Worker {
         let child = Command::new(testkit::service_binary("memcache"))
             .env("NATS_URL", "")
-            .env("NATS_PORT", self.nats.port().to_string())
+            .env("NATS_PORT", port.to_string())
             .env("NATS_MEMCACHE_PASSWORD", self.nats.password("memcache"))
             .env("STATS_INTERVAL", "500ms")
             .env("RUST_LOG", "warn")
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .spawn()
             .expect("the worker's binary runs");
@@ -169,6 +210,11 @@ impl Scene {
         payload: impl Into<Bytes>,
     ) -> Result<Reply, RequestFailure> {
         self.asker.request(subject.to_owned(), None, payload.into(), ANSWER).await
+    }
+
+    /// How often the entry of who serves was written.
+    pub(crate) async fn owners_revision(&self) -> u64 {
+        self.owners().await.read(ANSWER).await.expect("the bucket can be read").revision
     }
 
     /// Changes the configuration of the cache.

@@ -6,6 +6,7 @@ mod access;
 mod any_input;
 mod api;
 mod bad_input;
+mod cluster;
 mod dates;
 mod events;
 mod faults;

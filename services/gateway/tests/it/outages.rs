@@ -178,8 +178,11 @@ async fn while_nats_is_down_reads_come_from_the_origin_and_uploads_are_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_worker_uploads_succeed_because_nobody_can_be_stale() {
-    let (scene, worker, gateway) = Scene::running().await;
+async fn without_a_worker_uploads_succeed_when_it_is_sure_that_nobody_can_be_stale() {
+    let scene = Scene::new().await;
+    let short = [("CLAIM_MS", "1000")];
+    let worker = scene.start_worker_with(scene.nats.port(), &short).await;
+    let gateway = scene.start_gateway(&[]).await;
     gateway.put("/images/cat", samples::chelsea().bytes).await;
     gateway.get("/images/cat").await;
     drop(worker);

@@ -100,7 +100,7 @@ async fn variants_go_with_their_image() {
     eventually("the old files are gone", PATIENCE, async || scene.file_count() == 2).await;
 
     let invalidated = scene.ask("cache.invalidate.cat", "").await.unwrap();
-    assert_eq!(&invalidated.payload[..], br#"{"resident":true}"#);
+    assert!(invalidated.payload.starts_with(br#"{"resident":true,"#), "{:?}", invalidated.payload);
     assert_eq!(gateway.get("/images/cat?w=160").await.cache(), "fwd=miss; stored");
 
     assert_eq!(gateway.delete("/images/cat").await.status, 204);

@@ -1,7 +1,6 @@
 //! Whatever is sent to whichever endpoint, and whatever stands in the buckets: one answer each, and the worker lives on.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, HeaderValue};
@@ -207,7 +206,7 @@ fn any_entry_in_the_bucket_of_the_claim_ends_with_a_worker_that_serves() {
         runtime.block_on(async {
             let before = scene.stats().await.expect("it serves").incarnation;
             bucket.put(subject::OWNERS_KEY, entry.into()).await.unwrap();
-            eventually("it serves as a new life", Duration::from_secs(20), async || {
+            eventually("it serves as a new life", 2 * PATIENCE, async || {
                 scene.stats().await.is_some_and(|stats| stats.serving && stats.incarnation != before)
             })
             .await;
@@ -232,6 +231,7 @@ async fn a_clear_behind_the_last_generation_is_a_clear_like_any_other() {
     scene.ask(subject::CONFIG_REFRESH, "", None).await.unwrap();
     scene.put("cat", testkit::samples::chelsea().bytes).await.unwrap();
     let cleared: ClearReply = scene.ask_json(subject::CLEAR, "").await.unwrap();
-    assert_eq!((cleared.entries, cleared.generation), (1, 0));
+    assert_eq!(cleared.entries, 1);
+    assert_ne!(cleared.generation, u64::MAX);
     worker.stop().await.unwrap();
 }

@@ -1,10 +1,11 @@
 //! The live configuration: taken at once, kept across lives, the same for every worker.
 
+use runtime::bucket;
 use testkit::{eventually, samples};
 use wire::inspect::ClearReply;
-use wire::{ConfigReply, Policy, subject};
+use wire::{CacheConfig, ConfigReply, Policy, subject};
 
-use crate::helpers::{Got, PATIENCE, Scene};
+use crate::helpers::{Got, PATIENCE, Scene, connect};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_start_sets_the_first_revision_and_later_starts_do_not() {
@@ -15,7 +16,7 @@ async fn the_first_start_sets_the_first_revision_and_later_starts_do_not() {
     worker.stop().await.unwrap();
     let worker = scene.start_worker(&["--cache-capacity-mb", "9", "--cache-policy", "lru"]).await;
     let second: ConfigReply = scene.ask_json(subject::CONFIG_GET, "").await.unwrap();
-    assert_eq!(second, first);
+    assert_eq!((second.config, second.revision), (first.config, first.revision));
     worker.stop().await.unwrap();
 }
 
@@ -69,8 +70,12 @@ async fn a_clear_drops_everything_and_is_a_revision() {
     }
     let weight = scene.stats().await.unwrap().cache_size_bytes;
     let cleared: ClearReply = scene.ask_json(subject::CLEAR, "").await.unwrap();
-    assert_eq!((cleared.entries, cleared.bytes, cleared.generation, cleared.revision), (7, weight, 1, 2));
+    assert_eq!((cleared.entries, cleared.bytes, cleared.revision), (7, weight, 2));
+    assert_eq!(cleared.incarnation, scene.stats().await.unwrap().incarnation);
     assert_eq!(scene.stats().await.unwrap().key_count, 0);
+    let again: ClearReply = scene.ask_json(subject::CLEAR, "").await.unwrap();
+    assert_eq!((again.entries, again.revision), (0, 3));
+    assert!(again.generation != cleared.generation && again.generation >> 53 == 0);
     worker.stop().await.unwrap();
 }
 
@@ -97,13 +102,20 @@ async fn the_bucket_is_followed_over_a_restart_of_the_server_and_when_it_is_lost
     })
     .await;
 
-    // Junk is passed over.
-    bucket.put(subject::CONFIG_KEY, "junk".into()).await.unwrap();
-    assert_eq!(scene.stats().await.unwrap().capacity_bytes, 6 << 20);
+    // Junk is written over by what is in force, which stays so.
+    let junk = bucket.put(subject::CONFIG_KEY, "junk".into()).await.unwrap();
+    eventually("it is written over", PATIENCE, async || {
+        let stats = scene.stats().await.unwrap();
+        assert_eq!(stats.capacity_bytes, 6 << 20);
+        stats.revision > junk
+    })
+    .await;
+    let mended: ConfigReply = scene.ask_json(subject::CONFIG_GET, "").await.unwrap();
+    assert!(mended.config.changed_by.contains(&format!("revision {junk} could not be read")), "{mended:?}");
 
     // Everything that JetStream held is gone: what is in force becomes the first revision.
     scene.server.restart_without_its_store().await;
-    eventually("the configuration is back in a new bucket", PATIENCE, async || {
+    eventually("the configuration is back in a new bucket", 2 * PATIENCE, async || {
         scene.stats().await.is_some_and(|stats| stats.revision == 1 && stats.capacity_bytes == 6 << 20)
     })
     .await;
@@ -124,5 +136,80 @@ async fn changes_at_the_same_time_are_all_made() {
     let mut revisions = futures_util::future::join_all(changes).await;
     revisions.sort_unstable();
     assert_eq!(revisions, (2..=21).collect::<Vec<u64>>());
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_finds_junk_starts_with_the_last_good_revision_or_its_own_first() {
+    let scene = Scene::new().await;
+    let own = connect(&scene.server, "memcache_own").await;
+    let bucket = runtime::streams::ensure_config_bucket(own.jetstream()).await.unwrap();
+    bucket.put(subject::CONFIG_KEY, "junk".into()).await.unwrap();
+    // Beside a configuration that is no first start, a missing claim is waited out.
+    let worker = scene.spawn_worker(&["--cache-capacity-mb", "7", "--cache-policy", "random"]);
+    let serves = async || scene.stats().await.is_some_and(|stats| stats.serving);
+    eventually("the worker serves", 2 * PATIENCE, serves).await;
+    let reply: ConfigReply = scene.ask_json(subject::CONFIG_GET, "").await.unwrap();
+    assert_eq!((reply.config.capacity_mb.mb(), reply.config.policy, reply.revision), (7, Policy::Random, 2));
+    assert!(reply.config.changed_by.contains("revision 1 could not be read"), "{reply:?}");
+    scene.configure(r#"{"capacity_mb":5}"#).await;
+    worker.stop().await.unwrap();
+
+    for junk in ["junk", "{}", r#"{"capacity_mb":"x"}"#] {
+        bucket.put(subject::CONFIG_KEY, junk.into()).await.unwrap();
+    }
+    let worker = scene.start_worker(&["--cache-capacity-mb", "9", "--cache-policy", "lru"]).await;
+    let reply: ConfigReply = scene.ask_json(subject::CONFIG_GET, "").await.unwrap();
+    assert_eq!((reply.config.capacity_mb.mb(), reply.config.policy, reply.revision), (5, Policy::Random, 7));
+    // A change is made over junk, too.
+    bucket.put(subject::CONFIG_KEY, "junk".into()).await.unwrap();
+    let reply = scene.configure(r#"{"capacity_mb":4}"#).await;
+    assert_eq!((reply.config.capacity_mb.mb(), reply.config.policy), (4, Policy::Random));
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_rollback_of_the_bucket_a_clear_drops_everything_and_what_was_acknowledged_is_written_again()
+{
+    let scene = Scene::new().await;
+    // The claim outlives the restarts, and its bucket is not rolled back.
+    let worker = scene.start_worker(&["--claim-ms", "10000"]).await;
+    let life = scene.stats().await.unwrap().incarnation;
+    let serves = async || {
+        eventually("the worker serves", PATIENCE, async || {
+            scene.stats().await.is_some_and(|stats| stats.serving)
+        })
+        .await;
+    };
+    let kept = scene.server.keep_stream(subject::CONFIG_STREAM).await;
+    serves().await;
+    for mb in [3, 4, 5] {
+        scene.configure(&format!(r#"{{"capacity_mb":{mb}}}"#)).await;
+    }
+    let before: ClearReply = scene.ask_json(subject::CLEAR, "").await.unwrap();
+    assert_eq!(before.revision, 5);
+    scene.server.take_back(&kept).await;
+    serves().await;
+    scene.put("cat", samples::chelsea().bytes).await.unwrap();
+    let cleared: ClearReply = scene.ask_json(subject::CLEAR, "").await.unwrap();
+    assert!(cleared.revision <= 3 && cleared.entries == 1, "{cleared:?}");
+    assert!(matches!(scene.get("cat").await, Got::Miss(_)));
+    assert_eq!(scene.stats().await.unwrap().incarnation, life, "otherwise this tests nothing");
+
+    scene.configure(r#"{"capacity_mb":6}"#).await;
+    scene.server.take_back(&kept).await;
+    serves().await;
+    eventually("the bucket holds what is in force", PATIENCE, async || {
+        let reply: ConfigReply = scene.ask_json(subject::CONFIG_GET, "").await.unwrap();
+        assert_eq!(reply.config.capacity_mb.mb(), 6);
+        // It was written anew, at the revision that follows on what was rolled back.
+        reply.revision == 2
+    })
+    .await;
+    let own = connect(&scene.server, "memcache_own").await;
+    let last =
+        bucket::last(&own, subject::CONFIG_READ, subject::CONFIG_ENTRY, PATIENCE).await.unwrap().unwrap();
+    let last: CacheConfig = serde_json::from_slice(&last.value.unwrap()).unwrap();
+    assert_eq!(last.capacity_mb.mb(), 6);
     worker.stop().await.unwrap();
 }

@@ -1,13 +1,14 @@
 //! Without any one part of a rule, a promise is broken. Each test leaves one out, and the search tells how it
 //! is missed; `cargo test --test model rule -- --show-output` shows the steps.
 
-use crate::protocol::{NEVER_FAILS, NEVER_STALE, NOTHING_LEFT_BEHIND, ONE_SERVES, Protocol};
+use crate::protocol::{NEVER_FAILS, NEVER_STALE, NOTHING_LEFT_BEHIND, ONE_SERVES, Protocol, Scene};
 use crate::rules::Rule;
 use crate::scenes::smaller::{
     DEATHS_ALONE, ONE_LOSS, ONE_STOP, QUIET_STANDBY, RECONNECTIONS, RENEWALS_AND_A_STANDBY,
 };
 use crate::scenes::{
-    DEATHS, NEAR, NEAR_CLEARS, NEAR_CONNECTIONS, NEAR_STANDBY, NEAR_TWICE, PEACE, REMOVALS, STANDBY,
+    DEATHS, NEAR, NEAR_CLEARS, NEAR_CONNECTIONS, NEAR_STANDBY, NEAR_TWICE, PAUSES, PEACE, REMOVALS, STANDBY,
+    TAKEBACKS,
 };
 use crate::search::{breaks, breaks_without, holds_without};
 
@@ -118,35 +119,63 @@ fn rule_6_a_request_that_changes_nothing_must_tell_what_is_pending() {
 
 #[test]
 fn rule_7_a_hit_before_the_proof_may_be_stale() {
-    breaks_without(&[Rule::NoHitsBeforeTheProof], RECONNECTIONS, NEVER_STALE);
+    breaks_if_no_responders_is_believed(Rule::NoHitsBeforeTheProof, RECONNECTIONS);
 }
 
 #[test]
 fn rule_7_a_fill_before_the_proof_may_be_stale_for_those_who_share_it() {
-    breaks_without(&[Rule::NoFillsBeforeTheProof], RECONNECTIONS, NEVER_STALE);
+    breaks_if_no_responders_is_believed(Rule::NoFillsBeforeTheProof, RECONNECTIONS);
 }
 
 #[test]
 fn rule_7_an_entry_kept_across_connections_may_be_stale() {
-    breaks_without(&[Rule::ReconnectionsDropEntries], RECONNECTIONS, NEVER_STALE);
+    breaks_if_no_responders_is_believed(Rule::ReconnectionsDropEntries, RECONNECTIONS);
 }
 
 #[test]
 fn rule_7_a_lease_kept_across_connections_may_fill_what_is_stale() {
-    breaks_without(&[Rule::ReconnectionsVoidLeases], RECONNECTIONS, NEVER_STALE);
+    breaks_if_no_responders_is_believed(Rule::ReconnectionsVoidLeases, RECONNECTIONS);
 }
 
 /// Each of the two makes up for the other: a lease that was handed out before the proof is void after it.
 #[test]
 fn rule_7_leases_before_the_proof_may_fill_what_is_stale_unless_they_are_dropped_with_it() {
-    breaks_without(&[Rule::NoLeasesBeforeTheProof, Rule::DroppedAfterTheProof], RECONNECTIONS, NEVER_STALE);
-    holds_without(&[Rule::NoLeasesBeforeTheProof], RECONNECTIONS);
-    holds_without(&[Rule::DroppedAfterTheProof], RECONNECTIONS);
+    breaks_without(
+        &[Rule::NoLeasesBeforeTheProof, Rule::DroppedAfterTheProof, Rule::NoRespondersIsNoAcknowledgement],
+        RECONNECTIONS,
+        NEVER_STALE,
+    );
+    holds_without(&[Rule::NoLeasesBeforeTheProof, Rule::NoRespondersIsNoAcknowledgement], RECONNECTIONS);
+    holds_without(&[Rule::DroppedAfterTheProof, Rule::NoRespondersIsNoAcknowledgement], RECONNECTIONS);
+}
+
+/// Rules 7 and 8 keep a worker from serving what it may not have been told of. Since rule 9, nothing is answered before
+/// it has been told, or its claim has ended: so each makes up for the other, as long as no route is cut.
+#[test]
+fn rules_7_and_8_or_9_would_be_enough_behind_one_server() {
+    holds_without(&[Rule::NoRespondersIsNoAcknowledgement], RECONNECTIONS);
+    holds_without(
+        &[
+            Rule::NoHitsBeforeTheProof,
+            Rule::NoLeasesBeforeTheProof,
+            Rule::NoFillsBeforeTheProof,
+            Rule::ReconnectionsDropEntries,
+            Rule::ReconnectionsVoidLeases,
+            Rule::GetLeavesBeforeInvalidate,
+        ],
+        RECONNECTIONS,
+    );
+}
+
+/// Without this part and without that of rule 9 which makes up for it.
+fn breaks_if_no_responders_is_believed(left_out: Rule, scene: Scene) {
+    let rules = vec![left_out, Rule::NoRespondersIsNoAcknowledgement];
+    breaks_without(rules.leak(), scene, NEVER_STALE);
 }
 
 #[test]
 fn rule_8_a_get_after_invalidations_have_left_may_be_stale() {
-    breaks_without(&[Rule::GetLeavesBeforeInvalidate], RECONNECTIONS, NEVER_STALE);
+    breaks_if_no_responders_is_believed(Rule::GetLeavesBeforeInvalidate, RECONNECTIONS);
 }
 
 #[test]
@@ -207,7 +236,43 @@ fn rule_9_nothing_must_be_acknowledged_on_a_new_connection_before_the_claim_was_
 
 #[test]
 fn rule_9_no_responders_from_a_server_that_does_not_see_the_worker_means_nothing() {
-    breaks_without(&[Rule::NoRespondersMeansNone], PEACE, NEVER_STALE);
+    breaks_without(&[Rule::NoRespondersIsNoAcknowledgement, Rule::NoRouteIsCut], PEACE, NEVER_STALE);
+}
+
+#[test]
+fn rule_9_an_acknowledgement_of_a_worker_that_was_paused_must_not_count() {
+    breaks_without(&[Rule::AcknowledgementsNeedARead], PAUSES, NEVER_STALE);
+}
+
+#[test]
+fn rule_9_a_read_from_before_the_change_may_name_an_owner_that_has_had_a_successor() {
+    breaks_without(&[Rule::ReadsBeginAfterTheChange], PAUSES, NEVER_STALE);
+}
+
+#[test]
+fn rule_9_a_read_that_says_that_nobody_serves_may_be_an_old_one() {
+    breaks_without(&[Rule::NobodyIsSureByAWrite], ONE_STOP, NEVER_STALE);
+}
+
+#[test]
+fn rule_9_whoever_takes_the_claim_after_a_write_from_before_the_change_may_hold_the_old_image() {
+    breaks_without(&[Rule::WritesBeginAfterTheChange], ONE_STOP, NEVER_STALE);
+}
+
+#[test]
+fn rule_9_a_claim_that_a_gateway_ends_before_it_has_run_out_may_be_served_by() {
+    breaks_without(&[Rule::GatewaysWait], QUIET_STANDBY, NEVER_STALE);
+}
+
+#[test]
+fn rule_9_clocks_of_gateways_and_workers_differ_too() {
+    breaks_without(&[Rule::GatewaysWaitAMargin], QUIET_STANDBY, NEVER_STALE);
+}
+
+#[test]
+fn rule_9_an_entry_that_was_lost_while_connections_stand_is_somebody_s() {
+    breaks_without(&[Rule::UnknownOwnersAreWaitedFor], TAKEBACKS, NEVER_STALE);
+    breaks_without(&[Rule::UnknownOwnersAreWaitedFor], TAKEBACKS, ONE_SERVES);
 }
 
 #[test]
@@ -272,7 +337,7 @@ fn near_a_renewal_after_the_claim_ran_out_may_be_of_a_stale_copy() {
 
 #[test]
 fn near_a_renewal_before_the_proof_may_be_of_a_stale_copy() {
-    breaks_without(&[Rule::RenewalsNeedTheProof], NEAR_CONNECTIONS, NEVER_STALE);
+    breaks_if_no_responders_is_believed(Rule::RenewalsNeedTheProof, NEAR_CONNECTIONS);
 }
 
 #[test]
@@ -307,8 +372,9 @@ fn near_a_new_worker_must_wait_for_what_others_have_granted() {
 }
 
 #[test]
-fn near_when_nobody_is_there_to_be_told_copies_may_last() {
-    breaks_without(&[Rule::NoRespondersIsWaitedOut], NEAR_CONNECTIONS, NEVER_STALE);
+fn near_when_it_is_sure_that_nobody_serves_copies_may_last() {
+    breaks_without(&[Rule::NobodyIsWaitedOut], NEAR_CONNECTIONS, NEVER_STALE);
+    breaks_without(&[Rule::NobodyIsWaitedOut], NEAR_STANDBY, NEVER_STALE);
 }
 
 /// Who is not told is waited for: drops are there so that uploads need not wait for the end of each lease.

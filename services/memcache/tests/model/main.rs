@@ -27,6 +27,12 @@
 //! nothing must happen. A server routes a request to one of those who are subscribed at that moment; from then
 //! on it may sit in the worker's buffer, across a lost connection too, until the worker's life ends.
 //!
+//! A route that is cut between two servers needs no step either: "no responders" from a server that does not see the
+//! worker is no more to a gateway than silence. The bucket is where each may reach it or not. A read at its leader may
+//! return an older entry, from a leader that was cut off, so it proves nothing by itself: it counts together with an
+//! acknowledgement, and there only where a worker was paused with its clock; elsewhere the claim is enough, and the
+//! read is left out. Both can be on their way at once, since all that counts is that the read begins after the change.
+//!
 //! Some things are left out since others do the same. An invalidation that nobody waits for any more removes
 //! the entry and voids the lease, as an eviction and the end of a lease may at any moment; so does a clear, and
 //! what either has dropped is a [`Step::DropForNobody`](protocol::Step::DropForNobody). A get whose reader has

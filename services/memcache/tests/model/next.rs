@@ -61,11 +61,28 @@ impl Next<'_> {
             Step::SendInvalidate { telling, worker } => self.send_invalidate(telling, worker),
             Step::TakeInvalidate { telling } => self.take_invalidate(telling),
             Step::InvalidateTimesOut { telling } => self.set_telling(telling, TellingStep::Due),
+            Step::ReadOwner { telling } => self.read_owner(telling),
+            Step::MakeSure { telling } => {
+                self.make_sure();
+                self.is_sure(telling);
+            }
+            Step::TakeEarlyRead { telling } => {
+                let named = self.system.early.named;
+                if let Some(told) = &mut self.system.tellings[usize::from(telling)] {
+                    told.named = named;
+                }
+            }
+            Step::TakeEarlyWrite { telling } | Step::TakeReadForAWrite { telling } => self.is_sure(telling),
+            Step::ReadOwnerEarly => self.system.early.named = self.owning_life(),
+            Step::MakeSureEarly => {
+                self.make_sure();
+                self.system.early.was_sure = true;
+            }
             Step::Settle { telling, note_goes } => self.settle(telling, note_goes),
             Step::GiveUp { telling } => self.give_up(telling),
             Step::TellLeftBehind { gateway } => {
                 if let Some(token) = self.system.origin.note {
-                    self.tell(Telling { gateway, token, asker: None, at: TellingStep::Due });
+                    self.tell(Telling { gateway, token, asker: None, at: TellingStep::Due, named: None });
                 }
             }
             Step::RemoveFile { version } => self.system.origin.removed |= 1 << version,
@@ -104,6 +121,16 @@ impl Next<'_> {
                 self.end_process(worker);
             }
             Step::ServerForgets => self.server_forgets(),
+            Step::StreamForgets => {
+                spend(&mut self.system.left.takebacks);
+                self.write_entry(Owner::Unknown);
+            }
+            Step::TickInAPause { paused } => {
+                spend(&mut self.system.left.pauses);
+                let it = self.worker(paused);
+                it.was_paused = it.lives();
+                self.tick(Some(paused));
+            }
             Step::Tick { asleep } => self.tick(asleep),
             Step::TakeClaim { worker } => self.take_claim(worker),
             Step::Renew { worker } => self.renew(worker),
@@ -148,7 +175,7 @@ impl Next<'_> {
         if protocol.scene.near {
             self.forget_near_leases_that_do_not_matter();
         }
-        let System { origin, reads, tellings, left, .. } = &mut self.system;
+        let System { origin, tellings, left, .. } = &mut self.system;
         for telling in tellings.iter_mut() {
             // Its note is gone, so nothing comes of its acknowledgement.
             if protocol.keeps(Rule::NotesGoByTheirToken)
@@ -157,6 +184,18 @@ impl Next<'_> {
                 *telling = None;
             }
         }
+        let is_told_of_no_more = left.uploads == 0
+            && left.repeats == 0
+            && origin.note.is_none()
+            && tellings.iter().all(Option::is_none);
+        if !protocol.scene.standby || is_told_of_no_more {
+            self.system.unchanged = 0;
+        }
+        // In a scene without time, nobody looks at the entry.
+        if !protocol.scene.standby {
+            self.system.owner = Owner::Life(0);
+        }
+        let System { reads, tellings, left, .. } = &mut self.system;
         // Only its death and its flights tell a gateway from another.
         if left.deaths == 0 {
             for telling in tellings.iter_mut().flatten() {
@@ -393,7 +432,11 @@ impl Next<'_> {
         let Some(worker) = self.who_drops(DropFor::Telling(telling)) else { return };
         let acknowledges = self.protocol.acknowledges(self.system.worker(worker));
         self.see(if acknowledges { Sight::HoldersHaveDropped } else { Sight::NotAcknowledged });
-        self.set_telling(telling, if acknowledges { TellingStep::Acknowledged } else { TellingStep::Due });
+        if acknowledges {
+            self.acknowledged_by(telling, worker);
+        } else {
+            self.set_telling(telling, TellingStep::Due);
+        }
     }
 
     /// A wait begins: for whatever has been asked for by now, whoever grants it.
@@ -501,7 +544,7 @@ impl Next<'_> {
             Waiting::Worker(worker) => workers[usize::from(worker)].waits_for_leases_before,
             Waiting::Telling(place) => match tellings[usize::from(place)].map(|told| told.at) {
                 Some(TellingStep::Dropping { drop, .. }) => drop.told(gateway).is_some(),
-                Some(TellingStep::NoResponders) => true,
+                Some(TellingStep::Sure) => true,
                 _ => false,
             },
         };
@@ -515,7 +558,7 @@ impl Next<'_> {
         }
         for place in 0..TELLINGS as u8 {
             if let Some(told) = &mut self.system.tellings[usize::from(place)]
-                && told.at == TellingStep::NoResponders
+                && told.at == TellingStep::Sure
                 && !waited_for.ends_before(Waiting::Telling(place))
             {
                 told.at = TellingStep::Acknowledged;
@@ -835,7 +878,7 @@ impl Next<'_> {
         if !protocol.keeps(Rule::AnsweredAfterTheAcknowledgement) {
             self.answer(version);
         }
-        self.tell(Telling { gateway, token, asker: Some(version), at });
+        self.tell(Telling { gateway, token, asker: Some(version), at, named: None });
     }
 
     fn write_owed_row(&mut self, telling: u8) {
@@ -864,7 +907,7 @@ impl Next<'_> {
         origin.last_token += 1;
         let token = origin.last_token;
         origin.note = Some(token);
-        self.tell(Telling { gateway, token, asker: Some(row), at: TellingStep::Due });
+        self.tell(Telling { gateway, token, asker: Some(row), at: TellingStep::Due, named: None });
     }
 
     fn tell(&mut self, telling: Telling) {
@@ -874,19 +917,64 @@ impl Next<'_> {
     }
 
     fn send_invalidate(&mut self, telling: u8, worker: Option<WorkerId>) {
-        if worker.is_none() {
-            self.see(Sight::NoResponders);
+        match worker {
+            Some(worker) => self.set_telling(telling, TellingStep::Invalidate { worker }),
+            None => self.is_sure(telling),
         }
-        let is_waited_out = self.protocol.scene.near && self.protocol.keeps(Rule::NoRespondersIsWaitedOut);
-        let at = match worker {
-            Some(worker) => TellingStep::Invalidate { worker },
-            None if is_waited_out => TellingStep::NoResponders,
-            None => TellingStep::Acknowledged,
-        };
-        self.set_telling(telling, at);
-        if at == TellingStep::NoResponders {
+    }
+
+    /// Nobody serves, as far as this telling knows.
+    fn is_sure(&mut self, telling: u8) {
+        if self.protocol.scene.near && self.protocol.keeps(Rule::NobodyIsWaitedOut) {
+            self.set_telling(telling, TellingStep::Sure);
             self.begin_to_wait(Waiting::Telling(telling));
+        } else {
+            self.set_telling(telling, TellingStep::Acknowledged);
         }
+    }
+
+    /// The write of a gateway: by compare-and-set, so nobody has written the entry since the gateway saw it.
+    fn make_sure(&mut self) {
+        let is_free = self.system.owner == Owner::Released;
+        if !self.protocol.scene.standby && self.system.worker(0).lives() {
+            // It is cut off, and its claim has run out meanwhile.
+            self.end_life(0);
+        }
+        let may_come_back = self.protocol.workers().any(|worker| self.system.worker(worker).lives());
+        if !is_free && may_come_back {
+            self.see(Sight::EndedByGateway);
+        } else {
+            self.see(Sight::NobodySure);
+        }
+        self.write_entry(Owner::Released);
+    }
+
+    fn owning_life(&self) -> Option<WorkerId> {
+        match self.system.owner {
+            Owner::Life(worker) => Some(worker),
+            _ => None,
+        }
+    }
+
+    fn read_owner(&mut self, telling: u8) {
+        let owner = self.owning_life();
+        let Some(told) = &mut self.system.tellings[usize::from(telling)] else { return };
+        told.named = owner;
+        if let TellingStep::Unconfirmed { worker } = told.at {
+            told.at = if owner == Some(worker) { TellingStep::Acknowledged } else { TellingStep::Due };
+        }
+    }
+
+    /// The acknowledgement of a worker arrives.
+    fn acknowledged_by(&mut self, telling: u8, worker: WorkerId) {
+        let was_paused = self.system.worker(worker).was_paused;
+        if was_paused {
+            self.see(Sight::PausedAcknowledged);
+        }
+        let named = self.system.telling(telling).and_then(|told| told.named);
+        let counts = !self.protocol.reads_owner() || named == Some(worker);
+        let at = if counts { TellingStep::Acknowledged } else { TellingStep::Unconfirmed { worker } };
+        self.set_telling(telling, at);
     }
 
     /// Rule 3.
@@ -921,10 +1009,12 @@ impl Next<'_> {
             self.begin_to_wait_for(drop, Waiting::Telling(telling));
             return;
         }
-        if !acknowledges {
+        if acknowledges {
+            self.acknowledged_by(telling, worker);
+        } else {
             self.see(Sight::NotAcknowledged);
+            self.set_telling(telling, TellingStep::Due);
         }
-        self.set_telling(telling, if acknowledges { TellingStep::Acknowledged } else { TellingStep::Due });
     }
 
     fn finish(&mut self, worker: WorkerId) {
@@ -1091,6 +1181,7 @@ impl Next<'_> {
         it.subscriptions = Subscriptions::NONE;
         it.claim = None;
         it.unchanged = 0;
+        it.was_paused = false;
         it.unfinished = Unfinished::Nothing;
         if drops && self.protocol.keeps(Rule::LaterLivesUseOtherLeaseNumbers) {
             self.forget(Lease::current_of(worker));
@@ -1104,13 +1195,20 @@ impl Next<'_> {
         }
         for told in self.system.tellings.iter_mut().flatten() {
             match told.at {
-                TellingStep::Invalidate { worker: asked } | TellingStep::Dropping { worker: asked, .. }
+                TellingStep::Invalidate { worker: asked }
+                | TellingStep::Dropping { worker: asked, .. }
+                | TellingStep::Unconfirmed { worker: asked }
                     if asked == worker =>
                 {
                     told.at = TellingStep::Due;
                 }
                 _ => {}
             }
+        }
+        // Its next life is another one.
+        self.system.early.named.take_if(|named| *named == worker);
+        for told in self.system.tellings.iter_mut().flatten() {
+            told.named.take_if(|named| *named == worker);
         }
         for asking in &mut self.system.asking {
             asking.take_if(|asked| match asked.at {
@@ -1130,10 +1228,9 @@ impl Next<'_> {
 
     fn server_forgets(&mut self) {
         spend(&mut self.system.left.wipes);
-        self.system.owner = Owner::Nobody;
+        self.write_entry(Owner::Nobody);
         for worker in self.protocol.workers() {
             self.lose_connection(worker);
-            self.worker(worker).unchanged = 0;
         }
     }
 }
@@ -1152,13 +1249,25 @@ impl Next<'_> {
                 None => it.unchanged = (it.unchanged + 1).min(CLAIM_TICKS + MARGIN_TICKS),
             }
         }
+        self.system.unchanged = (self.system.unchanged + 1).min(CLAIM_TICKS + MARGIN_TICKS);
+    }
+
+    /// Whoever waits for the owner sees another entry from now on.
+    fn write_entry(&mut self, owner: Owner) {
+        self.system.owner = owner;
+        self.system.unchanged = 0;
+        for worker in self.protocol.workers() {
+            self.worker(worker).unchanged = 0;
+        }
+        if owner == Owner::Released && !self.protocol.keeps(Rule::NobodyIsSureByAWrite) {
+            self.system.early.was_free = true;
+        }
     }
 
     /// By compare-and-set, so nobody has written the entry since this worker saw it.
     fn take_claim(&mut self, worker: WorkerId) {
         spend(&mut self.system.left.takeovers);
-        self.system.owner = Owner::Life(worker);
-        self.worker(1 - worker).unchanged = 0;
+        self.write_entry(Owner::Life(worker));
         let it = self.worker(worker);
         it.claim = Some(Claim { age: 0, renewal: None, on_this_connection: true });
         it.unchanged = 0;
@@ -1167,10 +1276,12 @@ impl Next<'_> {
     }
 
     fn renew(&mut self, worker: WorkerId) {
-        if let Some(claim) = &mut self.worker(worker).claim {
+        let it = self.worker(worker);
+        it.was_paused = false;
+        if let Some(claim) = &mut it.claim {
             claim.renewal = Some(0);
         }
-        self.worker(1 - worker).unchanged = 0;
+        self.write_entry(Owner::Life(worker));
     }
 
     fn renewed(&mut self, worker: WorkerId) {
@@ -1187,7 +1298,13 @@ impl Next<'_> {
     }
 
     fn replace_owner(&mut self, worker: WorkerId, owner: Owner) {
-        if self.system.owner == Owner::Life(worker) {
+        if self.system.owner != Owner::Life(worker) {
+            return;
+        }
+        if owner == Owner::Released {
+            self.write_entry(owner);
+        } else {
+            // Nothing is written: only what becomes of that life is noted.
             self.system.owner = owner;
         }
     }

@@ -2,7 +2,8 @@
 
 use crate::scenes::{
     CONNECTIONS, CROWD, CUTS, DEATHS, DEATHS_IN_FLIGHT, LIVES, NEAR, NEAR_CLEARS, NEAR_CONNECTIONS,
-    NEAR_CROWD, NEAR_DEATHS, NEAR_HANDOVER, NEAR_STANDBY, NEAR_TWICE, NEAR_WIPE, PEACE, REMOVALS, STANDBY,
+    NEAR_CROWD, NEAR_DEATHS, NEAR_HANDOVER, NEAR_STANDBY, NEAR_TWICE, NEAR_WIPE, PAUSES, PEACE, REMOVALS,
+    STANDBY, TAKEBACKS,
 };
 use crate::search::holds;
 
@@ -49,6 +50,17 @@ fn nothing_is_stale_when_two_workers_are_killed_and_stopped_in_turn() {
 #[test]
 fn nothing_is_stale_when_two_workers_are_cut_off_and_the_bucket_is_lost() {
     holds(CUTS);
+}
+
+#[test]
+fn nothing_is_stale_when_the_claim_is_lost_or_taken_back_while_connections_stand() {
+    holds(TAKEBACKS);
+}
+
+/// But for what a worker serves whose machine was paused with its clock, until its next renewal.
+#[test]
+fn nothing_else_is_stale_when_a_worker_is_paused_with_its_clock() {
+    holds(PAUSES);
 }
 
 #[test]

@@ -8,9 +8,9 @@ use stateright::{Model, Property};
 use crate::next::Next;
 use crate::rules::Rule;
 use crate::state::{
-    ASKING, AskingStep, Budget, CLAIM_TICKS, Claim, Drop, DropFor, GatewayId, Holders, MARGIN_TICKS, Origin,
-    Owner, READS, Reading, Sight, Subscriptions, System, TELLINGS, TellingStep, Unfinished, Verdict, Version,
-    Worker, WorkerId,
+    ASKING, AskingStep, Budget, CLAIM_TICKS, Claim, Drop, DropFor, Early, GatewayId, Holders, MARGIN_TICKS,
+    Origin, Owner, READS, Reading, Sight, Subscriptions, System, TELLINGS, TellingStep, Unfinished, Verdict,
+    Version, Worker, WorkerId,
 };
 
 /// How large a system is, and what may happen in it.
@@ -142,7 +142,7 @@ pub(crate) enum Step {
     PredecessorsWaitedOut {
         worker: WorkerId,
     },
-    /// A gateway that got no responders has waited for as long.
+    /// A gateway that has made sure that nobody serves has waited for as long.
     NobodyWaitedOut {
         telling: u8,
     },
@@ -180,6 +180,28 @@ pub(crate) enum Step {
     InvalidateTimesOut {
         telling: u8,
     },
+    /// A read at the leader arrives that began after the change.
+    ReadOwner {
+        telling: u8,
+    },
+    /// A gateway ends the claim, or confirms that there is none: by a write that begins after the change.
+    MakeSure {
+        telling: u8,
+    },
+    /// What was read, or made sure of, before the change is taken for it.
+    TakeEarlyRead {
+        telling: u8,
+    },
+    TakeEarlyWrite {
+        telling: u8,
+    },
+    /// A read says that nobody serves, as was so at some time.
+    TakeReadForAWrite {
+        telling: u8,
+    },
+    /// Somebody looks into the bucket for something else.
+    ReadOwnerEarly,
+    MakeSureEarly,
     /// The acknowledgement arrives: the note goes, unless MySQL is away, and the uploader is answered.
     Settle {
         telling: u8,
@@ -247,10 +269,16 @@ pub(crate) enum Step {
     },
     /// nats-server starts again, without the bucket of the claim.
     ServerForgets,
+    /// The stream of the claim is gone, or has taken back what it had acknowledged.
+    StreamForgets,
 
     /// Time passes, except for a worker whose clock stands still.
     Tick {
         asleep: Option<WorkerId>,
+    },
+    /// Time passes, except for a worker whose machine is paused.
+    TickInAPause {
+        paused: WorkerId,
     },
     TakeClaim {
         worker: WorkerId,
@@ -311,6 +339,7 @@ impl Protocol {
             connected: true,
             proven: true,
             stopping: false,
+            was_paused: false,
             claim: Some(Claim { age: 0, renewal: None, on_this_connection: true }),
             unchanged: 0,
             unfinished: Unfinished::Nothing,
@@ -325,7 +354,9 @@ impl Protocol {
         System {
             origin: Origin { row: 0, note: None, last_token: 0, removed: 0 },
             workers: [serving, standby],
-            owner: if self.scene.standby { Owner::Life(0) } else { Owner::Nobody },
+            owner: Owner::Life(0),
+            unchanged: 0,
+            early: Early::default(),
             reads: [None; READS],
             copies: [None; 2],
             asking: [None; ASKING],
@@ -387,6 +418,12 @@ impl Model for Protocol {
         if system.left.wipes > 0 {
             steps.push(Step::ServerForgets);
         }
+        if system.left.takebacks > 0 {
+            steps.push(Step::StreamForgets);
+        }
+        if system.left.pauses > 0 {
+            steps.extend(self.workers().map(|paused| Step::TickInAPause { paused }));
+        }
     }
 
     fn next_state(&self, system: &System, step: Step) -> Option<System> {
@@ -440,13 +477,16 @@ impl Protocol {
             sights.extend(sights!(RowReadAgain));
         }
         if budget.losses > 0 {
-            sights.extend(sights!(NoResponders, UnprovenAsked));
+            sights.extend(sights!(NobodySure, UnprovenAsked));
         }
         if budget.stops > 0 {
             sights.extend(sights!(StoppingAsked));
         }
         if standby {
-            sights.extend(sights!(StandbyServes, NotAcknowledged, ClaimCameBack));
+            sights.extend(sights!(StandbyServes, NotAcknowledged, ClaimCameBack, EndedByGateway));
+        }
+        if budget.pauses > 0 {
+            sights.extend(sights!(PausedAcknowledged));
         }
         if near {
             sights.extend(sights!(NearHitOfTheNewest, CopyWithoutEntry, GrantSpoiled));
@@ -468,7 +508,11 @@ impl Protocol {
 impl Worker {
     /// Whether whoever asks it may be served.
     fn serves(&self) -> bool {
-        self.connected && self.proven && self.has_valid_claim() && self.subscriptions.has(Subscriptions::GET)
+        self.connected
+            && self.proven
+            && self.has_valid_claim()
+            && !self.was_paused
+            && self.subscriptions.has(Subscriptions::GET)
     }
 }
 
@@ -479,8 +523,9 @@ impl System {
             TellingStep::RowOwed
             | TellingStep::NoteOwed
             | TellingStep::Due
-            | TellingStep::Invalidate { .. } => true,
-            TellingStep::Dropping { .. } | TellingStep::NoResponders | TellingStep::Acknowledged => false,
+            | TellingStep::Invalidate { .. }
+            | TellingStep::Unconfirmed { .. } => true,
+            TellingStep::Dropping { .. } | TellingStep::Sure | TellingStep::Acknowledged => false,
         };
         let is_going_to_be_told =
             self.origin.note.is_some() || self.tellings.iter().flatten().any(|telling| will_tell(telling.at));
@@ -527,6 +572,7 @@ impl Protocol {
         let has_room = system.tellings.contains(&None);
         let is_left_behind = system.origin.note.is_some()
             && system.tellings.iter().flatten().all(|telling| telling.asker.is_some());
+        self.steps_of_looks_before_a_change(system, steps);
         for gateway in 0..self.scene.gateways {
             if has_room && left.uploads > 0 {
                 steps.push(Step::Upload { gateway });
@@ -552,17 +598,23 @@ impl Protocol {
                 TellingStep::RowOwed => steps.push(Step::WriteOwedRow { telling }),
                 TellingStep::NoteOwed => steps.push(Step::WriteOwedNote { telling }),
                 TellingStep::Due => {
+                    let is_believed = !self.keeps(Rule::NoRespondersIsNoAcknowledgement);
                     let routes = system.routes(Subscriptions::INVALIDATE);
+                    let routes = routes.filter(|worker| worker.is_some() || is_believed);
                     steps.extend(routes.map(|worker| Step::SendInvalidate { telling, worker }));
-                    if !self.keeps(Rule::NoRespondersMeansNone) {
+                    if is_believed && !self.keeps(Rule::NoRouteIsCut) {
                         steps.push(Step::SendInvalidate { telling, worker: None });
                     }
+                    self.steps_of_making_sure(system, telling, steps);
                     if self.scene.gives_up {
                         steps.push(Step::GiveUp { telling });
                     }
                 }
                 TellingStep::Invalidate { .. } => {
                     steps.extend([Step::TakeInvalidate { telling }, Step::InvalidateTimesOut { telling }]);
+                    if self.reads_owner() && told.named.is_none() {
+                        steps.push(Step::ReadOwner { telling });
+                    }
                 }
                 TellingStep::Dropping { worker, drop } => {
                     steps.push(Step::InvalidateTimesOut { telling });
@@ -578,7 +630,10 @@ impl Protocol {
                         steps.push(Step::HolderWaitedOut { telling, gateway });
                     }
                 }
-                TellingStep::NoResponders => steps.push(Step::NobodyWaitedOut { telling }),
+                TellingStep::Unconfirmed { .. } => {
+                    steps.extend([Step::ReadOwner { telling }, Step::InvalidateTimesOut { telling }]);
+                }
+                TellingStep::Sure => steps.push(Step::NobodyWaitedOut { telling }),
                 TellingStep::Acknowledged => {
                     steps.push(Step::Settle { telling, note_goes: true });
                     if self.scene.gives_up && told.asker.is_some() {
@@ -587,6 +642,53 @@ impl Protocol {
                 }
             }
         }
+    }
+
+    /// `Serving::nobody` in the gateway, and its reads while an invalidation is on its way.
+    fn steps_of_making_sure(&self, system: &System, telling: u8, steps: &mut Vec<Step>) {
+        let Some(told) = system.telling(telling) else { return };
+        if self.can_make_sure(system) {
+            steps.push(Step::MakeSure { telling });
+        }
+        if self.reads_owner() && told.named.is_none() {
+            steps.push(Step::ReadOwner { telling });
+        }
+        if !self.keeps(Rule::ReadsBeginAfterTheChange) && told.named.is_none() && system.early.named.is_some()
+        {
+            steps.push(Step::TakeEarlyRead { telling });
+        }
+        if !self.keeps(Rule::WritesBeginAfterTheChange) && system.early.was_sure {
+            steps.push(Step::TakeEarlyWrite { telling });
+        }
+        if !self.keeps(Rule::NobodyIsSureByAWrite) && system.early.was_free {
+            steps.push(Step::TakeReadForAWrite { telling });
+        }
+    }
+
+    fn steps_of_looks_before_a_change(&self, system: &System, steps: &mut Vec<Step>) {
+        if !self.keeps(Rule::ReadsBeginAfterTheChange) && matches!(system.owner, Owner::Life(_)) {
+            steps.push(Step::ReadOwnerEarly);
+        }
+        if !self.keeps(Rule::WritesBeginAfterTheChange) && self.can_make_sure(system) {
+            steps.push(Step::MakeSureEarly);
+        }
+    }
+
+    /// Whether reads at the leader are shown: see "The bus" in the model's description.
+    pub(crate) fn reads_owner(&self) -> bool {
+        self.scene.budget.pauses > 0 && self.keeps(Rule::AcknowledgementsNeedARead)
+    }
+
+    /// Whether a gateway may write that nobody serves.
+    fn can_make_sure(&self, system: &System) -> bool {
+        if !self.scene.standby {
+            // In a scene without time, a claim runs out while its worker is cut off, or dead.
+            let it = system.worker(0);
+            return !it.lives() || !it.connected;
+        }
+        let margin = if self.keeps(Rule::GatewaysWaitAMargin) { MARGIN_TICKS } else { 0 };
+        let has_waited = system.unchanged >= CLAIM_TICKS + margin || !self.keeps(Rule::GatewaysWait);
+        has_waited || system.owner == Owner::Released
     }
 
     fn steps_of_near_leases(&self, system: &System, steps: &mut Vec<Step>) {
@@ -712,6 +814,7 @@ impl Protocol {
             let is_free = match system.owner {
                 Owner::Nobody | Owner::Released => true,
                 Owner::Former(former) => former == worker,
+                Owner::Unknown => !self.keeps(Rule::UnknownOwnersAreWaitedFor),
                 Owner::Life(_) | Owner::Gone => false,
             };
             if it.connected && (has_waited || is_free) && system.left.takeovers > 0 {
@@ -737,24 +840,28 @@ impl Protocol {
 /// Whether a worker serves, in the parts that can be left out: `Worker::is_serving` in the code.
 impl Protocol {
     pub(crate) fn hits(&self, worker: &Worker) -> bool {
-        (worker.proven || !self.keeps(Rule::NoHitsBeforeTheProof))
+        !worker.was_paused
+            && (worker.proven || !self.keeps(Rule::NoHitsBeforeTheProof))
             && (worker.has_valid_claim() || !self.keeps(Rule::HitsNeedTheClaim))
     }
 
     pub(crate) fn grants(&self, worker: &Worker) -> bool {
         let may_be_asked = worker.lives();
         may_be_asked
+            && !worker.was_paused
             && (worker.proven || !self.keeps(Rule::NoLeasesBeforeTheProof))
             && (worker.has_valid_claim() || !self.keeps(Rule::LeasesNeedTheClaim))
     }
 
     pub(crate) fn takes_fills(&self, worker: &Worker) -> bool {
-        (worker.proven || !self.keeps(Rule::NoFillsBeforeTheProof))
+        !worker.was_paused
+            && (worker.proven || !self.keeps(Rule::NoFillsBeforeTheProof))
             && (worker.has_valid_claim() || !self.keeps(Rule::FillsNeedTheClaim))
     }
 
     pub(crate) fn renews(&self, worker: &Worker, version: Version) -> bool {
         worker.lives()
+            && !worker.was_paused
             && (worker.proven || !self.keeps(Rule::RenewalsNeedTheProof))
             && (worker.has_valid_claim() || !self.keeps(Rule::RenewalsNeedTheClaim))
             && (worker.entry == Some(version)

@@ -91,8 +91,24 @@ pub(crate) enum Rule {
     NewConnectionsRenewBeforeServing,
     /// 9: nor acknowledged.
     NewConnectionsRenewBeforeAcknowledging,
-    /// 9: the server that finds no responders sees all subscriptions.
-    NoRespondersMeansNone,
+    /// 9: an acknowledgement counts if a read at the stream's leader names the incarnation that gives it.
+    AcknowledgementsNeedARead,
+    /// 9: that read begins after the change.
+    ReadsBeginAfterTheChange,
+    /// 9: that a server finds no responders is no acknowledgement.
+    NoRespondersIsNoAcknowledgement,
+    /// Not a rule, but what would have to be so for it to be one: the server sees all subscriptions.
+    NoRouteIsCut,
+    /// 9: that nobody serves is sure by a write; a leader that was cut off answers reads from what it had.
+    NobodyIsSureByAWrite,
+    /// 9: which begins after the change.
+    WritesBeginAfterTheChange,
+    /// 9: a gateway ends a claim when it has run out.
+    GatewaysWait,
+    /// 9: and a margin.
+    GatewaysWaitAMargin,
+    /// 9: an owner of whom nothing is known is waited for: the entry is missing, or an earlier one stands there.
+    UnknownOwnersAreWaitedFor,
 
     /// Near leases: a copy is served while its lease lasts, no longer.
     CopiesEndWithTheirLease,
@@ -137,6 +153,6 @@ pub(crate) enum Rule {
     HoldersOutliveConnections,
     /// Near leases: a new worker waits for those of its predecessors before it acknowledges.
     NewWorkersWait,
-    /// Near leases: so does a gateway that gets no responders.
-    NoRespondersIsWaitedOut,
+    /// Near leases: so does a gateway after it has made sure that nobody serves.
+    NobodyIsWaitedOut,
 }

@@ -4,8 +4,18 @@
 use crate::protocol::Scene;
 use crate::state::{ANY, Budget};
 
-const NOTHING: Budget =
-    Budget { uploads: 0, repeats: 0, deaths: 0, losses: 0, kills: 0, stops: 0, wipes: 0, takeovers: ANY };
+const NOTHING: Budget = Budget {
+    uploads: 0,
+    repeats: 0,
+    deaths: 0,
+    losses: 0,
+    kills: 0,
+    stops: 0,
+    wipes: 0,
+    takebacks: 0,
+    pauses: 0,
+    takeovers: ANY,
+};
 
 /// No faults but those of every day: messages that come late, in any order, after whoever asked has given
 /// up, or never; evictions, leases that end; an upload that is answered 503 and told of later.
@@ -84,6 +94,19 @@ pub(crate) const CUTS: Scene = Scene {
     budget: Budget { uploads: 1, losses: ANY, wipes: ANY, ..NOTHING },
     ..STANDBY
 };
+
+/// The stream of the claim is removed, or takes back what it had acknowledged, while all connections stand.
+pub(crate) const TAKEBACKS: Scene = Scene {
+    name: "takebacks",
+    readers: 1,
+    budget: Budget { uploads: 1, takebacks: ANY, ..NOTHING },
+    ..STANDBY
+};
+
+/// The machine of a worker is paused, its clock with it, so that it takes its claim for valid when another worker has
+/// it. What it serves then is what remains of old images, and nothing here; what it acknowledges must not count.
+pub(crate) const PAUSES: Scene =
+    Scene { name: "pauses", readers: 1, budget: Budget { uploads: 1, pauses: ANY, ..NOTHING }, ..STANDBY };
 
 /// Near caches in two gateways, where leases come with hits and fills and are renewed.
 pub(crate) const NEAR: Scene = Scene {

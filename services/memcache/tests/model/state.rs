@@ -31,6 +31,10 @@ pub(crate) struct System {
     pub(crate) workers: [Worker; 2],
     /// The entry of the bucket `CACHE_OWNERS`.
     pub(crate) owner: Owner,
+    /// For how many ticks gateways have seen it unchanged.
+    pub(crate) unchanged: u8,
+    /// What is known from before the changes that are told of now, where that is made use of.
+    pub(crate) early: Early,
     pub(crate) reads: [Option<Read>; READS],
     /// The copies in the gateways' near caches.
     pub(crate) copies: [Option<Copy>; 2],
@@ -53,6 +57,17 @@ pub(crate) enum Verdict {
     Stale,
     /// A read of a stored image came to nothing.
     Failed,
+}
+
+/// What somebody knows from a look into the bucket before a change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Early {
+    /// A read has named this life.
+    pub(crate) named: Option<WorkerId>,
+    /// A write has made sure that nobody serves.
+    pub(crate) was_sure: bool,
+    /// The claim has been free at some time, so that a read may return that.
+    pub(crate) was_free: bool,
 }
 
 /// Things that must be seen to happen, lest a promise is kept because nothing ever does.
@@ -78,8 +93,12 @@ pub(crate) enum Sight {
     LeftBehindTold,
     /// An acknowledgement left the note of a later upload where it was.
     LaterNoteKept,
-    /// Nobody was there to invalidate anything.
-    NoResponders,
+    /// A gateway has made sure that nobody serves, whose claim was given up.
+    NobodySure,
+    /// It has ended the claim of a worker that may serve again later.
+    EndedByGateway,
+    /// A worker that was paused, with its clock, has acknowledged what is no longer its own.
+    PausedAcknowledged,
     /// A worker whose connection is not proven yet answered a get.
     UnprovenAsked,
     /// A get reached a worker that is on its way out.
@@ -106,7 +125,7 @@ pub(crate) enum Sight {
     LaterGrantLeft,
     /// A new worker waited for a lease that was out before it won its claim.
     PredecessorsWaitedOut,
-    /// A gateway that found nobody to tell waited for a lease that was out.
+    /// A gateway that had made sure that nobody serves waited for a lease that was out.
     NobodyWaitedOut,
 }
 
@@ -127,6 +146,11 @@ pub(crate) struct Budget {
     pub(crate) stops: u8,
     /// Restarts of nats-server in which it loses the bucket of the claim.
     pub(crate) wipes: u8,
+    /// Times that the entry of the claim is lost while connections stand: the stream is removed, or has taken back what
+    /// it had acknowledged.
+    pub(crate) takebacks: u8,
+    /// Times that a worker's machine is paused, its clock with it.
+    pub(crate) pauses: u8,
     /// Times that a worker takes the claim over.
     pub(crate) takeovers: u8,
 }
@@ -192,6 +216,8 @@ pub(crate) struct Worker {
     pub(crate) proven: bool,
     /// Whether it is on its way out.
     pub(crate) stopping: bool,
+    /// Whether its machine was paused, its clock with it, since it last renewed its claim.
+    pub(crate) was_paused: bool,
     pub(crate) claim: Option<Claim>,
     /// For how many ticks a worker that stands by has seen the claim unchanged.
     pub(crate) unchanged: u8,
@@ -227,8 +253,11 @@ pub(crate) struct Claim {
 /// Whom the bucket names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Owner {
-    /// There is no entry.
+    /// There is no entry, nor anything else in the store. A process that was started since finds a first start, so
+    /// nobody waits.
     Nobody,
+    /// Nothing is known of it: there is no entry where there was one, or an earlier one stands there.
+    Unknown,
     /// The present life of a worker.
     Life(WorkerId),
     /// The last life of a worker, which serves no more and stands by again.
@@ -310,6 +339,8 @@ pub(crate) struct Telling {
     /// The version whose uploader waits for the answer; none for a change that was left behind.
     pub(crate) asker: Option<Version>,
     pub(crate) at: TellingStep,
+    /// The life that a read since the change has named as the owner.
+    pub(crate) named: Option<WorkerId>,
 }
 
 /// How far a telling has come.
@@ -326,9 +357,11 @@ pub(crate) enum TellingStep {
     /// The entry is removed and the lease void. The worker has the holders of near leases drop their copies,
     /// and waits for them and for those of its predecessors.
     Dropping { worker: WorkerId, drop: Drop },
-    /// Nobody was there to be told; what somebody granted before may still last.
-    NoResponders,
-    /// The acknowledgement is on its way back, or the server's word that nobody is there.
+    /// A worker's present life has acknowledged it, which counts once a read names it.
+    Unconfirmed { worker: WorkerId },
+    /// It is sure that nobody serves; what somebody granted before may still last.
+    Sure,
+    /// It is sure that no cache holds the image from before.
     Acknowledged,
 }
 
@@ -597,7 +630,10 @@ impl System {
         }
         match &mut self.owner {
             Owner::Life(worker) | Owner::Former(worker) => *worker = 1 - *worker,
-            Owner::Nobody | Owner::Gone | Owner::Released => {}
+            Owner::Nobody | Owner::Unknown | Owner::Gone | Owner::Released => {}
+        }
+        if let Some(worker) = &mut self.early.named {
+            *worker = 1 - *worker;
         }
         for read in self.reads.iter_mut().flatten() {
             match &mut read.at {
@@ -612,7 +648,12 @@ impl System {
             }
         }
         for telling in self.tellings.iter_mut().flatten() {
-            if let TellingStep::Invalidate { worker } | TellingStep::Dropping { worker, .. } = &mut telling.at
+            if let Some(worker) = &mut telling.named {
+                *worker = 1 - *worker;
+            }
+            if let TellingStep::Invalidate { worker }
+            | TellingStep::Dropping { worker, .. }
+            | TellingStep::Unconfirmed { worker } = &mut telling.at
             {
                 *worker = 1 - *worker;
             }

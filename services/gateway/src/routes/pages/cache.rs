@@ -127,7 +127,7 @@ pub(super) async fn configure(State(state): State<AppState>, request: Request) -
 }
 
 pub(super) async fn clear(State(state): State<AppState>) -> Response {
-    let made = match state.cache.clear(BY).await {
+    let made = match state.clear_cache(BY).await {
         Ok(reply) => {
             let (entries, bytes) = (reply.entries, reply.bytes);
             Ok(see_other(&format!("/cache_properties?cleared={entries}&bytes={bytes}")))

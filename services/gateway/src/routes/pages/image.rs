@@ -77,7 +77,7 @@ pub(super) async fn invalidate(State(state): State<AppState>, request: Request) 
     };
     let dropped = async {
         let key = fields.key()?;
-        let reply = state.cache.drop_cached(&key).await?;
+        let reply = state.drop_cached(&key).await?;
         let what = if reply.resident { "dropped" } else { "absent" };
         Ok(see_other(&format!("{}&invalidated={what}", image_page(&key))))
     };

@@ -1,0 +1,160 @@
+//! Which worker serves, as the leader of the stream says; and making sure that none does (design rule 9).
+//!
+//! "No responders" is the view of the one server that this gateway is connected to: behind a route that is cut a worker
+//! may serve on. Nor is a read a proof that nobody serves: a leader that was cut off answers from what it had. A
+//! compare-and-set write is one. It ends a claim that has run out, or finds that there is none; whoever serves after
+//! it has read whatever it holds after it.
+//!
+//! Reads and writes go one after the other, and each is for all who ask at that moment: it begins after they asked.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use runtime::Bus;
+use runtime::bucket::Written;
+use runtime::clock::Moment;
+use runtime::owners::{Observer, Outlook, Owners};
+use tokio::sync::oneshot;
+use wire::owners::Entry;
+
+/// How long one read or write may take.
+const LIMIT: Duration = Duration::from_secs(1);
+/// After so long it is tried again where the bus, or somebody else's write, came between.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// What the bucket says of who serves. Clones share what is asked and what was seen.
+#[derive(Debug, Clone)]
+pub(crate) struct Serving {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    owners: Owners,
+    /// A gateway comes after the first worker, or can do without one until that comes.
+    seen: Mutex<Observer>,
+    asked: Mutex<Vec<Asked>>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+enum Asked {
+    Owner(oneshot::Sender<Option<String>>),
+    Nobody(oneshot::Sender<Nobody>),
+}
+
+/// Whether nobody serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nobody {
+    /// A write that began after the question has made sure of it, and was known to by this moment.
+    Sure(Moment),
+    /// Somebody does, or may. It is worth while to ask again after so long.
+    Perhaps(Duration),
+}
+
+impl Serving {
+    /// By the connection of a user who may read and write the entry.
+    pub(crate) fn new(bus: Bus) -> Self {
+        let (owners, seen) = (Owners::new(bus), Mutex::new(Observer::new(true)));
+        Self { shared: Arc::new(Shared { owners, seen, asked: Mutex::default(), turn: Default::default() }) }
+    }
+
+    /// The incarnation that owns the claim, by a read that begins after this was called. `None` if there is none, or
+    /// no answer.
+    pub(crate) async fn owner(&self) -> Option<String> {
+        self.shared.ask(Asked::Owner).await
+    }
+
+    /// Tries to make sure that nobody serves, by a write that begins after this was called.
+    pub(crate) async fn nobody(&self) -> Nobody {
+        self.shared.ask(Asked::Nobody).await
+    }
+}
+
+impl Shared {
+    async fn ask<A>(&self, question: impl Fn(oneshot::Sender<A>) -> Asked) -> A {
+        loop {
+            let (asker, mut answer) = oneshot::channel();
+            locked(&self.asked).push(question(asker));
+            let answered = tokio::select! {
+                biased;
+                answered = &mut answer => answered,
+                turn = self.turn.lock() => {
+                    // Whoever had the turn before may have asked for this one too.
+                    if let Ok(answer) = answer.try_recv() {
+                        return answer;
+                    }
+                    self.look().await;
+                    drop(turn);
+                    answer.await
+                }
+            };
+            // Without an answer, whoever asked for this one too has given up.
+            if let Ok(answer) = answered {
+                return answer;
+            }
+        }
+    }
+
+    /// Reads, and writes if that is asked for and possible, for all who have asked.
+    async fn look(&self) {
+        let asked = std::mem::take(&mut *locked(&self.asked));
+        if asked.is_empty() {
+            return;
+        }
+        let found = self.owners.read(LIMIT).await;
+        let found =
+            found.inspect_err(|failure| tracing::debug!(%failure, "who serves can't be read now")).ok();
+        if let Some(found) = &found {
+            locked(&self.seen).note(found, Moment::now());
+        }
+        let entry = found.as_ref().and_then(|found| found.entry());
+        let owner = entry.filter(|entry| !entry.released).map(|entry| entry.incarnation.clone());
+        let mut doubters = Vec::new();
+        for one in asked {
+            match one {
+                // Whoever does not wait any more needs no answer.
+                Asked::Owner(asker) => drop(asker.send(owner.clone())),
+                Asked::Nobody(asker) => doubters.push(asker),
+            }
+        }
+        if doubters.iter().all(oneshot::Sender::is_closed) {
+            return;
+        }
+        let nobody = if found.is_some() { self.make_sure().await } else { Nobody::Perhaps(AGAIN) };
+        for asker in doubters {
+            let _ = asker.send(nobody);
+        }
+    }
+
+    /// Ends the claim that was just read if it has run out, and confirms that there is none otherwise.
+    async fn make_sure(&self) -> Nobody {
+        let outlook = locked(&self.seen).outlook(Moment::now());
+        match outlook {
+            Outlook::Free => {}
+            Outlook::RunOut => tracing::warn!("the claim to serve has run out, and is ended by this gateway"),
+            Outlook::Owned { left, .. } => return Nobody::Perhaps(left),
+            Outlook::Newer(_) | Outlook::Unseen => return Nobody::Perhaps(LIMIT),
+        }
+        let (entry, over) = locked(&self.seen).following(Entry::ended, || {
+            Entry::first(format!("{:016x}", rand::random::<u64>()), "none", String::new(), 0).ended()
+        });
+        match self.owners.write(&entry, over, LIMIT).await {
+            Ok(Written::Done(revision)) => {
+                let now = Moment::now();
+                locked(&self.seen).wrote(&entry, revision, now);
+                Nobody::Sure(now)
+            }
+            Ok(Written::Overtaken) => Nobody::Perhaps(AGAIN),
+            Err(failure) => {
+                tracing::debug!(%failure, "that nobody serves can't be written now");
+                Nobody::Perhaps(AGAIN)
+            }
+        }
+    }
+}
+
+/// Held for a moment, to look or to change.
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
