@@ -7,10 +7,15 @@ import { spawnSync } from "node:child_process";
 import path from "node:path";
 import { test } from "node:test";
 
-test("every promise holds while each kind of fault strikes once", (t) => {
-  const root = path.resolve(import.meta.dirname, "..");
+const root = path.resolve(import.meta.dirname, "..");
+
+function faults(t, ...more) {
   const bench = path.join(root, "target/debug/bench");
-  const run = spawnSync(bench, ["faults", "--short", "--bin-dir", path.join(root, "target/release")], { encoding: "utf8", timeout: 400_000, maxBuffer: 1 << 26 });
+  const run = spawnSync(bench, ["faults", "--short", "--bin-dir", path.join(root, "target/release"), ...more], { encoding: "utf8", timeout: 400_000, maxBuffer: 1 << 26 });
   assert.equal(run.status, 0, `${run.error ?? run.signal ?? ""}\n${run.stdout}\n${run.stderr}`);
   t.diagnostic(run.stdout.split("\n", 1)[0]);
-});
+}
+
+test("every promise holds while each kind of fault strikes once", (t) => faults(t));
+
+test("every promise holds while the route between two nats-servers is cut", (t) => faults(t, "--nats", "2", "--only", "route between nats-servers cut"));

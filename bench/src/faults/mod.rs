@@ -39,6 +39,9 @@ pub(crate) struct Arguments {
     /// One kind of fault only, by its name in the report
     #[arg(long, value_name = "FAULT")]
     only: Option<strike::Kind>,
+    /// How many nats-servers: one, or two that are a cluster, with a gateway and a worker on each
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    nats: u8,
     #[command(flatten)]
     binaries: Binaries,
     /// Where the report goes: Markdown, and the same as JSON beside it
@@ -55,6 +58,8 @@ pub(crate) struct Plan {
     /// Which kinds of faults.
     pub(crate) kinds: Vec<strike::Kind>,
     pub(crate) binaries: PathBuf,
+    /// Whether there are two nats-servers.
+    pub(crate) is_cluster: bool,
 }
 
 impl Plan {
@@ -69,8 +74,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     let seed = arguments.seed.unwrap_or(if arguments.short { rand::random() } else { SEED });
     let binaries = arguments.binaries.find()?;
     let length = (!arguments.short).then(|| Duration::from_secs(60 * arguments.minutes));
-    let kinds = arguments.only.map_or_else(|| strike::Kind::ALL.to_vec(), |kind| vec![kind]);
-    let plan = Plan { seed, length, kinds, binaries };
+    let is_cluster = arguments.nats > 1;
+    let mut kinds = arguments.only.map_or_else(|| strike::Kind::ALL.to_vec(), |kind| vec![kind]);
+    kinds.retain(|kind| kind.is_possible(is_cluster));
+    anyhow::ensure!(!kinds.is_empty(), "this fault needs another number of nats-servers (--nats)");
+    let plan = Plan { seed, length, kinds, binaries, is_cluster };
     println!("seed {seed}");
     let report = tokio::select! {
         report = run::run(&plan) => report?,

@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_report_says_what_was_not_kept() {
-        let plan = Plan { seed: 7, length: None, kinds: Vec::new(), binaries: "x".into() };
+        let plan = Plan { seed: 7, length: None, kinds: Vec::new(), binaries: "x".into(), is_cluster: false };
         let verdict = |violations| Verdict { promise: "P", looked_at: "1 thing".into(), violations };
         let report = |violations| {
             let figures = BTreeMap::from([(Kind::NatsKilled, Figures::default())]);

@@ -48,7 +48,7 @@ struct Seen {
 /// Breaks a system as the plan says.
 pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Report> {
     let began = Instant::now();
-    let system = Arc::new(System::start(&plan.binaries).await?);
+    let system = Arc::new(System::start(&plan.binaries, plan.is_cluster).await?);
     if all_ready(&system).await.is_none() {
         anyhow::bail!("the system does not get ready:{}", logs(&system));
     }

@@ -61,6 +61,7 @@ kinds! {
     NatsStopped: "nats-server stopped and resumed",
     NatsRestarted: "nats-server restarted",
     NatsWithoutItsStore: "nats-server restarted without its store",
+    RouteCut: "route between nats-servers cut",
     MariaDbKilled: "MariaDB killed",
     MariaDbStopped: "MariaDB stopped and resumed",
     MariaDbRestarted: "MariaDB restarted",
@@ -108,6 +109,7 @@ impl Kind {
             | K::NatsStopped
             | K::NatsRestarted
             | K::NatsWithoutItsStore
+            | K::RouteCut
             | K::DiskFull
             | K::DiskReadOnly => true,
             K::MariaDbKilled | K::MariaDbStopped | K::MariaDbRestarted | K::MariaDbAway => false,
@@ -121,6 +123,16 @@ impl Kind {
             self,
             Self::MariaDbKilled | Self::MariaDbStopped | Self::MariaDbRestarted | Self::MariaDbAway
         ) || self.leaves_stored_images_readable()
+    }
+
+    /// Whether it can be made with one nats-server, or with two.
+    pub(crate) fn is_possible(self, is_cluster: bool) -> bool {
+        match self {
+            Self::RouteCut => is_cluster,
+            // What is left of streams of which half the servers know nothing any more is the server's affair.
+            Self::NatsWithoutItsStore => !is_cluster,
+            _ => true,
+        }
     }
 
     /// Whether another worker has to take over.
@@ -290,6 +302,12 @@ impl Scene {
                 strike.lost_store = true;
                 system.nats.restart_without_its_store().await;
                 drop(quiet);
+            }
+            Kind::RouteCut => {
+                let (_, route) = system.second.as_ref().context("there is one nats-server only")?;
+                route.cut();
+                self.pause(500..8000).await;
+                route.heal();
             }
             Kind::MariaDbKilled => {
                 system.mariadb.kill().await;
@@ -574,7 +592,15 @@ impl Scene {
 
     async fn kill_everything(&mut self, strike: &mut Strike) -> anyhow::Result<()> {
         let system = Arc::clone(&self.system);
-        let servers = async { tokio::join!(system.nats.kill(), system.mariadb.kill()) };
+        let second = system.second.as_ref().map(|(server, _)| server);
+        let servers = async {
+            let second = async {
+                if let Some(second) = second {
+                    second.kill().await;
+                }
+            };
+            tokio::join!(system.nats.kill(), second, system.mariadb.kill())
+        };
         let services = async {
             for number in 0..system.gateways.len() {
                 self.kill_gateway(number, strike).await?;
@@ -593,7 +619,12 @@ impl Scene {
             }
             anyhow::Ok(())
         };
-        tokio::join!(system.nats.start_again(), system.mariadb.start_again(), services).2
+        let second = async {
+            if let Some(second) = second {
+                second.start_again().await;
+            }
+        };
+        tokio::join!(system.nats.start_again(), second, system.mariadb.start_again(), services).3
     }
 
     /// Some of the links, at least one.

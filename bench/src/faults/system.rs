@@ -1,4 +1,4 @@
-//! The system that is broken: two gateways, two workers, a recorder, a nats-server and a MariaDB, with a
+//! The system that is broken: two gateways, two workers, a recorder, one or two nats-servers and a MariaDB, with a
 //! link of our own wherever one of them talks to a server.
 
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sqlx::MySqlPool;
 use testkit::database::Account;
-use testkit::{Database, Guardian, Link, MariaDb, NatsServer, free_port, repository_root};
+use testkit::{Database, Guardian, Link, MariaDb, NatsServer, Route, free_port, repository_root};
 
 use crate::process::{Process, resident_bytes};
 
@@ -28,7 +28,10 @@ pub(crate) const FIRST_CAPACITY_MB: u64 = 64;
 /// All of it.
 #[derive(Debug)]
 pub(crate) struct System {
+    /// The nats-server of the first gateway and the first worker, and of everybody if there is one only.
     pub(crate) nats: NatsServer,
+    /// The second one, and the route to it.
+    pub(crate) second: Option<(NatsServer, Route)>,
     pub(crate) mariadb: MariaDb,
     pub(crate) gateways: [Process; 2],
     pub(crate) gateway_ports: [u16; 2],
@@ -66,12 +69,21 @@ const RECORDER: &str = "recorder";
 
 impl System {
     /// Starts everything, with the services' binaries from `binaries`.
-    pub(crate) async fn start(binaries: &Path) -> anyhow::Result<Self> {
-        let (nats, mariadb) = tokio::join!(NatsServer::start(), MariaDb::start_with(DURABLE));
+    pub(crate) async fn start(binaries: &Path, is_cluster: bool) -> anyhow::Result<Self> {
+        let servers = async {
+            if !is_cluster {
+                return (NatsServer::start().await, None);
+            }
+            let ([first, second], route) = NatsServer::start_pair().await;
+            (first, Some((second, route)))
+        };
+        let ((nats, second), mariadb) = tokio::join!(servers, MariaDb::start_with(DURABLE));
         let database = mariadb.database().await;
         let mut links = Vec::new();
         for service in GATEWAYS.into_iter().chain(WORKERS).chain([RECORDER]) {
-            links.push(Joint { of: service, to: Server::Nats, link: Link::to(nats.port()).await? });
+            let is_on_second = [GATEWAYS[1], WORKERS[1], RECORDER].contains(&service);
+            let server = second.as_ref().filter(|_| is_on_second).map_or(&nats, |(second, _)| second);
+            links.push(Joint { of: service, to: Server::Nats, link: Link::to(server.port()).await? });
         }
         for service in GATEWAYS.into_iter().chain([RECORDER]) {
             links.push(Joint { of: service, to: Server::MariaDb, link: Link::to(mariadb.port()).await? });
@@ -99,6 +111,7 @@ impl System {
             gateway_account,
             shared,
             nats,
+            second,
             mariadb,
         };
         for process in system.processes() {
