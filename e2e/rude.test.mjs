@@ -7,14 +7,14 @@ import { readFileSync } from "node:fs";
 import net from "node:net";
 import { after, before, suite, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { constants, deflateRawSync, gzipSync } from "node:zlib";
+import { constants, deflateRawSync, deflateSync, gzipSync } from "node:zlib";
 import { Checkout, Parts, sample, samples, until } from "./lib/checkout.mjs";
 import { Honest } from "./lib/honest.mjs";
 
 const MB = 1024 * 1024;
 const services = ["gateway", "memcache", "recorder", "nats"];
 // What each may have at its worst, in MB. The bounds of the gateway: 128 MB of the origin's bytes in memory, 64 MB on
-// their way from the cache, 400 MB of pixels, 64 kB for each of 4096 connections, not all of it at
+// their way from the cache, 532 MB of pixels (of which a PNG takes few), 64 kB for each of 4096 connections, not all of it at
 // once; of the worker: 1.15 × 64 + 40, and what waits to be put.
 const most_mb = { gateway: 640, memcache: 320, recorder: 160, nats: 640 };
 // And what it may keep when everybody has gone.
@@ -28,6 +28,11 @@ function black(width, height, depth, colours, bytesAPixel) {
   const adler = Buffer.alloc(4);
   adler.writeUInt32BE(((((height * (1 + width * bytesAPixel)) % 65521) << 16) | 1) >>> 0);
   const data = Buffer.concat([Buffer.from([0x78, 0xda]), ...Array.from({ length: height / rows }, () => block), Buffer.from([3, 0]), adler]);
+  return png(width, height, depth, colours, data);
+}
+
+/** A PNG of this data, compressed already, and with these chunks before it. */
+function png(width, height, depth, colours, data, chunks = []) {
   const header = Buffer.alloc(13);
   header.writeUInt32BE(width, 0);
   header.writeUInt32BE(height, 4);
@@ -44,7 +49,7 @@ function black(width, height, depth, colours, bytesAPixel) {
     numbers.writeUInt32BE(~crc >>> 0, 4);
     return Buffer.concat([numbers.subarray(0, 4), body, numbers.subarray(4)]);
   };
-  return Buffer.concat([Buffer.from("\x89PNG\r\n\x1a\n", "latin1"), chunk("IHDR", header), chunk("IDAT", data), chunk("IEND", Buffer.alloc(0))]);
+  return Buffer.concat([Buffer.from("\x89PNG\r\n\x1a\n", "latin1"), chunk("IHDR", header), ...chunks.map(([type, content]) => chunk(type, content)), chunk("IDAT", data), chunk("IEND", Buffer.alloc(0))]);
 }
 
 /** A connection on which anything is said; what comes back is kept, up to a limit, and an end is no error. */
@@ -306,15 +311,71 @@ suite("rude clients", () => {
       const answers = await Promise.all(Array.from({ length: 50 }, () => system.fetch("/images/bomb", { method: "PUT", body: bomb })));
       for (const answer of answers) assert.ok([413, 422].includes(answer.status), `an image bomb is answered ${answer.status}`);
     }
-    // Black pictures of as many pixels as are allowed, which are stored in some kilobytes: with 24 bits a pixel a
-    // variant is made, one at a time; with 64 it is refused.
-    for (const [key, depth, colours, bytes, statuses] of [["bomb24", 8, 2, 3, [200]], ["bomb64", 16, 6, 8, [422]]]) {
+    // Black pictures of as many pixels as are allowed, which are stored in some kilobytes. They go through row by row.
+    for (const [key, depth, colours, bytes, statuses] of [["bomb24", 8, 2, 3, [200]], ["bomb64", 16, 6, 8, [200]]]) {
       const put = await system.fetch(`/images/${key}`, { method: "PUT", body: black(10_000, 10_000, depth, colours, bytes) });
       assert.equal(put.status, 201);
       const asked = Array.from({ length: 20 }, (_, at) => system.fetch(`/images/${key}?w=${[160, 320][at % 2]}`));
       for (const answer of await Promise.all(asked)) assert.ok(statuses.includes(answer.status), `${key} is answered ${answer.status}`);
       await system.fetch(`/images/${key}`, { method: "DELETE" });
     }
+  });
+
+  scene("small pictures with profiles and text that inflate a thousandfold", async (t) => {
+    const zeros = deflateRawSync(Buffer.alloc(MB), { level: 9, finishFlush: constants.Z_FULL_FLUSH });
+    const packed = Buffer.concat([Buffer.from([0x78, 0xda]), ...Array(800).fill(zeros), Buffer.from([3, 0])]);
+    const before = rss_mb(pids.gateway);
+    let peak = 0;
+    const watch = setInterval(() => (peak = Math.max(peak, rss_mb(pids.gateway))), 5);
+    try {
+      for (const [type, start] of [["iCCP", "a\0\0"], ["zTXt", "a\0\0"], ["iTXt", "XML:com.adobe.xmp\0\x01\0\0\0"]]) {
+        const data = deflateSync(Buffer.alloc(200 * 601));
+        const bomb = png(200, 200, 8, 2, data, [[type, Buffer.concat([Buffer.from(start, "latin1"), packed])]]);
+        const keys = Array.from({ length: 5 }, (_, number) => `/images/packed-${type}-${number}`);
+        for (const key of keys) assert.equal((await system.fetch(key, { method: "PUT", body: bomb })).status, 201);
+        const answers = await Promise.all(keys.map((key) => system.fetch(`${key}?w=160`)));
+        for (const answer of answers) assert.equal(answer.status, 200, `${type}: ${await answer.text()}`);
+        for (const key of keys) await system.fetch(key, { method: "DELETE" });
+      }
+    } finally {
+      clearInterval(watch);
+    }
+    t.diagnostic(`five at once of each: the gateway grew by ${(peak - before).toFixed(0)} MB at most`);
+    // What they inflate to is 800 MB each.
+    assert.ok(peak - before < 200, `the gateway grew by ${(peak - before).toFixed(0)} MB`);
+  });
+
+  scene("1,000 readers of variants that are not made yet", async (t) => {
+    const slow = black(10_000, 10_000, 8, 2, 3);
+    const keys = Array.from({ length: 40 }, (_, number) => `/images/slow${number}`);
+    for (const key of keys) assert.equal((await system.fetch(key, { method: "PUT", body: slow })).status, 201);
+    await honest.report();
+    await delay(4000);
+    const alone = (await honest.report()).reads;
+    const statuses = new Map();
+    const until_ms = performance.now() + 10_000;
+    await crowd(1000, async (client, number) => {
+      for (let turn = 0; performance.now() < until_ms && !client.ended; turn++) {
+        client.answer = Buffer.alloc(0);
+        const answered = new Promise((resolve) => client.socket.once("data", resolve));
+        client.say(get(`${keys[(number + turn * 7) % keys.length]}?w=${[160, 320, 640, 1280][number % 4]}`));
+        await Promise.race([answered, client.closed, delay(15_000)]);
+        const status = client.status();
+        statuses.set(status, (statuses.get(status) ?? 0) + 1);
+        if (status === 503) assert.match(client.text, /^retry-after: \d+\r$/im);
+        await delay(500);
+      }
+    });
+    const report = await honest.report();
+    const under = report.reads;
+    t.diagnostic(`answers: ${[...statuses].map(([status, count]) => `${count} × ${status}`).join(", ")}`);
+    t.diagnostic(`hits alone: p50 ${alone.p50.toFixed(1)}, p99 ${alone.p99.toFixed(1)} ms; beside them: p50 ${under.p50.toFixed(1)}, p99 ${under.p99.toFixed(1)} ms, ${(under.p99 / alone.p99).toFixed(1)} ×`);
+    assert.deepEqual(report.errors, []);
+    for (const status of statuses.keys()) assert.ok([200, 503].includes(status), `a variant is answered ${status}`);
+    assert.ok(statuses.get(503) > 0, "nobody was sent away");
+    // Generous, for the thousand take a processor of this machine, too.
+    assert.ok(under.p99 < Math.max(20 * alone.p99, 500), `p99 ${under.p99} ms, and ${alone.p99} ms alone`);
+    await Promise.all(keys.map((key) => system.fetch(key, { method: "DELETE" })));
   });
 
   scene("1,000 readers of 8 MB who take their time", async (t) => {

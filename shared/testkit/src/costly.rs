@@ -239,3 +239,62 @@ pub fn gif_with_frame(screen: u16, frame: u16) -> Vec<u8> {
     gif.extend([0, b';']);
     gif
 }
+
+/// A lossless WebP of 1024 × 1024 pixels with so many groups of codes, each of which takes a decoder tables of 20
+/// kilobytes.
+pub fn webp_of_groups(groups: u64) -> Vec<u8> {
+    let mut bits = Bits::default();
+    bits.push(0x2F, 8);
+    bits.push(1023, 14);
+    bits.push(1023, 14);
+    bits.push(0, 4);
+    // No transformation, no cache; groups by blocks of 4 × 4 pixels, in a picture of 256 × 256.
+    bits.push(0b0100, 4);
+    bits.push(0, 3);
+    // Green and red, which say the group, may be anything; the others are one and the same.
+    let anything = |bits: &mut Bits| {
+        // A code in which all lengths are 8.
+        bits.push(0, 1);
+        bits.push(12 - 4, 4);
+        for symbol in [17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8] {
+            bits.push(u64::from(symbol == 8), 3);
+        }
+    };
+    anything(&mut bits);
+    // Of green there are 256, and none of the lengths behind them.
+    bits.push(1, 1);
+    bits.push(3, 3);
+    bits.push(254, 8);
+    anything(&mut bits);
+    bits.push(0, 1);
+    for _ in 0..3 {
+        bits.push(1, 4);
+    }
+    for block in 0..256 * 256 {
+        // Codes are sent from their highest bit on.
+        for byte in (block.min(groups - 1) as u16).to_le_bytes() {
+            bits.push(byte.reverse_bits().into(), 8);
+        }
+    }
+    for _ in 0..5 * groups {
+        // Lengths of 1, 2, 3, … 9, 10, 10, each in four bits.
+        bits.push(0, 1);
+        bits.push(15, 4);
+        for symbol in [17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15] {
+            bits.push(if (1..=16).contains(&symbol) { 4 } else { 0 }, 3);
+        }
+        bits.push(1, 1);
+        bits.push(1, 3);
+        bits.push(11 - 2, 4);
+        for length in [1_u8, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10] {
+            bits.push(((length - 1).reverse_bits() >> 4).into(), 4);
+        }
+    }
+    // Every pixel is the first symbol of each code, four bits.
+    bits.zeros(4 * 1024 * 1024);
+    let mut data = bits.finish();
+    data.resize(data.len().next_multiple_of(2), 0);
+    let length = |bytes: usize| u32::try_from(bytes).expect("it is shorter than that").to_le_bytes();
+    let riff = length(data.len() + 12);
+    [b"RIFF", &riff[..], b"WEBPVP8L", &length(data.len()), &data].concat()
+}

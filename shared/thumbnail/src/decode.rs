@@ -11,6 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use sniff::Format;
 
 use crate::jpeg::Essential;
+use crate::vp8l;
 
 /// How much of what is said about a picture is looked at, in bytes: of a compressed colour profile that is what it
 /// is inflated to. Text is never inflated. A longer profile is left out.
@@ -91,17 +92,17 @@ impl<'a> Source<'a> {
     }
 
     /// The most bytes that decoding it takes, before anything is scaled.
-    pub(crate) fn memory(&self, image: sniff::Image) -> u64 {
+    pub(crate) fn memory(&self, image: sniff::Image) -> Result<u64, Reason> {
         let pixels = u64::from(image.width) * u64::from(image.height);
         match self {
-            Self::Png(bytes) => png_memory(bytes, image),
-            Self::Jpeg(jpeg) => jpeg.memory(),
+            Self::Png(bytes) => Ok(png_memory(bytes, image)),
+            Self::Jpeg(jpeg) => Ok(jpeg.memory()),
             Self::Gif(bytes) => {
                 // The screen, and the frame by itself if it does not fill it.
                 let frame = gif_frame(bytes).filter(|frame| *frame != (image.width, image.height));
-                4 * (pixels + frame.map_or(0, |(width, height)| u64::from(width) * u64::from(height)))
+                Ok(4 * (pixels + frame.map_or(0, |(width, height)| u64::from(width) * u64::from(height))))
             }
-            Self::Webp(bytes) => webp_memory(bytes, pixels),
+            Self::Webp(bytes) => webp_memory(bytes, image),
         }
     }
 
@@ -113,7 +114,8 @@ impl<'a> Source<'a> {
             Self::Gif(bytes) => whole(GifDecoder::new(Input::new(bytes, clock))?, None, target, clock),
             Self::Webp(bytes) => {
                 let has = |kind| {
-                    webp_chunks(bytes).any(|(found, length)| found == kind && length <= METADATA_BYTES)
+                    webp_chunks(bytes, BEHIND_RIFF)
+                        .any(|(found, content)| found == kind && content.len() <= METADATA_BYTES)
                 };
                 let (exif, profile) = (has(*b"EXIF"), has(*b"ICCP"));
                 let mut decoder = WebPDecoder::new(Input::new(bytes, clock))?;
@@ -346,42 +348,70 @@ fn gif_frame(gif: &[u8]) -> Option<(u32, u32)> {
     }
 }
 
-/// The type and the length of each chunk of the file itself.
-fn webp_chunks(webp: &[u8]) -> impl Iterator<Item = ([u8; 4], usize)> {
-    let mut at = 12_usize;
+/// The type and the content of each chunk of the file itself, or of a frame, behind so many bytes.
+fn webp_chunks(webp: &[u8], behind: usize) -> impl Iterator<Item = ([u8; 4], &[u8])> {
+    let mut at = behind;
     std::iter::from_fn(move || {
         let header = webp.get(at..at.checked_add(8)?)?;
         let (kind, length) = (header.first_chunk::<4>()?, header.last_chunk::<4>()?);
         let length = u32::from_le_bytes(*length) as usize;
-        at = at.checked_add(8)?.checked_add(length)?.checked_add(length & 1)?;
-        Some((*kind, length))
+        let content = webp.get(at + 8..at.checked_add(8)?.checked_add(length)?)?;
+        at += 8 + length + (length & 1);
+        Some((*kind, content))
     })
 }
 
-fn webp_memory(bytes: &[u8], pixels: u64) -> u64 {
-    let mut is_animated = false;
+fn webp_memory(bytes: &[u8], image: sniff::Image) -> Result<u64, Reason> {
+    let pixels = u64::from(image.width) * u64::from(image.height);
     let mut has_alpha = false;
     let mut is_lossless = false;
-    let mut metadata = 0;
-    for (kind, length) in webp_chunks(bytes) {
+    let mut animated = None;
+    let mut memory = bytes.len() as u64 + (1 << 20);
+    for (kind, content) in webp_chunks(bytes, BEHIND_RIFF) {
         match &kind {
-            b"ANMF" => is_animated = true,
+            b"ANMF" => animated = animated.or(Some(content)),
             b"ALPH" => has_alpha = true,
             b"VP8L" => is_lossless = true,
-            b"EXIF" | b"ICCP" => metadata += length as u64,
-            _ => {}
+            _ => continue,
+        }
+        memory += codes_memory(kind, content, (image.width, image.height))?;
+        if animated.is_some() {
+            break;
         }
     }
-    // Lossy: 1.5 of luma and chroma (in whole blocks of 16 × 16), 3 or 4 of colours, of an alpha channel 5 more for a moment. Lossless: 4 and 4, and 1 of transformations.
-    // The frame of an animation is copied to a canvas first, and that to where it is wanted.
-    let each = match (is_animated, has_alpha, is_lossless) {
-        (true, _, _) => 14,
-        (false, true, _) => 11,
-        (false, false, true) => 9,
-        (false, false, false) => 5,
+    if let Some(frame) = animated {
+        let &[_, _, _, _, _, _, w0, w1, w2, h0, h1, h2, ..] = frame else { return Err(Reason::Incomplete) };
+        let one_more = |low, middle, high| u32::from_le_bytes([low, middle, high, 0]) + 1;
+        let size = (one_more(w0, w1, w2), one_more(h0, h1, h2));
+        for (kind, content) in webp_chunks(frame, BEHIND_FRAME) {
+            memory += codes_memory(kind, content, size)?;
+        }
+    }
+    // Lossy: 1.5 of luma and chroma (in whole blocks of 16 × 16), 3 or 4 of colours, of an alpha channel 5 more for
+    // a moment. Lossless: 4 and 4, and 1 of transformations. The frame of an animation is copied to a canvas first,
+    // and that to where it is wanted.
+    let each = match (animated, has_alpha, is_lossless) {
+        (Some(_), _, _) => 14,
+        (None, true, _) => 11,
+        (None, false, true) => 9,
+        (None, false, false) => 5,
     };
-    each * pixels + metadata + bytes.len() as u64 + (1 << 20)
+    Ok(memory + each * pixels)
 }
+
+/// What the codes of a lossless picture or alpha channel take.
+fn codes_memory(kind: [u8; 4], content: &[u8], size: (u32, u32)) -> Result<u64, Reason> {
+    let memory = match (&kind, content) {
+        (b"VP8L", content) => vp8l::codes_memory(content, None),
+        (b"ALPH", [flags, content @ ..]) if flags & 3 == 1 => vp8l::codes_memory(content, Some(size)),
+        _ => Some(0),
+    };
+    memory.ok_or(Reason::Incomplete)
+}
+
+/// Where the chunks of a file begin, and those of a frame.
+const BEHIND_RIFF: usize = 12;
+const BEHIND_FRAME: usize = 16;
 
 impl Reason {
     fn png(error: png::DecodingError) -> Self {

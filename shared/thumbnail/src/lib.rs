@@ -14,6 +14,7 @@ mod jpeg;
 mod scale;
 #[cfg(test)]
 mod tests;
+mod vp8l;
 
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ pub struct DecodeError {
 pub struct Picture<'a> {
     source: Source<'a>,
     image: Image,
+    /// The most bytes that decoding takes, before anything is scaled.
+    decoding: u64,
 }
 
 impl<'a> Picture<'a> {
@@ -71,13 +74,15 @@ impl<'a> Picture<'a> {
     /// # Errors
     /// [`DecodeError`].
     pub fn look(bytes: &'a [u8], format: Format, limits: Limits) -> Result<Self, DecodeError> {
-        let image = sniff::sniff(bytes, limits)
-            .map_err(|error| DecodeError { format, reason: Reason::Structure(error) })?;
+        let failed = |reason| DecodeError { format, reason };
+        let image = sniff::sniff(bytes, limits).map_err(|error| failed(Reason::Structure(error)))?;
         if image.format != format {
             let reason = Reason::Decoder(format!("it is a {} image", image.format));
-            return Err(DecodeError { format, reason });
+            return Err(failed(reason));
         }
-        Ok(Self { source: Source::new(bytes, format), image })
+        let source = Source::new(bytes, format);
+        let decoding = source.memory(image).map_err(failed)?;
+        Ok(Self { source, image, decoding })
     }
 
     /// The most bytes of memory that making a rendition takes besides the image's own bytes.
@@ -88,7 +93,7 @@ impl<'a> Picture<'a> {
         let wide = if down > width { scaled(across, width, down) } else { 0 };
         let scaling = scale::memory(across, width.max(wide), 4);
         let rendition = RENDITION_BYTES_A_PIXEL * u64::from(width) * u64::from(high.max(wide));
-        self.source.memory(self.image).saturating_add(scaling).saturating_add(rendition)
+        self.decoding.saturating_add(scaling).saturating_add(rendition)
     }
 
     /// That it takes more memory than there is for it.

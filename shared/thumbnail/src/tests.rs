@@ -276,3 +276,27 @@ fn a_rendition_is_no_higher_than_its_format_allows() {
     assert!(refused.to_string().contains("75294 pixels high"), "{refused}");
     assert!(took < Duration::from_millis(500), "{took:?}");
 }
+
+#[test]
+fn the_codes_of_a_lossless_webp_count_as_what_they_take() {
+    let few = costly::webp_of_groups(3);
+    let picture = Picture::look(&few, Format::Webp, LARGEST).unwrap();
+    assert!(picture.memory(160) < 20 << 20, "{}", picture.memory(160));
+    assert_eq!(picture.rendition(160).unwrap().unwrap().width, 160);
+    let many = costly::webp_of_groups(30_000);
+    assert!(many.len() < 4 << 20, "{}", many.len());
+    let (picture, took) = computing(|| Picture::look(&many, Format::Webp, LARGEST).unwrap());
+    assert!(picture.memory(160) > 600_000_000, "{}", picture.memory(160));
+    println!("{} bytes, of which the codes take {} bytes; seen in {took:?}", many.len(), picture.memory(160));
+}
+
+#[test]
+fn every_lossless_webp_that_is_decoded_is_measured() {
+    let photographs = samples::all().into_iter().map(|sample| image::load_from_memory(sample.bytes).unwrap());
+    let seen_through = RgbaImage::from_fn(300, 200, |x, y| Rgba([x as u8, y as u8, 7, (x ^ y) as u8]));
+    for image in photographs.chain([quarters(400, 300), DynamicImage::ImageRgba8(seen_through)]) {
+        let bytes = encoded(&image, ImageFormat::WebP);
+        let picture = Picture::look(&bytes, Format::Webp, LARGEST).unwrap();
+        assert!(picture.rendition(160).unwrap().is_some());
+    }
+}

@@ -67,6 +67,7 @@ fn a_rendition_takes_the_memory_that_was_said_and_that_goes_with_its_own_picture
         ("GIF", Format::Gif, costly::gif_with_frame(2000, 2000), 6.0),
         ("GIF with a frame beyond its screen", Format::Gif, costly::gif_with_frame(200, 2000), 6.0),
         ("WebP, lossless", Format::Webp, encoded(&photo, ImageFormat::WebP), 9.0),
+        ("WebP with 5,000 groups of codes", Format::Webp, costly::webp_of_groups(5000), 200.0),
         ("WebP, seen through", Format::Webp, encoded(&seen_through.into(), ImageFormat::WebP), 9.0),
     ] {
         let image = sniff::sniff(&bytes, LIMITS).unwrap();
