@@ -1,7 +1,9 @@
 //! Parts of the system come late, go away and come back.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::join_all;
 use serde_json::json;
 use testkit::database::{Account, MariaDb};
 use testkit::{Database, NatsServer, eventually, samples};
@@ -127,6 +129,45 @@ async fn while_mysql_is_down_cached_images_are_served_and_the_rest_is_503() {
     assert_eq!(gateway.get("/images/new").await.failure(), 503);
     assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
     server.resume().await;
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_that_wait_for_mysql_leave_turns_to_hits_and_pages() {
+    let server = MariaDb::start().await;
+    let database = server.database().await;
+    database.migrate().await;
+    let scene = Scene::with(database).await;
+    let _worker = scene.start_worker().await;
+    let flags = [&["--max-requests", "20"], &WITHOUT_COPIES[..]].concat();
+    let gateway = scene.start_gateway(&flags).await;
+    for key in ["cached", "cold"] {
+        gateway.put(&format!("/images/{key}"), samples::chelsea().bytes).await;
+    }
+    eventually("it is cached", PATIENCE, async || gateway.get("/images/cached").await.is_hit()).await;
+    server.pause().await;
+    let done = AtomicBool::new(false);
+    let cold = async {
+        let answers = join_all((0..60).map(|_| gateway.get("/images/cold"))).await;
+        done.store(true, Ordering::SeqCst);
+        answers
+    };
+    let honest = async {
+        let mut hits = 0;
+        // The sixty come at once, and are sorted out soon.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        while !done.load(Ordering::SeqCst) {
+            let hit = gateway.get("/images/cached").await;
+            assert_eq!((hit.status, hit.is_hit()), (200, true), "{}", hit.text());
+            hits += 1;
+        }
+        hits
+    };
+    let (answers, hits) = tokio::join!(cold, honest);
+    assert!(hits > 0, "nobody waited for MySQL");
+    assert!(answers.iter().all(|answer| answer.status == 503 && !answer.header("retry-after").is_empty()));
+    server.resume().await;
+    eventually("it is read again", PATIENCE, async || gateway.get("/images/cold").await.status == 200).await;
     gateway.stop().await.unwrap();
 }
 
