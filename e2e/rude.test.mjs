@@ -164,7 +164,7 @@ suite("rude clients", () => {
         if (report.reads.count) total.reads ??= report.reads;
         if (report.uploads.count) total.uploads ??= report.uploads;
         seen = { reads: seen.reads + report.reads.count, uploads: seen.uploads + report.uploads.count };
-        return seen.reads >= 5 && seen.uploads >= 2;
+        return (seen.reads >= 5 && seen.uploads >= 2) || Promise.reject(new Error(`${JSON.stringify(seen)} ${total.errors.slice(-3)}`));
       });
       for (const service of services) {
         await until(`${service} gives its memory back`, () => (memory[service].after = rss_mb(pids[service])) <= rest_mb[service] || Promise.reject(new Error(`${memory[service].after} MB`)), 15);
@@ -316,7 +316,9 @@ suite("rude clients", () => {
       const put = await system.fetch(`/images/${key}`, { method: "PUT", body: black(10_000, 10_000, depth, colours, bytes) });
       assert.equal(put.status, 201);
       const asked = Array.from({ length: 20 }, (_, at) => system.fetch(`/images/${key}?w=${[160, 320][at % 2]}`));
-      for (const answer of await Promise.all(asked)) assert.ok(statuses.includes(answer.status), `${key} is answered ${answer.status}`);
+      // On a busy machine some may have to come again.
+      for (const answer of await Promise.all(asked)) assert.ok([...statuses, 503].includes(answer.status), `${key} is answered ${answer.status}`);
+      await until(`${key} is made`, async () => statuses.includes((await system.fetch(`/images/${key}?w=160`)).status), 60);
       await system.fetch(`/images/${key}`, { method: "DELETE" });
     }
   });
@@ -359,7 +361,7 @@ suite("rude clients", () => {
         client.answer = Buffer.alloc(0);
         const answered = new Promise((resolve) => client.socket.once("data", resolve));
         client.say(get(`${keys[(number + turn * 7) % keys.length]}?w=${[160, 320, 640, 1280][number % 4]}`));
-        await Promise.race([answered, client.closed, delay(15_000)]);
+        await Promise.race([answered, client.closed, delay(20_000)]);
         const status = client.status();
         statuses.set(status, (statuses.get(status) ?? 0) + 1);
         if (status === 503) assert.match(client.text, /^retry-after: \d+\r$/im);

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use prometheus::{IntCounter, IntGauge};
 use runtime::bus::{Reply, RequestFailure};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 use wire::reply::Code;
 use wire::{Item, Key, Lease, Meta, Tag, Variant};
 
@@ -279,6 +279,7 @@ impl Reader {
         choose: Choose<'_>,
     ) -> Result<ReadOutcome, ReadFailure> {
         let started = Instant::now();
+        let patience = started + PATIENCE;
         if let Some((copy, bytes)) =
             self.near.as_ref().and_then(|near| near.hit(item.key.as_str(), item.variant))
         {
@@ -291,6 +292,8 @@ impl Reader {
         let cache_time = started.elapsed();
         let _at_the_origin = match &looked {
             Looked::Hit(..) => None,
+            // Readers of variants have turns of their own.
+            _ if item.variant.is_some() => None,
             _ => Some(self.at_the_origin.try_acquire().map_err(|_| ReadFailure {
                 error: Error::Busy,
                 cache_status: CacheStatus::Busy,
@@ -299,15 +302,15 @@ impl Reader {
         };
         let (found, status) = match looked {
             Looked::Hit(image, content) => (Ok((image, content, CacheStatus::Hit)), CacheStatus::Hit),
-            Looked::Leased(lease) => (self.fill(item, lease, choose).await, CacheStatus::Miss),
-            Looked::Missed => match self.share(item).await {
+            Looked::Leased(lease) => (self.fill(item, lease, choose, patience).await, CacheStatus::Miss),
+            Looked::Missed => match self.share(item, patience).await {
                 Some((image, bytes)) => {
                     let status = CacheStatus::Collapsed;
                     (Ok((image, Content::Bytes(bytes), status)), status)
                 }
-                None => (self.origin(item, choose, CacheStatus::Miss).await, CacheStatus::Miss),
+                None => (self.origin(item, choose, CacheStatus::Miss, patience).await, CacheStatus::Miss),
             },
-            Looked::Bypass(status) => match self.origin(item, choose, status).await {
+            Looked::Bypass(status) => match self.origin(item, choose, status, patience).await {
                 Err(error @ Error::Unavailable { .. }) if status == CacheStatus::TimedOut => {
                     match self.look(item, held, LAST_RESORT).await {
                         Looked::Hit(image, content) => {
@@ -425,9 +428,10 @@ impl Reader {
         item: &Item,
         lease: Lease,
         choose: Choose<'_>,
+        patience: Instant,
     ) -> Result<(ImageMeta, Content, CacheStatus), Error> {
         let flight = self.flights.lead(item);
-        let mut rounds = Rounds::default();
+        let mut rounds = Rounds::until(patience);
         let (image, bytes) = loop {
             // The lease is here already, so a change that this row does not show yet will void it.
             let source = self.source(item, &mut rounds).await?;
@@ -452,14 +456,14 @@ impl Reader {
     }
 
     /// What another read of this process has just filled the cache with, if there is one under way.
-    async fn share(&self, item: &Item) -> Option<(ImageMeta, Bytes)> {
+    async fn share(&self, item: &Item, patience: Instant) -> Option<(ImageMeta, Bytes)> {
         let passenger = self.flights.join(item)?;
         let _waiting = Waiting::new(&self.waiting_reads);
         if item.variant.is_none() {
             return passenger.arrive().await;
         }
         let _may_wait = self.variants.wait().ok()?;
-        timeout(PATIENCE, passenger.arrive()).await.ok()?
+        timeout_at(patience.into(), passenger.arrive()).await.ok()?
     }
 
     /// Sends a fill, and shares it if it was accepted.
@@ -517,8 +521,9 @@ impl Reader {
         item: &Item,
         choose: Choose<'_>,
         status: CacheStatus,
+        patience: Instant,
     ) -> Result<(ImageMeta, Content, CacheStatus), Error> {
-        let mut rounds = Rounds::default();
+        let mut rounds = Rounds::until(patience);
         let source = self.source(item, &mut rounds).await?;
         self.finish(item, source, choose, status, rounds).await
     }
@@ -567,13 +572,12 @@ impl Reader {
     /// The file that `item` has now. A variant is made if it has none, from the file of the row alone, so that
     /// its bytes are no older than the row (design rule 2).
     async fn source(&self, item: &Item, rounds: &mut Rounds) -> Result<Source, Error> {
-        let deadline = Instant::now() + PATIENCE;
         loop {
             self.origin_reads.inc();
             let row = self.images.get(&item.key).await?.ok_or_else(|| Error::NoImage(item.key.clone()))?;
             let source = match item.variant {
                 None => Source::from(row),
-                Some(variant) => match self.variants.get(&row, variant, deadline.into()).await {
+                Some(variant) => match self.variants.get(&row, variant, rounds.patience.into()).await {
                     Ok(None) => Source::from(row),
                     Ok(Some(rendition)) => Source::of_variant(&row, variant, rendition),
                     Err(VariantError::Gone(location)) => {
@@ -640,15 +644,21 @@ impl Drop for Waiting<'_> {
 }
 
 /// How often one read has found a file gone.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Rounds {
     count: u32,
     last: Option<String>,
     /// Whether the file was looked for in the trash already.
     is_put_back: bool,
+    /// Until when it waits for a variant.
+    patience: Instant,
 }
 
 impl Rounds {
+    fn until(patience: Instant) -> Self {
+        Self { count: 0, last: None, is_put_back: false, patience }
+    }
+
     /// Notes that the file `location` of a row is gone, and says what that means.
     fn note(&mut self, location: &str) -> Gone {
         let (before, count) = (self.last.replace(location.to_owned()), self.count);

@@ -184,8 +184,8 @@ impl AppState {
         let turns = config.max_requests as usize;
         let variants = Variants::new(blobs.clone(), ties.clone(), config.max_image_pixels(), turns / 4);
         let (rows, files, budget) = (images.clone(), blobs.clone(), config.cache_budget());
-        let own = ties.clone();
-        let reader = Reader::new(cache.clone(), rows, files, variants, turns / 2, own, budget, &metrics);
+        let (own, at_origin) = (ties.clone(), turns * 3 / 8);
+        let reader = Reader::new(cache.clone(), rows, files, variants, at_origin, own, budget, &metrics);
         let reader = reader.with_near(near.clone());
         let reach = Reach::default();
         let teller = Teller::new(cache.clone(), serving, Pending::new(database), reach.clone());
