@@ -102,8 +102,9 @@ suite("nats CLI", () => {
 
   test("invalidating says whether the image was resident", async () => {
     await put("to-go", sample("rocket.jpg"));
-    assert.deepEqual(await ask("cache.invalidate.to-go"), { resident: true });
-    assert.deepEqual(await ask("cache.invalidate.to-go"), { resident: false });
+    const { incarnation } = await ask("cache.stats");
+    assert.deepEqual(await ask("cache.invalidate.to-go"), { resident: true, incarnation });
+    assert.deepEqual(await ask("cache.invalidate.to-go"), { resident: false, incarnation });
     assert.equal((await refused("cache.get.to-go")).code, 404);
   });
 

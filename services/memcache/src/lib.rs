@@ -55,7 +55,7 @@ const LEAVE_TIME: Duration = Duration::from_millis(500);
 /// # Errors
 /// When NATS is not there in time, a setting is out of range, or a background task fails.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let first = CacheConfig {
+    let mut known = CacheConfig {
         capacity_mb: config.first_capacity().context("CACHE_CAPACITY_MB")?,
         policy: config.cache_policy,
         generation: 0,
@@ -68,7 +68,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     loop {
         let Some(connected) = shutdown.run_until_cancelled(connect(&config)).await else { return Ok(()) };
         let buses = connected?;
-        match serve_on(&buses, &config, &first, &windows, &mut seen, &shutdown).await? {
+        match serve_on(&buses, &config, &mut known, &windows, &mut seen, &shutdown).await? {
             End::Stopped => return Ok(()),
             End::BusDied(error) => {
                 tracing::error!("the connection to NATS is made anew, since its client died: {error:#}");
@@ -89,7 +89,7 @@ enum End {
 async fn serve_on(
     buses: &Buses,
     config: &Config,
-    first: &CacheConfig,
+    known: &mut CacheConfig,
     windows: &Arc<WindowQueue>,
     seen: &mut Observer,
     shutdown: &CancellationToken,
@@ -118,7 +118,7 @@ async fn serve_on(
     let stopping = AbortOnDropHandle::new(tokio::spawn(stopping));
 
     let result = tokio::select! {
-        ended = live_again_and_again(config, first, buses, windows, seen, shutdown) => ended,
+        ended = live_again_and_again(config, known, buses, windows, seen, shutdown) => ended,
         failed = tasks.watch() => failed.map_err(anyhow::Error::from),
     };
     let has_died = result.is_err() && !shutdown.is_cancelled() && buses.have_died().await;
@@ -164,9 +164,11 @@ async fn lacking_rights(buses: &Buses) -> anyhow::Result<()> {
     Err(refusal.into())
 }
 
+/// `known` is the configuration that was in force last as far as this process knows: if the bucket is lost, it becomes its
+/// first revision, whoever serves then.
 async fn live_again_and_again(
     config: &Config,
-    first: &CacheConfig,
+    known: &mut CacheConfig,
     buses: &Buses,
     windows: &Arc<WindowQueue>,
     seen: &mut Observer,
@@ -176,17 +178,24 @@ async fn live_again_and_again(
     loop {
         let standing_by = stand_by(buses.answers.client(), &config.worker_name).await;
         let standing_by = standing_by.map_err(|error| anyhow::anyhow!("not on the bus: {error}"))?;
-        let won = Claim::win(&buses.own, &config.worker_name, length, seen, shutdown).await;
+        let won = tokio::select! {
+            won = Claim::win(&buses.own, &config.worker_name, length, seen, shutdown) => won,
+            () = live::keep_in_mind(&buses.own, known) => None,
+        };
         if let Err(error) = standing_by.stop().await {
             tracing::debug!(%error, "the bus was not told that this worker stands by no more");
         }
         let Some(claim) = won else { return Ok(()) };
-        let store = Store::new(first.policy, first.capacity_mb)
+        let store = Store::new(known.policy, known.capacity_mb)
             .with_near_leases(Duration::from_millis(config.near_lease_ms));
         let max_pixels = config.max_image_megapixels.saturating_mul(1_000_000);
         let worker =
             Worker::new(config.worker_name.clone(), buses, claim, store, windows.clone(), max_pixels);
-        let lived = live(&worker, config, first, shutdown).await;
+        let settings = Arc::new(Live::new(worker.clone()));
+        let lived = live(&worker, &settings, config, known, shutdown).await;
+        if let Some(written) = settings.written().await {
+            *known = written;
+        }
         worker.claim.leave_to(seen).await;
         lived?;
         if shutdown.is_cancelled() {
@@ -200,14 +209,14 @@ async fn live_again_and_again(
 /// One life: from the claim to its loss, or to the stop. Afterwards the worker has left the bus.
 async fn live(
     worker: &Arc<Worker>,
+    settings: &Arc<Live>,
     config: &Config,
-    first: &CacheConfig,
+    known: &CacheConfig,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let settings = Arc::new(Live::new(worker.clone()));
     let beginning = async {
         let limit = config.process.dependency_timeout();
-        wait::until("the configuration in JetStream", limit, || settings.load(first)).await?;
+        wait::until("the configuration in JetStream", limit, || settings.load(known)).await?;
         let subscribed = Endpoints::subscribe(worker).await;
         subscribed.map_err(|error| anyhow::anyhow!("the service can't be put on the bus: {error}"))
     };
@@ -238,7 +247,7 @@ async fn live(
         let (worker, stopped) = (worker.clone(), stop_events.clone());
         async move { worker.watch.publish(stopped).await }
     });
-    endpoints.serve(worker, &settings, &stop, |name, group, endpoint| {
+    endpoints.serve(worker, settings, &stop, |name, group, endpoint| {
         let tracker = if group == Group::Reads { &reads } else { &rest };
         let tracked = tracker.track_future(endpoint);
         tasks.spawn(name, async move {

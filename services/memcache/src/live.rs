@@ -89,10 +89,31 @@ struct Effect {
     near: Option<Drop>,
 }
 
+/// Keeps `known` at what stands in the bucket, without end: a worker that stands by may have to write it again when it
+/// serves, because JetStream has lost it.
+pub async fn keep_in_mind(own: &Bus, known: &mut CacheConfig) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if !own.is_connected() {
+            continue;
+        }
+        let last = bucket::last(own, subject::CONFIG_READ, subject::CONFIG_ENTRY, BUCKET_TIME).await;
+        let value = last.ok().flatten().and_then(|message| message.value);
+        if let Some(Ok(config)) = value.map(|value| serde_json::from_slice(&value)) {
+            *known = config;
+        }
+    }
+}
+
 impl Live {
     /// Nothing is in force yet.
     pub fn new(worker: Arc<Worker>) -> Self {
         Self { worker, in_force: Mutex::new(None) }
+    }
+
+    /// What is in force, as it stands in the bucket.
+    pub async fn written(&self) -> Option<CacheConfig> {
+        self.in_force.lock().await.as_ref().map(|in_force| in_force.written.clone())
     }
 
     /// Reads the bucket, or sets its first revision, and puts that into force.

@@ -16,7 +16,7 @@ use async_nats::jetstream::{AckKind, Message, stream};
 use futures_util::{FutureExt as _, StreamExt as _};
 use runtime::{Bus, bucket, streams, wait};
 use time::OffsetDateTime;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use wire::stats::{ConfigRevision, Window};
 use wire::{CacheConfig, subject};
@@ -25,8 +25,11 @@ use crate::repository::{Repository, RepositoryError, RevisionRow};
 
 /// Messages in one transaction at most.
 const BATCH: usize = 500;
-/// How long one pull waits for messages before the next.
-const PULL: Duration = Duration::from_secs(30);
+/// How long one pull waits for messages before the next. What is asked for may get lost between servers without that this
+/// connection ends.
+const PULL: Duration = Duration::from_secs(3);
+/// How late the server may say that a pull is over.
+const LATE: Duration = Duration::from_secs(1);
 /// How long a message may be on its way to its row before it is delivered again: soon after a crash.
 /// A slow database makes it come a second time, which is harmless.
 const ACK_WAIT: Duration = Duration::from_secs(10);
@@ -283,7 +286,8 @@ impl<F: Feed> Follower<F> {
                         (chunks.next().now_or_never().flatten(), true)
                     }
                     _ = connections.changed() => return Ok(Ended::Reconnected),
-                    chunk = chunks.next() => (chunk, false),
+                    // An end of the pull that got lost is not waited for either.
+                    chunk = timeout(PULL + LATE, chunks.next()) => (chunk.unwrap_or_default(), false),
                 };
                 let pull_is_over = chunk.is_none();
                 if let Some(chunk) = chunk {
