@@ -157,7 +157,12 @@ impl Observer {
         if self.seen.as_ref().is_some_and(|(seen, _)| seen == found) {
             return;
         }
+        // Where there was nothing, or nothing that can be read, whoever had the claim before can't have renewed it: its time
+        // is counted since then, whatever is written there afterwards.
+        let is_counted = self.unknown_since.is_some()
+            && matches!(&self.seen, Some((seen, _)) if matches!(seen.standing, Standing::Missing | Standing::Junk(_)));
         let is_unknown = match &found.standing {
+            Standing::Entry(_) if is_counted => false,
             Standing::Missing => self.expects_one || self.known.is_some(),
             Standing::Entry(entry) => self.known.as_ref().is_some_and(|known| !entry.descends_from(known)),
             // Whoever had the claim before may not know it yet.
@@ -315,6 +320,24 @@ mod tests {
         observer.note(&missing(), now);
         assert!(is_owned(&observer, now + UNKNOWN_OWNER_LASTS));
         assert_eq!(observer.outlook(waited_out), Outlook::Free);
+    }
+
+    #[test]
+    fn whoever_writes_where_there_was_nothing_does_not_make_others_wait_anew() {
+        let now = Moment::now();
+        let mut observer = Observer::new(false);
+        observer.note(&found(&first(), 7), now);
+        observer.note(&missing(), now);
+        // A gateway has waited as well, has made sure that nobody serves, and was first.
+        let other = Entry::first("b".into(), "memcache-2", "4567".into(), 3000);
+        observer.note(&found(&other.ended(), 1), now + Duration::from_secs(1));
+        assert!(is_owned(&observer, now + UNKNOWN_OWNER_LASTS));
+        let waited_out = now + UNKNOWN_OWNER_LASTS + Duration::from_millis(1);
+        assert_eq!(observer.outlook(waited_out), Outlook::Free);
+        // A worker has: it is waited for as any other.
+        observer.note(&found(&other.ended().taken("memcache-2", "89ab".into(), 3000), 2), waited_out);
+        assert!(is_owned(&observer, waited_out + Duration::from_millis(3375)));
+        assert!(!is_owned(&observer, waited_out + Duration::from_millis(3376)));
     }
 
     #[test]

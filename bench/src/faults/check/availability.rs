@@ -15,7 +15,7 @@ pub(crate) const SOON: Moment = 10_000_000_000;
 
 /// The same when JetStream has lost which worker serves: a new one waits until none can that may have been before, for
 /// the longest claim that may be set and its eighth, and for the leases of that.
-const SOON_WITHOUT_CLAIM: Moment = 15_000_000_000;
+const SOON_WITHOUT_CLAIM: Moment = 20_000_000_000;
 
 /// How soon all is back to normal after a fault of this kind.
 fn soon(kind: Kind) -> Moment {
@@ -97,7 +97,7 @@ pub(crate) fn check(
     }
     let verdict = Verdict {
         promise: "Availability: stored images are read while worker, bus or recorder are away, cached ones \
-                  while MariaDB is; all is normal within 10 s (15 s when JetStream's store is lost), with nobody's help",
+                  while MariaDB is; all is normal within 10 s (20 s when JetStream's store is lost), with nobody's help",
         looked_at: format!("{} faults of {} kinds", struck.len(), figures.len()),
         violations,
     };
