@@ -129,7 +129,7 @@ impl Kind {
     pub(crate) fn is_possible(self, is_cluster: bool) -> bool {
         match self {
             Self::RouteCut => is_cluster,
-            // What is left of streams of which half the servers know nothing any more is the server's affair.
+            // A store that only one of two servers still has is the server's affair to mend.
             Self::NatsWithoutItsStore => !is_cluster,
             _ => true,
         }

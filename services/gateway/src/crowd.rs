@@ -8,8 +8,8 @@
 //! he has taken nothing of it for a while.
 //!
 //! All this lets an address keep every place that keeps them busy, by slow reading for one. So if one has more than its
-//! share, those who leave are of the address that has most, whatever they do; another one of its own is turned away
-//! unless an idle one can leave, since whoever stood in line behind it would wait as well.
+//! share, those who leave are of the address that has most, whatever they do; a further one of its own is closed
+//! unless an idle one can leave: in the queue it would hold up every other address behind it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};

@@ -22,10 +22,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use runtime::bus::User;
 use runtime::owners::Observer;
 use runtime::tasks::Tasks;
-use runtime::{Bus, streams, wait};
+use runtime::{Buses, streams, wait};
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -38,12 +37,10 @@ use crate::endpoints::{Endpoints, Group, Stop, stand_by};
 use crate::live::Live;
 use crate::store::Store;
 use crate::window::{Cutter, WindowQueue};
-use crate::worker::{Buses, Worker};
+use crate::worker::Worker;
 
-/// The user in nats.conf that answers.
-const USER: User = User::answering("memcache");
-/// The user for what the worker does by itself.
-const OWN_USER: User = User::asking("memcache_own");
+/// The users in nats.conf: the one that answers, and the one for what the worker does by itself.
+const USERS: (&str, &str) = ("memcache", "memcache_own");
 /// Messages that one subscription holds before the client drops further ones.
 const SUBSCRIPTION_CAPACITY: usize = 8192;
 /// What leaving the bus may take after everything has been answered.
@@ -103,7 +100,10 @@ async fn serve_on(
 
     tasks.spawn("rights", {
         let (buses, stopped) = (buses.clone(), stop_publishing.clone());
-        async move { stopped.run_until_cancelled(lacking_rights(&buses)).await.unwrap_or(Ok(())) }
+        // A worker that lacks a right would serve, and nobody would see what it lacks.
+        async move {
+            stopped.run_until_cancelled(buses.refused()).await.map_or(Ok(()), |refusal| Err(refusal.into()))
+        }
     });
 
     // Everything that a stop waits for has to come about in one grace.
@@ -130,7 +130,7 @@ async fn serve_on(
         );
     }
     stop_publishing.cancel();
-    tokio::join!(buses.answers.drain(LEAVE_TIME), buses.own.drain(LEAVE_TIME));
+    buses.drain(LEAVE_TIME).await;
     let finished = tasks.finish(LEAVE_TIME).await;
     match result {
         Err(error) if has_died => return Ok(End::BusDied(error)),
@@ -143,25 +143,16 @@ async fn serve_on(
 
 async fn connect(config: &Config) -> anyhow::Result<Buses> {
     let limit = config.process.dependency_timeout();
-    let connect =
-        |user| Bus::connect(&config.nats, user, &config.nats_password, SUBSCRIPTION_CAPACITY, limit);
-    let (answers, own) = tokio::try_join!(connect(USER), connect(OWN_USER))?;
-    let streams =
-        wait::until("JetStream", limit, || async { streams::ensure_event_stream(own.jetstream()).await });
+    let buses =
+        Buses::connect(&config.nats, USERS, &config.nats_password, SUBSCRIPTION_CAPACITY, limit).await?;
+    let streams = wait::until("JetStream", limit, || async {
+        streams::ensure_event_stream(buses.own.jetstream()).await
+    });
     tokio::select! {
         made = streams => made?,
-        refusal = own.refused() => return Err(refusal.into()),
+        refusal = buses.refused() => return Err(refusal.into()),
     }
-    Ok(Buses { answers, own })
-}
-
-/// Ends when the server refuses what a worker needs: it would serve, and nobody would see what it lacks.
-async fn lacking_rights(buses: &Buses) -> anyhow::Result<()> {
-    let refusal = tokio::select! {
-        refusal = buses.answers.refused() => refusal,
-        refusal = buses.own.refused() => refusal,
-    };
-    Err(refusal.into())
+    Ok(buses)
 }
 
 /// `known` is the configuration that was in force last as far as this process knows: if the bucket is lost, it becomes its

@@ -1,4 +1,4 @@
-//! The live configuration: one entry of a JetStream KV bucket, watched by every worker.
+//! The live configuration: one entry of a JetStream KV bucket, read by every worker.
 //!
 //! A change is first written there, by compare-and-set, and then put into force. What was
 //! acknowledged is therefore in force again after any restart, and a worker that was away finds it.
@@ -42,7 +42,7 @@ const EARLIER_REVISIONS: u64 = 32;
 #[derive(Debug)]
 pub struct Live {
     worker: Arc<Worker>,
-    /// Held from the write to the bucket until the change is in force, so that the watcher does not
+    /// Held from the write to the bucket until the change is in force, so that a look does not
     /// put it into force in between and take away the counts that a clear answers with.
     in_force: Mutex<Option<InForce>>,
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use runtime::Bus;
 use runtime::clock::Moment;
+use runtime::{Bus, Buses};
 use tokio_util::sync::CancellationToken;
 use wire::near::HitsReport;
 use wire::{CacheStats, Holder, Item, Key, Lease, Meta, Tag};
@@ -20,24 +20,6 @@ use crate::window::WindowQueue;
 
 /// How long the proof of a new connection may take before it is tried again.
 const PROOF_TIME: Duration = Duration::from_secs(2);
-
-/// The connections of a worker, each as a user of its own. A reply subject is chosen by whoever asks, so the connection
-/// that answers may publish to inboxes only, and what the worker says by itself goes by another.
-#[derive(Debug, Clone)]
-pub struct Buses {
-    /// Answers requests.
-    pub answers: Bus,
-    /// JetStream, events, drops.
-    pub own: Bus,
-}
-
-impl Buses {
-    /// Whether one of the clients has ended for good.
-    pub async fn have_died(&self) -> bool {
-        let (answers, own) = tokio::join!(self.answers.has_died(), self.own.has_died());
-        answers || own
-    }
-}
 
 /// What the parts of one worker share.
 #[derive(Debug)]

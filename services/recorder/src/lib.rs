@@ -13,9 +13,8 @@ mod retention;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::bus::User;
 use runtime::tasks::Tasks;
-use runtime::{Bus, wait};
+use runtime::{Buses, wait};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -23,10 +22,8 @@ use crate::config::Config;
 use crate::consumer::{Follower, Revisions, Tally, Windows};
 use crate::repository::Repository;
 
-/// The user in nats.conf that answers.
-const USER: User = User::answering("recorder");
-/// The user that takes from JetStream.
-const OWN_USER: User = User::asking("recorder_own");
+/// The users in nats.conf: the one that answers, and the one that takes from JetStream.
+const USERS: (&str, &str) = ("recorder", "recorder_own");
 /// Messages that one subscription holds before the client drops further ones: twice a batch.
 const SUBSCRIPTION_CAPACITY: usize = 1024;
 /// What leaving the bus and the database may take after everything is done.
@@ -44,7 +41,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         // What goes wrong in one life ends its tasks, and the process only if it is not the bus.
         let ended = record(&buses, &repository, &config, shutdown.child_token()).await;
         let has_died = ended.is_err() && !shutdown.is_cancelled() && buses.have_died().await;
-        tokio::join!(buses.answers.drain(LEAVE), buses.own.drain(LEAVE));
+        buses.drain(LEAVE).await;
         match ended {
             Err(error) if has_died => {
                 tracing::error!("the connection to NATS is made anew, since its client died: {error:#}");
@@ -89,7 +86,10 @@ async fn record(
     );
     tasks.spawn("rights", {
         let (buses, stopped) = (buses.clone(), shutdown.clone());
-        async move { stopped.run_until_cancelled(lacking_rights(&buses)).await.unwrap_or(Ok(())) }
+        // A recorder that lacks a right would look as if it recorded.
+        async move {
+            stopped.run_until_cancelled(buses.refused()).await.map_or(Ok(()), |refusal| Err(refusal.into()))
+        }
     });
     tracing::info!(retention_days = config.stats_retention_days, "recording");
 
@@ -102,38 +102,9 @@ async fn record(
     Ok(())
 }
 
-/// The connections of a recorder, each as a user of its own: whoever asks names the reply subject, so the connection that
-/// answers may publish to inboxes only.
-#[derive(Debug, Clone)]
-struct Buses {
-    answers: Bus,
-    /// JetStream.
-    own: Bus,
-}
-
-impl Buses {
-    /// Whether one of the clients has ended for good.
-    async fn have_died(&self) -> bool {
-        let (answers, own) = tokio::join!(self.answers.has_died(), self.own.has_died());
-        answers || own
-    }
-}
-
-/// Ends when the server refuses what a recorder needs: it would look as if it recorded.
-async fn lacking_rights(buses: &Buses) -> anyhow::Result<()> {
-    let refusal = tokio::select! {
-        refusal = buses.answers.refused() => refusal,
-        refusal = buses.own.refused() => refusal,
-    };
-    Err(refusal.into())
-}
-
 async fn connect(config: &Config) -> anyhow::Result<Buses> {
     let limit = config.process.dependency_timeout();
-    let connect =
-        |user| Bus::connect(&config.nats, user, &config.nats_password, SUBSCRIPTION_CAPACITY, limit);
-    let (answers, own) = tokio::try_join!(connect(USER), connect(OWN_USER))?;
-    Ok(Buses { answers, own })
+    Ok(Buses::connect(&config.nats, USERS, &config.nats_password, SUBSCRIPTION_CAPACITY, limit).await?)
 }
 
 /// Waits for NATS and MySQL, whichever comes first, and makes the tables.

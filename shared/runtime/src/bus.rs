@@ -64,7 +64,7 @@ struct Signs {
     since: Mutex<SystemTime>,
     closed: watch::Sender<bool>,
     died: CancellationToken,
-    /// Whether all that this user publishes is answers.
+    /// Whether this user publishes nothing but answers.
     only_answers: bool,
     /// What the server refuses on this connection, in a sentence.
     refusal: watch::Sender<Option<Refusal>>,
@@ -84,8 +84,8 @@ pub struct Refusal {
 pub struct User {
     /// Its name.
     pub name: &'static str,
-    /// Whether all that it publishes is answers, but for messages to its own inbox. Whoever asks names the subject
-    /// of an answer, so that it may be one where this user must not publish: then the fault is the asker's.
+    /// Whether it publishes nothing but answers. The asker names the subject of an answer, and a subject that the
+    /// server refuses is then the asker's fault, not a right that this user lacks.
     pub only_answers: bool,
 }
 
@@ -187,16 +187,7 @@ impl Bus {
     ) -> Result<Self, BusError> {
         let address = args.address();
         let User { name: user, only_answers } = user;
-        let signs = Arc::new(Signs {
-            slow_consumers: AtomicU64::new(0),
-            connections: watch::Sender::new(0),
-            since: Mutex::new(SystemTime::now()),
-            closed: watch::Sender::new(false),
-            died: CancellationToken::new(),
-            only_answers,
-            refusal: watch::Sender::new(None),
-            refused_answers: AtomicU64::new(0),
-        });
+        let signs = Arc::new(Signs::new(only_answers));
         let client = wait::until(&format!("NATS at {address}"), limit, || {
             let options = ConnectOptions::new()
                 .name(format!("pixcache {user}"))
@@ -425,8 +416,8 @@ impl Bus {
         outcome.unwrap_or_else(|_| Err(question.timed_out(limit)))
     }
 
-    /// Waits until a message that `other` sends has come in on this connection, for at most `limit`, without that this one
-    /// has to publish anything.
+    /// Waits until a message that `other` sends has come in on this connection, for at most `limit`. This connection
+    /// needs no right to publish for it.
     ///
     /// A server handles what one connection says in order, and passes on in order what it knows of subscriptions. So
     /// afterwards every subscription that was made before on this connection stands, also for those who are connected
@@ -620,7 +611,7 @@ fn locked<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a word of the server refuses.
+/// The action that an error of the server refuses, if it is about a right.
 fn refused_of(error: &str) -> Option<String> {
     let error = error.trim_matches('\'');
     let publish = error.strip_prefix(PUBLISH_REFUSED).map(|subject| format!("to publish on {subject}"));
@@ -630,10 +621,21 @@ fn refused_of(error: &str) -> Option<String> {
 }
 
 impl Signs {
-    fn is_refused_answer(&self, user: &'static str, error: &str) -> bool {
-        let subject = error.trim_matches('\'').strip_prefix(PUBLISH_REFUSED);
-        let own = format!("{}.", inbox_prefix(user));
-        self.only_answers && subject.is_some_and(|subject| !subject.trim_matches('"').starts_with(&own))
+    fn new(only_answers: bool) -> Self {
+        Self {
+            slow_consumers: AtomicU64::new(0),
+            connections: watch::Sender::new(0),
+            since: Mutex::new(SystemTime::now()),
+            closed: watch::Sender::new(false),
+            died: CancellationToken::new(),
+            only_answers,
+            refusal: watch::Sender::new(None),
+            refused_answers: AtomicU64::new(0),
+        }
+    }
+
+    fn is_refused_answer(&self, error: &str) -> bool {
+        self.only_answers && error.trim_matches('\'').starts_with(PUBLISH_REFUSED)
     }
 
     fn take(&self, user: &'static str, event: &Event) {
@@ -663,7 +665,7 @@ impl Signs {
                 self.slow_consumers.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(user, "the server cut this connection off, because it was read too slowly");
             }
-            Event::ServerError(ServerError::Other(error)) if self.is_refused_answer(user, error) => {
+            Event::ServerError(ServerError::Other(error)) if self.is_refused_answer(error) => {
                 self.refused_answers.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
                     user,
@@ -700,22 +702,9 @@ mod tests {
         assert_eq!(header_size(&headers), "NATS/1.0\r\nPixcache: type=image/png fresh=1\r\n\r\n".len());
     }
 
-    fn signs(only_answers: bool) -> Signs {
-        Signs {
-            slow_consumers: AtomicU64::new(0),
-            connections: watch::Sender::new(0),
-            since: Mutex::new(SystemTime::now()),
-            closed: watch::Sender::new(false),
-            died: CancellationToken::new(),
-            only_answers,
-            refusal: watch::Sender::new(None),
-            refused_answers: AtomicU64::new(0),
-        }
-    }
-
-    /// What is known after the server has said this.
+    /// The refusal and the number of refused answers that are known after the server has said this.
     fn after(only_answers: bool, word: &str) -> (Option<String>, u64) {
-        let signs = signs(only_answers);
+        let signs = Signs::new(only_answers);
         signs.take("memcache", &Event::ServerError(ServerError::Other(word.to_owned())));
         let refusal = signs.refusal.borrow().as_ref().map(|refusal| refusal.what.clone());
         (refusal, signs.refused_answers.load(Ordering::Relaxed))
@@ -725,10 +714,8 @@ mod tests {
     fn what_the_server_refuses_is_known_and_an_asker_s_fault_is_told_from_a_right_that_is_missing() {
         let publish = r#"'Permissions Violation for Publish to "$KV.CACHE_CONFIG.live"'"#;
         let subscription = r#"'Permissions Violation for Subscription to "cache.get.>"'"#;
-        let inbox = r#"'Permissions Violation for Publish to "_INBOX_memcache.1.2"'"#;
         assert_eq!(after(false, publish), (Some(r#"to publish on "$KV.CACHE_CONFIG.live""#.into()), 0));
         assert_eq!(after(true, publish), (None, 1));
-        assert_eq!(after(true, inbox), (Some(r#"to publish on "_INBOX_memcache.1.2""#.into()), 0));
         assert_eq!(after(true, subscription), (Some(r#"to subscribe to "cache.get.>""#.into()), 0));
         assert_eq!(after(true, "'Something else'"), (None, 0));
     }

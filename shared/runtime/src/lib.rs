@@ -4,6 +4,7 @@
 pub mod args;
 pub mod bucket;
 pub mod bus;
+mod buses;
 pub mod clock;
 pub mod descriptors;
 pub mod logging;
@@ -16,3 +17,4 @@ pub mod tasks;
 pub mod wait;
 
 pub use bus::Bus;
+pub use buses::Buses;

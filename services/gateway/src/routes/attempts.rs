@@ -23,7 +23,7 @@ const TRUSTED: Duration = Duration::from_secs(3600);
 /// for each, and must not have others forgotten for long: what is over is forgotten first, then all.
 const MOST: usize = 10_000;
 
-/// What is known of addresses that have sent tokens.
+/// The addresses that have sent tokens.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Attempts(Arc<Mutex<HashMap<Visitor, Record>>>);
 
@@ -61,7 +61,7 @@ impl Attempts {
         Err(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
     }
 
-    /// Notes a wrong one. Whether it was the last that was looked at for now.
+    /// Counts a wrong token. Returns whether the next one from this address has to wait, and this one had not.
     pub(super) fn was_wrong(&self, visitor: Visitor) -> bool {
         let now = Instant::now();
         let mut records = self.records();
@@ -71,7 +71,7 @@ impl Attempts {
         !had_to_wait && !record.wait(now).is_zero() && record.trusted <= now
     }
 
-    /// Notes a right one.
+    /// Remembers that the right token came from this address.
     pub(super) fn was_right(&self, visitor: Visitor) {
         let now = Instant::now();
         entry(&mut self.records(), visitor, now).trusted = now + TRUSTED;
@@ -87,7 +87,7 @@ fn entry(records: &mut HashMap<Visitor, Record>, visitor: Visitor, now: Instant)
     if records.len() >= MOST && !records.contains_key(&visitor) {
         records.retain(|_, record| !record.over(now));
         if records.len() >= MOST {
-            // Those of whom nothing good is known first.
+            // Addresses without a right token go first.
             records.retain(|_, record| record.trusted > now);
         }
         if records.len() >= MOST {
