@@ -95,9 +95,7 @@ impl Process {
 
     /// The end of its log.
     pub(crate) fn log_end(&self) -> String {
-        let log = self.locked().log();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(15)..].join("\n")
+        end_of(&self.locked().log())
     }
 
     /// How many lines of its log hold this.
@@ -151,6 +149,13 @@ impl Process {
 /// is so for everybody.
 fn without_privileges() -> &'static str {
     if rustix::process::geteuid().is_root() { "setpriv --bounding-set=-all --inh-caps=-all --" } else { "" }
+}
+
+/// The last lines of a log, or those from a Go panic on, whose cause stands before the stack.
+pub(crate) fn end_of(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    let from = lines.iter().position(|line| line.starts_with("panic: "));
+    lines[from.unwrap_or(lines.len().saturating_sub(15))..].iter().take(40).copied().collect::<Vec<_>>().join("\n")
 }
 
 /// Whether a process is there and not only waits to be counted among the dead.

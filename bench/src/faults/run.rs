@@ -50,7 +50,7 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Report> {
     let began = Instant::now();
     let system = Arc::new(System::start(&plan.binaries, plan.is_cluster).await?);
     if all_ready(&system).await.is_none() {
-        anyhow::bail!("the system does not get ready:{}", logs(&system));
+        anyhow::bail!("the system does not get ready:{}", system.logs());
     }
     println!("ready after {:.1} s", began.elapsed().as_secs_f64());
     let load = Load::start(system.gateway_ports, plan.seed);
@@ -81,7 +81,7 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Report> {
             let strikes = if plan.is_short() { 1 } else { kind.strikes_in_a_round() };
             let done = strike_and_look(&mut scene, kind, strikes, &mut seen).await;
             if let Err(error) = done {
-                seen.troubles.push(format!("{}: {error:#}{}", kind.name(), logs(&system)));
+                seen.troubles.push(format!("{}: {error:#}{}", kind.name(), system.logs()));
             }
             if !seen.troubles.is_empty() {
                 break;
@@ -250,7 +250,7 @@ async fn finish(plan: &Plan, scene: Scene, load: Load, mut seen: Seen) -> anyhow
             scene.everything_is_recorded().await
         };
         if let Err(error) = ended.await {
-            seen.troubles.push(format!("{error:#}{}", logs(system)));
+            seen.troubles.push(format!("{error:#}{}", system.logs()));
         }
     }
     drop(silence);
@@ -333,9 +333,4 @@ async fn sweep(scene: &Scene) -> anyhow::Result<Swept> {
         unnamed_after: files.difference(&named).cloned().collect(),
         missing: named.difference(&files).cloned().collect(),
     })
-}
-
-/// The ends of all logs.
-fn logs(system: &System) -> String {
-    system.processes().map(|process| format!("\n--- {}\n{}", process.name(), process.log_end())).collect()
 }

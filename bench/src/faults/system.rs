@@ -10,7 +10,7 @@ use sqlx::MySqlPool;
 use testkit::database::Account;
 use testkit::{Database, Guardian, Link, MariaDb, NatsServer, Route, free_port, repository_root};
 
-use crate::process::{Process, resident_bytes};
+use crate::process::{Process, end_of, is_running, resident_bytes};
 
 /// A commit of a killed server is there afterwards, and no page is half of two.
 const DURABLE: &[&str] = &["--innodb-doublewrite=1", "--innodb-flush-log-at-trx-commit=1"];
@@ -137,14 +137,31 @@ impl System {
         services.chain(servers).map(|(name, pid)| (name, pid.and_then(resident_bytes))).collect()
     }
 
-    /// What went wrong with processes that nobody touched.
+    /// The nats-servers, by name.
+    fn nats_servers(&self) -> impl Iterator<Item = (&'static str, &NatsServer)> {
+        let second = self.second.as_ref().map(|(server, _)| ("nats-server 2", server));
+        [("nats-server", &self.nats)].into_iter().chain(second)
+    }
+
+    /// A sentence for each process that has ended although no fault ended it.
     pub(crate) fn ended_by_themselves(&self) -> Vec<String> {
-        self.processes()
+        let services = self
+            .processes()
             .filter(|process| process.has_ended_by_itself())
-            .map(|process| {
-                format!("{} ended by itself; its log ends:\n{}", process.name(), process.log_end())
-            })
-            .collect()
+            .map(|process| (process.name(), process.log_end()));
+        let servers = self
+            .nats_servers()
+            .filter(|(_, server)| !server.pid().is_some_and(is_running))
+            .map(|(name, server)| (name, end_of(&server.log())));
+        let ended = services.chain(servers);
+        ended.map(|(name, log)| format!("{name} ended by itself; its log ends:\n{log}")).collect()
+    }
+
+    /// The end of every log, with the name of its process.
+    pub(crate) fn logs(&self) -> String {
+        let services = self.processes().map(|process| (process.name(), process.log_end()));
+        let servers = self.nats_servers().map(|(name, server)| (name, end_of(&server.log())));
+        services.chain(servers).map(|(name, log)| format!("\n--- {name}\n{log}")).collect()
     }
 
     /// A connection to the bus that no fault touches, but those of the server itself.

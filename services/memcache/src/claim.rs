@@ -119,6 +119,11 @@ impl Claim {
         self.ended.cancel();
     }
 
+    /// Returns when it has ended for good.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
     /// Renews it once.
     ///
     /// # Errors
@@ -287,7 +292,7 @@ impl Standby<'_> {
     /// Whether there is a revision of the configuration, which comes after the first claim.
     async fn is_configured(&self) -> Result<bool, RequestFailure> {
         let bus = self.owners.bus();
-        let last = bucket::last(bus, subject::CONFIG_READ, subject::CONFIG_ENTRY, self.length).await?;
+        let last = bucket::last(bus, subject::CONFIG_STREAM, subject::CONFIG_ENTRY, self.length).await?;
         Ok(last.is_some())
     }
 

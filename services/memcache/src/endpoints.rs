@@ -26,7 +26,7 @@ use wire::reply::{Code, Refusal};
 use wire::{Item, Meta, Tag, subject};
 
 use crate::holders::Drop;
-use crate::live::Live;
+use crate::live::{Live, unknown as unknown_change};
 use crate::near;
 use crate::store::{Entry, Insert, Lookup};
 use crate::watch::MAX_EVENTS_PER_SECOND;
@@ -215,7 +215,7 @@ async fn answer_all(
     let later = TaskTracker::new();
     if !handle.takes_time() {
         while let Some(request) = next(&mut endpoint, &stop, &mut stopping).await {
-            answer(handle, &worker, &live, request, &later).await;
+            answer(handle, &worker, &live, request, Moment::now(), &later).await;
         }
         later.close();
         later.wait().await;
@@ -231,7 +231,7 @@ async fn answer_all(
             let units = request.message.length.div_ceil(WAITING_UNIT).max(1);
             let units = u32::try_from(units).unwrap_or(u32::MAX);
             let unsent = match room.clone().try_acquire_many_owned(units) {
-                Ok(place) => wait.send((request, place)).err().map(|unsent| unsent.0.0),
+                Ok(place) => wait.send((request, place, Moment::now())).err().map(|unsent| unsent.0.0),
                 Err(_) => Some(request),
             };
             if let Some(request) = unsent {
@@ -241,8 +241,8 @@ async fn answer_all(
         }
     };
     let answering = async {
-        while let Some((request, _place)) = waiting.recv().await {
-            answer(handle, &worker, &live, request, &later).await;
+        while let Some((request, _place, arrived)) = waiting.recv().await {
+            answer(handle, &worker, &live, request, arrived, &later).await;
         }
     };
     tokio::join!(taking, answering);
@@ -271,14 +271,15 @@ async fn answer(
     worker: &Arc<Worker>,
     live: &Live,
     mut request: Request,
+    arrived: Moment,
     later: &TaskTracker,
 ) {
     let handled = match handle {
         Handle::Get => Handled::Now(get(worker, &request)),
         Handle::Put => put(worker, &request).await,
         Handle::Invalidate => invalidate(worker, &request),
-        Handle::Clear => clear(live, &request).await,
-        Handle::Config => config(live, &request).await,
+        Handle::Clear => while_it_lasts(worker, clear(live, &request, arrived)).await,
+        Handle::Config => while_it_lasts(worker, config(live, &request, arrived)).await,
         Handle::Stats => Handled::Now(Answer::json(&worker.stats())),
         Handle::Keys => Handled::Now(keys(worker, &request)),
         Handle::Watch => Handled::Now(watch(worker, &request)),
@@ -300,6 +301,17 @@ async fn answer(
             });
         }
         Handled::Elsewhere => {}
+    }
+}
+
+/// What comes of a change, unless the claim ends first: a life that is over waits for nobody.
+async fn while_it_lasts(worker: &Worker, change: impl Future<Output = Handled>) -> Handled {
+    tokio::select! {
+        biased;
+        handled = change => handled,
+        () = worker.claim.ended() => {
+            Handled::Now(Answer::Refused(unknown_change(&"this worker has lost the claim to serve meanwhile"), None))
+        }
     }
 }
 
@@ -570,7 +582,7 @@ pub(crate) fn not_serving() -> Refusal {
     Refusal::new(Code::Unavailable, "this worker does not serve at this moment; ask again")
 }
 
-async fn clear(live: &Live, request: &Request) -> Handled {
+async fn clear(live: &Live, request: &Request, arrived: Moment) -> Handled {
     let asked: ClearRequest = match parse_json(&request.message.payload, r#"{"by":"me"}, or nothing"#) {
         Ok(asked) => asked,
         Err(refusal) => return Handled::Now(Answer::Refused(refusal, None)),
@@ -583,20 +595,20 @@ async fn clear(live: &Live, request: &Request) -> Handled {
         );
         return Handled::Now(Answer::refuse(Code::BadRequest, message));
     }
-    match live.clear(asked.by.as_deref()).await {
+    match live.clear(asked.by.as_deref(), arrived).await {
         Ok((reply, drop)) => later(drop, Answer::json(&reply)),
         Err(refusal) => Handled::Now(Answer::Refused(refusal, None)),
     }
 }
 
-async fn config(live: &Live, request: &Request) -> Handled {
+async fn config(live: &Live, request: &Request, arrived: Moment) -> Handled {
     match request.message.subject.as_str() {
         subject::CONFIG_GET => Handled::Now(answer_of(live.get().await)),
-        subject::CONFIG_SET => match live.change(&request.message.payload).await {
+        subject::CONFIG_SET => match live.change(&request.message.payload, arrived).await {
             Ok((reply, drop)) => later(drop, Answer::json(&reply)),
             Err(refusal) => Handled::Now(Answer::Refused(refusal, None)),
         },
-        subject::CONFIG_REFRESH => Handled::Now(answer_of(live.refresh().await)),
+        subject::CONFIG_REFRESH => Handled::Now(answer_of(live.refresh(arrived).await)),
         other => {
             let message = format!(
                 "there is no {other}: cache.config.get, cache.config.set and cache.config.refresh are"

@@ -249,6 +249,10 @@ async fn live(
     tasks.spawn("connections", worker.clone().prove_connections(stop.rest.clone()));
 
     let failure = tasks.watch().await;
+    if !worker.claim.is_valid() {
+        // It has run out, and is not renewed any more.
+        worker.claim.end();
+    }
 
     // Get and put leave the bus before the invalidations do (rule 8): what is still served can still be
     // dropped. Every answer looks at the claim, so that none goes out after its end.

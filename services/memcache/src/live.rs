@@ -16,7 +16,7 @@ use runtime::clock::Moment;
 use runtime::{Bus, streams};
 use serde::Serialize;
 use time::OffsetDateTime;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 use wire::config::InvalidConfig;
 use wire::event::{Cleared, Configured, KeyEventKind};
@@ -29,8 +29,17 @@ use crate::holders::Drop;
 use crate::near;
 use crate::worker::Worker;
 
-/// How long reading or writing the bucket may take.
-const BUCKET_TIME: Duration = Duration::from_secs(5);
+/// How long a look into the bucket may take, by itself.
+const BUCKET_TIME: Duration = Duration::from_secs(2);
+/// How long the announcement of a change is waited for.
+const ANNOUNCE_TIME: Duration = Duration::from_secs(5);
+/// A request for a change is answered within this time of its arrival: before a gateway and the nats CLI stop waiting,
+/// which is after 5 s.
+const CHANGE_TIME: Duration = Duration::from_secs(4);
+/// How long the write of a change may take.
+const WRITE_TIME: Duration = Duration::from_millis(1500);
+/// What is left of [`CHANGE_TIME`] for reading back whether a write that was not acknowledged was made.
+const READ_BACK_TIME: Duration = Duration::from_millis(1000);
 /// How often a compare-and-set is tried against other writers.
 const CHANGE_TRIES: usize = 16;
 /// How often a worker looks whether somebody else has changed the configuration.
@@ -97,7 +106,7 @@ pub async fn keep_in_mind(own: &Bus, known: &mut CacheConfig) {
         if !own.is_connected() {
             continue;
         }
-        let last = bucket::last(own, subject::CONFIG_READ, subject::CONFIG_ENTRY, BUCKET_TIME).await;
+        let last = bucket::last(own, subject::CONFIG_STREAM, subject::CONFIG_ENTRY, BUCKET_TIME).await;
         let value = last.ok().flatten().and_then(|message| message.value);
         if let Some(Ok(config)) = value.map(|value| serde_json::from_slice(&value)) {
             *known = config;
@@ -121,10 +130,10 @@ impl Live {
     /// # Errors
     /// When JetStream is not available, or what the bucket holds can't be read.
     pub async fn load(&self, first: &CacheConfig) -> anyhow::Result<()> {
-        let bucket = self.bucket().await?;
+        let bucket = self.bucket(BUCKET_TIME).await?;
         let mut in_force = self.in_force.lock().await;
         loop {
-            match self.read().await? {
+            match self.read(BUCKET_TIME).await? {
                 Found::Config(config, revision) => {
                     let effect =
                         self.put_into_force(&mut in_force, &bucket, config, revision, Source::Bucket);
@@ -133,14 +142,14 @@ impl Live {
                 }
                 // Another worker may be first; then its revision is read.
                 Found::Nothing(over) => {
-                    if self.write_over(over, first).await? != Written::Overtaken {
+                    if self.write_over(over, first, BUCKET_TIME).await? != Written::Overtaken {
                         tracing::info!(policy = %first.policy, capacity_mb = first.capacity_mb.mb(), "the first revision of the configuration is set");
                     }
                 }
                 Found::Junk(over, why) => {
                     let last_good = self.last_good(over).await?;
                     let repaired = self.repaired(over, &why, last_good.as_ref().unwrap_or(first));
-                    self.write_over(over, &repaired).await?;
+                    self.write_over(over, &repaired, BUCKET_TIME).await?;
                 }
             }
         }
@@ -149,7 +158,7 @@ impl Live {
     /// The last revision before `revision` that can be read, if it is not long ago.
     async fn last_good(&self, revision: u64) -> Result<Option<CacheConfig>, RequestFailure> {
         for earlier in (revision.saturating_sub(EARLIER_REVISIONS).max(1)..revision).rev() {
-            let message = bucket::with_number(self.own(), subject::CONFIG_READ, earlier, BUCKET_TIME).await?;
+            let message = bucket::with_number(self.own(), subject::CONFIG_STREAM, earlier, BUCKET_TIME).await?;
             let value = message.and_then(|message| message.value);
             if let Some(Ok(config)) = value.map(|value| serde_json::from_slice(&value)) {
                 return Ok(Some(config));
@@ -179,8 +188,8 @@ impl Live {
     }
 
     /// What stands in the bucket.
-    async fn read(&self) -> Result<Found, RequestFailure> {
-        let last = bucket::last(self.own(), subject::CONFIG_READ, subject::CONFIG_ENTRY, BUCKET_TIME).await?;
+    async fn read(&self, limit: Duration) -> Result<Found, RequestFailure> {
+        let last = bucket::last(self.own(), subject::CONFIG_STREAM, subject::CONFIG_ENTRY, limit).await?;
         Ok(match last {
             None => Found::Nothing(0),
             Some(Message { value: None, revision }) => Found::Nothing(revision),
@@ -192,9 +201,14 @@ impl Live {
     }
 
     /// Writes the entry if its last revision is still `over`.
-    async fn write_over(&self, over: u64, config: &CacheConfig) -> Result<Written, RequestFailure> {
+    async fn write_over(
+        &self,
+        over: u64,
+        config: &CacheConfig,
+        limit: Duration,
+    ) -> Result<Written, RequestFailure> {
         let body = serde_json::to_vec(config).map_err(|error| RequestFailure::Other(error.to_string()))?;
-        bucket::write(self.own(), subject::CONFIG_WRITE, body.into(), over, BUCKET_TIME).await
+        bucket::write(self.own(), subject::CONFIG_WRITE, body.into(), over, limit).await
     }
 
     /// Makes the bucket hold what is in force where it holds nothing, or nothing that can be read, or what was there
@@ -220,7 +234,7 @@ impl Live {
             Found::Nothing(over) => (*over, in_force.written.clone()),
             Found::Junk(over, why) => (*over, self.repaired(*over, why, &in_force.written)),
         };
-        Ok(match self.write_over(over, &config).await? {
+        Ok(match self.write_over(over, &config, BUCKET_TIME).await? {
             Written::Done(revision) => Some((config, revision)),
             Written::Overtaken => None,
         })
@@ -255,9 +269,9 @@ impl Live {
 
     async fn look(&self) -> anyhow::Result<()> {
         anyhow::ensure!(self.worker.own.is_connected(), "not connected to NATS");
-        let bucket = self.bucket().await?;
+        let bucket = self.bucket(BUCKET_TIME).await?;
         let mut in_force = self.in_force.lock().await;
-        let found = self.read().await?;
+        let found = self.read(BUCKET_TIME).await?;
         let mended = match in_force.as_ref() {
             Some(now) => self.mend(now, &found, &bucket).await?,
             None => None,
@@ -275,14 +289,18 @@ impl Live {
         Ok(())
     }
 
-    /// Makes the change that `payload` asks for.
+    /// Makes the change that `payload` asks for, in a request that arrived at `arrived`.
     ///
     /// # Errors
     /// A refusal with the code for it, which says whether anything was changed, or that this is not known.
-    pub async fn change(&self, payload: &[u8]) -> Result<(ConfigReply, Option<Drop>), Refusal> {
+    pub async fn change(
+        &self,
+        payload: &[u8],
+        arrived: Moment,
+    ) -> Result<(ConfigReply, Option<Drop>), Refusal> {
         let change = ConfigChange::parse(payload, self.worker.max_capacity_mb).map_err(bad_request)?;
         let (in_force, effect) = self
-            .write(change.by.as_deref(), Source::Change, |config| {
+            .write(change.by.as_deref(), arrived, Source::Change, |config| {
                 config.capacity_mb = change.capacity_mb.unwrap_or(config.capacity_mb);
                 config.policy = change.policy.unwrap_or(config.policy);
             })
@@ -294,10 +312,14 @@ impl Live {
     ///
     /// # Errors
     /// As [`Live::change`].
-    pub async fn clear(&self, by: Option<&str>) -> Result<(ClearReply, Option<Drop>), Refusal> {
+    pub async fn clear(
+        &self,
+        by: Option<&str>,
+        arrived: Moment,
+    ) -> Result<(ClearReply, Option<Drop>), Refusal> {
         // Only that it differs counts. Numbers that only grow would come again after the bucket was rolled back.
         let draw = |config: &mut CacheConfig| config.generation = other_generation(config.generation);
-        let (in_force, effect) = self.write(by, Source::Clear, draw).await?;
+        let (in_force, effect) = self.write(by, arrived, Source::Clear, draw).await?;
         let (entries, bytes) = effect.dropped.unwrap_or_default();
         let (generation, revision) = (in_force.config.generation, in_force.revision);
         let incarnation = self.worker.incarnation.clone();
@@ -308,15 +330,21 @@ impl Live {
     ///
     /// # Errors
     /// A refusal, when it can't be read.
-    pub async fn refresh(&self) -> Result<ConfigReply, Refusal> {
-        let bucket = self.bucket().await.map_err(|error| unavailable(format_args!("{error:#}")))?;
-        let mut in_force = self.in_force.lock().await;
-        if let Found::Config(config, revision) = self.read().await.map_err(unavailable)? {
+    pub async fn refresh(&self, arrived: Moment) -> Result<ConfigReply, Refusal> {
+        let end = arrived + CHANGE_TIME;
+        let bucket = self.bucket(left(end)).await.map_err(|error| unavailable(format_args!("{error:#}")))?;
+        let mut in_force = self.locked(end).await?;
+        if let Found::Config(config, revision) = self.read(left(end)).await.map_err(unavailable)? {
             let effect = self.put_into_force(&mut in_force, &bucket, config, revision, Source::Bucket);
             self.tell_in_passing(effect);
         }
-        drop(in_force);
-        self.get().await
+        in_force.as_ref().map(|in_force| self.reply(in_force)).ok_or_else(not_read_yet)
+    }
+
+    /// What is in force, for whoever changes it; a refusal when it is not to be had until `end`.
+    async fn locked(&self, end: Moment) -> Result<MutexGuard<'_, Option<InForce>>, Refusal> {
+        let locked = tokio::time::timeout(left(end), self.in_force.lock()).await;
+        locked.map_err(|_| unavailable("JetStream does not answer in time"))
     }
 
     /// What is in force.
@@ -325,9 +353,7 @@ impl Live {
     /// A refusal, before anything is.
     pub async fn get(&self) -> Result<ConfigReply, Refusal> {
         let in_force = self.in_force.lock().await.clone();
-        in_force.as_ref().map(|in_force| self.reply(in_force)).ok_or_else(|| {
-            Refusal::new(Code::Unavailable, "the configuration has not been read yet; try again in a moment")
-        })
+        in_force.as_ref().map(|in_force| self.reply(in_force)).ok_or_else(not_read_yet)
     }
 
     fn reply(&self, in_force: &InForce) -> ConfigReply {
@@ -341,22 +367,27 @@ impl Live {
         }
     }
 
-    async fn bucket(&self) -> anyhow::Result<kv::Store> {
-        Ok(tokio::time::timeout(BUCKET_TIME, streams::ensure_config_bucket(self.worker.own.jetstream()))
-            .await??)
+    async fn bucket(&self, limit: Duration) -> anyhow::Result<kv::Store> {
+        let made = streams::ensure_config_bucket(self.worker.own.jetstream());
+        let made = tokio::time::timeout(limit, made).await;
+        Ok(made.map_err(|_| anyhow::anyhow!("JetStream does not answer in time"))??)
     }
 
     /// Changes the entry by compare-and-set and puts it into force.
     async fn write(
         &self,
         by: Option<&str>,
+        arrived: Moment,
         source: Source,
         change: impl Fn(&mut CacheConfig),
     ) -> Result<(InForce, Effect), Refusal> {
-        let bucket = self.bucket().await.map_err(|error| unavailable(format_args!("{error:#}")))?;
-        let mut in_force = self.in_force.lock().await;
+        // Until then nothing is written, so that there is time to find out what came of it.
+        let end = arrived + (CHANGE_TIME - WRITE_TIME - READ_BACK_TIME);
+        let bucket = self.bucket(left(end)).await.map_err(|error| unavailable(format_args!("{error:#}")))?;
+        let mut in_force = self.locked(end).await?;
         for _ in 0..CHANGE_TRIES {
-            let (mut config, over) = match (self.read().await.map_err(unavailable)?, in_force.as_ref()) {
+            let found = self.read(left(end)).await.map_err(unavailable)?;
+            let (mut config, over) = match (found, in_force.as_ref()) {
                 (Found::Config(config, revision), _) => (config, revision),
                 (Found::Junk(revision, _), Some(now)) => (now.written.clone(), revision),
                 (Found::Nothing(_) | Found::Junk(..), _) => {
@@ -375,12 +406,12 @@ impl Live {
             change(&mut config);
             config.changed_by = by.filter(|by| !by.is_empty()).unwrap_or("nats").to_owned();
             config.changed_at = OffsetDateTime::now_utc();
-            let revision = match self.write_over(over, &config).await {
+            let revision = match self.write_over(over, &config, WRITE_TIME).await {
                 Ok(Written::Done(revision)) => revision,
                 Ok(Written::Overtaken) => continue,
                 Err(failure) if failure.had_no_effect() => return Err(unavailable(failure)),
                 // Its acknowledgement may be all that was lost.
-                Err(failure) => match self.read().await {
+                Err(failure) => match self.read(left(arrived + CHANGE_TIME)).await {
                     Ok(Found::Config(found, revision)) if found == config => revision,
                     _ => return Err(unknown(&failure)),
                 },
@@ -489,7 +520,7 @@ impl Live {
         tokio::spawn(async move {
             let publication =
                 async { jetstream.publish_with_headers(subject, headers, body.into()).await?.await };
-            match tokio::time::timeout(BUCKET_TIME, publication).await {
+            match tokio::time::timeout(ANNOUNCE_TIME, publication).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(%error, revision, "a change of the configuration was not announced")
@@ -510,6 +541,15 @@ fn other_generation(generation: u64) -> u64 {
     }
 }
 
+/// How long it is until then.
+fn left(end: Moment) -> Duration {
+    end.since(Moment::now())
+}
+
+fn not_read_yet() -> Refusal {
+    Refusal::new(Code::Unavailable, "the configuration has not been read yet; try again in a moment")
+}
+
 fn bad_request(error: InvalidConfig) -> Refusal {
     Refusal::new(Code::BadRequest, error.to_string())
 }
@@ -523,7 +563,7 @@ fn unavailable(error: impl std::fmt::Display) -> Refusal {
 }
 
 /// The write may have come to the bucket.
-fn unknown(failure: &RequestFailure) -> Refusal {
+pub(crate) fn unknown(failure: &dyn std::fmt::Display) -> Refusal {
     Refusal::new(
         Code::Unavailable,
         format!(

@@ -9,11 +9,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
-use wire::Meta;
+use serde::de::DeserializeOwned;
 use wire::reply::Code;
+use wire::{Meta, subject};
 
 use crate::Bus;
 use crate::bus::{Refused, RequestFailure};
+use crate::clock::Moment;
 
 /// The header by which the entry of a bucket is known as removed.
 pub const KV_OPERATION: &str = "KV-Operation";
@@ -25,11 +27,11 @@ pub const KV_OPERATION: &str = "KV-Operation";
 /// [`RequestFailure`], also when the stream has no leader.
 pub async fn last(
     bus: &Bus,
-    ask: &str,
+    stream: &'static str,
     of: &str,
     limit: Duration,
 ) -> Result<Option<Message>, RequestFailure> {
-    message(bus, ask, &serde_json::json!({ "last_by_subj": of }), limit).await
+    message(bus, stream, &serde_json::json!({ "last_by_subj": of }), limit).await
 }
 
 /// The message with this number, if it is still kept, in the same way.
@@ -38,24 +40,39 @@ pub async fn last(
 /// As [`last`].
 pub async fn with_number(
     bus: &Bus,
-    ask: &str,
+    stream: &'static str,
     number: u64,
     limit: Duration,
 ) -> Result<Option<Message>, RequestFailure> {
-    message(bus, ask, &serde_json::json!({ "seq": number }), limit).await
+    message(bus, stream, &serde_json::json!({ "seq": number }), limit).await
 }
 
+/// A nats-server that is asked for a message of a stream which it is just creating ends by a nil pointer (`jsMsgGetRequest`
+/// reads the stream's store before `setupStore` has made it; seen with 2.9.10, and in the sources up to 2.14). The
+/// stream's state can be asked for at any time. So the first question on each connection is for the state, and a
+/// message is asked for only where the stream holds one.
 async fn message(
     bus: &Bus,
-    ask: &str,
+    stream: &'static str,
     question: &serde_json::Value,
     limit: Duration,
 ) -> Result<Option<Message>, RequestFailure> {
-    let reply = bus.request(ask.to_owned(), None, question.to_string().into(), limit).await?;
-    let unreadable = |what: &dyn std::fmt::Display| {
-        RequestFailure::Other(format!("the answer on {ask} can't be read: {what}"))
-    };
-    let answer: MessageAnswer = serde_json::from_slice(&reply.payload).map_err(|error| unreadable(&error))?;
+    let begin = Moment::now();
+    if !bus.has_seen_messages(stream) {
+        let connection = bus.connection_count();
+        let info: InfoAnswer = ask(bus, &subject::stream_info(stream), Bytes::new(), limit).await?;
+        match (info.state, info.error) {
+            (Some(state), None) if state.messages > 0 => bus.note_messages(stream, Some(connection)),
+            (Some(_), None) => return Ok(None),
+            (None, Some(error)) if error.code == 404 => return Ok(None),
+            (_, Some(error)) => return Err(RequestFailure::Other(error.description)),
+            (None, None) => return Err(unreadable(stream, &"there is neither a state nor an error in it")),
+        }
+    }
+    let left = limit.saturating_sub(begin.elapsed());
+    let subject = subject::stream_message(stream);
+    let answer: MessageAnswer = ask(bus, &subject, question.to_string().into(), left).await?;
+    let unreadable = |what: &dyn std::fmt::Display| unreadable(&subject, what);
     match (answer.message, answer.error) {
         (Some(message), None) => {
             let decoded = |text: &str| STANDARD.decode(text).map_err(|error| unreadable(&error));
@@ -66,11 +83,28 @@ async fn message(
             let value = if is_removed { None } else { Some(decoded(&message.data)?.into()) };
             Ok(Some(Message { value, revision: message.seq }))
         }
-        // No stream, or none by this subject in it.
-        (None, Some(error)) if error.code == 404 => Ok(None),
+        // No stream, which may be created at any moment from now on, or no such message in it.
+        (None, Some(error)) if error.code == 404 => {
+            bus.note_messages(stream, None);
+            Ok(None)
+        }
         (_, Some(error)) => Err(RequestFailure::Other(error.description)),
         (None, None) => Err(unreadable(&"there is neither a message nor an error in it")),
     }
+}
+
+async fn ask<A: DeserializeOwned>(
+    bus: &Bus,
+    subject: &str,
+    question: Bytes,
+    limit: Duration,
+) -> Result<A, RequestFailure> {
+    let reply = bus.request(subject.to_owned(), None, question, limit).await?;
+    serde_json::from_slice(&reply.payload).map_err(|error| unreadable(subject, &error))
+}
+
+fn unreadable(subject: &str, what: &dyn std::fmt::Display) -> RequestFailure {
+    RequestFailure::Other(format!("the answer on {subject} can't be read: {what}"))
 }
 
 /// A message in the stream of a bucket.
@@ -80,6 +114,17 @@ pub struct Message {
     pub value: Option<Bytes>,
     /// Its number in the stream.
     pub revision: u64,
+}
+
+#[derive(Deserialize)]
+struct InfoAnswer {
+    state: Option<StreamState>,
+    error: Option<ApiError>,
+}
+
+#[derive(Deserialize)]
+struct StreamState {
+    messages: u64,
 }
 
 #[derive(Deserialize)]

@@ -49,6 +49,8 @@ struct Shared {
     inbox: String,
     next_request: AtomicU64,
     waiting: Arc<Waiting>,
+    /// The connection on which each stream was last seen to hold messages.
+    filled_streams: Mutex<HashMap<&'static str, u64>>,
 }
 
 /// Requests that wait for their reply. The library's own table keeps an entry for each request that
@@ -242,7 +244,8 @@ impl Bus {
                 died.cancel();
             }
         });
-        let shared = Shared { client, jetstream, signs, inbox, next_request: AtomicU64::new(0), waiting };
+        let (next_request, filled_streams) = (AtomicU64::new(0), Mutex::default());
+        let shared = Shared { client, jetstream, signs, inbox, next_request, waiting, filled_streams };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -265,6 +268,20 @@ impl Bus {
     /// new connection is handled.
     pub fn connection_count(&self) -> u64 {
         self.shared.client.statistics().connects.load(Ordering::Acquire)
+    }
+
+    /// Whether the stream held messages when it was looked at on the present connection.
+    pub(crate) fn has_seen_messages(&self, stream: &str) -> bool {
+        locked(&self.shared.filled_streams).get(stream) == Some(&self.connection_count())
+    }
+
+    /// Notes the connection on which the stream holds messages, or that it may hold none.
+    pub(crate) fn note_messages(&self, stream: &'static str, connection: Option<u64>) {
+        let mut filled = locked(&self.shared.filled_streams);
+        match connection {
+            Some(connection) => filled.insert(stream, connection),
+            None => filled.remove(stream),
+        };
     }
 
     /// Since when the connection stands, or since when it does not.

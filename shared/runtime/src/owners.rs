@@ -78,7 +78,7 @@ impl Owners {
     /// # Errors
     /// [`RequestFailure`], when none answers.
     pub async fn read(&self, limit: Duration) -> Result<Found, RequestFailure> {
-        let last = bucket::last(&self.bus, subject::OWNERS_READ, subject::OWNERS_ENTRY, limit).await?;
+        let last = bucket::last(&self.bus, subject::OWNERS_STREAM, subject::OWNERS_ENTRY, limit).await?;
         let Some(Message { value, revision }) = last else {
             return Ok(Found { standing: Standing::Missing, revision: 0 });
         };

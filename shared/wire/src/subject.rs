@@ -78,14 +78,10 @@ pub const OWNERS_STREAM: &str = "KV_CACHE_OWNERS";
 pub const OWNERS_KEY: &str = "0";
 /// The subject of that entry in the stream.
 pub const OWNERS_ENTRY: &str = "$KV.CACHE_OWNERS.0";
-/// Asks the leader of that stream for a message in it.
-pub const OWNERS_READ: &str = "$JS.STORE.API.STREAM.MSG.GET.KV_CACHE_OWNERS";
 /// Writes it.
 pub const OWNERS_WRITE: &str = "$JS.STORE.API.$KV.CACHE_OWNERS.0";
 /// The subject of the entry of [`CONFIG_BUCKET`].
 pub const CONFIG_ENTRY: &str = "$KV.CACHE_CONFIG.live";
-/// Asks the leader of its stream for a message in it.
-pub const CONFIG_READ: &str = "$JS.STORE.API.STREAM.MSG.GET.KV_CACHE_CONFIG";
 /// Writes it.
 pub const CONFIG_WRITE: &str = "$JS.STORE.API.$KV.CACHE_CONFIG.live";
 /// The recorder's durable consumer of the bucket's stream.
@@ -94,6 +90,16 @@ pub const CONFIG_CONSUMER: &str = "recorder_config";
 pub const ALL_EVENTS: &str = "cache.event.>";
 /// All key events.
 pub const ALL_KEY_EVENTS: &str = "cache.event.key.>";
+
+/// Asks the leader of a stream for one of its messages.
+pub fn stream_message(stream: &str) -> String {
+    format!("$JS.STORE.API.STREAM.MSG.GET.{stream}")
+}
+
+/// Asks the leader of a stream for the stream's state.
+pub fn stream_info(stream: &str) -> String {
+    format!("$JS.STORE.API.STREAM.INFO.{stream}")
+}
 
 /// `cache.proof.<token>`: the worker says so to itself, from one of its connections to the other.
 pub fn proof(token: &str) -> String {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use memcache::claim::{Claim, RenewalError};
 use runtime::owners::{Observer, Owners, UNKNOWN_OWNER_LASTS};
-use runtime::{Bus, bucket};
+use runtime::{Bus, bucket, streams};
 use testkit::{eventually, samples};
 use tokio_util::sync::CancellationToken;
 use wire::inspect::ServicePing;
@@ -353,6 +353,37 @@ async fn a_claim_that_the_stream_has_taken_back_is_lost_and_an_unknown_owner_s_t
     assert!(matches!(next.renew().await, Err(RenewalError::Lost)));
 }
 
+/// nats-server ends when it is asked for a message of a stream that it is just creating.
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_a_bucket_that_is_just_created_does_not_end_the_server() {
+    let scene = Scene::new().await;
+    let administrator = scene.server.jetstream("administrator").await;
+    let maker = connect(&scene.server, "memcache_own").await;
+    let pid = scene.server.pid();
+    for round in 0..50 {
+        let stop = CancellationToken::new();
+        let mut readers = tokio::task::JoinSet::new();
+        for user in ["memcache_own", "memcache_own", "gateway_own", "gateway_own"] {
+            let (bus, stop) = (connect(&scene.server, user).await, stop.clone());
+            readers.spawn(async move {
+                let mut reads = 0;
+                while !stop.is_cancelled() {
+                    let last = bucket::last(&bus, subject::OWNERS_STREAM, subject::OWNERS_ENTRY, PATIENCE).await;
+                    assert_eq!(last.unwrap(), None);
+                    reads += 1;
+                }
+                reads
+            });
+        }
+        streams::ensure_owners_bucket(maker.jetstream()).await.unwrap();
+        stop.cancel();
+        assert!(readers.join_all().await.iter().sum::<u64>() > 0, "in round {round}");
+        administrator.delete_stream(subject::OWNERS_STREAM).await.unwrap();
+    }
+    assert_eq!(scene.server.pid(), pid);
+    assert!(!scene.server.log().contains("panic"), "{}", scene.server.log());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_of_a_later_release_is_never_written_over() {
     let scene = Scene::new().await;
@@ -366,7 +397,7 @@ async fn an_entry_of_a_later_release_is_never_written_over() {
     let winning = win_knowing(&bus, "other", &mut seen);
     assert!(tokio::time::timeout(Duration::from_secs(2), winning).await.is_err());
     let last =
-        bucket::last(&bus, subject::OWNERS_READ, subject::OWNERS_ENTRY, PATIENCE).await.unwrap().unwrap();
+        bucket::last(&bus, subject::OWNERS_STREAM, subject::OWNERS_ENTRY, PATIENCE).await.unwrap().unwrap();
     assert_eq!(last.value.unwrap(), newer);
 }
 

@@ -1,11 +1,16 @@
 //! The live configuration: taken at once, kept across lives, the same for every worker.
 
+use std::time::Duration;
+
 use runtime::bucket;
-use testkit::{eventually, samples};
+use runtime::bus::{Reply, RequestFailure};
+use testkit::{AnswerHold, eventually, samples};
+use tokio::task::JoinHandle;
 use wire::inspect::ClearReply;
+use wire::reply::Code;
 use wire::{CacheConfig, ConfigReply, Policy, subject};
 
-use crate::helpers::{Got, PATIENCE, Scene, connect};
+use crate::helpers::{ANSWER, Got, PATIENCE, RunningWorker, Scene, connect};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_start_sets_the_first_revision_and_later_starts_do_not() {
@@ -208,8 +213,73 @@ async fn after_a_rollback_of_the_bucket_a_clear_drops_everything_and_what_was_ac
     .await;
     let own = connect(&scene.server, "memcache_own").await;
     let last =
-        bucket::last(&own, subject::CONFIG_READ, subject::CONFIG_ENTRY, PATIENCE).await.unwrap().unwrap();
+        bucket::last(&own, subject::CONFIG_STREAM, subject::CONFIG_ENTRY, PATIENCE).await.unwrap().unwrap();
     let last: CacheConfig = serde_json::from_slice(&last.value.unwrap()).unwrap();
     assert_eq!(last.capacity_mb.mb(), 6);
+    worker.stop().await.unwrap();
+}
+
+/// A worker behind a way on which answers can be held back, and the operator's question for a change whose
+/// acknowledgement by JetStream is held back on it.
+async fn change_without_acknowledgement(
+    scene: &Scene,
+    claim_ms: &str,
+) -> (RunningWorker, AnswerHold, JoinHandle<Result<Reply, RequestFailure>>) {
+    let way = AnswerHold::to(scene.server.port()).await;
+    let port = way.port().to_string();
+    let worker = scene.start_worker(&["--nats-port", &port, "--claim-ms", claim_ms]).await;
+    way.hold_answers_to("HPUB $JS.STORE.API.$KV.CACHE_CONFIG.live");
+    let operator = scene.operator.clone();
+    let asked = tokio::spawn(async move {
+        operator.request(subject::CONFIG_SET.to_owned(), None, r#"{"capacity_mb":7}"#.into(), ANSWER).await
+    });
+    eventually("the acknowledgement is held back", PATIENCE, async || way.held() > 0).await;
+    (worker, way, asked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_whose_acknowledgement_is_lost_is_read_back_and_acknowledged() {
+    let scene = Scene::new().await;
+    let (worker, way, asked) = change_without_acknowledgement(&scene, "10000").await;
+    // The write is given up after 1.5 s, what was asked for after 4 s.
+    tokio::time::sleep(Duration::from_millis(2300)).await;
+    assert!(!asked.is_finished());
+    way.release();
+    let reply: ConfigReply = serde_json::from_slice(&asked.await.unwrap().unwrap().payload).unwrap();
+    assert_eq!((reply.config.capacity_mb.mb(), reply.revision), (7, 2));
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_which_nothing_is_heard_is_unknown_in_time_and_in_force_afterwards() {
+    let scene = Scene::new().await;
+    let (worker, way, asked) = change_without_acknowledgement(&scene, "10000").await;
+    let Err(RequestFailure::Refused(refused)) = asked.await.unwrap() else { panic!("it is refused in time") };
+    assert_eq!(refused.refusal.code, Code::Unavailable);
+    assert!(refused.refusal.message.contains("is unknown"), "{}", refused.refusal.message);
+    assert!(!refused.refusal.message.contains("nothing was changed"), "{}", refused.refusal.message);
+    way.release();
+    eventually("what was written is in force", PATIENCE, async || {
+        let reply: Option<ConfigReply> = scene.ask_json(subject::CONFIG_GET, "").await.ok();
+        reply.is_some_and(|reply| reply.config.capacity_mb.mb() == 7)
+    })
+    .await;
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_is_lost_during_a_change_ends_the_life_and_not_the_process() {
+    let scene = Scene::new().await;
+    let (worker, way, asked) = change_without_acknowledgement(&scene, "1000").await;
+    let Err(RequestFailure::Refused(refused)) = asked.await.unwrap() else { panic!("it is refused in time") };
+    assert!(refused.refusal.message.contains("is unknown"), "{}", refused.refusal.message);
+    // Longer than its stop may take.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    way.release();
+    eventually("it serves again, with what was written", PATIENCE, async || {
+        let reply: Option<ConfigReply> = scene.ask_json(subject::CONFIG_GET, "").await.ok();
+        reply.is_some_and(|reply| reply.config.capacity_mb.mb() == 7)
+    })
+    .await;
     worker.stop().await.unwrap();
 }

@@ -55,9 +55,9 @@ impl Scene {
     /// Starts a worker without waiting for it.
     pub(crate) fn spawn_worker(&self, flags: &[&str]) -> RunningWorker {
         let port = self.server.port().to_string();
-        let mut arguments = vec!["memcache", "--nats-url", "", "--nats-port", &port];
-        arguments.extend(["--stats-interval", "100ms"]);
-        for (flag, value) in [("--nats-password", self.server.password("memcache")), ("--claim-ms", "1000")] {
+        let mut arguments = vec!["memcache", "--nats-url", "", "--stats-interval", "100ms"];
+        let password = self.server.password("memcache");
+        for (flag, value) in [("--nats-port", &*port), ("--nats-password", password), ("--claim-ms", "1000")] {
             if !flags.contains(&flag) {
                 arguments.extend([flag, value]);
             }
