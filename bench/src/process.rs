@@ -155,7 +155,12 @@ fn without_privileges() -> &'static str {
 pub(crate) fn end_of(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     let from = lines.iter().position(|line| line.starts_with("panic: "));
-    lines[from.unwrap_or(lines.len().saturating_sub(15))..].iter().take(40).copied().collect::<Vec<_>>().join("\n")
+    lines[from.unwrap_or(lines.len().saturating_sub(15))..]
+        .iter()
+        .take(40)
+        .copied()
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Whether a process is there and not only waits to be counted among the dead.

@@ -13,7 +13,8 @@ const patience_ms = 15_000;
 function request(port, method, path, body) {
   return new Promise((resolve, reject) => {
     const began = performance.now();
-    const call = http.request({ host: "127.0.0.1", port, method, path, agent: false, timeout: patience_ms }, (response) => {
+    // From an address of their own: one address gets three quarters of all turns at most.
+    const call = http.request({ host: "127.0.0.1", localAddress: "127.0.0.2", port, method, path, agent: false, timeout: patience_ms }, (response) => {
       const chunks = [];
       response.on("data", (chunk) => chunks.push(chunk));
       response.on("error", reject);

@@ -115,8 +115,9 @@ pub(crate) fn decide(
 }
 
 fn if_range_holds(headers: &HeaderMap, tag: &Tag, old_proof: Option<Modified>) -> bool {
+    // One tag: neither a list nor "*" (section 13.1.5).
     if let Some(tags) = tags(headers, &header::IF_RANGE) {
-        return tags.match_strongly(tag);
+        return tags.is_one() && tags.match_strongly(tag);
     }
     // The typed header would look for an entity tag first, and its parser asserts what is not so.
     let date = LastModified::decode(&mut headers.get_all(header::IF_RANGE).iter()).ok();
@@ -196,6 +197,10 @@ struct EntityTag {
 }
 
 impl Tags {
+    fn is_one(&self) -> bool {
+        matches!(self, Self::These(tags) if tags.len() == 1)
+    }
+
     fn match_strongly(&self, tag: &Tag) -> bool {
         match self {
             Self::Any => true,
@@ -269,11 +274,17 @@ impl WriteConditions {
             ))),
             tags => Ok(tags),
         };
-        Ok(Self {
-            if_match: read(header::IF_MATCH)?,
-            if_none_match: read(header::IF_NONE_MATCH)?,
-            unmodified_since: headers.typed_get(),
-        })
+        let (if_match, if_none_match) = (read(header::IF_MATCH)?, read(header::IF_NONE_MATCH)?);
+        let dates = headers.get_all(header::IF_UNMODIFIED_SINCE).iter().count();
+        let unmodified_since = headers.typed_get().filter(|_| dates == 1);
+        // Beside a tag, the date does not count.
+        if dates > 0 && unmodified_since.is_none() && if_match.is_none() {
+            return Err(Error::BadRequest(
+                "the header If-Unmodified-Since can't be read: it must be one date, as in Last-Modified"
+                    .to_owned(),
+            ));
+        }
+        Ok(Self { if_match, if_none_match, unmodified_since })
     }
 
     /// Whether they hold for the image that is there now, given by its tag and its time, or for none.
@@ -445,9 +456,10 @@ mod tests {
         assert_eq!(with(&format!("W/{}", mine())), Decision::Whole);
         assert_eq!(with(BEFORE), Decision::Whole);
         assert_eq!(with(AFTER), Decision::Whole);
-        for nonsense in ["nonsense", "\" \"\"", "\"a", "W/"] {
+        for nonsense in ["nonsense", "\" \"\"", "\"a", "W/", "*"] {
             assert_eq!(with(nonsense), Decision::Whole, "{nonsense}");
         }
+        assert_eq!(with(&format!("{}, {}", other(), mine())), Decision::Whole);
     }
 
     #[test]
@@ -520,6 +532,17 @@ mod tests {
             let read = WriteConditions::from_headers(&headers(&[("if-match", value)]));
             assert!(matches!(read, Err(Error::BadRequest(_))), "{value}");
         }
+        let dates = |values: &[&'static str]| {
+            let pairs: Vec<_> = values.iter().map(|value| ("if-unmodified-since", *value)).collect();
+            WriteConditions::from_headers(&headers(&pairs))
+        };
+        assert!(dates(&[DATE]).is_ok());
+        for unreadable in [&["junk"][..], &[""], &[DATE, DATE], &["1700000000"]] {
+            assert!(matches!(dates(unreadable), Err(Error::BadRequest(_))), "{unreadable:?}");
+        }
+        // Beside a tag it does not count.
+        let both = headers(&[("if-match", "\"a\""), ("if-unmodified-since", "junk")]);
+        assert!(WriteConditions::from_headers(&both).is_ok());
     }
 
     proptest! {

@@ -3,7 +3,8 @@
 //! One enum for all interfaces: the JSON routes answer it as JSON through [`IntoResponse`], pages show
 //! its sentence as HTML. A failure that is not the asker's is logged once, here, when it is answered.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -119,6 +120,11 @@ pub enum Error {
         /// What it said, in a few words.
         reason: String,
     },
+    /// The file that the row of an image names is missing or has another size.
+    #[error(
+        "the file of this image is missing or damaged in the image store; restore it, store the image again, or delete it"
+    )]
+    FileMissing(String),
     /// Image store and database do not belong together, so nothing may be changed.
     #[error("nothing can be changed here now: {0}")]
     Apart(String),
@@ -157,7 +163,7 @@ impl Error {
             Self::Refused(refusal) => {
                 StatusCode::from_u16(refusal.code.number()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
             }
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::FileMissing(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -181,6 +187,33 @@ impl Error {
 /// How to come in: browsers know the first, programs take either.
 const CHALLENGES: [&str; 2] = ["Basic realm=\"pixcache\", charset=\"UTF-8\"", "Bearer realm=\"pixcache\""];
 
+/// How often is logged what any reader can cause again and again.
+const SAID_EVERY: Duration = Duration::from_secs(10);
+
+/// Says something now and then, with how often it could have been said.
+#[derive(Debug)]
+struct Seldom {
+    every: Duration,
+    last: Mutex<(Option<Instant>, u64)>,
+}
+
+impl Seldom {
+    const fn new(every: Duration) -> Self {
+        Self { every, last: Mutex::new((None, 0)) }
+    }
+
+    /// How often it came since it was said last, this time included; `None` when that was just now.
+    fn now(&self) -> Option<u64> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.1 += 1;
+        if last.0.is_some_and(|said| said.elapsed() < self.every) {
+            return None;
+        }
+        last.0 = Some(Instant::now());
+        Some(std::mem::take(&mut last.1))
+    }
+}
+
 /// MySQL's code for a table that does not exist.
 const NO_SUCH_TABLE: u16 = 1146;
 
@@ -191,6 +224,12 @@ impl Error {
             Self::Internal(source) => tracing::error!(error = format!("{source:#}"), "a request failed"),
             Self::Unavailable { part, reason } => {
                 tracing::warn!(part, reason, "a request could not be met");
+            }
+            Self::FileMissing(reason) => {
+                static SAID: Seldom = Seldom::new(SAID_EVERY);
+                if let Some(times) = SAID.now() {
+                    tracing::warn!(reason, times, "an image can't be read: its file is missing or damaged");
+                }
             }
             Self::StillTelling { done } => {
                 tracing::warn!(done, "a change was answered before the cache had acknowledged it");
@@ -236,7 +275,9 @@ impl From<VariantError> for Error {
             VariantError::Busy => Self::VariantsBusy,
             VariantError::Late => Self::VariantLate,
             VariantError::Unavailable { part, reason } => Self::Unavailable { part, reason },
-            VariantError::Gone(_) | VariantError::Other(_) => Self::Internal(error.into()),
+            VariantError::Damaged(reason) => Self::FileMissing(reason),
+            VariantError::Gone(_) => Self::FileMissing(error.to_string()),
+            VariantError::Other(_) => Self::Internal(error.into()),
         }
     }
 }

@@ -15,7 +15,7 @@ use axum::http::HeaderValue;
 use bytes::Bytes;
 use prometheus::{IntCounter, IntGauge};
 use runtime::bus::{Reply, RequestFailure};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
 use wire::reply::Code;
 use wire::{Item, Key, Lease, Meta, Tag, Variant};
@@ -39,6 +39,8 @@ const SMALL_BYTES: u64 = 256 << 10;
 /// How often a row is read again because its file was gone. Each time, another upload of that key has
 /// been stored in between.
 const MAX_ROUNDS: u32 = 20;
+/// How long a read waits for a place at the origin.
+const BURST_LIMIT: Duration = Duration::from_secs(1);
 /// How long the cache is waited for when the origin does not answer: better late than not at all.
 const LAST_RESORT: Duration = Duration::from_secs(2);
 /// A fill may take so many times the budget of a read: its bytes have to get there.
@@ -197,9 +199,10 @@ pub(crate) struct Reader {
     images: Images,
     blobs: Blobs,
     variants: Variants,
-    /// How many reads may wait for the origin at once: fewer than there are turns, so that hits and pages find one
-    /// while the origin is slow.
+    /// The reads that are at the origin, and as many that wait for a place there. Together they are fewer than there are
+    /// turns, so that hits and pages find one while the origin is slow.
     at_the_origin: Semaphore,
+    before_the_origin: Semaphore,
     ties: Ties,
     budget: Duration,
     flights: Flights<(ImageMeta, Bytes)>,
@@ -233,7 +236,7 @@ enum Looked {
 }
 
 impl Reader {
-    /// A reader of these, of which so many reads may wait for the origin at once.
+    /// A reader of these, of which so many reads may be at the origin at once, and as many wait for a place there.
     #[expect(clippy::too_many_arguments, reason = "it is called once, with all that a read may need")]
     pub(crate) fn new(
         cache: CacheClient,
@@ -251,6 +254,7 @@ impl Reader {
             blobs,
             variants,
             at_the_origin: Semaphore::new(at_the_origin.max(1)),
+            before_the_origin: Semaphore::new(at_the_origin.max(1)),
             ties,
             budget,
             flights: Flights::default(),
@@ -294,7 +298,7 @@ impl Reader {
             Looked::Hit(..) => None,
             // Readers of variants have turns of their own.
             _ if item.variant.is_some() => None,
-            _ => Some(self.at_the_origin.try_acquire().map_err(|_| ReadFailure {
+            _ => Some(self.go_to_the_origin().await.ok_or(ReadFailure {
                 error: Error::Busy,
                 cache_status: CacheStatus::Busy,
                 cache_time,
@@ -328,6 +332,15 @@ impl Reader {
             }
             Err(error) => Err(ReadFailure { error, cache_status: status, cache_time }),
         }
+    }
+
+    /// A place at the origin. A burst is waited for, but no longer than a moment, and not by more than there are places.
+    async fn go_to_the_origin(&self) -> Option<SemaphorePermit<'_>> {
+        if let Ok(place) = self.at_the_origin.try_acquire() {
+            return Some(place);
+        }
+        let _waiting = self.before_the_origin.try_acquire().ok()?;
+        tokio::time::timeout(BURST_LIMIT, self.at_the_origin.acquire()).await.ok()?.ok()
     }
 
     /// Asks the cache within `limit`.
@@ -594,6 +607,9 @@ impl Reader {
 
     /// Whether it makes sense to read the row again, after its file was not there.
     async fn again(&self, rounds: &mut Rounds, location: &str, error: BlobError) -> Result<(), Error> {
+        if self.variants.forget(location) && matches!(error, BlobError::Damaged { .. }) {
+            return Ok(());
+        }
         if !matches!(error, BlobError::Gone(_)) {
             return Err(error.into());
         }
@@ -694,10 +710,10 @@ impl Source {
         let image = ImageMeta {
             content_type: rendition.format.content_type().to_owned(),
             tag: tag_of(row.tag, variant),
-            size: rendition.bytes.len() as u64,
+            size: rendition.size,
             ..ImageMeta::from(row)
         };
-        Self { location: rendition.location, image, bytes: Some(rendition.bytes) }
+        Self { location: rendition.location, image, bytes: rendition.bytes }
     }
 }
 

@@ -42,6 +42,8 @@ const WRITE_TIME: Duration = Duration::from_millis(1500);
 const READ_BACK_TIME: Duration = Duration::from_millis(1000);
 /// How often a compare-and-set is tried against other writers.
 const CHANGE_TRIES: usize = 16;
+/// How often it is tried to write the first revision.
+const LOAD_TRIES: usize = 8;
 /// How often a worker looks whether somebody else has changed the configuration.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How many revisions are looked through for one that can be read, when the last one can't.
@@ -132,33 +134,36 @@ impl Live {
     pub async fn load(&self, first: &CacheConfig) -> anyhow::Result<()> {
         let bucket = self.bucket(BUCKET_TIME).await?;
         let mut in_force = self.in_force.lock().await;
-        loop {
-            match self.read(BUCKET_TIME).await? {
+        for _ in 0..LOAD_TRIES {
+            let (config, over) = match self.read(BUCKET_TIME).await? {
                 Found::Config(config, revision) => {
                     let effect =
                         self.put_into_force(&mut in_force, &bucket, config, revision, Source::Bucket);
                     self.tell_in_passing(effect);
                     return Ok(());
                 }
-                // Another worker may be first; then its revision is read.
-                Found::Nothing(over) => {
-                    if self.write_over(over, first, BUCKET_TIME).await? != Written::Overtaken {
-                        tracing::info!(policy = %first.policy, capacity_mb = first.capacity_mb.mb(), "the first revision of the configuration is set");
-                    }
-                }
+                Found::Nothing(over) => (first.clone(), over),
                 Found::Junk(over, why) => {
                     let last_good = self.last_good(over).await?;
-                    let repaired = self.repaired(over, &why, last_good.as_ref().unwrap_or(first));
-                    self.write_over(over, &repaired, BUCKET_TIME).await?;
+                    (self.repaired(over, &why, last_good.as_ref().unwrap_or(first)), over)
                 }
+            };
+            // Another worker may be first; then its revision is read. What was written is not read again.
+            if let Written::Done(revision) = self.write_over(over, &config, BUCKET_TIME).await? {
+                tracing::info!(revision, policy = %config.policy, capacity_mb = config.capacity_mb.mb(), "the first revision of the configuration is set");
+                let effect = self.put_into_force(&mut in_force, &bucket, config, revision, Source::Change);
+                self.tell_in_passing(effect);
+                return Ok(());
             }
         }
+        anyhow::bail!("others write the configuration at this moment")
     }
 
     /// The last revision before `revision` that can be read, if it is not long ago.
     async fn last_good(&self, revision: u64) -> Result<Option<CacheConfig>, RequestFailure> {
         for earlier in (revision.saturating_sub(EARLIER_REVISIONS).max(1)..revision).rev() {
-            let message = bucket::with_number(self.own(), subject::CONFIG_STREAM, earlier, BUCKET_TIME).await?;
+            let message =
+                bucket::with_number(self.own(), subject::CONFIG_STREAM, earlier, BUCKET_TIME).await?;
             let value = message.and_then(|message| message.value);
             if let Some(Ok(config)) = value.map(|value| serde_json::from_slice(&value)) {
                 return Ok(Some(config));

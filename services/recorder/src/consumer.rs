@@ -178,14 +178,12 @@ fn read_window(payload: &[u8]) -> Result<Window, String> {
             return Err(format!("{field} is not a name of 1 to {most} characters without white space"));
         }
     }
-    check_time("interval_start", window.interval_start)?;
     Ok(window)
 }
 
 /// Reads an entry of the bucket.
 fn read_revision(revision: u64, payload: &[u8]) -> Result<ConfigRevision, String> {
     let config: CacheConfig = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
-    check_time("changed_at", config.changed_at)?;
     Ok(ConfigRevision {
         revision,
         max_capacity: config.capacity_mb.bytes(),
@@ -196,14 +194,6 @@ fn read_revision(revision: u64, payload: &[u8]) -> Result<ConfigRevision, String
         created_at: config.changed_at,
         effect: None,
     })
-}
-
-/// A DATETIME ends with the year 9999, and in UTC.
-fn check_time(field: &str, time: OffsetDateTime) -> Result<(), String> {
-    match time.checked_to_offset(time::UtcOffset::UTC).map(OffsetDateTime::year) {
-        Some(1970..=9999) => Ok(()),
-        _ => Err(format!("{field} is not a time of the years 1970 to 9999")),
-    }
 }
 
 /// Follows one feed until `shutdown`. A batch in hand then has at most `grace` to be committed.

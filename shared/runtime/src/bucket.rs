@@ -31,7 +31,18 @@ pub async fn last(
     of: &str,
     limit: Duration,
 ) -> Result<Option<Message>, RequestFailure> {
-    message(bus, stream, &serde_json::json!({ "last_by_subj": of }), limit).await
+    let begin = Moment::now();
+    let found = message(bus, stream, &serde_json::json!({ "last_by_subj": of }), limit).await?;
+    // These streams hold one subject each. An older nats-server that can't read the blocks of a newer one says that it
+    // has messages, and finds none.
+    if found.is_none() && message_count(bus, stream, limit.saturating_sub(begin.elapsed())).await? > 0 {
+        bus.note_messages(stream, None);
+        return Err(RequestFailure::Other(format!(
+            "nats-server has messages in the stream {stream} and can't read the last one: was a newer nats-server used \
+             with this store before?"
+        )));
+    }
+    Ok(found)
 }
 
 /// The message with this number, if it is still kept, in the same way.
@@ -60,14 +71,10 @@ async fn message(
     let begin = Moment::now();
     if !bus.has_seen_messages(stream) {
         let connection = bus.connection_count();
-        let info: InfoAnswer = ask(bus, &subject::stream_info(stream), Bytes::new(), limit).await?;
-        match (info.state, info.error) {
-            (Some(state), None) if state.messages > 0 => bus.note_messages(stream, Some(connection)),
-            (Some(_), None) => return Ok(None),
-            (None, Some(error)) if error.code == 404 => return Ok(None),
-            (_, Some(error)) => return Err(RequestFailure::Other(error.description)),
-            (None, None) => return Err(unreadable(stream, &"there is neither a state nor an error in it")),
+        if message_count(bus, stream, limit).await? == 0 {
+            return Ok(None);
         }
+        bus.note_messages(stream, Some(connection));
     }
     let left = limit.saturating_sub(begin.elapsed());
     let subject = subject::stream_message(stream);
@@ -90,6 +97,18 @@ async fn message(
         }
         (_, Some(error)) => Err(RequestFailure::Other(error.description)),
         (None, None) => Err(unreadable(&"there is neither a message nor an error in it")),
+    }
+}
+
+/// How many messages the stream holds; none if there is no such stream.
+async fn message_count(bus: &Bus, stream: &str, limit: Duration) -> Result<u64, RequestFailure> {
+    let subject = subject::stream_info(stream);
+    let info: InfoAnswer = ask(bus, &subject, Bytes::new(), limit).await?;
+    match (info.state, info.error) {
+        (Some(state), None) => Ok(state.messages),
+        (None, Some(error)) if error.code == 404 => Ok(0),
+        (_, Some(error)) => Err(RequestFailure::Other(error.description)),
+        (None, None) => Err(unreadable(&subject, &"there is neither a state nor an error in it")),
     }
 }
 

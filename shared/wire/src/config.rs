@@ -116,7 +116,7 @@ pub struct CacheConfig {
     /// Who asked for the change.
     pub changed_by: String,
     /// When.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::bounds::moment")]
     pub changed_at: OffsetDateTime,
 }
 

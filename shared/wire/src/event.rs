@@ -84,7 +84,7 @@ pub struct KeyEvent {
     /// The worker that says so.
     pub worker: String,
     /// When.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::bounds::moment")]
     pub time: OffsetDateTime,
     /// Events of this watch that were left out so far, because there were more than the limit per second.
     pub dropped_count: u64,
@@ -120,7 +120,7 @@ pub struct Configured {
     /// Who asked for the change.
     pub changed_by: String,
     /// When it took effect.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::bounds::moment")]
     pub time: OffsetDateTime,
 }
 
@@ -142,6 +142,6 @@ pub struct Cleared {
     /// Who asked for it.
     pub changed_by: String,
     /// When.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::bounds::moment")]
     pub time: OffsetDateTime,
 }

@@ -3,6 +3,7 @@
 //! Nothing here talks to a server. Each name that crosses the bus is spelled once, in this crate:
 //! subjects in [`subject`], the fields of messages in the type that carries them.
 
+pub mod bounds;
 pub mod config;
 pub mod event;
 pub mod inspect;

@@ -80,9 +80,10 @@ pub struct Window {
     /// 1, 2, 3, … within the incarnation: a missing number is a missing window.
     pub sequence: u64,
     /// When the interval began.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::bounds::moment")]
     pub interval_start: OffsetDateTime,
     /// How long it was, in milliseconds.
+    #[serde(with = "crate::bounds::length")]
     pub interval_ms: u64,
     /// The weight of all entries at its end, in bytes.
     pub cache_size: u64,
@@ -112,6 +113,7 @@ pub struct CacheStats {
     /// Its version.
     pub version: String,
     /// How long it has been up, in seconds.
+    #[serde(with = "crate::bounds::length")]
     pub uptime_s: u64,
     /// The policy in force.
     pub policy: Policy,
@@ -187,9 +189,10 @@ impl Default for SeriesRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeriesRow {
     /// When it begins.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::bounds::moment")]
     pub interval_start: OffsetDateTime,
     /// The time that the windows in it cover, in milliseconds.
+    #[serde(with = "crate::bounds::length")]
     pub interval_ms: u64,
     /// The worker, if all windows in it are of one.
     pub worker: Option<String>,
@@ -214,10 +217,10 @@ pub struct SeriesRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Series {
     /// Where the range begins.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::bounds::moment")]
     pub from: OffsetDateTime,
     /// Where it ends: by the recorder's clock now, if no earlier end was asked for.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::bounds::moment")]
     pub to: OffsetDateTime,
     /// The interval that a row stands for, in milliseconds: two rows further apart have a gap between them.
     pub step_ms: u64,
@@ -265,7 +268,7 @@ pub struct ConfigRevision {
     /// Who asked for it.
     pub changed_by: String,
     /// When it was made.
-    #[serde(with = "time::serde::rfc3339")]
+    #[serde(with = "crate::bounds::moment")]
     pub created_at: OffsetDateTime,
     /// What it did, if that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -283,6 +283,11 @@ impl Blobs {
         }
     }
 
+    /// How many bytes the file has.
+    pub(crate) async fn size_of(&self, location: &str) -> Result<u64, BlobError> {
+        Ok(self.get(location, GetOptions { head: true, ..GetOptions::default() }).await?.meta.size)
+    }
+
     /// Writes a small file under a name that follows from another one. Written twice, it is the same.
     pub(crate) async fn put(&self, location: &str, bytes: Bytes) -> Result<(), BlobError> {
         self.within(self.store.put(&self.path(location), bytes.into())).await?;

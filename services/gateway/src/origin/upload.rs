@@ -198,7 +198,7 @@ impl From<BlobError> for Error {
     fn from(error: BlobError) -> Self {
         match error {
             BlobError::Store(_) | BlobError::Folder(_) | BlobError::TimedOut(_) => unavailable(&error),
-            BlobError::Gone(_) | BlobError::Damaged { .. } => Self::Internal(error.into()),
+            BlobError::Gone(_) | BlobError::Damaged { .. } => Self::FileMissing(error.to_string()),
         }
     }
 }

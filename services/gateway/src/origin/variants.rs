@@ -18,6 +18,7 @@ use std::thread::{Builder, available_parallelism};
 use std::time::Duration;
 
 use bytes::Bytes;
+use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 use sniff::{Format, Limits};
 use thumbnail::Picture;
@@ -30,6 +31,7 @@ use super::blobs::{BlobError, Blobs};
 use super::images::ImageRow;
 use super::ties::Ties;
 use crate::error::Error;
+use crate::room;
 
 /// How many variants may wait to be made.
 const QUEUE: usize = 64;
@@ -41,6 +43,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 const BYTES_A_PIXEL: u64 = 5;
 /// And in any case, so that small limits leave room for what a decoder takes whatever the size.
 const SPARE_KILOBYTES: u64 = 32 << 10;
+/// How many kilobytes of files are read at once to find out whether they are whole.
+const EXAMINED_KILOBYTES: u32 = 64 << 10;
+/// How many files are remembered as whole: two megabytes.
+const KNOWN: usize = 8192;
 /// How many images are remembered that can't be made narrower: a megabyte.
 const REMEMBERED: usize = 4096;
 /// And how much of the reason.
@@ -65,6 +71,9 @@ struct Inner {
     memory: Arc<Semaphore>,
     all_memory: u32,
     refused: Mutex<Refused>,
+    /// The files that are whole, with their format and size: whoever asks for a head has none of them read.
+    known: Cache<String, (Format, u64)>,
+    examined: Arc<Semaphore>,
 }
 
 /// A variant, none if the image does for it.
@@ -77,8 +86,16 @@ pub(crate) struct Rendition {
     pub(crate) location: String,
     /// What it is.
     pub(crate) format: Format,
-    /// Its bytes.
-    pub(crate) bytes: Bytes,
+    /// How many bytes it has.
+    pub(crate) size: u64,
+    /// Its bytes, where they had to be read or made.
+    pub(crate) bytes: Option<Bytes>,
+}
+
+impl Rendition {
+    fn with_bytes(location: &str, format: Format, bytes: Bytes) -> Self {
+        Self { location: location.to_owned(), format, size: bytes.len() as u64, bytes: Some(bytes) }
+    }
 }
 
 /// Why there is no variant. All who waited for it are told.
@@ -87,6 +104,9 @@ pub(crate) enum VariantError {
     /// The original's file is gone: its row has moved on (design rule 5).
     #[error("the file {0} is gone")]
     Gone(String),
+    /// The original's file is not what its row says.
+    #[error("{0}")]
+    Damaged(String),
     /// The storage failed.
     #[error("{part} can't be reached now: {reason}")]
     Unavailable {
@@ -120,6 +140,7 @@ impl VariantError {
         }
         match Error::from(error) {
             Error::Unavailable { part, reason } => Self::Unavailable { part, reason },
+            Error::FileMissing(reason) => Self::Damaged(reason),
             error => Self::other(error),
         }
     }
@@ -144,6 +165,8 @@ impl Variants {
             memory: semaphore(all_memory as usize),
             all_memory,
             refused: Mutex::default(),
+            known: Cache::new(KNOWN),
+            examined: semaphore(EXAMINED_KILOBYTES as usize),
         }))
     }
 
@@ -178,23 +201,54 @@ impl Variants {
         };
         outcome.unwrap_or_else(|| Err(VariantError::other("its making broke off")))
     }
+
+    /// Has the file at `location` examined anew when it is asked for again, since it could not be read. Whether it was
+    /// taken for the whole file of a variant.
+    pub(crate) fn forget(&self, location: &str) -> bool {
+        self.0.known.remove(location).is_some()
+    }
 }
 
 impl Inner {
     /// The file, if it is there and whole.
     async fn find(&self, location: &str) -> Outcome {
+        if let Some(known) = self.known_whole(location) {
+            return Ok(Some(known));
+        }
+        let permit = match self.blobs.size_of(location).await {
+            Ok(size) => {
+                let kilobytes =
+                    u32::try_from(size.div_ceil(1024)).unwrap_or(u32::MAX).min(EXAMINED_KILOBYTES);
+                let permit = self.examined.clone().acquire_many_owned(kilobytes).await;
+                permit.map_err(VariantError::other)?
+            }
+            Err(BlobError::Gone(_)) => return Ok(None),
+            Err(error) => return Err(VariantError::of_original(error)),
+        };
+        // Somebody else may have examined it meanwhile.
+        if let Some(known) = self.known_whole(location) {
+            return Ok(Some(known));
+        }
         let bytes = match self.blobs.read_any(location).await {
-            Ok(bytes) => bytes,
+            Ok(bytes) => room::hold(bytes, permit),
             Err(BlobError::Gone(_)) => return Ok(None),
             Err(error) => return Err(VariantError::of_original(error)),
         };
         match sniff::sniff(&bytes, Limits { max_pixels: u64::MAX }) {
-            Ok(image) => Ok(Some(Rendition { location: location.to_owned(), format: image.format, bytes })),
+            Ok(image) => {
+                self.known.insert(location.to_owned(), (image.format, bytes.len() as u64));
+                Ok(Some(Rendition::with_bytes(location, image.format, bytes)))
+            }
             Err(error) => {
                 tracing::warn!(location, %error, "the file of a variant is damaged, and is made again");
                 Ok(None)
             }
         }
+    }
+
+    fn known_whole(&self, location: &str) -> Option<Rendition> {
+        let (format, size) = self.known.get(location)?;
+        Some(Rendition { location: location.to_owned(), format, size, bytes: None })
     }
 
     /// Waits for a variant that is being made, or has it made.
@@ -257,13 +311,13 @@ impl Inner {
         let bytes = Bytes::from(made.bytes);
         // A store that does not belong to the database is left as it is.
         if self.ties.may_change().is_err() {
-            return Ok(Some(Rendition { location: location.to_owned(), format: made.format, bytes }));
+            return Ok(Some(Rendition::with_bytes(location, made.format, bytes)));
         }
         if let Err(error) = self.blobs.put(location, bytes.clone()).await {
             let reason = error.reason();
             tracing::warn!(location, reason, "a variant could not be stored; it will be made again");
         }
-        Ok(Some(Rendition { location: location.to_owned(), format: made.format, bytes }))
+        Ok(Some(Rendition::with_bytes(location, made.format, bytes)))
     }
 
     /// Decodes, once there is as much memory for it as it takes.
@@ -429,7 +483,7 @@ mod tests {
     }
 
     fn width_of(rendition: &Rendition) -> u32 {
-        sniff::sniff(&rendition.bytes, Limits { max_pixels: MAX_PIXELS }).unwrap().width
+        sniff::sniff(rendition.bytes.as_ref().unwrap(), Limits { max_pixels: MAX_PIXELS }).unwrap().width
     }
 
     #[tokio::test]
@@ -463,12 +517,24 @@ mod tests {
         let blobs = in_folder(folder.path());
         let variants = variants(&blobs);
         let row = stored(&blobs, samples::coffee(), samples::coffee().bytes).await;
-        let whole = variants.get(&row, Variant::W320, later()).await.unwrap().unwrap();
-        let path = folder.path().join(&whole.location);
-        for damaged in [&whole.bytes[..whole.bytes.len() / 2], b"", b"something else"] {
+        let made = variants.get(&row, Variant::W320, later()).await.unwrap().unwrap();
+        let (location, whole) = (made.location, made.bytes.unwrap());
+        let path = folder.path().join(&location);
+        for damaged in [&whole[..whole.len() / 2], b"", b"something else"] {
             std::fs::write(&path, damaged).unwrap();
-            assert_eq!(variants.get(&row, Variant::W320, later()).await.unwrap().unwrap().bytes, whole.bytes);
+            assert_eq!(
+                variants.get(&row, Variant::W320, later()).await.unwrap().unwrap().bytes.unwrap(),
+                whole
+            );
+            variants.forget(&location);
         }
+        // What is known to be whole is not read for its size and format, until it turns out to be gone.
+        variants.get(&row, Variant::W320, later()).await.unwrap().unwrap();
+        let known = variants.get(&row, Variant::W320, later()).await.unwrap().unwrap();
+        assert_eq!((known.size, known.bytes), (whole.len() as u64, None));
+        std::fs::remove_file(&path).unwrap();
+        assert!(variants.forget(&location) && !variants.forget(&location));
+        assert_eq!(variants.get(&row, Variant::W320, later()).await.unwrap().unwrap().bytes.unwrap(), whole);
     }
 
     #[tokio::test]

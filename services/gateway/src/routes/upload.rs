@@ -1,7 +1,7 @@
 //! An upload as a form sends it, `multipart/form-data` with `key` and `file`: for the JSON API and for
 //! the page alike.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::multipart::{Field, Multipart};
 use axum::extract::{FromRequest as _, Request};
@@ -18,6 +18,8 @@ use crate::error::Error;
 use crate::origin::upload::{self, Staged};
 use crate::state::{AppState, Stored};
 
+/// The most bytes that stand before a part of a form, its headers included.
+const MOST_HEAD_BYTES: u64 = 64 << 10;
 /// What a form may have besides the bytes of the image: boundaries, headers of its parts, the key.
 const FORM_OVERHEAD: u64 = 64 << 10;
 
@@ -94,16 +96,16 @@ async fn store_typed(
         return Err(limits.too_many_bytes());
     }
     // multer reports what a body says as text. What it was is kept aside.
-    let trouble = Trouble::default();
+    let (trouble, heads) = (Trouble::default(), Heads::default());
     let request = request.map(|body| {
         let limited = limited(data(body), most, move || limits.too_many_bytes());
-        axum::body::Body::from_stream(trouble.watch(limited))
+        axum::body::Body::from_stream(trouble.watch(heads.bound(limited)))
     });
     let form = Multipart::from_request(request, state).await.map_err(|rejection| {
         Error::BadRequest(format!("the form can't be read: {}", rejection.body_text()))
     })?;
     let (key, staged) =
-        read_form(state, form, typed).await.map_err(|error| trouble.take().unwrap_or(error))?;
+        read_form(state, form, &heads, typed).await.map_err(|error| trouble.take().unwrap_or(error))?;
     state.store(key, staged, WriteConditions::default()).await
 }
 
@@ -112,13 +114,17 @@ async fn store_typed(
 async fn read_form(
     state: &AppState,
     mut form: Multipart,
+    heads: &Heads,
     typed: &mut Option<String>,
 ) -> Result<(Key, Staged), Error> {
     let deadline = Moment::now() + upload::UPLOAD_LIMIT;
     let mut key = None;
     let mut file = None;
     loop {
-        let part = match timeout(deadline.since(Moment::now()), form.next_field()).await {
+        heads.begin();
+        let part = timeout(deadline.since(Moment::now()), form.next_field()).await;
+        heads.end();
+        let mut part = match part {
             Ok(Ok(Some(part))) => part,
             Ok(Ok(None)) => break,
             // A refused image says more than the end that its form then came to.
@@ -131,8 +137,11 @@ async fn read_form(
         match name.as_str() {
             "key" if key.is_none() => key = Some(read_key(part, deadline, typed).await?),
             "file" if file.is_none() => {
-                let bytes = part.map(|chunk| chunk.map_err(|error| broken(&error)));
-                let received = state.receive(bytes).await;
+                let bytes = stream::poll_fn(|context| part.poll_next_unpin(context));
+                let received = state.receive(bytes.map(|chunk| chunk.map_err(|error| broken(&error)))).await;
+                // The rest of an image that is refused.
+                let rest = async { while let Some(Ok(_)) = part.next().await {} };
+                let _ = timeout(deadline.since(Moment::now()), rest).await;
                 file = match received {
                     Err(
                         error @ (Error::TooLarge(_) | Error::UnsupportedType(_) | Error::Unprocessable(_)),
@@ -195,6 +204,48 @@ fn limited(
         length += chunk.len() as u64;
         if length > most { Err(too_long()) } else { Ok(chunk) }
     })
+}
+
+/// Bounds what stands before a part of a form: the preamble of the first one, and headers. multer keeps it in memory
+/// until the part begins.
+#[derive(Debug, Clone, Default)]
+struct Heads(Arc<Mutex<Option<u64>>>);
+
+impl Heads {
+    /// From now on, a part is looked for.
+    fn begin(&self) {
+        *self.bytes() = Some(0);
+    }
+
+    /// It is found, or the form has ended.
+    fn end(&self) {
+        *self.bytes() = None;
+    }
+
+    /// Ends a body with an error when it has brought too much before a part begins. Its last piece may hold the
+    /// beginning of the part too, and does not count.
+    fn bound<S: Stream<Item = Result<Bytes, Error>>>(
+        &self,
+        body: S,
+    ) -> impl Stream<Item = Result<Bytes, Error>> + use<S> {
+        let heads = self.clone();
+        body.map(move |chunk| {
+            let chunk = chunk?;
+            if let Some(bytes) = &mut *heads.bytes() {
+                if *bytes > MOST_HEAD_BYTES {
+                    return Err(Error::BadRequest(format!(
+                        "the form has more than {MOST_HEAD_BYTES} bytes before a part or in its headers"
+                    )));
+                }
+                *bytes += chunk.len() as u64;
+            }
+            Ok(chunk)
+        })
+    }
+
+    fn bytes(&self) -> MutexGuard<'_, Option<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What went wrong with a body that somebody else reads.

@@ -368,7 +368,8 @@ async fn reading_a_bucket_that_is_just_created_does_not_end_the_server() {
             readers.spawn(async move {
                 let mut reads = 0;
                 while !stop.is_cancelled() {
-                    let last = bucket::last(&bus, subject::OWNERS_STREAM, subject::OWNERS_ENTRY, PATIENCE).await;
+                    let last =
+                        bucket::last(&bus, subject::OWNERS_STREAM, subject::OWNERS_ENTRY, PATIENCE).await;
                     assert_eq!(last.unwrap(), None);
                     reads += 1;
                 }

@@ -57,7 +57,8 @@ impl Scene {
         let port = self.server.port().to_string();
         let mut arguments = vec!["memcache", "--nats-url", "", "--stats-interval", "100ms"];
         let password = self.server.password("memcache");
-        for (flag, value) in [("--nats-port", &*port), ("--nats-password", password), ("--claim-ms", "1000")] {
+        for (flag, value) in [("--nats-port", &*port), ("--nats-password", password), ("--claim-ms", "1000")]
+        {
             if !flags.contains(&flag) {
                 arguments.extend([flag, value]);
             }
