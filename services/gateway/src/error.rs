@@ -214,8 +214,24 @@ impl Seldom {
     }
 }
 
-/// MySQL's code for a table that does not exist.
-const NO_SUCH_TABLE: u16 = 1146;
+/// Why MySQL refuses a statement for a reason that lies with the server or its administrator, by the number of its
+/// error ("MySQL Error Message Reference" and "MariaDB Error Codes"). `None` where the statement itself is wrong.
+fn reason_of(number: u16) -> Option<&'static str> {
+    Some(match number {
+        1146 => "its tables are not there yet",
+        1205 | 1213 => "another transaction holds a lock on the row; nothing was changed",
+        1290 | 1792 | 1836 | 3100 | 4149 => "it is read-only; nothing was changed",
+        1040 | 1203 | 1226 => "it takes no more connections",
+        1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 | 1820 | 1862 | 1873 | 3118 | 3955 | 4151 => {
+            "it refuses the gateway's account"
+        }
+        1021 | 1030 | 1037 | 1038 | 1041 | 1114 | 1135 | 3675 => "it is out of memory or disk space",
+        1047 => "its node is not part of its cluster now",
+        1053 | 1077 | 1079 | 1080 | 1317 | 1927 | 1969 | 3024 | 3169 => "it has ended the statement",
+        1049 => "there is no such database",
+        _ => return None,
+    })
+}
 
 impl Error {
     /// Writes to the log what the asker can't mend. What is the asker's own mistake is not logged.
@@ -252,15 +268,26 @@ impl From<Arc<sqlx::Error>> for Error {
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) => "the connection failed",
             sqlx::Error::PoolTimedOut => "no connection became free in time",
             sqlx::Error::PoolClosed => "this gateway is stopping",
-            sqlx::Error::Database(database)
-                if database
+            sqlx::Error::Database(database) => {
+                let number = database
                     .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
-                    .map(|error| error.number())
-                    == Some(NO_SUCH_TABLE) =>
-            {
-                "its tables are not there yet"
+                    .map_or(0, |error| error.number());
+                match reason_of(number) {
+                    Some(reason) => {
+                        static SAID: Seldom = Seldom::new(SAID_EVERY);
+                        if let Some(times) = SAID.now() {
+                            tracing::warn!(%error, times, "MySQL refuses statements");
+                        }
+                        reason
+                    }
+                    None => {
+                        return Self::Internal(
+                            anyhow::Error::new(error).context("MySQL refused a statement"),
+                        );
+                    }
+                }
             }
-            _ => return Self::Internal(anyhow::Error::new(error).context("MySQL refused a statement")),
+            _ => return Self::Internal(anyhow::Error::new(error).context("MySQL gave no readable answer")),
         };
         Self::Unavailable { part: "MySQL", reason: format!("{reason} ({error})") }
     }

@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
 use sql::Database;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::inspect::{ClearReply, InvalidateReply};
@@ -42,6 +42,8 @@ use crate::views::Views;
 
 /// How long a part may take to say that it is there.
 const HEALTH_LIMIT: Duration = Duration::from_secs(1);
+/// How old an answer may be about which parts are there.
+const HEALTH_AGE: Duration = Duration::from_millis(200);
 /// How long a page waits for MySQL, and how long while that is known to be away.
 const PAGE_LIMIT: Duration = Duration::from_secs(2);
 const AWAY_LIMIT: Duration = Duration::from_millis(50);
@@ -56,6 +58,8 @@ pub struct AppState(Arc<Shared>);
 
 /// What an [`AppState`] points to.
 pub struct Shared {
+    /// The parts that were there when they were asked last.
+    health: tokio::sync::Mutex<Option<(Instant, Health)>>,
     /// The settings.
     pub config: Config,
     /// When this gateway was started.
@@ -205,6 +209,7 @@ impl AppState {
             feed,
             ties,
             changes: TaskTracker::new(),
+            health: tokio::sync::Mutex::default(),
         }));
         Ok((state, to_renew))
     }
@@ -547,7 +552,22 @@ impl AppState {
     }
 
     /// Asks all parts whether they are there. Takes at most a second.
+    ///
+    /// Whoever asks at the same moment shares the answer: probes and pages of many readers ask the parts no more often
+    /// than [`HEALTH_AGE`] allows.
     pub async fn health(&self) -> Health {
+        let mut last = self.0.health.lock().await;
+        match &*last {
+            Some((found, health)) if found.elapsed() < HEALTH_AGE => health.clone(),
+            _ => {
+                let health = self.ask_for_health().await;
+                *last = Some((Instant::now(), health.clone()));
+                health
+            }
+        }
+    }
+
+    async fn ask_for_health(&self) -> Health {
         let refusal = self.cache.bus().refusal().or_else(|| self.cache.own().refusal());
         let nats = if let Some(refusal) = refusal {
             Part::missing(refusal.to_string())
@@ -571,6 +591,7 @@ impl AppState {
         }));
         let mysql = within(self.for_page(async {
             self.images.probe().await?;
+            self.images.probe_writing().await?;
             Ok(Part::there("answers, with its tables"))
         }));
         let (memcache, recorder, mysql) = tokio::join!(memcache, recorder, mysql);

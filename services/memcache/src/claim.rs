@@ -71,11 +71,12 @@ impl Claim {
         bus: &Bus,
         worker: &str,
         length: Duration,
+        replace_newer: bool,
         seen: &mut Observer,
         shutdown: &CancellationToken,
     ) -> Option<Self> {
         let owners = Owners::new(bus.clone());
-        let mut standby = Standby { owners, worker, length, seen, said: String::new() };
+        let mut standby = Standby { owners, worker, length, replace_newer, seen, said: String::new() };
         loop {
             let pause = match shutdown.run_until_cancelled(standby.look()).await? {
                 Ok(Look::Won(claim)) => {
@@ -239,6 +240,8 @@ struct Standby<'a> {
     owners: Owners,
     worker: &'a str,
     length: Duration,
+    /// Whether an entry of a later release is waited out and replaced, as one that can't be read is.
+    replace_newer: bool,
     seen: &'a mut Observer,
     said: String,
 }
@@ -254,7 +257,10 @@ impl Standby<'_> {
     /// Looks at the claim, and takes it if it is free.
     async fn look(&mut self) -> anyhow::Result<Look> {
         for _ in 0..TAKE_TRIES {
-            let found = self.owners.read(self.length).await?;
+            let mut found = self.owners.read(self.length).await?;
+            if let (Standing::Newer(version), true) = (&found.standing, self.replace_newer) {
+                found.standing = Standing::Junk(format!("it has form {version}, of a later release"));
+            }
             if found.standing == Standing::Missing && self.is_configured().await? {
                 self.seen.expect_one();
             }
@@ -271,7 +277,8 @@ impl Standby<'_> {
                 }
                 Outlook::Newer(version) => {
                     self.say(format!(
-                        "standing by: the claim to serve has form {version}, of a later release"
+                        "standing by: the claim to serve has form {version}, of a later release; if none is in use, \
+                         start one worker with --replace-newer-claim"
                     ));
                     return Ok(Look::StandBy(LOOK_EVERY));
                 }

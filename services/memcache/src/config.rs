@@ -49,6 +49,12 @@ pub struct Config {
           value_parser = clap::value_parser!(u64).range(500..=LONGEST_CLAIM_MS))]
     pub claim_ms: u64,
 
+    /// Replaces a claim that a later release has written, once it has been waited out. For a return to this release, when no
+    /// worker of the later one runs any more
+    #[arg(long, env = "REPLACE_NEWER_CLAIM", num_args = 0..=1, default_missing_value = "true", default_value_t = false,
+          value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set)]
+    pub replace_newer_claim: bool,
+
     /// How long a gateway may serve a copy of its own without asking, in milliseconds; 0: not at all
     #[arg(long, env = "NEAR_LEASE_MS", value_name = "MS", default_value_t = LONGEST_LEASE_MS,
           value_parser = clap::value_parser!(u64).range(0..=LONGEST_LEASE_MS))]

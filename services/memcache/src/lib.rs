@@ -170,7 +170,7 @@ async fn live_again_and_again(
         let standing_by = stand_by(buses.answers.client(), &config.worker_name).await;
         let standing_by = standing_by.map_err(|error| anyhow::anyhow!("not on the bus: {error}"))?;
         let won = tokio::select! {
-            won = Claim::win(&buses.own, &config.worker_name, length, seen, shutdown) => won,
+            won = Claim::win(&buses.own, &config.worker_name, length, config.replace_newer_claim, seen, shutdown) => won,
             () = live::keep_in_mind(&buses.own, known) => None,
         };
         if let Err(error) = standing_by.stop().await {

@@ -8,17 +8,20 @@ use std::time::Duration;
 use sql::{Answered, Database};
 use sqlx::{Connection as _, MySql, MySqlConnection, QueryBuilder, Row as _};
 use time::OffsetDateTime;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use wire::{Key, Tag};
 
 use super::dates::Dates;
 use super::gathered::Gathered;
 use super::pending::{self, Note, Scope};
+use super::writers::Writers;
 use crate::conditional::WriteConditions;
 use crate::error::Error;
 
 /// How often a transaction is tried again that lost to another one.
 const MAX_RETRIES: u32 = 5;
+/// And for how long: a lock is waited for as long as the session says, once.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a question or a transaction may take. A database that stands still is no better than none.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 /// How many dates of deleted images are removed at once.
@@ -179,7 +182,7 @@ impl Answered for Try {
 /// Runs a transaction, again when another one got in its way.
 macro_rules! retried {
     ($images:ident, $connection:ident, $attempt:ident $arguments:tt) => {{
-        let mut retries = 0;
+        let (mut retries, began) = (0, Instant::now());
         loop {
             let attempt = async {
                 let mut held = $images.database.acquire().await?;
@@ -193,7 +196,9 @@ macro_rules! retried {
             };
             match tried {
                 Ok(done) => break Ok(done),
-                Err(Try::Lost(error)) if retries == MAX_RETRIES => break Err(Failed::from(error)),
+                Err(Try::Lost(error)) if retries == MAX_RETRIES || began.elapsed() > LOCK_PATIENCE => {
+                    break Err(Failed::from(error));
+                }
                 Err(Try::Lost(_)) => {
                     retries += 1;
                     // Apart by chance, so that the same two don't meet again.
@@ -211,12 +216,14 @@ macro_rules! retried {
 pub struct Images {
     database: Database,
     gathered: Gathered,
+    writers: Writers,
 }
 
 impl Images {
     /// In this database.
     pub fn new(database: Database) -> Self {
-        Self { gathered: Gathered::new(database.clone()), database }
+        let writers = Writers::new(database.max_connections());
+        Self { gathered: Gathered::new(database.clone()), writers, database }
     }
 
     /// The row of `key`.
@@ -303,6 +310,7 @@ impl Images {
         image: &NewImage,
         conditions: &WriteConditions,
     ) -> Result<Change<Written>, Failed> {
+        let _writer = self.writers.enter(key).await?;
         retried!(self, connection, try_put(connection, key, image, conditions))
     }
 
@@ -363,6 +371,7 @@ impl Images {
         location: &str,
         previous: Option<&ImageRow>,
     ) -> Result<Option<Note>, Failed> {
+        let _writer = self.writers.enter(key).await?;
         retried!(self, connection, try_take_back(connection, key, location, previous))
     }
 
@@ -420,6 +429,7 @@ impl Images {
         key: &Key,
         conditions: &WriteConditions,
     ) -> Result<Change<Option<String>>, Failed> {
+        let _writer = self.writers.enter(key).await?;
         retried!(self, connection, try_delete(connection, key, conditions))
     }
 
@@ -536,6 +546,22 @@ impl Images {
         sqlx::query("SELECT image_key FROM pending_invalidations LIMIT 1").execute(&self.database).await?;
         sqlx::query("SELECT id FROM origin_identity LIMIT 1").execute(&self.database).await?;
         Ok(())
+    }
+
+    /// Whether the server takes writes. A replica does not, nor does one in the middle of a failover.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when it takes none, or does not answer.
+    pub(crate) async fn probe_writing(&self) -> Result<(), Error> {
+        let read_only: Option<(String, String)> =
+            sqlx::query_as("SHOW GLOBAL VARIABLES LIKE 'read_only'").fetch_optional(&self.database).await?;
+        match read_only {
+            Some((_, value)) if !["OFF", "0"].contains(&value.as_str()) => {
+                let reason = "it is read-only: images can be read, and nothing can be stored or deleted";
+                Err(Error::Unavailable { part: "MySQL", reason: reason.to_owned() })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -14,3 +14,4 @@ pub(crate) mod sweep;
 pub(crate) mod ties;
 pub(crate) mod upload;
 pub(crate) mod variants;
+mod writers;

@@ -2,6 +2,7 @@
 //! that keep browsers safe, counting.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
+use futures_util::FutureExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -151,18 +153,25 @@ pub(super) async fn guard(
     request.extensions_mut().insert(visitor);
     let turn = turns.take(has_body, visitor).await;
     let of_variants = images::is_of_variant(request.uri()).then(|| turns.take_for_variant());
-    let mut response = if turn.is_none() && request.uri().path() != "/healthz" {
-        failure(&state.views, request.uri().path(), Error::Busy)
-    } else if of_variants.as_ref().is_some_and(Option::is_none) {
-        failure(&state.views, request.uri().path(), Error::VariantsBusy)
-    } else if has_body {
-        let most = state.config.max_image_bytes().saturating_mul(2);
-        let (path, entry) = (request.uri().path().to_owned(), Arc::new(turns.bodies.enter()));
-        let response = lend::run(request, next, most, entry.clone()).await;
-        if entry.was_ended() { failure(&state.views, &path, Error::BodyTooSlow) } else { response }
-    } else {
-        next.run(request).await
+    let path = request.uri().path().to_owned();
+    let handled = async {
+        if turn.is_none() && path != "/healthz" {
+            failure(&state.views, &path, Error::Busy)
+        } else if of_variants.as_ref().is_some_and(Option::is_none) {
+            failure(&state.views, &path, Error::VariantsBusy)
+        } else if has_body {
+            let most = state.config.max_image_bytes().saturating_mul(2);
+            let entry = Arc::new(turns.bodies.enter());
+            let response = lend::run(request, next, most, entry.clone()).await;
+            if entry.was_ended() { failure(&state.views, &path, Error::BodyTooSlow) } else { response }
+        } else {
+            next.run(request).await
+        }
     };
+    // A panic was logged with its place, by the hook of the process; its request has an answer all the same.
+    let mut response = AssertUnwindSafe(handled).catch_unwind().await.unwrap_or_else(|_| {
+        failure(&state.views, &path, Error::Internal(anyhow::anyhow!("the handler of {path} panicked")))
+    });
     drop((turn, of_variants));
     add_security_headers(response.headers_mut());
     let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);

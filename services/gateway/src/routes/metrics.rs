@@ -27,8 +27,12 @@ pub(crate) async fn metrics(
     State(state): State<AppState>,
 ) -> Result<([(HeaderName, &'static str); 1], String), Error> {
     // What does not answer is left out, and its part is said to be down.
-    let (health, cache, pending, backlog) =
-        tokio::join!(state.health(), state.cache.stats(), state.pending_count(), state.cache.backlog());
+    let (health, cache, pending, backlog) = tokio::join!(
+        state.health(),
+        state.cache.stats(),
+        state.for_page(state.pending_count()),
+        state.cache.backlog()
+    );
     let bus = state.cache.bus();
     let snapshot = Snapshot {
         health,

@@ -293,7 +293,7 @@ async fn win(bus: &Bus, worker: &str) -> Claim {
 /// For a process that has seen this of the claim before.
 async fn win_knowing(bus: &Bus, worker: &str, seen: &mut Observer) -> Claim {
     let length = Duration::from_secs(10);
-    Claim::win(bus, worker, length, seen, &CancellationToken::new()).await.unwrap()
+    Claim::win(bus, worker, length, false, seen, &CancellationToken::new()).await.unwrap()
 }
 
 /// What stands in the bucket.
@@ -400,6 +400,14 @@ async fn an_entry_of_a_later_release_is_never_written_over() {
     let last =
         bucket::last(&bus, subject::OWNERS_STREAM, subject::OWNERS_ENTRY, PATIENCE).await.unwrap().unwrap();
     assert_eq!(last.value.unwrap(), newer);
+
+    // Unless it is known that no worker of the later release runs.
+    let began = Instant::now();
+    let mut seen = Observer::new(false);
+    let length = Duration::from_secs(1);
+    let claim = Claim::win(&bus, "other", length, true, &mut seen, &CancellationToken::new()).await.unwrap();
+    assert!(began.elapsed() > UNKNOWN_OWNER_LASTS, "after {:?}", began.elapsed());
+    claim.renew().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,12 @@
 //! The page of one image, and its deletion.
 
+use std::time::Duration;
+
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use time::OffsetDateTime;
+use tokio::time::timeout;
 
 use super::fields::Fields;
 use super::{logged, residency, see_other, sentence};
@@ -14,6 +17,9 @@ use crate::views::{
     DeletePage, Done, ImageFormPage, ImagePage, ImageView, Residency, Section, Shell, deleted_page,
     image_page,
 };
+
+/// How long a page waits for its image.
+const READ_LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) async fn image(
     State(state): State<AppState>,
@@ -30,7 +36,10 @@ pub(super) async fn image(
     let read = async {
         let key = fields.key()?;
         // First the read alone, so that its time is not shared with questions about it.
-        let read = state.read(&key, None).await?;
+        let read = timeout(READ_LIMIT, state.read(&key, None)).await.unwrap_or_else(|_| {
+            let reason = format!("no answer within {} s", READ_LIMIT.as_secs());
+            Err(Error::Unavailable { part: "the image", reason })
+        })?;
         let (health, row, residency) = tokio::join!(
             state.health(),
             state.for_page(state.images.get(&key)),
