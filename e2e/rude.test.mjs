@@ -380,6 +380,39 @@ suite("rude clients", () => {
     await Promise.all(keys.map((key) => system.fetch(key, { method: "DELETE" })));
   });
 
+  scene("400 who ask for the head of a variant of several megabytes, and forms without a beginning", async (t) => {
+    const rows = randomBytes(1300 * (1 + 1300 * 4));
+    for (let row = 0; row < 1300; row++) rows[row * (1 + 1300 * 4)] = 0;
+    const noise = png(1300, 1300, 8, 6, deflateSync(rows, { level: 0 }));
+    assert.equal((await system.fetch("/images/noise", { method: "PUT", body: noise })).status, 201);
+    const made = await system.fetch("/images/noise?w=1280");
+    assert.equal(made.status, 200);
+    assert.ok((await made.arrayBuffer()).byteLength > 5 * MB, "otherwise this tests nothing");
+    const before = rss_mb(pids.gateway);
+    let peak = 0;
+    const watch = setInterval(() => (peak = Math.max(peak, rss_mb(pids.gateway))), 5);
+    try {
+      await crowd(400, async (client) => {
+        client.say(`HEAD /images/noise?w=1280 HTTP/1.1\r\nHost: localhost\r\n\r\n`);
+        const status = await client.settled("a head");
+        assert.ok([200, 503].includes(status), `a head is answered ${status}`);
+      });
+      t.diagnostic(`heads: the gateway grew by ${(peak - before).toFixed(0)} MB at most`);
+      const parts = Buffer.alloc(256 * 1024, "p");
+      await crowd(100, async (client) => {
+        client.say(post("/api/upload", `Content-Length: ${19 * MB}\r\nContent-Type: multipart/form-data; boundary=B\r\n`));
+        await client.sayForEver(parts, 19 * MB);
+        const status = await client.settled("a form without a beginning");
+        assert.ok([0, 400, 503].includes(status), `a form without a beginning is answered ${status}`);
+      });
+    } finally {
+      clearInterval(watch);
+    }
+    t.diagnostic(`with the forms: by ${(peak - before).toFixed(0)} MB at most`);
+    assert.ok(peak - before < 200, `the gateway grew by ${(peak - before).toFixed(0)} MB`);
+    await system.fetch("/images/noise", { method: "DELETE" });
+  });
+
   scene("1,000 readers of 8 MB who take their time", async (t) => {
     const image = Buffer.concat([sample("rocket.jpg"), Buffer.alloc(8 * MB - 4096 - sample("rocket.jpg").length, 7)]);
     assert.equal((await system.fetch("/images/large", { method: "PUT", body: image })).status, 201);

@@ -2,7 +2,7 @@
 // refused meanwhile.
 
 import assert from "node:assert/strict";
-import { readdirSync } from "node:fs";
+import { readFileSync, readdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { suite, test } from "node:test";
 import { checkout, command, repository, sample, until } from "./lib/checkout.mjs";
@@ -10,6 +10,21 @@ import { checkout, command, repository, sample, until } from "./lib/checkout.mjs
 const servers = path.join(repository, "var/tools/nats-server");
 
 suite("nats-server", () => {
+  test("one that is older than last time is refused, with what to do", async (t) => {
+    const system = checkout(t);
+    await system.start();
+    assert.equal((await system.bin("stop")).code, 0);
+    const file = system.at("var/nats/server-version");
+    const version = readFileSync(file, "utf8");
+    writeFileSync(file, "99.1\n");
+    const run = await system.bin("run", ["--no-build", "--detach"]);
+    assert.notEqual(run.code, 0, run.all);
+    assert.match(run.all, /var\/nats was written by nats-server 99\.1, and the one on the PATH is .* remove var\/nats\/server-version/);
+    writeFileSync(file, version);
+    await system.start();
+    assert.equal((await system.bin("stop")).code, 0);
+  });
+
   for (const version of readdirSync(servers)) {
     test(version, async (t) => {
       const folder = path.join(servers, version, "bin");

@@ -17,7 +17,7 @@ use super::check::statistics::{self, Counted, UNREPORTED};
 use super::check::{self, Struck};
 use super::history::{CacheWord, Did, Moment, Record, seconds};
 use super::http::Client;
-use super::load::{Load, Setting, Silence};
+use super::load::{InForce, Load, Setting, Silence};
 use super::report::Report;
 use super::rows::{self, WindowRow};
 use super::strike::{Kind, Scene};
@@ -28,6 +28,8 @@ use super::watch::Watch;
 const PATIENCE: Duration = Duration::from_secs(40);
 /// How long it may take until what was counted stands in rows, in a moment of calm.
 const COUNTED_SOON: Duration = Duration::from_secs(10);
+/// How long it may take until a worker has found what another one has written.
+const FOUND_SOON: Duration = Duration::from_secs(3);
 /// How often somebody looks whether it is.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// For how many windows recorder and MariaDB stay away.
@@ -163,8 +165,7 @@ async fn calm(scene: &Scene, seen: &mut Seen, _silence: &Silence<'_>) -> anyhow:
     }
     let calm = scene.shared.history.now();
     scene.shared.read_back().await;
-    let at = scene.shared.history.now();
-    let in_force = [scene.shared.in_force(0).await, scene.shared.in_force(1).await];
+    let (at, in_force) = in_force(scene).await?;
     seen.said.push(Said { at, in_force });
     seen.calms.push((calm, at));
     seen.counted.push(counted(scene, seen).await?);
@@ -176,6 +177,25 @@ async fn calm(scene: &Scene, seen: &mut Seen, _silence: &Silence<'_>) -> anyhow:
         );
     }
     Ok(())
+}
+
+/// What both gateways say is in force, and when. A change that was written by a worker which lost its claim before it
+/// could acknowledge it is found by the one that serves within a second.
+async fn in_force(scene: &Scene) -> anyhow::Result<(Moment, [Option<InForce>; 2])> {
+    let begin = Instant::now();
+    loop {
+        let rows = rows::properties(&scene.system.tables).await.context("reading cache_properties")?;
+        let at = scene.shared.history.now();
+        let in_force = [scene.shared.in_force(0).await, scene.shared.in_force(1).await];
+        let last =
+            rows.last().map(|row| Setting { capacity_mb: row.capacity_mb, policy: row.policy.clone() });
+        let is_last = |said: &Option<InForce>| said.as_ref().is_some_and(|said| said.setting == last);
+        // What is still not so then, the check finds.
+        if in_force.iter().all(is_last) || begin.elapsed() >= FOUND_SOON {
+            return Ok((at, in_force));
+        }
+        sleep(LOOK_EVERY).await;
+    }
 }
 
 /// What the rows add up to, once everything is in them that was counted since the last time: all near hits are

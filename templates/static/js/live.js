@@ -50,9 +50,9 @@
   }
 
   // What can't be seen is shown by its number, but for what makes one picture of two; as `visible.rs` does.
-  const invisible = /[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]/gu;
-  const picture = /[\u2190-\u2bff\u{1f000}-\u{1faff}]/u;
-  const pictured = /[\u2190-\u2bff\u{1f000}-\u{1faff}\ufe0f]/u;
+  const invisible = /[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\u{13430}-\u{1345f}\u{16fe4}\u{1bca0}-\u{1bca3}\u{1d159}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]/gu;
+  const picture = /[\u231a-\u23ff\u25aa-\u27bf\u2b05-\u2b55\u{1f000}-\u{1faff}]/u;
+  const pictured = /[\u231a-\u23ff\u25aa-\u27bf\u2b05-\u2b55\u{1f000}-\u{1faff}\ufe0f]/u;
   const visible = (text) => text.replace(invisible, (hidden, at) => {
     const before = [...text.slice(0, at)].at(-1) ?? "";
     const after = [...text.slice(at + hidden.length)][0] ?? "";

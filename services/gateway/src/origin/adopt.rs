@@ -68,7 +68,10 @@ fn describe(store: &str, ids: Ids, census: &Census) -> String {
     let id = |id: Option<OriginId>| id.map_or("none".to_owned(), |id| id.to_string());
     let rows = [
         ("image store", store.to_owned()),
-        ("id of the image store", id(ids.store)),
+        (
+            "id of the image store",
+            if ids.store_is_unreadable { "unreadable".to_owned() } else { id(ids.store) },
+        ),
         ("id of the database", id(ids.database)),
         ("files", census.files.to_string()),
         ("rows", census.rows.to_string()),

@@ -77,6 +77,9 @@ pub(crate) enum BlobError {
     /// The folder failed.
     #[error("the image folder failed")]
     Folder(#[from] std::io::Error),
+    /// The file of the store's id holds something else.
+    #[error("{ID_FILE} must be 32 hexadecimal digits, got {0:?}")]
+    NoId(String),
     /// The storage accepts calls and does not answer them.
     #[error("no answer within {} s (STORE_TIMEOUT_S)", .0.as_secs())]
     TimedOut(Duration),
@@ -439,11 +442,7 @@ impl Blobs {
             Err(BlobError::Gone(_)) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let id = text.parse().map_err(|_| {
-            let shown: String = text.chars().take(40).collect();
-            std::io::Error::other(format!("{ID_FILE} must be 32 hexadecimal digits, got {shown:?}"))
-        });
-        Ok(Some(id?))
+        text.parse().map(Some).map_err(|_| BlobError::NoId(text.chars().take(40).collect()))
     }
 
     /// Gives the store an id unless it has one, by one step. Which it has now, [`Blobs::id`] says.

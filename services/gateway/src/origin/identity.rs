@@ -84,6 +84,9 @@ pub(crate) enum Mismatch {
         /// That of the database.
         database: OriginId,
     },
+    /// The file with the store's id was emptied or damaged.
+    #[error("the file pixcache-id in the image store holds no id of 32 hexadecimal digits")]
+    StoreIdUnreadable,
     /// Neither has an id, and only the store has something in it.
     #[error("the image store has files and the database no image, so it is not this store's database")]
     FilesAlone,
@@ -122,6 +125,8 @@ pub(crate) enum Standing {
 pub(crate) struct Ids {
     /// That of the store.
     pub(crate) store: Option<OriginId>,
+    /// Whether the store has a file for it, with something else in it.
+    pub(crate) store_is_unreadable: bool,
     /// That of the database.
     pub(crate) database: Option<OriginId>,
     /// Whether the database knows that the store has it.
@@ -147,14 +152,17 @@ impl Identity {
         let mut rounds = 0;
         loop {
             let before = self.database_id().await?;
-            let store = self.blobs.id().await?;
+            let (store, store_is_unreadable) = match self.blobs.id().await {
+                Err(BlobError::NoId(_)) => (None, true),
+                id => (id?, false),
+            };
             let after = self.database_id().await?;
             rounds += 1;
             // Somebody gives them an id at this moment.
             if before == after || rounds == MAX_ROUNDS {
                 let (database, confirmed) =
                     after.map_or((None, false), |(id, confirmed)| (Some(id), confirmed));
-                return Ok(Ids { store, database, confirmed });
+                return Ok(Ids { store, store_is_unreadable, database, confirmed });
             }
         }
     }
@@ -162,6 +170,9 @@ impl Identity {
     /// How they stand to each other. At the very first start they are joined.
     pub(crate) async fn settle(&self) -> Result<Standing, Error> {
         let ids = self.ids().await?;
+        if ids.store_is_unreadable {
+            return Ok(Standing::Apart(Mismatch::StoreIdUnreadable));
+        }
         match (ids.database, ids.store) {
             (Some(database), Some(store)) if database == store => {
                 if !ids.confirmed {

@@ -52,6 +52,8 @@ pub(crate) struct Swept {
     pub(crate) leftovers: u64,
     /// Files that came back from the trash because a row names them.
     pub(crate) put_back: u64,
+    /// Rows whose file is missing, before the sweep put any back.
+    pub(crate) missing: u64,
     /// Files that were removed from the trash.
     pub(crate) purged: u64,
     /// How long the oldest of those had been there.
@@ -111,6 +113,7 @@ pub(crate) async fn sweep(
         files: census.files,
         unnamed: unnamed.len() as u64,
         oldest: Census::oldest(&unnamed, now),
+        missing: census.rows_without_file,
         ..Swept::default()
     };
     // Both may have been exchanged while they were read.
@@ -159,6 +162,10 @@ async fn still_unnamed<'a>(images: &Images, files: &'a [Listed]) -> Result<Vec<&
 
 impl Swept {
     fn log(&self, rules: Rules) {
+        let unreadable = self.unreadable();
+        if unreadable > 0 {
+            tracing::warn!(unreadable, "images can't be read: their files are missing in the image store");
+        }
         let (oldest_s, oldest_purged_s) = (self.oldest.as_secs(), self.oldest_purged.as_secs());
         let Self { files, unnamed, moved, leftovers, put_back, purged, .. } = *self;
         if self.held {
@@ -182,6 +189,11 @@ impl Swept {
             oldest_purged_s,
             "swept: files that no row names went to the trash, and old ones from there away"
         );
+    }
+
+    /// How many images can't be read, since their files are neither in place nor in the trash.
+    pub(crate) fn unreadable(&self) -> u64 {
+        self.missing.saturating_sub(self.put_back)
     }
 
     /// Why nothing was taken away, and what to do.

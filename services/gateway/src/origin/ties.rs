@@ -77,10 +77,14 @@ impl Ties {
         if let Some(trouble) = &known.trouble {
             return Err(trouble.clone());
         }
-        Ok(match known.swept.as_ref().filter(|swept| swept.held) {
+        let mut message = match known.swept.as_ref().filter(|swept| swept.held) {
             Some(swept) => format!("can be read and written; {}", swept.too_much(max_percent)),
             None => "can be read and written, and belongs to the database".to_owned(),
-        })
+        };
+        if let Some(missing) = known.swept.as_ref().map(Swept::unreadable).filter(|missing| *missing > 0) {
+            message.push_str(&format!("; at the last sweep the files of {missing} images were missing"));
+        }
+        Ok(message)
     }
 
     /// What the last sweep came to.

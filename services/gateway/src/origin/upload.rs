@@ -197,7 +197,9 @@ impl Checks {
 impl From<BlobError> for Error {
     fn from(error: BlobError) -> Self {
         match error {
-            BlobError::Store(_) | BlobError::Folder(_) | BlobError::TimedOut(_) => unavailable(&error),
+            BlobError::Store(_) | BlobError::Folder(_) | BlobError::TimedOut(_) | BlobError::NoId(_) => {
+                unavailable(&error)
+            }
             BlobError::Gone(_) | BlobError::Damaged { .. } => Self::FileMissing(error.to_string()),
         }
     }

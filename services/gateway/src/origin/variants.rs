@@ -508,6 +508,7 @@ mod tests {
         assert!(variants.get(&row, Variant::W640, later()).await.unwrap().is_none());
 
         blobs.remove_image(&row.location).await.unwrap();
+        assert!(variants.forget(&first.location));
         assert!(variants.get(&row, Variant::W160, later()).await.is_err());
     }
 

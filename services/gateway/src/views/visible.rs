@@ -11,14 +11,14 @@ use std::fmt::Write as _;
 fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
         | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
-        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+        | '\u{13430}'..='\u{1345f}' | '\u{16fe4}' | '\u{1d159}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Whether `c` makes one picture of what stands before and after it, as in a family or a red heart.
 fn is_within_a_picture(before: Option<char>, c: char, after: Option<char>) -> bool {
-    let is_picture = |c: char| matches!(c, '\u{2190}'..='\u{2bff}' | '\u{1f000}'..='\u{1faff}');
+    let is_picture = |c: char| matches!(c, '\u{231a}'..='\u{23ff}' | '\u{25aa}'..='\u{27bf}' | '\u{2b05}'..='\u{2b55}' | '\u{1f000}'..='\u{1faff}');
     match c {
         '\u{fe0f}' => before.is_some_and(is_picture),
         '\u{200d}' => {
@@ -56,12 +56,23 @@ mod tests {
     #[test]
     fn what_changes_the_direction_or_hides_is_shown_by_its_number() {
         for c in [
-            '\u{202a}', '\u{202e}', '\u{2066}', '\u{2069}', '\u{200e}', '\u{200f}', '\u{61c}', '\u{200b}',
+            '\u{202a}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{200e}',
+            '\u{200f}',
+            '\u{61c}',
+            '\u{200b}',
             '\u{feff}',
+            '\u{2800}',
+            '\u{13430}',
+            '\u{1d159}',
         ] {
             assert_eq!(visible(&format!("a{c}b")), format!("a‹U+{:04X}›b", u32::from(c)));
         }
         assert_eq!(visible("\u{e0041}"), "‹U+E0041›");
+        assert_eq!(visible("\u{2192}\u{fe0f}\u{200d}b"), "\u{2192}‹U+FE0F›‹U+200D›b");
         assert_eq!(visible("a\u{fe0f}\u{200d}b"), "a‹U+FE0F›‹U+200D›b");
     }
 

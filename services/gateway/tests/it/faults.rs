@@ -546,3 +546,45 @@ async fn a_report_of_near_hits_without_an_answer_is_sent_again_to_the_same_worke
     assert_eq!(next(3, "other").await, 1);
     gateway.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_somebody_has_locked_is_answered_in_time_and_holds_up_no_other() {
+    let (scene, gateway) = scene(&[]).await;
+    for name in ["locked", "cold"] {
+        assert_eq!(gateway.put(&format!("/images/{name}"), samples::coffee().bytes).await.status, 201);
+    }
+    let mut holder = scene.database.connect(Account::Admin).await;
+    sqlx::raw_sql("BEGIN; SELECT location FROM images WHERE image_key = 'locked' FOR UPDATE")
+        .execute(&mut holder)
+        .await
+        .unwrap();
+    // More writers than there are connections.
+    let gateway = std::sync::Arc::new(gateway);
+    let mut writers = tokio::task::JoinSet::new();
+    for number in 0..22 {
+        let gateway = gateway.clone();
+        writers.spawn(async move {
+            let started = Instant::now();
+            let answer = match number % 2 {
+                0 => gateway.put("/images/locked", samples::chelsea().bytes).await,
+                _ => gateway.delete("/images/locked").await,
+            };
+            (answer, started.elapsed())
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let started = Instant::now();
+    assert_eq!(gateway.put("/images/other", samples::chelsea().bytes).await.status, 201);
+    assert_eq!(gateway.get("/images/cold").await.status, 200);
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    for (answer, took) in writers.join_all().await {
+        assert_eq!(answer.failure(), 503, "{}", answer.text());
+        assert!(answer.text().contains("nothing was changed"), "{}", answer.text());
+        assert!(took < Duration::from_secs(7), "{took:?}");
+    }
+    drop(holder);
+    eventually("the lock is gone", PATIENCE, async || {
+        gateway.put("/images/locked", samples::chelsea().bytes).await.status == 200
+    })
+    .await;
+}

@@ -46,7 +46,10 @@ async fn it_answers_from_the_first_moment_and_serves_when_all_is_there() {
     assert_eq!((&parts["nats"]["ok"], &parts["mysql"]["ok"]), (&json!(true), &json!(true)));
     assert_eq!((&parts["memcache"]["ok"], &parts["recorder"]["ok"]), (&json!(false), &json!(false)));
     let _worker = scene.start_worker().await;
-    assert_eq!(gateway.get("/readyz").await.json()["parts"]["memcache"]["ok"], true);
+    eventually("the worker is found", PATIENCE, async || {
+        gateway.get("/readyz").await.json()["parts"]["memcache"]["ok"] == true
+    })
+    .await;
     gateway.stop().await.unwrap();
 }
 
@@ -334,4 +337,54 @@ async fn a_stop_finishes_what_is_in_flight_and_waits_for_nobody_idle() {
     assert!(answer.starts_with(b"HTTP/1.1 201"), "{}", String::from_utf8_lossy(&answer));
     stopping.await.unwrap().unwrap();
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_takes_no_writes_is_a_part_that_is_missing_and_serves_reads() {
+    let server = MariaDb::start().await;
+    let database = server.database().await;
+    database.migrate().await;
+    let scene = Scene::with(database).await;
+    let _worker = scene.start_worker().await;
+    let gateway = scene.start_gateway(&WITHOUT_COPIES).await;
+    assert_eq!(gateway.put("/images/cat", samples::chelsea().bytes).await.status, 201);
+    let mut administrator = scene.database.connect(Account::Admin).await;
+    sqlx::raw_sql("SET GLOBAL read_only = 1").execute(&mut administrator).await.unwrap();
+    for answer in [
+        gateway.put("/images/cat", samples::coffee().bytes).await,
+        gateway.put("/images/new", samples::coffee().bytes).await,
+        gateway.delete("/images/cat").await,
+        gateway.post("/api/delete_all").await,
+    ] {
+        assert_eq!(answer.failure(), 503, "{}", answer.text());
+        assert!(answer.text().contains("read-only"), "{}", answer.text());
+    }
+    eventually("it is said", PATIENCE, async || {
+        let mysql = gateway.get("/readyz").await.json()["parts"]["mysql"].clone();
+        mysql["ok"] == false && mysql["message"].as_str().unwrap().contains("read-only")
+    })
+    .await;
+    assert!(gateway.get("/images/cat").await.body == samples::chelsea().bytes);
+    sqlx::raw_sql("SET GLOBAL read_only = 0").execute(&mut administrator).await.unwrap();
+    assert_eq!(gateway.put("/images/cat", samples::coffee().bytes).await.status, 200);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_are_locked_keep_no_page_and_no_probe_waiting() {
+    let (scene, _worker, gateway) = Scene::running_with(&WITHOUT_COPIES).await;
+    gateway.put("/images/cold", samples::chelsea().bytes).await;
+    let mut holder = scene.database.connect(Account::Admin).await;
+    let lock =
+        "LOCK TABLES images WRITE, pending_invalidations WRITE, deleted_dates WRITE, origin_identity WRITE";
+    sqlx::raw_sql(lock).execute(&mut holder).await.unwrap();
+    for (path, most) in [("/metrics", 4), ("/readyz", 3), ("/image?key=cold", 9), ("/system", 5), ("/", 5)] {
+        let started = Instant::now();
+        let answer = gateway.get(path).await;
+        assert!(started.elapsed() < Duration::from_secs(most), "{path}: {:?}", started.elapsed());
+        assert!([200, 503].contains(&answer.status), "{path}: {}", answer.status);
+    }
+    sqlx::raw_sql("UNLOCK TABLES").execute(&mut holder).await.unwrap();
+    eventually("it is read", PATIENCE, async || gateway.get("/images/cold").await.status == 200).await;
+    gateway.stop().await.unwrap();
 }

@@ -292,3 +292,43 @@ async fn forms_without_end_and_of_too_many_parts_are_refused() {
     assert_eq!(gateway.get("/healthz").await.status, 200);
     gateway.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_whose_parts_do_not_begin_is_refused_before_it_fills_the_memory() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    let file =
+        format!("--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{}\"", "x".repeat(1 << 20));
+    let second = format!("--b\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\ncat\r\n{file}");
+    for (what, start) in
+        [("a preamble", "p".repeat(1 << 20)), ("a header", file), ("a second header", second)]
+    {
+        for path in ["/api/upload", "/upload_image"] {
+            let mut stream = TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap();
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 15000000\r\n\
+                 Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            // The refusal comes while most of the body is still missing.
+            stream.write_all(start.as_bytes()).await.unwrap();
+            let more = vec![b'p'; 100_000];
+            let mut answer = vec![0; 12];
+            let answered = async {
+                let (mut from, mut to) = stream.split();
+                let sending = async { while to.write_all(&more).await.is_ok() {} };
+                tokio::select! {
+                    read = from.read_exact(&mut answer) => drop(read.unwrap()),
+                    () = sending => panic!("{what}: the connection is closed"),
+                }
+            };
+            tokio::time::timeout(PATIENCE, answered)
+                .await
+                .unwrap_or_else(|_| panic!("{what} on {path}: no answer"));
+            assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 400", "{what} on {path}");
+        }
+    }
+    // A part may be large, and come in any pieces.
+    let form = Form::new().key("cat").file(&large());
+    assert_eq!(gateway.upload(form).await.status, 200);
+    gateway.stop().await.unwrap();
+}

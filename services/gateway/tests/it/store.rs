@@ -607,3 +607,46 @@ async fn adopt_says_what_it_finds_and_joins_only_if_that_is_wanted() {
     before.stop().await.unwrap();
     gateway.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_whose_file_is_missing_or_short_says_so_and_can_be_stored_again() {
+    let scene = Scene::new().await;
+    let gateway = scene.start_gateway(&["--near-cache-mb", "0"]).await;
+    store(&gateway, 0..2).await;
+    let files = files_in(&scene.images());
+    let first = files.iter().find(|file| std::fs::read(file).unwrap() == image(0)).unwrap();
+    let second = files.iter().find(|file| std::fs::read(file).unwrap() == image(1)).unwrap();
+    std::fs::remove_file(first).unwrap();
+    std::fs::File::options().write(true).open(second).unwrap().set_len(1000).unwrap();
+    for number in 0..2 {
+        for path in [name(number), format!("{}?w=160", name(number))] {
+            let answer = gateway.get(&path).await;
+            assert_eq!(answer.status, 500, "{path}");
+            assert!(
+                answer.text().contains("missing or damaged in the image store"),
+                "{path}: {}",
+                answer.text()
+            );
+        }
+        assert_eq!(gateway.put(&name(number), &image(number)).await.status, 200);
+        assert!(gateway.get(&name(number)).await.body == image(number));
+    }
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_id_is_damaged_is_refused_and_can_be_adopted() {
+    let scene = old_images(5).await;
+    let gateway = scene.start_gateway(&[]).await;
+    let folder = scene.images();
+    for junk in ["", "junk"] {
+        std::fs::write(folder.join("pixcache-id"), junk).unwrap();
+        eventually("it is seen", PATIENCE, async || part(&gateway.get("/readyz").await)["ok"] == false).await;
+        is_refused(&gateway, &folder, "no id of 32 hexadecimal digits").await;
+        let (done, text) = adopt(&scene, &["--image-dir", folder.to_str().unwrap(), "--yes"]).await;
+        assert!(done && text.contains("unreadable"), "{text}");
+        eventually("it goes on", PATIENCE, async || part(&gateway.get("/readyz").await)["ok"] == true).await;
+        assert_eq!(gateway.get(&name(0)).await.status, 200);
+    }
+    gateway.stop().await.unwrap();
+}

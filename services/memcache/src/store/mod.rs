@@ -387,10 +387,11 @@ impl Store {
 
     /// Counts hits that a gateway served from its copy, as uses of the entry if it is still resident.
     pub fn count_near_hits(&mut self, hits: &KeyHits) {
-        self.counters.request_count += hits.count;
-        self.counters.hit_count += hits.count;
-        self.counters.near_hit_count += hits.count;
-        self.counters.served_bytes += hits.bytes;
+        let counters = &mut self.counters;
+        for count in [&mut counters.request_count, &mut counters.hit_count, &mut counters.near_hit_count] {
+            *count = count.saturating_add(hits.count);
+        }
+        counters.served_bytes = counters.served_bytes.saturating_add(hits.bytes);
         let item = Item { key: hits.key.clone(), variant: hits.variant };
         if let Some(entry) = self.resident.as_mut().and_then(|resident| resident.get(&item)) {
             self.clock += 1;

@@ -385,6 +385,21 @@ async fn reading_a_bucket_that_is_just_created_does_not_end_the_server() {
     assert!(!scene.server.log().contains("panic"), "{}", scene.server.log());
 }
 
+/// As an older nats-server answers over the store of a newer one: it has messages, and finds none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_whose_last_entry_the_server_can_not_find_is_no_empty_one() {
+    let scene = Scene::new().await;
+    let bus = connect(&scene.server, "memcache_own").await;
+    streams::ensure_owners_bucket(bus.jetstream()).await.unwrap();
+    let administrator = scene.server.jetstream("administrator").await;
+    let other = format!("$KV.{}.other", subject::OWNERS_BUCKET);
+    administrator.publish(other, "x".into()).await.unwrap().await.unwrap();
+    let error = Owners::new(bus.clone()).read(PATIENCE).await.unwrap_err();
+    assert!(error.to_string().contains("can't read the last one"), "{error}");
+    let winning = async { win(&bus, "worker").await };
+    assert!(tokio::time::timeout(Duration::from_secs(2), winning).await.is_err());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_of_a_later_release_is_never_written_over() {
     let scene = Scene::new().await;
