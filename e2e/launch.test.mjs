@@ -89,8 +89,8 @@ test("from a fresh checkout to a gallery with seven photographs, and again withi
 const knows = {
   gateway: ["ADMIN_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GATEWAY_DATABASE_URL", "NATS_GATEWAY_PASSWORD"],
   memcache: ["NATS_MEMCACHE_PASSWORD"],
-  recorder: ["MIGRATION_DATABASE_URL", "NATS_RECORDER_PASSWORD", "RECORDER_DATABASE_URL"],
-  nats: ["NATS_GATEWAY_PASSWORD", "NATS_MEMCACHE_PASSWORD", "NATS_OPERATOR_PASSWORD", "NATS_RECORDER_PASSWORD"],
+  recorder: ["MIGRATION_DATABASE_URL", "NATS_RECORDER_PASSWORD", "NATS_SETUP_PASSWORD", "RECORDER_DATABASE_URL"],
+  nats: ["NATS_GATEWAY_PASSWORD", "NATS_MEMCACHE_PASSWORD", "NATS_OPERATOR_PASSWORD", "NATS_RECORDER_PASSWORD", "NATS_SETUP_PASSWORD"],
   mariadb: [],
   runner: [],
 };
@@ -104,7 +104,7 @@ suite("each process has its own secrets only", () => {
       const more = { ADMIN_TOKEN: "a-token-of-a-test-run", AWS_ACCESS_KEY_ID: "an-account-of-a-test", AWS_SECRET_ACCESS_KEY: "a-key-of-a-test", SOMEBODYS_TOKEN: "of-another-program" };
       writeFileSync(system.at(".env"), readFileSync(system.at(".env"), "utf8") + Object.entries(more).map(([name, value]) => `${name}=${value}\n`).join(""));
       const secrets = Object.entries(system.env).filter(([name]) => /PASSWORD|TOKEN|_URL$|^AWS_/.test(name));
-      assert.ok(secrets.length >= 11, secrets.map(([name]) => name).join(" "));
+      assert.ok(secrets.length >= 12, secrets.map(([name]) => name).join(" "));
       system.spawn(file, args);
       await system.ready();
       const seen = {};

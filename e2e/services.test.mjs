@@ -25,6 +25,7 @@ async function nowhere() {
     NATS_GATEWAY_PASSWORD: "p1",
     NATS_MEMCACHE_PASSWORD: "p2",
     NATS_RECORDER_PASSWORD: "p3",
+    NATS_SETUP_PASSWORD: "p4",
     GATEWAY_DATABASE_URL: database,
     RECORDER_DATABASE_URL: database,
     MIGRATION_DATABASE_URL: database,
@@ -36,7 +37,7 @@ async function nowhere() {
 const expected = {
   gateway: ["HOST", "PORT", "IMAGE_DIR", "MAX_IMAGE_MB", "MAX_IMAGE_MEGAPIXELS", "CACHE_BUDGET_MS", "GATEWAY_DATABASE_URL"],
   memcache: ["CACHE_CAPACITY_MB", "CACHE_POLICY", "STATS_INTERVAL", "WORKER_NAME"],
-  recorder: ["STATS_RETENTION_DAYS", "RECORDER_DATABASE_URL", "MIGRATION_DATABASE_URL"],
+  recorder: ["STATS_RETENTION_DAYS", "NATS_SETUP_PASSWORD", "RECORDER_DATABASE_URL", "MIGRATION_DATABASE_URL"],
 };
 
 for (const name of services) {

@@ -156,6 +156,7 @@ impl System {
         }
         let mut settings = bus("recorder", "NATS_RECORDER_PASSWORD");
         settings.extend([
+            ("NATS_SETUP_PASSWORD", nats.password("setup").to_owned()),
             ("RECORDER_DATABASE_URL", database.url(Account::Recorder)),
             ("MIGRATION_DATABASE_URL", database.url(Account::Migration)),
             ("GATEWAY_DATABASE_USER", database.user(Account::Gateway)),

@@ -24,7 +24,7 @@ may_know() {
   case $1 in
     gateway) [[ $2 =~ ^(NATS_GATEWAY_([A-Z]+_)?PASSWORD|GATEWAY_DATABASE_URL|ADMIN_TOKEN|AWS_[A-Z_]+)$ ]] ;;
     memcache) [[ $2 =~ ^NATS_MEMCACHE_([A-Z]+_)?PASSWORD$ ]] ;;
-    recorder) [[ $2 =~ ^(NATS_RECORDER_([A-Z]+_)?PASSWORD|RECORDER_DATABASE_URL|MIGRATION_DATABASE_URL)$ ]] ;;
+    recorder) [[ $2 =~ ^(NATS_RECORDER_([A-Z]+_)?PASSWORD|NATS_SETUP_PASSWORD|RECORDER_DATABASE_URL|MIGRATION_DATABASE_URL)$ ]] ;;
     # nats.conf names all of its users.
     nats) [[ $2 =~ ^NATS_([A-Z]+_)+PASSWORD$ ]] ;;
     *) false ;;
@@ -187,7 +187,7 @@ make_env() {
     env_port NATS_PORT 14222 'nats-server'
     env_keep NATS_STORE_DIR var/nats
   fi
-  for key in GATEWAY MEMCACHE RECORDER OPERATOR; do env_keep "NATS_${key}_PASSWORD" "$(password)"; done
+  for key in GATEWAY MEMCACHE RECORDER SETUP OPERATOR; do env_keep "NATS_${key}_PASSWORD" "$(password)"; done
 
   local server
   if [[ -z ${DATABASE_URL-} ]]; then

@@ -230,6 +230,7 @@ impl Maker<'_> {
         let mut settings = self.bus(RECORDER)?;
         settings.extend([
             ("NATS_RECORDER_PASSWORD", self.nats.password("recorder").to_owned()),
+            ("NATS_SETUP_PASSWORD", self.nats.password("setup").to_owned()),
             ("RECORDER_DATABASE_URL", self.url(RECORDER, Account::Recorder)?),
             ("MIGRATION_DATABASE_URL", self.url(RECORDER, Account::Migration)?),
             ("GATEWAY_DATABASE_USER", self.database.user(Account::Gateway)),

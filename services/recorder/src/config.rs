@@ -22,6 +22,16 @@ pub struct Config {
     )]
     pub nats_password: String,
 
+    /// Password of the NATS user "setup", which makes streams and consumers; used only when one is missing or different
+    #[arg(
+        long,
+        env = "NATS_SETUP_PASSWORD",
+        hide_env_values = true,
+        value_name = "PASSWORD",
+        default_value = ""
+    )]
+    pub nats_setup_password: String,
+
     /// Account for reading and writing rows, as mysql://user:password@host:port/database
     #[arg(
         long,

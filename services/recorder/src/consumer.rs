@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use async_nats::jetstream::consumer::{self, AckPolicy, IntoConsumerConfig as _, PullConsumer, pull};
-use async_nats::jetstream::response::Response;
+use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{AckKind, Message, stream};
 use futures_util::{FutureExt as _, StreamExt as _};
 use runtime::{Bus, bucket, streams, wait};
@@ -22,6 +21,7 @@ use wire::stats::{ConfigRevision, Window};
 use wire::{CacheConfig, subject};
 
 use crate::repository::{Repository, RepositoryError, RevisionRow};
+use crate::setup::{Found, Setup, Wanted};
 
 /// Messages in one transaction at most.
 const BATCH: usize = 500;
@@ -199,6 +199,7 @@ fn read_revision(revision: u64, payload: &[u8]) -> Result<ConfigRevision, String
 /// Follows one feed until `shutdown`. A batch in hand then has at most `grace` to be committed.
 pub(crate) struct Follower<F> {
     bus: Bus,
+    setup: Arc<Setup>,
     repository: Repository,
     tally: Arc<Tally>,
     shutdown: CancellationToken,
@@ -212,11 +213,14 @@ enum Ended {
     Stopping,
     /// There is a new connection: the server may have restarted, with or without what it had stored.
     Reconnected,
+    /// The server has not said that a pull is over: it got lost, or there is no such consumer any more.
+    Silent,
 }
 
 impl<F: Feed> Follower<F> {
     pub(crate) fn new(
         bus: &Bus,
+        setup: &Arc<Setup>,
         repository: &Repository,
         tally: &Arc<Tally>,
         shutdown: &CancellationToken,
@@ -224,6 +228,7 @@ impl<F: Feed> Follower<F> {
     ) -> Self {
         Self {
             bus: bus.clone(),
+            setup: setup.clone(),
             repository: repository.clone(),
             tally: tally.clone(),
             shutdown: shutdown.clone(),
@@ -238,7 +243,7 @@ impl<F: Feed> Follower<F> {
         loop {
             match self.session(&mut pause).await {
                 Ok(Ended::Stopping) => return,
-                Ok(Ended::Reconnected) => {}
+                Ok(Ended::Reconnected | Ended::Silent) => {}
                 Err(error) => {
                     tracing::warn!("following {} is interrupted: {error:#}", F::WHAT);
                     if self.shutdown.run_until_cancelled(sleep(pause)).await.is_none() {
@@ -277,7 +282,10 @@ impl<F: Feed> Follower<F> {
                     }
                     _ = connections.changed() => return Ok(Ended::Reconnected),
                     // An end of the pull that got lost is not waited for either.
-                    chunk = timeout(PULL + LATE, chunks.next()) => (chunk.unwrap_or_default(), false),
+                    chunk = timeout(PULL + LATE, chunks.next()) => match chunk {
+                        Ok(chunk) => (chunk, false),
+                        Err(_) => return Ok(Ended::Silent),
+                    },
                 };
                 let pull_is_over = chunk.is_none();
                 if let Some(chunk) = chunk {
@@ -317,28 +325,25 @@ impl<F: Feed> Follower<F> {
         failure
     }
 
-    /// The stream and the consumer, made if they are not there.
+    /// The stream and the consumer, made or set right if they are not as wanted.
     async fn open(&self) -> anyhow::Result<(F, PullConsumer)> {
         // A request without a connection would only time out, and leave a trace in the client for good.
         anyhow::ensure!(self.bus.is_connected(), "there is no connection to NATS");
-        F::ensure(&self.bus).await?;
-        // By the older subject, which does not repeat the filter: a server refuses a wildcard in a subject that goes from
-        // one account into another.
-        let config = pull::Config {
-            durable_name: Some(F::CONSUMER.to_owned()),
-            description: Some("Makes rows of them in MySQL".to_owned()),
-            ack_policy: AckPolicy::Explicit,
+        let wanted = Wanted {
+            stream: F::STREAM,
+            name: F::CONSUMER,
+            filter: F::filter(),
             ack_wait: ACK_WAIT,
-            filter_subject: F::filter(),
             max_ack_pending: 2 * BATCH as i64,
-            ..pull::Config::default()
         };
         let jetstream = self.bus.jetstream();
-        let subject = format!("CONSUMER.DURABLE.CREATE.{}.{}", F::STREAM, F::CONSUMER);
-        let wanted = serde_json::json!({ "stream_name": F::STREAM, "config": config.into_consumer_config() });
-        let made: Response<consumer::Info> = jetstream.request(subject, &wanted).await?;
-        if let Response::Err { error } = made {
-            return Err(error.into());
+        let found = wanted.look(jetstream).await?;
+        if found != Found::Wanted {
+            let make = |bus: Bus| async move {
+                F::ensure(&bus).await?;
+                wanted.make(bus.jetstream(), &found).await
+            };
+            self.setup.run(make).await?;
         }
         let consumer = jetstream.get_consumer_from_stream(F::CONSUMER, F::STREAM).await?;
         // Looked at after the consumer was made: a stream that replaces this one has no such consumer.

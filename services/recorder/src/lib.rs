@@ -9,6 +9,7 @@ mod consumer;
 mod endpoints;
 pub mod repository;
 mod retention;
+mod setup;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::consumer::{Follower, Revisions, Tally, Windows};
 use crate::repository::Repository;
+use crate::setup::Setup;
 
 /// The users in nats.conf: the one that answers, and the one that takes from JetStream.
 const USERS: (&str, &str) = ("recorder", "recorder_own");
@@ -35,11 +37,12 @@ const LEAVE: Duration = Duration::from_millis(500);
 /// # Errors
 /// When NATS or MySQL is not there in time, a migration fails, or a background task ends by itself.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Some(started) = shutdown.run_until_cancelled(start(&config)).await else { return Ok(()) };
+    let setup = Arc::new(Setup::new(&config));
+    let Some(started) = shutdown.run_until_cancelled(start(&config, &setup)).await else { return Ok(()) };
     let (mut buses, repository) = started?;
     let ended = loop {
         // What goes wrong in one life ends its tasks, and the process only if it is not the bus.
-        let ended = record(&buses, &repository, &config, shutdown.child_token()).await;
+        let ended = record(&buses, &setup, &repository, &config, shutdown.child_token()).await;
         let has_died = ended.is_err() && !shutdown.is_cancelled() && buses.have_died().await;
         buses.drain(LEAVE).await;
         match ended {
@@ -64,6 +67,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
 /// Records and answers until `shutdown`, which a failure brings about.
 async fn record(
     buses: &Buses,
+    setup: &Arc<Setup>,
     repository: &Repository,
     config: &Config,
     shutdown: CancellationToken,
@@ -72,8 +76,8 @@ async fn record(
     let grace = config.process.shutdown_grace();
 
     let mut tasks = Tasks::new(shutdown.clone());
-    let windows = Follower::<Windows>::new(&buses.own, repository, &tally, &shutdown, grace);
-    let revisions = Follower::<Revisions>::new(&buses.own, repository, &tally, &shutdown, grace);
+    let windows = Follower::<Windows>::new(&buses.own, setup, repository, &tally, &shutdown, grace);
+    let revisions = Follower::<Revisions>::new(&buses.own, setup, repository, &tally, &shutdown, grace);
     tasks.spawn("windows", ended(windows.run()));
     tasks.spawn("revisions", ended(revisions.run()));
     tasks.spawn(
@@ -85,10 +89,16 @@ async fn record(
         endpoints::serve(buses.answers.clone(), repository.clone(), tally, shutdown.clone(), grace),
     );
     tasks.spawn("rights", {
-        let (buses, stopped) = (buses.clone(), shutdown.clone());
+        let (buses, setup, stopped) = (buses.clone(), setup.clone(), shutdown.clone());
         // A recorder that lacks a right would look as if it recorded.
         async move {
-            stopped.run_until_cancelled(buses.refused()).await.map_or(Ok(()), |refusal| Err(refusal.into()))
+            let refused = async {
+                tokio::select! {
+                    refusal = buses.refused() => refusal,
+                    refusal = setup.refused() => refusal,
+                }
+            };
+            stopped.run_until_cancelled(refused).await.map_or(Ok(()), |refusal| Err(refusal.into()))
         }
     });
     tracing::info!(retention_days = config.stats_retention_days, "recording");
@@ -108,7 +118,7 @@ async fn connect(config: &Config) -> anyhow::Result<Buses> {
 }
 
 /// Waits for NATS and MySQL, whichever comes first, and makes the tables.
-async fn start(config: &Config) -> anyhow::Result<(Buses, Repository)> {
+async fn start(config: &Config, setup: &Setup) -> anyhow::Result<(Buses, Repository)> {
     let limit = config.process.dependency_timeout();
     let account = config.account()?;
     let migration_account = config.migration_account()?;
@@ -128,7 +138,8 @@ async fn start(config: &Config) -> anyhow::Result<(Buses, Repository)> {
         tracing::info!("the tables are up to date");
         anyhow::Ok(())
     };
-    let (buses, ()) = tokio::try_join!(connect(config), tables)?;
+    let password = async { anyhow::Ok(setup.prove_password(limit).await?) };
+    let (buses, (), ()) = tokio::try_join!(connect(config), password, tables)?;
     Ok((buses, Repository::new(account)))
 }
 

@@ -14,12 +14,12 @@ use crate::link::{Link, Way};
 use crate::{LOOK_EVERY, PATIENCE, free_port, repository_root, tools, unique};
 
 /// The roles of `nats.conf`. A service's second user, `<role>_own`, has the password of its role.
-const ROLES: [&str; 4] = ["gateway", "memcache", "recorder", "operator"];
+const ROLES: [&str; 5] = ["gateway", "memcache", "recorder", "setup", "operator"];
 
 /// The user whom only tests have: may do everything in the account of JetStream, where nobody else enters.
 const ADMINISTRATOR: &str = "administrator";
 /// The accounts of `nats.conf`.
-pub const ACCOUNTS: [&str; 6] = ["CACHE", "STORE", "GATEWAY", "MEMCACHE", "RECORDER", "OPERATOR"];
+pub const ACCOUNTS: [&str; 7] = ["CACHE", "STORE", "GATEWAY", "MEMCACHE", "RECORDER", "SETUP", "OPERATOR"];
 
 /// A user whom only tests have, one in each account: hears everything that is said there.
 pub fn witness_of(account: &str) -> String {
@@ -30,7 +30,7 @@ pub fn witness_of(account: &str) -> String {
 pub fn account_of(user: &str) -> String {
     match user.strip_suffix("_own") {
         Some(role) => role.to_uppercase(),
-        None if user == "operator" => "OPERATOR".to_owned(),
+        None if ["setup", "operator"].contains(&user) => user.to_uppercase(),
         None => "CACHE".to_owned(),
     }
 }

@@ -15,9 +15,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// All users: the connections of the services that ask and answer, those for what they do by themselves, and a person.
-const ROLES: [&str; 7] =
-    ["gateway", "memcache", "recorder", "gateway_own", "memcache_own", "recorder_own", "operator"];
+/// All users: the connections of the services that ask and answer, those for what they do by themselves, a person, and
+/// the one that makes streams and consumers.
+const ROLES: [&str; 8] =
+    ["gateway", "memcache", "recorder", "gateway_own", "memcache_own", "recorder_own", "operator", "setup"];
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A subject, and who may publish there.
@@ -62,6 +63,7 @@ const PUBLISH: &[(&str, &[&str])] = &[
     ("_INBOX_memcache_own.1.2",                         &[]),
     ("_INBOX_recorder_own.1.2",                         &["recorder_own"]),
     ("_INBOX_operator.1.2",                             &[]),
+    ("_INBOX_setup.1.2",                                &[]),
     ("_INBOX.1.2",                                      &[]),
     // The buckets. What is in force changes by cache.config.set alone; a gateway may end a claim that has run out.
     ("$JS.STORE.API.$KV.CACHE_CONFIG.live",             &["memcache_own"]),
@@ -76,11 +78,11 @@ const PUBLISH: &[(&str, &[&str])] = &[
     ("$JS.STORE.API.STREAM.NAMES",                      &["operator"]),
     ("$JS.STORE.API.STREAM.LIST",                       &["operator"]),
     ("$JS.STORE.API.STREAM.INFO.CACHE_EVENTS",          &["recorder_own", "operator"]),
-    ("$JS.STORE.API.STREAM.INFO.KV_CACHE_CONFIG",       &["memcache_own", "recorder_own", "operator"]),
-    ("$JS.STORE.API.STREAM.INFO.KV_CACHE_OWNERS",       &["memcache_own", "operator"]),
+    ("$JS.STORE.API.STREAM.INFO.KV_CACHE_CONFIG",       &["memcache_own", "recorder_own", "setup", "operator"]),
+    ("$JS.STORE.API.STREAM.INFO.KV_CACHE_OWNERS",       &["gateway_own", "memcache_own", "operator"]),
     ("$JS.STORE.API.STREAM.INFO.OTHER",                 &["operator"]),
-    ("$JS.STORE.API.STREAM.CREATE.CACHE_EVENTS",        &["memcache_own", "recorder_own"]),
-    ("$JS.STORE.API.STREAM.CREATE.KV_CACHE_CONFIG",     &["memcache_own", "recorder_own"]),
+    ("$JS.STORE.API.STREAM.CREATE.CACHE_EVENTS",        &["memcache_own", "setup"]),
+    ("$JS.STORE.API.STREAM.CREATE.KV_CACHE_CONFIG",     &["memcache_own", "setup"]),
     ("$JS.STORE.API.STREAM.CREATE.KV_CACHE_OWNERS",     &["memcache_own"]),
     ("$JS.STORE.API.STREAM.CREATE.OTHER",               &[]),
     ("$JS.STORE.API.STREAM.UPDATE.CACHE_EVENTS",        &[]),
@@ -112,20 +114,24 @@ const PUBLISH: &[(&str, &[&str])] = &[
     ("$JS.API.CONSUMER.DELETE.CACHE_EVENTS.recorder_windows",    &[]),
     ("$JS.API.META.LEADER.STEPDOWN",                    &[]),
     ("$JS.API.ACCOUNT.PURGE.x",                         &[]),
-    // Consumers: those of the recorder, and no others. A consumer delivers wherever its maker says.
+    // Consumers: those of the recorder, and no others. A consumer delivers wherever its maker says. `setup` may make these
+    // two, also as push consumers, and delete them; its password reaches what a message of theirs can do.
     ("$JS.STORE.API.CONSUMER.NAMES.CACHE_EVENTS",       &["operator"]),
     ("$JS.STORE.API.CONSUMER.LIST.CACHE_EVENTS",        &["operator"]),
     ("$JS.STORE.API.CONSUMER.INFO.CACHE_EVENTS.recorder_windows",   &["gateway_own", "recorder_own", "operator"]),
     ("$JS.STORE.API.CONSUMER.INFO.KV_CACHE_CONFIG.recorder_config", &["recorder_own", "operator"]),
     ("$JS.STORE.API.CONSUMER.CREATE.CACHE_EVENTS",      &[]),
     ("$JS.STORE.API.CONSUMER.CREATE.CACHE_EVENTS.other", &[]),
-    ("$JS.STORE.API.CONSUMER.DURABLE.CREATE.CACHE_EVENTS.recorder_windows",   &["recorder_own"]),
+    ("$JS.STORE.API.CONSUMER.DURABLE.CREATE.CACHE_EVENTS.recorder_windows",   &["setup"]),
     ("$JS.STORE.API.CONSUMER.DURABLE.CREATE.CACHE_EVENTS.other",              &[]),
-    ("$JS.STORE.API.CONSUMER.DURABLE.CREATE.KV_CACHE_CONFIG.recorder_config", &["recorder_own"]),
+    ("$JS.STORE.API.CONSUMER.DURABLE.CREATE.KV_CACHE_CONFIG.recorder_config", &["setup"]),
+    ("$JS.STORE.API.CONSUMER.DURABLE.CREATE.KV_CACHE_CONFIG.other",           &[]),
     ("$JS.STORE.API.CONSUMER.MSG.NEXT.CACHE_EVENTS.recorder_windows",         &["recorder_own"]),
     ("$JS.STORE.API.CONSUMER.MSG.NEXT.CACHE_EVENTS.other",                    &[]),
     ("$JS.STORE.API.CONSUMER.MSG.NEXT.KV_CACHE_CONFIG.recorder_config",       &["recorder_own"]),
-    ("$JS.STORE.API.CONSUMER.DELETE.CACHE_EVENTS.recorder_windows",           &[]),
+    ("$JS.STORE.API.CONSUMER.DELETE.CACHE_EVENTS.recorder_windows",           &["setup"]),
+    ("$JS.STORE.API.CONSUMER.DELETE.CACHE_EVENTS.other",                      &[]),
+    ("$JS.STORE.API.CONSUMER.DELETE.KV_CACHE_CONFIG.recorder_config",         &["setup"]),
     ("$JS.ACK.CACHE_EVENTS.recorder_windows.1.1.1.1.0", &["recorder_own"]),
     ("$JS.ACK.CACHE_EVENTS.other.1.1.1.1.0",            &[]),
     ("$JS.ACK.KV_CACHE_CONFIG.recorder_config.1.1.1.1.0", &["recorder_own"]),
@@ -186,6 +192,7 @@ const SUBSCRIBE: &[(&str, &[&str])] = &[
     ("_INBOX_memcache_own.>",       &["memcache_own"]),
     ("_INBOX_recorder_own.>",       &["recorder_own"]),
     ("_INBOX_operator.>",           &["operator"]),
+    ("_INBOX_setup.>",              &["setup"]),
     ("_INBOX.>",                    &[]),
     ("$KV.>",                       &[]),
     ("$KV.CACHE_CONFIG.>",          &[]),
@@ -374,10 +381,14 @@ async fn nobody_enters_without_a_password_of_his_own() {
     assert_eq!(speaker.line().await, "-ERR 'Authorization Violation'");
 }
 
+const STREAMS: [&str; 3] = ["CACHE_EVENTS", "KV_CACHE_CONFIG", "KV_CACHE_OWNERS"];
+const CONSUMERS: [(&str, &str); 2] =
+    [("CACHE_EVENTS", "recorder_windows"), ("KV_CACHE_CONFIG", "recorder_config")];
+
 /// The streams and consumers as the services make them.
 async fn make_streams(server: &NatsServer) {
     let memcache = server.jetstream("memcache_own").await;
-    let recorder = server.jetstream("recorder_own").await;
+    let setup = server.jetstream("setup").await;
     let streams: [(&str, &[&str]); 3] = [
         ("CACHE_EVENTS", &["cache.event.window.*", "cache.event.configured.*", "cache.event.cleared.*"]),
         ("KV_CACHE_CONFIG", &["$KV.CACHE_CONFIG.>"]),
@@ -388,25 +399,21 @@ async fn make_streams(server: &NatsServer) {
         let config = stream::Config { name: name.into(), subjects, ..stream::Config::default() };
         memcache.create_stream(config).await.unwrap();
     }
-    for (stream, consumer) in [("CACHE_EVENTS", "recorder_windows"), ("KV_CACHE_CONFIG", "recorder_config")] {
-        let made = make_consumer(&recorder, stream, consumer, serde_json::json!({})).await;
+    for (stream, consumer) in CONSUMERS {
+        let wanted = consumer_request(stream, consumer, serde_json::json!({}));
+        let subject = format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}");
+        let made: serde_json::Value = setup.request(subject, &wanted).await.unwrap();
         assert!(made.get("error").is_none(), "{made}");
     }
 }
 
-async fn make_consumer(
-    jetstream: &jetstream::Context,
-    stream: &str,
-    consumer: &str,
-    more: serde_json::Value,
-) -> serde_json::Value {
+fn consumer_request(stream: &str, consumer: &str, more: serde_json::Value) -> serde_json::Value {
     let mut config = serde_json::json!({
         "durable_name": consumer, "ack_policy": "explicit", "deliver_policy": "all", "replay_policy": "instant",
     });
     let fields = more.as_object().unwrap().clone();
     config.as_object_mut().unwrap().extend(fields);
-    let wanted = serde_json::json!({ "stream_name": stream, "config": config });
-    jetstream.request(format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}"), &wanted).await.unwrap()
+    serde_json::json!({ "stream_name": stream, "config": config })
 }
 
 /// Answers whatever comes, to whatever reply subject it names, as a service does that does not look at it.
@@ -468,6 +475,14 @@ async fn witness(server: &NatsServer, account: &'static str) -> (&'static str, a
 /// where it may not; services that answer everything stand by; and in no account but the asker's own is anything heard there.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_role_reaches_by_a_reply_what_it_may_not_publish() {
+    let (setup, others): (Vec<_>, Vec<_>) = ROLES.into_iter().partition(|role| *role == "setup");
+    // On a server of its own: the consumers that it deletes answer each pull that waits, whoever asked.
+    let count = ask_with_foreign_replies(&others).await + ask_with_foreign_replies(&setup).await;
+    assert!(count > 10_000, "{count} cases");
+    println!("{count} requests with a reply subject that their asker may not publish, none answered there");
+}
+
+async fn ask_with_foreign_replies(roles: &[&'static str]) -> usize {
     let server = NatsServer::start().await;
     make_streams(&server).await;
     let _services = [
@@ -494,7 +509,7 @@ async fn no_role_reaches_by_a_reply_what_it_may_not_publish() {
         witnesses.push(witness(&server, account).await);
     }
     let count = AtomicUsize::new(0);
-    for role in ROLES {
+    for &role in roles {
         let (mut speaker, _) = Speaker::greet(&server, &login(role, server.password(role))).await;
         let account = testkit::account_of(role);
         for (subject, allowed) in PUBLISH.iter().filter(|(_, allowed)| allowed.contains(&role)) {
@@ -548,28 +563,86 @@ async fn no_role_reaches_by_a_reply_what_it_may_not_publish() {
             }
         }
     }
-    let count = count.into_inner();
-    assert!(count > 10_000, "{count} cases");
-    println!("{count} requests with a reply subject that their asker may not publish, none answered there");
     // And nothing of what JetStream keeps is gone.
     let administrator = server.jetstream("administrator").await;
-    for stream in ["CACHE_EVENTS", "KV_CACHE_CONFIG", "KV_CACHE_OWNERS"] {
+    for stream in STREAMS {
         let stream = administrator.get_stream(stream).await.unwrap();
         assert_eq!(stream.cached_info().state.first_sequence.max(1), 1, "nothing was purged");
     }
+    count.into_inner()
 }
 
-/// A consumer delivers wherever its maker says, so nobody may make one but the recorder, and it only its own two, which
-/// can't be turned into such.
+/// What JetStream keeps: the configuration of each stream and of each consumer, and when it was made.
+async fn kept(administrator: &jetstream::Context) -> Vec<serde_json::Value> {
+    let streams = STREAMS.map(|stream| format!("STREAM.INFO.{stream}"));
+    let consumers = CONSUMERS.map(|(stream, consumer)| format!("CONSUMER.INFO.{stream}.{consumer}"));
+    let mut kept = Vec::new();
+    for subject in streams.into_iter().chain(consumers) {
+        let info: serde_json::Value = administrator.request(subject, &serde_json::json!({})).await.unwrap();
+        assert!(info["config"].is_object(), "{info}");
+        kept.push(serde_json::json!([info["config"], info["created"], info["state"]["first_seq"]]));
+    }
+    for stream in STREAMS {
+        let names: serde_json::Value =
+            administrator.request(format!("CONSUMER.NAMES.{stream}"), &serde_json::json!({})).await.unwrap();
+        kept.push(names["consumers"].clone());
+    }
+    kept
+}
+
+/// A consumer delivers wherever its maker says, and one that is deleted, or is no longer used for its
+/// `inactive_threshold`, can be made anew as a push consumer. So no role but `setup` makes, changes or deletes one; nor a
+/// stream, but that the worker makes its three where they are missing.
 #[tokio::test]
-async fn no_role_has_a_consumer_deliver_where_it_may_not_publish() {
+async fn no_role_makes_changes_or_deletes_a_consumer_or_a_stream() {
     let server = NatsServer::start().await;
     make_streams(&server).await;
-    let recorder = server.jetstream("recorder_own").await;
-    for target in ["$KV.CACHE_CONFIG.live", "$JS.API.STREAM.PURGE.KV_CACHE_CONFIG", "cache.event.cleared.w"] {
-        let push = serde_json::json!({ "deliver_subject": target });
-        let made = make_consumer(&recorder, "CACHE_EVENTS", "recorder_windows", push).await;
-        assert!(made.get("error").is_some(), "{made}");
+    let administrator = server.jetstream("administrator").await;
+    let before = kept(&administrator).await;
+    let mut requests = Vec::new();
+    for (stream, consumer) in CONSUMERS {
+        for more in [
+            serde_json::json!({ "inactive_threshold": 1_000_000 }),
+            serde_json::json!({ "deliver_subject": "$JS.API.STREAM.PURGE.CACHE_EVENTS" }),
+        ] {
+            let request = consumer_request(stream, consumer, more).to_string();
+            for subject in [
+                format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}"),
+                format!("CONSUMER.CREATE.{stream}.{consumer}"),
+                format!("CONSUMER.CREATE.{stream}"),
+            ] {
+                requests.push((subject, request.clone()));
+            }
+        }
+        for verb in ["DELETE", "PAUSE", "UNPIN", "RESET", "LEADER.STEPDOWN"] {
+            requests.push((format!("CONSUMER.{verb}.{stream}.{consumer}"), String::new()));
+        }
+        let other = consumer_request(stream, "other", serde_json::json!({ "deliver_subject": "x" }));
+        requests.push((format!("CONSUMER.DURABLE.CREATE.{stream}.other"), other.to_string()));
+    }
+    for stream in STREAMS {
+        let config = serde_json::json!({ "name": stream, "subjects": ["anything"], "max_msgs": 1 });
+        for verb in ["CREATE", "UPDATE"] {
+            requests.push((format!("STREAM.{verb}.{stream}"), config.to_string()));
+        }
+        for verb in ["DELETE", "PURGE", "RESTORE", "SNAPSHOT", "LEADER.STEPDOWN"] {
+            requests.push((format!("STREAM.{verb}.{stream}"), String::new()));
+        }
+    }
+    for role in ROLES.into_iter().filter(|role| *role != "setup") {
+        let (mut speaker, _) = Speaker::greet(&server, &login(role, server.password(role))).await;
+        for (subject, body) in &requests {
+            for api in ["$JS.STORE.API", "$JS.API"] {
+                let subject = format!("{api}.{subject}");
+                let errors =
+                    speaker.errors_after(&format!("PUB {subject} {}\r\n{body}\r\n", body.len())).await;
+                let may_try = role == "memcache_own" && subject.starts_with("$JS.STORE.API.STREAM.CREATE.");
+                let refused = format!("Permissions Violation for Publish to \"{subject}\"");
+                let expected = if may_try { BTreeSet::new() } else { BTreeSet::from([refused]) };
+                assert_eq!(errors, expected, "{role} publishes on {subject}");
+            }
+        }
+        assert_eq!(kept(&administrator).await, before, "{role} has changed something");
     }
 }
 

@@ -695,6 +695,7 @@ fn start_recorder(scene: &Scene) -> Recorder {
         .env("NATS_URL", "")
         .env("NATS_PORT", scene.nats.port().to_string())
         .env("NATS_RECORDER_PASSWORD", scene.nats.password("recorder"))
+        .env("NATS_SETUP_PASSWORD", scene.nats.password("setup"))
         .env("RECORDER_DATABASE_URL", scene.database.url(Account::Recorder))
         .env("MIGRATION_DATABASE_URL", scene.database.url(Account::Migration))
         .env("GATEWAY_DATABASE_USER", scene.database.user(Account::Gateway))

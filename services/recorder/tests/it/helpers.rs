@@ -29,6 +29,7 @@ pub(crate) fn config(nats: &NatsServer, database: &Database) -> Config {
         &format!("--nats-url={}", nats.url()),
         &format!("--nats-port={}", nats.port()),
         &format!("--nats-password={}", nats.password("recorder")),
+        &format!("--nats-setup-password={}", nats.password("setup")),
         &format!("--database-url={}", database.url(Account::Recorder)),
         &format!("--migration-database-url={}", database.url(Account::Migration)),
         &format!("--gateway-database-user={}", database.user(Account::Gateway)),

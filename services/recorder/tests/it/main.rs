@@ -12,4 +12,5 @@ mod process;
 mod questions;
 mod retention;
 mod series;
+mod setup;
 mod windows;

@@ -85,6 +85,9 @@ async fn servers_that_do_not_come_end_it_with_the_reason() {
     let mut wrong_password = config(&nats, &database);
     wrong_password.process.dependency_timeout_s = 1;
     wrong_password.nats_password = "wrong".to_owned();
+    let mut wrong_setup_password = config(&nats, &database);
+    wrong_setup_password.process.dependency_timeout_s = 1;
+    wrong_setup_password.nats_setup_password = "wrong".to_owned();
     let mut no_mysql = config(&nats, &database);
     no_mysql.process.dependency_timeout_s = 1;
     no_mysql.migration_database_url = format!("mysql://a:b@127.0.0.1:{nowhere}/c");
@@ -94,6 +97,7 @@ async fn servers_that_do_not_come_end_it_with_the_reason() {
     for (config, reason) in [
         (no_nats, "NATS"),
         (wrong_password, "password"),
+        (wrong_setup_password, "the user setup"),
         (no_mysql, "MySQL"),
         (bad_url, "RECORDER_DATABASE_URL"),
     ] {
@@ -105,10 +109,15 @@ async fn servers_that_do_not_come_end_it_with_the_reason() {
 #[tokio::test]
 async fn a_recorder_that_the_server_refuses_something_ends_and_says_what() {
     let database = Database::empty().await;
-    for right in ["stats.*", "$JS.STORE.API.CONSUMER.DURABLE.CREATE.CACHE_EVENTS.recorder_windows"] {
+    for (user, right) in [
+        ("recorder", "stats.*"),
+        ("recorder_own", "$JS.STORE.API.CONSUMER.MSG.NEXT.CACHE_EVENTS.recorder_windows"),
+        ("setup", "$JS.STORE.API.CONSUMER.DURABLE.CREATE.CACHE_EVENTS.recorder_windows"),
+    ] {
         let nats = NatsServer::start_without(&[right]).await;
         let error = format!("{:#}", Recorder::spawn(config(&nats, &database)).ended().await.unwrap_err());
-        assert!(error.contains("the NATS server refuses recorder") && error.contains(right), "{error}");
+        let refusal = format!("the NATS server refuses {user} to ");
+        assert!(error.contains(&refusal) && error.contains(right), "{error}");
     }
 }
 
