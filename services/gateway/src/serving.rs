@@ -19,6 +19,8 @@ use wire::owners::Entry;
 
 /// How long one read or write may take.
 const LIMIT: Duration = Duration::from_secs(1);
+/// The least time between the beginnings of two reads.
+const TOGETHER: Duration = Duration::from_millis(2);
 /// After so long it is tried again where the bus, or somebody else's write, came between.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -34,7 +36,8 @@ struct Shared {
     /// A gateway comes after the first worker, or can do without one until that comes.
     seen: Mutex<Observer>,
     asked: Mutex<Vec<Asked>>,
-    turn: tokio::sync::Mutex<()>,
+    /// When the last read began.
+    turn: tokio::sync::Mutex<Option<Moment>>,
 }
 
 #[derive(Debug)]
@@ -79,11 +82,15 @@ impl Shared {
             let answered = tokio::select! {
                 biased;
                 answered = &mut answer => answered,
-                turn = self.turn.lock() => {
+                mut turn = self.turn.lock() => {
                     // Whoever had the turn before may have asked for this one too.
                     if let Ok(answer) = answer.try_recv() {
                         return answer;
                     }
+                    // Under many changes, one read is for all that come within a moment. A change by itself waits for none.
+                    let since = turn.map_or(TOGETHER, |last| last.elapsed());
+                    tokio::time::sleep(TOGETHER.saturating_sub(since)).await;
+                    *turn = Some(Moment::now());
                     self.look().await;
                     drop(turn);
                     answer.await
