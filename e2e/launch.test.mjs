@@ -111,7 +111,14 @@ suite("each process has its own secrets only", () => {
       for (const { pid, line } of system.processes()) {
         const role = /(?:bin\/serve |^target\/release\/|flock .* target\/release\/)(\w+)/.exec(line)?.[1] ?? /^(nats|mariadb)(?=-server|d)/.exec(line)?.[1] ?? "runner";
         assert.ok(role in knows, line);
-        const environ = readFileSync(`/proc/${pid}/environ`, "utf8");
+        let environ;
+        try {
+          environ = readFileSync(`/proc/${pid}/environ`, "utf8");
+        } catch (error) {
+          // A command of a script, such as `sleep`, may have ended meanwhile.
+          if (["ENOENT", "ESRCH"].includes(error.code)) continue;
+          throw error;
+        }
         const has = secrets.filter(([, value]) => environ.includes(value)).map(([name]) => name).sort();
         for (const name of has) {
           assert.ok(knows[role].includes(name) && environ.split("\0").includes(`${name}=${system.env[name]}`), `${name} is known to ${line}`);

@@ -42,8 +42,6 @@ use crate::views::Views;
 
 /// How long a part may take to say that it is there.
 const HEALTH_LIMIT: Duration = Duration::from_secs(1);
-/// How old an answer may be about which parts are there.
-const HEALTH_AGE: Duration = Duration::from_millis(200);
 /// How long a page waits for MySQL, and how long while that is known to be away.
 const PAGE_LIMIT: Duration = Duration::from_secs(2);
 const AWAY_LIMIT: Duration = Duration::from_millis(50);
@@ -58,7 +56,7 @@ pub struct AppState(Arc<Shared>);
 
 /// What an [`AppState`] points to.
 pub struct Shared {
-    /// The parts that were there when they were asked last.
+    /// When the parts were asked last, and which were there.
     health: tokio::sync::Mutex<Option<(Instant, Health)>>,
     /// The settings.
     pub config: Config,
@@ -551,17 +549,19 @@ impl AppState {
         })
     }
 
-    /// Asks all parts whether they are there. Takes at most a second.
+    /// Asks all parts whether they are there. Takes at most two seconds.
     ///
-    /// Whoever asks at the same moment shares the answer: probes and pages of many readers ask the parts no more often
-    /// than [`HEALTH_AGE`] allows.
+    /// The parts are asked for one reader at a time, and the answer is for all who came before that began: many probes
+    /// and pages ask them no more often than a few.
     pub async fn health(&self) -> Health {
+        let came = Instant::now();
         let mut last = self.0.health.lock().await;
         match &*last {
-            Some((found, health)) if found.elapsed() < HEALTH_AGE => health.clone(),
+            Some((began, health)) if *began >= came => health.clone(),
             _ => {
+                let began = Instant::now();
                 let health = self.ask_for_health().await;
-                *last = Some((Instant::now(), health.clone()));
+                *last = Some((began, health.clone()));
                 health
             }
         }

@@ -127,7 +127,7 @@ fn describe_headers(operation: &mut Operation, is_report: bool) {
         (name = "events", description = "What happens, as it happens"),
         (name = "operation", description = "For those who run it"),
     ),
-    components(schemas(EntityTags, ImageBytes, Key, Policy, Span, StatsFormat)),
+    components(schemas(EntityTags, HttpDate, ImageBytes, Key, Policy, Span, StatsFormat)),
     paths(
         images::get_image,
         images::put_image,
@@ -352,6 +352,24 @@ impl PartialSchema for EntityTags {
 
 impl ToSchema for EntityTags {}
 
+/// A date, as RFC 9110, section 5.6.7, prefers it.
+#[derive(Debug)]
+pub(crate) struct HttpDate;
+
+impl PartialSchema for HttpDate {
+    fn schema() -> RefOr<Schema> {
+        described(json!({
+            "description": "A date such as `Sun, 06 Nov 1994 08:49:37 GMT`.",
+            "type": "string",
+            "pattern": "^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), (0[1-9]|1[0-9]|2[0-8]) \
+                        (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) (19[7-9][0-9]|20[0-9]{2}) \
+                        ([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9] GMT$",
+        }))
+    }
+}
+
+impl ToSchema for HttpDate {}
+
 /// The headers that a write honours.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Header)]
@@ -363,9 +381,9 @@ pub(crate) struct WriteHeaders {
     /// Only if none of these images is there now; with `*`, no image at all.
     #[param(rename = "If-None-Match", required = false)]
     if_none_match: EntityTags,
-    /// Only if the image is not newer; it counts without If-Match.
+    /// Only if this is the Last-Modified of the image; it counts without If-Match.
     #[param(rename = "If-Unmodified-Since", required = false)]
-    if_unmodified_since: String,
+    if_unmodified_since: HttpDate,
 }
 
 /// The configuration of the cache that is in force.
