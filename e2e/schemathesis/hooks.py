@@ -3,6 +3,8 @@
 import json
 import os
 import urllib.request
+from datetime import datetime, timezone
+from email.utils import format_datetime
 from pathlib import Path
 
 import schemathesis
@@ -17,6 +19,13 @@ IMAGES = {kind: [file.read_bytes() for file in sorted(FIXTURES.glob(f"*{suffix}"
 ALL_IMAGES = [image for images in IMAGES.values() for image in images]
 
 schemathesis.openapi.format("binary", st.sampled_from(ALL_IMAGES))
+# Dates in headers, as RFC 9110 writes them.
+schemathesis.openapi.format(
+    "http-date",
+    st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2099, 12, 31)).map(
+        lambda date: format_datetime(date.replace(microsecond=0, tzinfo=timezone.utc), usegmt=True)
+    ),
+)
 for kind, images in IMAGES.items():
     schemathesis.openapi.media_type(kind, st.sampled_from(images))
 

@@ -361,9 +361,7 @@ impl PartialSchema for HttpDate {
         described(json!({
             "description": "A date such as `Sun, 06 Nov 1994 08:49:37 GMT`.",
             "type": "string",
-            "pattern": "^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), (0[1-9]|1[0-9]|2[0-8]) \
-                        (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) (19[7-9][0-9]|20[0-9]{2}) \
-                        ([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9] GMT$",
+            "format": "http-date",
         }))
     }
 }
