@@ -1,7 +1,7 @@
 //! Work that has time: it takes the processors only as far as nobody else wants them.
 
-/// How far back a thread steps, of 19: beside one that did not, it gets about a tenth of a processor.
-const NICENESS: i32 = 10;
+/// How far back a thread steps, of 19: beside one that did not, it gets a seventieth of a processor.
+const NICENESS: i32 = 19;
 
 /// Makes the thread that calls this, and nobody else, wait behind others. On Linux alone it is the thread's own
 /// affair; elsewhere nothing happens.

@@ -67,13 +67,13 @@ fn part(ready: &Answer) -> Value {
 /// Looks at a gateway whose store and database do not belong together: nothing is changed, and it says why.
 async fn is_refused(gateway: &Gateway, folder: &Path, reason: &str) {
     let before = contents(folder);
-    let ready = gateway.get("/readyz").await;
-    assert_eq!(ready.status, 503);
-    let message = part(&ready)["message"].as_str().unwrap().to_owned();
-    assert!(
-        part(&ready)["ok"] == false && message.contains(reason) && message.contains("bin/adopt"),
-        "{message}"
-    );
+    let is_said = |ready: &Answer| {
+        let message = part(ready)["message"].as_str().unwrap().to_owned();
+        part(ready)["ok"] == false && message.contains(reason) && message.contains("bin/adopt")
+    };
+    // It looks again every few seconds.
+    eventually("the reason is said", PATIENCE, async || is_said(&gateway.get("/readyz").await)).await;
+    assert_eq!(gateway.get("/readyz").await.status, 503);
     assert_eq!(gateway.metric("pixcache_part_up{part=\"store\"}").await, 0.0);
     for page in ["/system", "/"] {
         let text = gateway.get(page).await.text();
