@@ -207,16 +207,21 @@ async fn of_two_installations_on_one_folder_one_is_refused() {
     let flags = ["--image-dir", folder.to_str().unwrap()];
     // Both for the first time, at the same moment.
     let (first, second) = tokio::join!(one.start_gateway(&flags), other.start_gateway(&flags));
-    let mut gateways = [(&one, first), (&other, second)];
-    if gateways[0].1.get("/readyz").await.json()["parts"]["store"]["ok"] == false {
-        gateways.swap(0, 1);
-    }
-    let [(_, served), (_, refused)] = gateways;
-    store(&served, 0..12).await;
+    let [served, refused] = eventually("one of them is refused", PATIENCE, async || {
+        let said = [part(&first.get("/readyz").await), part(&second.get("/readyz").await)];
+        let is_refused = said.map(|said| said["message"].as_str().unwrap().contains("two installations"));
+        match is_refused {
+            [false, true] => Some([&first, &second]),
+            [true, false] => Some([&second, &first]),
+            _ => None,
+        }
+    })
+    .await;
+    store(served, 0..12).await;
     age(files_in(&folder), TWO_HOURS);
-    is_refused(&refused, &folder, "two installations").await;
-    refused.stop().await.unwrap();
-    served.stop().await.unwrap();
+    is_refused(refused, &folder, "two installations").await;
+    first.stop().await.unwrap();
+    second.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
