@@ -179,8 +179,8 @@ async fn calm(scene: &Scene, seen: &mut Seen, _silence: &Silence<'_>) -> anyhow:
     Ok(())
 }
 
-/// What both gateways say is in force, and when. A change that was written by a worker which lost its claim before it
-/// could acknowledge it is found by the one that serves within a second.
+/// The configuration in force by both gateways, and the time of the question. A change whose writer lost its claim before
+/// the acknowledgement is found within a second by the worker that serves.
 async fn in_force(scene: &Scene) -> anyhow::Result<(Moment, [Option<InForce>; 2])> {
     let begin = Instant::now();
     loop {

@@ -219,8 +219,8 @@ impl Seldom {
 fn reason_of(number: u16) -> Option<&'static str> {
     Some(match number {
         1146 => "its tables are not there yet",
-        1205 | 1213 => "another transaction holds a lock on the row; nothing was changed",
-        1290 | 1792 | 1836 | 3100 | 4149 => "it is read-only; nothing was changed",
+        1205 | 1213 => "another transaction holds a lock on the row",
+        1290 | 1792 | 1836 | 3100 | 4149 => "it is read-only",
         1040 | 1203 | 1226 => "it takes no more connections",
         1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 | 1820 | 1862 | 1873 | 3118 | 3955 | 4151 => {
             "it refuses the gateway's account"

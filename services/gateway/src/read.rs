@@ -292,6 +292,10 @@ impl Reader {
             let cache_status = CacheStatus::Near;
             return Ok(ReadOutcome { image, content, cache_status, cache_time: elapsed, elapsed });
         }
+        if self.variants.are_busy_with(item) {
+            let (cache_status, cache_time) = (CacheStatus::Busy, started.elapsed());
+            return Err(ReadFailure { error: Error::VariantsBusy, cache_status, cache_time });
+        }
         let looked = self.look(item, held, self.budget).await;
         let cache_time = started.elapsed();
         let _at_the_origin = match &looked {
@@ -334,7 +338,7 @@ impl Reader {
         }
     }
 
-    /// A place at the origin. A burst is waited for, but no longer than a moment, and not by more than there are places.
+    /// A place at the origin, for which a read waits [`BURST_LIMIT`] at most. As many reads may wait as there are places.
     async fn go_to_the_origin(&self) -> Option<SemaphorePermit<'_>> {
         if let Ok(place) = self.at_the_origin.try_acquire() {
             return Some(place);

@@ -87,9 +87,11 @@ impl Shared {
                     if let Ok(answer) = answer.try_recv() {
                         return answer;
                     }
-                    // Under many changes, one read is for all that come within a moment. A change by itself waits for none.
-                    let since = turn.map_or(TOGETHER, |last| last.elapsed());
-                    tokio::time::sleep(TOGETHER.saturating_sub(since)).await;
+                    // Under many changes, one read is for all that come within that time. A single change does not wait.
+                    let left = turn.map_or(Duration::ZERO, |last| TOGETHER.saturating_sub(last.elapsed()));
+                    if !left.is_zero() {
+                        tokio::time::sleep(left).await;
+                    }
                     *turn = Some(Moment::now());
                     self.look().await;
                     drop(turn);

@@ -26,7 +26,7 @@ use wire::reply::{Code, Refusal};
 use wire::{Item, Meta, Tag, subject};
 
 use crate::holders::Drop;
-use crate::live::{Live, unknown as unknown_change};
+use crate::live::{self, Live};
 use crate::near;
 use crate::store::{Entry, Insert, Lookup};
 use crate::watch::MAX_EVENTS_PER_SECOND;
@@ -278,8 +278,8 @@ async fn answer(
         Handle::Get => Handled::Now(get(worker, &request)),
         Handle::Put => put(worker, &request).await,
         Handle::Invalidate => invalidate(worker, &request),
-        Handle::Clear => while_it_lasts(worker, clear(live, &request, arrived)).await,
-        Handle::Config => while_it_lasts(worker, config(live, &request, arrived)).await,
+        Handle::Clear => clear(worker, live, &request, arrived).await,
+        Handle::Config => config(worker, live, &request, arrived).await,
         Handle::Stats => Handled::Now(Answer::json(&worker.stats())),
         Handle::Keys => Handled::Now(keys(worker, &request)),
         Handle::Watch => Handled::Now(watch(worker, &request)),
@@ -304,13 +304,16 @@ async fn answer(
     }
 }
 
-/// What comes of a change, unless the claim ends first: a life that is over waits for nobody.
-async fn while_it_lasts(worker: &Worker, change: impl Future<Output = Handled>) -> Handled {
+/// A change, or its refusal when the claim ends first: a life that is over does not wait for JetStream.
+async fn while_claimed<T>(
+    worker: &Worker,
+    change: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
     tokio::select! {
         biased;
-        handled = change => handled,
+        changed = change => changed,
         () = worker.claim.ended() => {
-            Handled::Now(Answer::Refused(unknown_change(&"this worker has lost the claim to serve meanwhile"), None))
+            Err(live::unknown(&"this worker has lost the claim to serve meanwhile"))
         }
     }
 }
@@ -582,7 +585,7 @@ pub(crate) fn not_serving() -> Refusal {
     Refusal::new(Code::Unavailable, "this worker does not serve at this moment; ask again")
 }
 
-async fn clear(live: &Live, request: &Request, arrived: Moment) -> Handled {
+async fn clear(worker: &Worker, live: &Live, request: &Request, arrived: Moment) -> Handled {
     let asked: ClearRequest = match parse_json(&request.message.payload, r#"{"by":"me"}, or nothing"#) {
         Ok(asked) => asked,
         Err(refusal) => return Handled::Now(Answer::Refused(refusal, None)),
@@ -595,20 +598,24 @@ async fn clear(live: &Live, request: &Request, arrived: Moment) -> Handled {
         );
         return Handled::Now(Answer::refuse(Code::BadRequest, message));
     }
-    match live.clear(asked.by.as_deref(), arrived).await {
+    match while_claimed(worker, live.clear(asked.by.as_deref(), arrived)).await {
         Ok((reply, drop)) => later(drop, Answer::json(&reply)),
         Err(refusal) => Handled::Now(Answer::Refused(refusal, None)),
     }
 }
 
-async fn config(live: &Live, request: &Request, arrived: Moment) -> Handled {
+async fn config(worker: &Worker, live: &Live, request: &Request, arrived: Moment) -> Handled {
     match request.message.subject.as_str() {
-        subject::CONFIG_GET => Handled::Now(answer_of(live.get().await)),
-        subject::CONFIG_SET => match live.change(&request.message.payload, arrived).await {
-            Ok((reply, drop)) => later(drop, Answer::json(&reply)),
-            Err(refusal) => Handled::Now(Answer::Refused(refusal, None)),
-        },
-        subject::CONFIG_REFRESH => Handled::Now(answer_of(live.refresh(arrived).await)),
+        subject::CONFIG_GET => Handled::Now(answer_of(while_claimed(worker, live.get()).await)),
+        subject::CONFIG_SET => {
+            match while_claimed(worker, live.change(&request.message.payload, arrived)).await {
+                Ok((reply, drop)) => later(drop, Answer::json(&reply)),
+                Err(refusal) => Handled::Now(Answer::Refused(refusal, None)),
+            }
+        }
+        subject::CONFIG_REFRESH => {
+            Handled::Now(answer_of(while_claimed(worker, live.refresh(arrived)).await))
+        }
         other => {
             let message = format!(
                 "there is no {other}: cache.config.get, cache.config.set and cache.config.refresh are"

@@ -142,7 +142,10 @@ impl Live {
                     self.tell_in_passing(effect);
                     return Ok(());
                 }
-                Found::Nothing(over) => (first.clone(), over),
+                Found::Nothing(over) => {
+                    tracing::info!("there is no revision of the configuration yet");
+                    (first.clone(), over)
+                }
                 Found::Junk(over, why) => {
                     let last_good = self.last_good(over).await?;
                     (self.repaired(over, &why, last_good.as_ref().unwrap_or(first)), over)
@@ -150,7 +153,6 @@ impl Live {
             };
             // Another worker may be first; then its revision is read. What was written is not read again.
             if let Written::Done(revision) = self.write_over(over, &config, BUCKET_TIME).await? {
-                tracing::info!(revision, policy = %config.policy, capacity_mb = config.capacity_mb.mb(), "the first revision of the configuration is set");
                 let effect = self.put_into_force(&mut in_force, &bucket, config, revision, Source::Change);
                 self.tell_in_passing(effect);
                 return Ok(());

@@ -21,6 +21,8 @@ const ON_ITS_WAY: Moment = 2_000_000_000;
 pub(crate) const UNREPORTED: Moment = 250_000_000;
 /// and those of the report before, if that was under way: so long does a gateway wait for its answer.
 const UNDER_WAY: Moment = 500_000_000;
+/// A copy that was granted just before the end of a worker's life is served for so long (`NEAR_LEASE_MS`).
+const NEAR_LEASE: Moment = 1_000_000_000;
 
 /// A stretch of time of which something may be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -353,16 +355,15 @@ impl<'a> Succession<'a> {
     }
 
     /// Wherever one life followed another that did not leave by itself: the report of each gateway that was
-    /// under way when that life ended.
+    /// under way when that life ended, or else its first one afterwards, which has hits until the leases end.
     fn reports_in_doubt(&self, struck: &[Struck]) -> Vec<Lost> {
         let pairs = self.lives.windows(2).filter(|pair| {
             let cause = struck.iter().map(|struck| &struck.strike).filter(|strike| strike.began <= pair[1].0);
             cause.max_by_key(|strike| strike.began).is_none_or(|strike| !lets_workers_leave(strike))
         });
-        let around = UNREPORTED + UNDER_WAY;
         let lost = pairs.map(|pair| Lost {
-            from: pair[0].1.saturating_sub(around),
-            to: pair[0].1 + around,
+            from: pair[0].1.saturating_sub(UNREPORTED + UNDER_WAY),
+            to: pair[0].1 + NEAR_LEASE + UNREPORTED,
             what: What::NearHits(None),
         });
         lost.collect()
@@ -460,9 +461,9 @@ mod tests {
             let strike = struck(kind, 5 * SECOND, 9 * SECOND);
             check(&history.concat(), &windows, &[strike], &sights, &[]).violations.len()
         };
-        assert_eq!(count(Kind::WorkerStoppedPastItsClaim, 5 * SECOND + UNDER_WAY), 0);
+        assert_eq!(count(Kind::WorkerStoppedPastItsClaim, 5 * SECOND + NEAR_LEASE), 0);
         assert_eq!(
-            count(Kind::WorkerStoppedPastItsClaim, 6 * SECOND),
+            count(Kind::WorkerStoppedPastItsClaim, 7 * SECOND),
             2,
             "no report was sent to it any more"
         );

@@ -25,7 +25,7 @@ use thumbnail::Picture;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
-use wire::{Tag, Variant};
+use wire::{Item, Tag, Variant};
 
 use super::blobs::{BlobError, Blobs};
 use super::images::ImageRow;
@@ -47,6 +47,10 @@ const SPARE_KILOBYTES: u64 = 32 << 10;
 const EXAMINED_KILOBYTES: u32 = 64 << 10;
 /// How many files are remembered as whole: two megabytes.
 const KNOWN: usize = 8192;
+/// When a reader that was turned away is told to come again (`Retry-After`).
+const COME_AGAIN: Duration = Duration::from_secs(1);
+/// How many variants are remembered whose readers were turned away: half a megabyte.
+const TURNED_AWAY: usize = 4096;
 /// How many images are remembered that can't be made narrower: a megabyte.
 const REMEMBERED: usize = 4096;
 /// And how much of the reason.
@@ -71,9 +75,11 @@ struct Inner {
     memory: Arc<Semaphore>,
     all_memory: u32,
     refused: Mutex<Refused>,
-    /// The files that are whole, with their format and size: whoever asks for a head has none of them read.
+    /// Format and size of files that are known to be whole. A request for a head alone reads none of them.
     known: Cache<String, (Format, u64)>,
     examined: Arc<Semaphore>,
+    /// The variants whose readers were told to come again, and when.
+    turned_away: Cache<Item, Instant>,
 }
 
 /// A variant, none if the image does for it.
@@ -167,6 +173,7 @@ impl Variants {
             refused: Mutex::default(),
             known: Cache::new(KNOWN),
             examined: semaphore(EXAMINED_KILOBYTES as usize),
+            turned_away: Cache::new(TURNED_AWAY),
         }))
     }
 
@@ -192,14 +199,29 @@ impl Variants {
         if let Some(found) = inner.find(&location).await? {
             return Ok(Some(found));
         }
-        let _waiting = self.wait().map_err(|_| VariantError::Busy)?;
-        let mut made = inner.join(row, variant, location)?;
+        let joined = match self.wait() {
+            Ok(waiting) => inner.join(row, variant, location).map(|made| (waiting, made)),
+            Err(_) => Err(VariantError::Busy),
+        };
+        let (_waiting, mut made) = joined.inspect_err(|_| {
+            inner.turned_away.insert(Item { key: row.key.clone(), variant: Some(variant) }, Instant::now());
+        })?;
         let outcome = match timeout_at(deadline, made.wait_for(Option::is_some)).await {
             Ok(Ok(outcome)) => outcome.clone(),
             Ok(Err(_)) => None,
             Err(_) => return Err(VariantError::Late),
         };
         outcome.unwrap_or_else(|| Err(VariantError::other("its making broke off")))
+    }
+
+    /// Whether a reader of this variant was turned away less than [`COME_AGAIN`] ago, and would be once more: the queue is
+    /// still full. Neither the cache nor the database need be asked to say so.
+    pub(crate) fn are_busy_with(&self, item: &Item) -> bool {
+        let inner = &self.0;
+        let is_full = || inner.queue.available_permits() == 0 || inner.readers.available_permits() == 0;
+        item.variant.is_some()
+            && is_full()
+            && inner.turned_away.get(item).is_some_and(|since| since.elapsed() < COME_AGAIN)
     }
 
     /// Has the file at `location` examined anew when it is asked for again, since it could not be read. Whether it was
@@ -567,18 +589,31 @@ mod tests {
             assert!(variants.0.under_way().is_empty());
         };
         given_up().await;
-        let many: Vec<ImageRow> = (0..QUEUE + 10)
-            .map(|number| ImageRow { location: format!("{}{number}", row.location), ..row.clone() })
+        let keys = (0..QUEUE + 10).map(|number| wire::Key::new(&format!("image-{number}")).unwrap());
+        let many: Vec<ImageRow> = keys
+            .map(|key| ImageRow { location: format!("{}{key}", row.location), key, ..row.clone() })
             .collect();
         let ends = Instant::now() + Duration::from_millis(500);
         let asked = many.iter().map(|row| variants.get(row, Variant::W160, ends));
-        let answers = futures_util::future::join_all(asked).await;
+        let turned_away = async {
+            let is_busy = |row: &ImageRow, variant| {
+                variants.are_busy_with(&Item { key: row.key.clone(), variant: Some(variant) })
+            };
+            while many.iter().filter(|row| is_busy(row, Variant::W160)).count() < 10 {
+                tokio::task::yield_now().await;
+            }
+            many.iter().any(|row| is_busy(row, Variant::W320))
+        };
+        let (answers, turned_away) = tokio::join!(futures_util::future::join_all(asked), turned_away);
+        assert!(!turned_away, "nobody has asked for those");
         let count = |wanted: fn(&VariantError) -> bool| {
             answers.iter().filter(|answer| answer.as_ref().is_err_and(wanted)).count()
         };
         assert_eq!(count(|error| matches!(error, VariantError::Busy)), 10);
         assert_eq!(count(|error| matches!(error, VariantError::Late)), QUEUE);
         given_up().await;
+        let last = Item { key: many[QUEUE].key.clone(), variant: Some(Variant::W160) };
+        assert!(!variants.are_busy_with(&last), "there is room again");
         drop(busy);
         let made = variants.get(&row, Variant::W160, later()).await.unwrap().unwrap();
         assert_eq!(width_of(&made), 160);

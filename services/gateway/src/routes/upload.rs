@@ -139,13 +139,15 @@ async fn read_form(
             "file" if file.is_none() => {
                 let bytes = stream::poll_fn(|context| part.poll_next_unpin(context));
                 let received = state.receive(bytes.map(|chunk| chunk.map_err(|error| broken(&error)))).await;
-                // The rest of an image that is refused.
-                let rest = async { while let Some(Ok(_)) = part.next().await {} };
-                let _ = timeout(deadline.since(Moment::now()), rest).await;
                 file = match received {
                     Err(
                         error @ (Error::TooLarge(_) | Error::UnsupportedType(_) | Error::Unprocessable(_)),
-                    ) => Some(Err(error)),
+                    ) => {
+                        // multer reads the rest of the part, too, but then it would count as the head of the next one.
+                        let rest = async { while let Some(Ok(_)) = part.next().await {} };
+                        let _ = timeout(deadline.since(Moment::now()), rest).await;
+                        Some(Err(error))
+                    }
                     other => Some(Ok(other?)),
                 };
             }

@@ -237,6 +237,22 @@ async fn change_without_acknowledgement(
     (worker, way, asked)
 }
 
+/// The change is refused in time, as one of which nobody knows whether it was made.
+async fn is_unknown(asked: JoinHandle<Result<Reply, RequestFailure>>) {
+    let Err(RequestFailure::Refused(refused)) = asked.await.unwrap() else { panic!("it is refused in time") };
+    let message = refused.refusal.message;
+    assert_eq!(refused.refusal.code, Code::Unavailable);
+    assert!(message.contains("is unknown") && !message.contains("nothing was changed"), "{message}");
+}
+
+async fn is_in_force_in_the_end(scene: &Scene) {
+    eventually("the change is in force", PATIENCE, async || {
+        let reply: Option<ConfigReply> = scene.ask_json(subject::CONFIG_GET, "").await.ok();
+        reply.is_some_and(|reply| reply.config.capacity_mb.mb() == 7)
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_whose_acknowledgement_is_lost_is_read_back_and_acknowledged() {
     let scene = Scene::new().await;
@@ -254,16 +270,9 @@ async fn a_change_whose_acknowledgement_is_lost_is_read_back_and_acknowledged() 
 async fn a_change_of_which_nothing_is_heard_is_unknown_in_time_and_in_force_afterwards() {
     let scene = Scene::new().await;
     let (worker, way, asked) = change_without_acknowledgement(&scene, "10000").await;
-    let Err(RequestFailure::Refused(refused)) = asked.await.unwrap() else { panic!("it is refused in time") };
-    assert_eq!(refused.refusal.code, Code::Unavailable);
-    assert!(refused.refusal.message.contains("is unknown"), "{}", refused.refusal.message);
-    assert!(!refused.refusal.message.contains("nothing was changed"), "{}", refused.refusal.message);
+    is_unknown(asked).await;
     way.release();
-    eventually("what was written is in force", PATIENCE, async || {
-        let reply: Option<ConfigReply> = scene.ask_json(subject::CONFIG_GET, "").await.ok();
-        reply.is_some_and(|reply| reply.config.capacity_mb.mb() == 7)
-    })
-    .await;
+    is_in_force_in_the_end(&scene).await;
     worker.stop().await.unwrap();
 }
 
@@ -271,15 +280,10 @@ async fn a_change_of_which_nothing_is_heard_is_unknown_in_time_and_in_force_afte
 async fn a_claim_that_is_lost_during_a_change_ends_the_life_and_not_the_process() {
     let scene = Scene::new().await;
     let (worker, way, asked) = change_without_acknowledgement(&scene, "1000").await;
-    let Err(RequestFailure::Refused(refused)) = asked.await.unwrap() else { panic!("it is refused in time") };
-    assert!(refused.refusal.message.contains("is unknown"), "{}", refused.refusal.message);
+    is_unknown(asked).await;
     // Longer than its stop may take.
     tokio::time::sleep(Duration::from_secs(4)).await;
     way.release();
-    eventually("it serves again, with what was written", PATIENCE, async || {
-        let reply: Option<ConfigReply> = scene.ask_json(subject::CONFIG_GET, "").await.ok();
-        reply.is_some_and(|reply| reply.config.capacity_mb.mb() == 7)
-    })
-    .await;
+    is_in_force_in_the_end(&scene).await;
     worker.stop().await.unwrap();
 }
