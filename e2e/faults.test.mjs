@@ -3,17 +3,15 @@
 // same faults come again.
 
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
 import path from "node:path";
 import { test } from "node:test";
+import { command, repository } from "./lib/checkout.mjs";
 
-const root = path.resolve(import.meta.dirname, "..");
-
-function faults(t, ...more) {
-  const bench = path.join(root, "target/debug/bench");
-  const run = spawnSync(bench, ["faults", "--short", "--bin-dir", path.join(root, "target/release"), ...more], { encoding: "utf8", timeout: 400_000, maxBuffer: 1 << 26 });
-  assert.equal(run.status, 0, `${run.error ?? run.signal ?? ""}\n${run.stdout}\n${run.stderr}`);
-  t.diagnostic(run.stdout.split("\n", 1)[0]);
+async function faults(t, ...more) {
+  const bench = path.join(repository, "target/debug/bench");
+  const run = await command(bench, ["faults", "--short", "--bin-dir", path.join(repository, "target/release"), ...more], { seconds: 400 });
+  assert.equal(run.code, 0, `${run.signal ?? ""}\n${run.all}`);
+  t.diagnostic(run.out.split("\n", 1)[0]);
 }
 
 test("every promise holds while each kind of fault strikes once", (t) => faults(t));

@@ -1,4 +1,4 @@
-// Starting and stopping: bin/run, bin/stop, and the Procfile under foreman, honcho and the way of overmind.
+// Starting and stopping with bin/run and bin/stop.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -7,9 +7,10 @@ import net from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { suite, test } from "node:test";
-import { setTimeout as delay } from "node:timers/promises";
 import { Checkout, checkout, Child, command, Parts, sample, samples, until } from "./lib/checkout.mjs";
 
+// Each without settings, so that bin/run makes them.
+const fresh = (t, name, options) => checkout(t, name, { ...options, bare: true });
 const lastLine = (text) => text.trimEnd().split("\n").at(-1);
 const urlLine = /^http:\/\/127\.0\.0\.1:\d+$/;
 
@@ -39,7 +40,7 @@ async function freePort() {
 }
 
 test("from a fresh checkout to a gallery with seven photographs, and again within seconds", async (t) => {
-  const system = checkout(t);
+  const system = fresh(t);
   const first = await system.bin("run", ["--detach"]);
   assert.equal(first.code, 0, first.all);
   assert.match(lastLine(first.out), urlLine);
@@ -84,55 +85,8 @@ test("from a fresh checkout to a gallery with seven photographs, and again withi
   assert.deepEqual((await system.json("/api/list_keys", { method: "POST" })).keys, samples);
 });
 
-// Which secrets of .env each process was started with: no more than its role needs. What anybody of the same account can
-// read in /proc, a core dump or the page of a crash shows as well.
-const knows = {
-  gateway: ["ADMIN_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GATEWAY_DATABASE_URL", "NATS_GATEWAY_PASSWORD"],
-  memcache: ["NATS_MEMCACHE_PASSWORD"],
-  recorder: ["MIGRATION_DATABASE_URL", "NATS_RECORDER_PASSWORD", "NATS_SETUP_PASSWORD", "RECORDER_DATABASE_URL"],
-  nats: ["NATS_GATEWAY_PASSWORD", "NATS_MEMCACHE_PASSWORD", "NATS_OPERATOR_PASSWORD", "NATS_RECORDER_PASSWORD", "NATS_SETUP_PASSWORD"],
-  mariadb: [],
-  runner: [],
-};
-
-suite("each process has its own secrets only", () => {
-  for (const [runner, file, args] of [["bin/run", "bin/run", ["--no-build"]], ["foreman", "foreman", ["start"]], ["honcho", "honcho", ["start"]]]) {
-    test(`under ${runner}`, async (t) => {
-      const system = checkout(t);
-      await system.start();
-      await system.bin("stop");
-      const more = { ADMIN_TOKEN: "a-token-of-a-test-run", AWS_ACCESS_KEY_ID: "an-account-of-a-test", AWS_SECRET_ACCESS_KEY: "a-key-of-a-test", SOMEBODYS_TOKEN: "of-another-program" };
-      writeFileSync(system.at(".env"), readFileSync(system.at(".env"), "utf8") + Object.entries(more).map(([name, value]) => `${name}=${value}\n`).join(""));
-      const secrets = Object.entries(system.env).filter(([name]) => /PASSWORD|TOKEN|_URL$|^AWS_/.test(name));
-      assert.ok(secrets.length >= 12, secrets.map(([name]) => name).join(" "));
-      system.spawn(file, args);
-      await system.ready();
-      const seen = {};
-      for (const { pid, line } of system.processes()) {
-        const role = /(?:bin\/serve |^target\/release\/|flock .* target\/release\/)(\w+)/.exec(line)?.[1] ?? /^(nats|mariadb)(?=-server|d)/.exec(line)?.[1] ?? "runner";
-        assert.ok(role in knows, line);
-        let environ;
-        try {
-          environ = readFileSync(`/proc/${pid}/environ`, "utf8");
-        } catch (error) {
-          // A command of a script, such as `sleep`, may have ended meanwhile.
-          if (["ENOENT", "ESRCH"].includes(error.code)) continue;
-          throw error;
-        }
-        const has = secrets.filter(([, value]) => environ.includes(value)).map(([name]) => name).sort();
-        for (const name of has) {
-          assert.ok(knows[role].includes(name) && environ.split("\0").includes(`${name}=${system.env[name]}`), `${name} is known to ${line}`);
-        }
-        seen[role] = [...new Set([...(seen[role] ?? []), ...has])].sort();
-      }
-      // Nobody was overlooked, and each has what it needs.
-      assert.deepEqual(seen, knows);
-    });
-  }
-});
-
 test("commands explain themselves and refuse what they don't know", async () => {
-  const system = new Checkout();
+  const system = new Checkout(undefined, { bare: true });
   try {
     for (const name of ["run", "stop", "test", "serve"]) {
       const help = await system.bin(name, ["--help"]);
@@ -150,7 +104,7 @@ test("commands explain themselves and refuse what they don't know", async () => 
 
 suite("in the foreground", () => {
   test("prints the URL last, stays, and Ctrl-C stops all of it", async (t) => {
-    const system = checkout(t);
+    const system = fresh(t);
     const run = system.spawn("bin/run", ["--no-build"]);
     await until("the URL", () => urlLine.test(lastLine(run.stdout)), 60);
     assert.equal((await system.fetch("/readyz")).status, 200);
@@ -168,7 +122,7 @@ suite("in the foreground", () => {
   });
 
   test("takes everything along when it is killed itself", async (t) => {
-    const system = checkout(t);
+    const system = fresh(t);
     const run = system.spawn("bin/run", ["--no-build"]);
     await until("the URL", () => urlLine.test(lastLine(run.stdout)), 60);
     await run.end("SIGKILL");
@@ -180,7 +134,7 @@ suite("in the foreground", () => {
 
 suite("what can go wrong at the start", () => {
   test("a service that ends is shown with its reason, and nothing stays behind", async (t) => {
-    const system = checkout(t);
+    const system = fresh(t);
     for (const args of [["--detach"], []]) {
       const run = await system.bin("run", ["--no-build", ...args], { env: { CACHE_POLICY: "bogus" } });
       assert.equal(run.code, 1);
@@ -193,7 +147,7 @@ suite("what can go wrong at the start", () => {
   });
 
   test("a port that was asked for and is taken is named; one that was only kept is exchanged", async (t) => {
-    const system = checkout(t);
+    const system = fresh(t);
     const holder = await listen(0);
     t.after(() => holder.close());
     const taken = holder.address().port;
@@ -221,7 +175,7 @@ suite("what can go wrong at the start", () => {
   });
 
   test("no Rust, or one too old, is one line", async (t) => {
-    const system = checkout(t);
+    const system = fresh(t);
     // Everything that is in the PATH but Rust.
     const tools = mkdtempSync(path.join(tmpdir(), "pixcache-norust-"));
     t.after(() => rmSync(tools, { recursive: true, force: true }));
@@ -247,7 +201,7 @@ suite("what can go wrong at the start", () => {
   });
 
   test("two calls at the same moment start one system", async (t) => {
-    const system = checkout(t);
+    const system = fresh(t);
     const runs = await Promise.all([1, 2].map(() => system.bin("run", ["--no-build", "--detach"])));
     for (const run of runs) {
       assert.equal(run.code, 0, run.all);
@@ -257,7 +211,7 @@ suite("what can go wrong at the start", () => {
   });
 
   test("checkouts that are started at the same moment get ports of their own", async (t) => {
-    const systems = [1, 2, 3].map(() => checkout(t));
+    const systems = [1, 2, 3].map(() => fresh(t));
     await Promise.all(systems.map((system) => system.start()));
     const ports = systems.flatMap(({ env }) => [env.PORT, env.NATS_PORT, env.DB_PORT]);
     assert.equal(new Set(ports).size, ports.length, ports.join(" "));
@@ -265,7 +219,7 @@ suite("what can go wrong at the start", () => {
   });
 
   test("a runner that was killed leaves nothing, and the next start works", async (t) => {
-    const system = checkout(t);
+    const system = fresh(t);
     await system.start();
     const before = system.processes().map(({ pid }) => pid);
     process.kill(system.pid("run"), "SIGKILL");
@@ -276,7 +230,7 @@ suite("what can go wrong at the start", () => {
   });
 
   test("a server that its wrapper left behind is ended by the next start", async (t) => {
-    const system = checkout(t);
+    const system = fresh(t);
     await system.start();
     await system.bin("stop");
     // Started without the wrapper, and noted as it does: that is how one looks that outlived it.
@@ -294,7 +248,7 @@ suite("what can go wrong at the start", () => {
   });
 
   test("a server that is killed ends the rest, with its name", async (t) => {
-    const system = checkout(t);
+    const system = fresh(t);
     const run = system.spawn("bin/run", ["--no-build"]);
     await until("the URL", () => urlLine.test(lastLine(run.stdout)), 60);
     process.kill(system.pid("mariadb"), "SIGKILL");
@@ -305,7 +259,7 @@ suite("what can go wrong at the start", () => {
   });
 
   test("a wrapper that is killed takes its server along", async (t) => {
-    const system = checkout(t);
+    const system = fresh(t);
     await system.start();
     for (const { pid, line } of system.processes()) if (line.includes("bin/serve")) process.kill(pid, "SIGKILL");
     await system.empty(8);
@@ -344,7 +298,7 @@ test("foreign servers on the standard ports and on ours are left alone", async (
   for (const port of [5000, 14222, 13306]) if (await isFree(port)) holders.push(await listen(port));
   t.after(() => holders.forEach((holder) => holder.close()));
 
-  const system = checkout(t);
+  const system = fresh(t);
   await system.start();
   for (const [name, port] of [["PORT", 5000], ["NATS_PORT", 14222], ["DB_PORT", 13306]]) {
     assert.notEqual(Number(system.env[name]), port, name);
@@ -367,110 +321,8 @@ test("foreign servers on the standard ports and on ours are left alone", async (
   }
 });
 
-// The kinds of ends that a Procfile runner comes to. A runner is stopped by a signal to itself, or by Ctrl-C, which
-// reaches every process of the terminal's group.
-const runners = {
-  foreman: { file: "foreman", args: ["start"], codes: { SIGTERM: 0, SIGINT: 0, "Ctrl-C": 0 }, clean: /(gateway|memcache|recorder|nats|mariadb)\.1 +\| exited with code 0/g },
-  honcho: { file: "honcho", args: ["--no-colour", "start"], codes: { SIGTERM: 143, SIGINT: 130, "Ctrl-C": 130 }, clean: /(gateway|memcache|recorder|nats|mariadb)\.1 stopped \(rc=0\)/g },
-};
-
-suite("a Procfile runner, typed directly", () => {
-  for (const [name, { file, args, codes, clean }] of Object.entries(runners)) {
-    test(`${name} starts it, and each way to stop it loses nothing`, async (t) => {
-      const system = checkout(t);
-      await system.start();
-      await system.bin("stop");
-      for (const [how, expected] of Object.entries(codes)) {
-        const runner = system.spawn(file, args);
-        await system.ready();
-        const { incarnation } = JSON.parse((await system.bin("nats", ["req", "cache.stats", "", "--raw"])).out);
-        const reads = 25;
-        for (let at = 0; at < reads; at++) assert.equal((await system.read(samples[at % samples.length])).status, 200);
-
-        const began = Date.now();
-        if (how === "Ctrl-C") runner.interrupt();
-        else runner.kill(how);
-        const { code, signal } = await runner.exited;
-        await system.empty(5);
-        const seconds = (Date.now() - began) / 1000;
-        t.diagnostic(`${name}, ${how}: all gone after ${seconds.toFixed(2)} s, exit code ${code ?? signal}`);
-        assert.equal(code ?? signal, expected, runner.output);
-        assert.ok(seconds < 4, `${seconds} s`);
-        assert.doesNotMatch(runner.output, /SIGKILL/i);
-        const ended = new Set([...runner.output.matchAll(clean)].map((match) => match[1]));
-        // foreman does not wait for the output of those that end last.
-        assert.ok(name !== "honcho" || ended.size === 5, `ended cleanly: ${[...ended]}\n${runner.output}`);
-        assert.doesNotMatch(runner.output, /exited with code [1-9]|rc=[^0]|terminated by/);
-
-        await system.start();
-        const rows = await until(
-          "every read has its row",
-          async () => {
-            const found = await system.sql(`SELECT sequence, request_count FROM cache_stats WHERE incarnation = '${incarnation}' ORDER BY sequence`);
-            const sum = found.reduce((total, [, count]) => total + Number(count), 0);
-            return sum >= reads ? found : Promise.reject(new Error(`${sum} of ${reads} in ${found.length} rows`));
-          },
-          15,
-        );
-        assert.deepEqual(rows.map(([sequence]) => Number(sequence)), rows.map((_, at) => at + 1), "a window is missing");
-        assert.equal(rows.reduce((total, [, count]) => total + Number(count), 0), reads);
-        await system.bin("stop");
-      }
-    });
-  }
-
-  test("a stop in the middle of the start is a clean one, at any moment", async (t) => {
-    const system = checkout(t);
-    await system.start();
-    await system.bin("stop");
-    for (const fresh of [true, false]) {
-      for (const ms of [250, 400, 550, 700, 850, 1000, 1300]) {
-        // The very first start sets up the database, which takes a while. Images without their database would be kept back.
-        if (fresh) for (const half of ["var/mariadb", "var/images"]) rmSync(system.at(half), { recursive: true, force: true });
-        const runner = system.spawn("foreman", ["start"]);
-        await delay(ms);
-        const began = Date.now();
-        runner.kill("SIGTERM");
-        await runner.exited;
-        await system.empty(5);
-        assert.ok(Date.now() - began < 4000, `${Date.now() - began} ms, asked after ${ms} ms:\n${runner.output}`);
-        assert.doesNotMatch(runner.output, /SIGKILL/, `asked after ${ms} ms`);
-      }
-    }
-    await system.start();
-    assert.equal((await system.fetch("/readyz")).status, 200);
-  });
-
-  test("overmind's way: a script of sh in a session of its own, stopped by SIGINT to its process group", async (t) => {
-    const system = checkout(t);
-    await system.start();
-    await system.bin("stop");
-    const scripts = mkdtempSync(path.join(tmpdir(), "pixcache-overmind-"));
-    t.after(() => rmSync(scripts, { recursive: true, force: true }));
-    const lines = readFileSync(system.at("Procfile"), "utf8").trim().split("\n");
-    let port = Number(system.env.OVERMIND_PORT);
-    const parts = lines.map((line) => {
-      const [, name, run] = /^([\w-]+):\s+(.+)$/.exec(line) ?? assert.fail(`overmind does not read: ${line}`);
-      const script = path.join(scripts, name);
-      writeFileSync(script, `#!/usr/bin/env sh\nexport PORT=${port}\n${run}\n`, { mode: 0o744 });
-      port += 100;
-      return system.spawn(script, [], { env: system.env });
-    });
-    assert.match(lines[0], /^gateway:/, "the first process gets the very port");
-    await system.ready();
-    const began = Date.now();
-    for (const part of parts) part.interrupt();
-    const ends = await Promise.all(parts.map((part) => part.exited));
-    assert.deepEqual(ends.map(({ code, signal }) => code ?? signal), [0, 0, 0, 0, 0], parts.map((part) => part.output).join("\n"));
-    const seconds = (Date.now() - began) / 1000;
-    t.diagnostic(`all gone after ${seconds.toFixed(2)} s`);
-    assert.ok(seconds < 4);
-    assert.deepEqual(system.processes(), []);
-  });
-});
-
 test("servers of one's own: none is started, and the accounts are made in them", async (t) => {
-  const theirs = checkout(t, "pixcache-own-servers-");
+  const theirs = fresh(t, "pixcache-own-servers-");
   await theirs.start();
   await theirs.bin("stop");
   const servers = new Parts(theirs);
@@ -478,7 +330,7 @@ test("servers of one's own: none is started, and the accounts are made in them",
   await until("their MariaDB", () => theirs.sql("SELECT 1"));
   await theirs.sql("CREATE USER admin@'%' IDENTIFIED BY 'p/%40 ss'; GRANT ALL PRIVILEGES ON *.* TO admin@'%' WITH GRANT OPTION; DROP DATABASE pixcache; DROP USER pixcache_gateway@'%', pixcache_recorder@'%', pixcache_migration@'%'");
 
-  const system = checkout(t);
+  const system = fresh(t);
   const { NATS_PORT, DB_PORT } = theirs.env;
   const passwords = Object.fromEntries(Object.entries(theirs.env).filter(([name]) => name.endsWith("_PASSWORD")));
   const own = {
@@ -507,7 +359,7 @@ test("servers of one's own: none is started, and the accounts are made in them",
 });
 
 test("an ordinary user runs it as well as root does", async (t) => {
-  const system = checkout(t, "pixcache-user-", { copied: true });
+  const system = fresh(t, "pixcache-user-", { copied: true });
   const user = {};
   if (process.getuid() === 0) {
     // nobody: on every system, and with no rights anywhere.

@@ -3,7 +3,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -105,9 +105,20 @@ export class Child {
   }
 }
 
+// Below the ports that the system hands out by itself; each test file, which is a process, begins somewhere else.
+const ports = { first: 20_000, count: 12_000, next: (process.pid * 61) % 12_000 };
+
+/** A port that no other test file is given at the same time. bin/run takes another one if somebody has it. */
+function port() {
+  return ports.first + (ports.next++ % ports.count);
+}
+
 export class Checkout {
-  /** `copied` is for another user, who may not be able to read this repository. */
-  constructor(name = "pixcache e2e ", { copied = false } = {}) {
+  /**
+   * `copied` is for another user, who may not be able to read this repository. A `bare` one has no .env: bin/run finds its
+   * ports as in a fresh clone, and only one such system may be started at a time.
+   */
+  constructor(name = "pixcache e2e ", { copied = false, bare = false } = {}) {
     this.folder = mkdtempSync(path.join(tmpdir(), name));
     for (const entry of readdirSync(repository)) {
       if (own.has(entry) || (copied && !["bin", "Procfile", "Cargo.toml", "nats.conf", "samples", "templates"].includes(entry))) continue;
@@ -122,6 +133,7 @@ export class Checkout {
     } else {
       symlinkSync(path.join(repository, "target"), this.at("target"));
     }
+    if (!bare) writeFileSync(this.at(".env"), ["PORT", "NATS_PORT", "DB_PORT"].map((name) => `${name}=${port()}\n`).join(""), { mode: 0o600 });
     this.children = [];
   }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use clap::{Args, Parser, ValueEnum};
 use runtime::args::{LogArgs, NatsArgs, ProcessArgs};
+use runtime::process::Settings;
 
 use crate::hosts::AllowedHosts;
 use crate::visitor::TrustedProxies;
@@ -257,12 +258,23 @@ pub enum ConfigError {
 /// The fewest characters of a token.
 const MIN_TOKEN_CHARACTERS: usize = 16;
 
+impl Settings for Config {
+    fn log(&self) -> &LogArgs {
+        &self.log
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        self.go_together()?;
+        Ok(())
+    }
+}
+
 impl Config {
     /// Checks the settings that depend on each other, before anything is listened to.
     ///
     /// # Errors
     /// [`ConfigError`]: a sentence for whoever starts the gateway.
-    pub fn check(&self) -> Result<(), ConfigError> {
+    pub fn go_together(&self) -> Result<(), ConfigError> {
         match self.admin_token.as_set() {
             Some(token) => {
                 let is_visible = token.bytes().all(|byte| byte.is_ascii_graphic());
@@ -320,7 +332,7 @@ mod tests {
 
     fn checked(flags: &[&str]) -> Result<(), ConfigError> {
         let needed = ["gateway", "--database-url", "mysql://x", "--nats-password", "x"];
-        Config::parse_from(needed.iter().chain(flags)).check()
+        Config::parse_from(needed.iter().chain(flags)).go_together()
     }
 
     #[test]

@@ -25,20 +25,23 @@ pub mod units;
 pub mod views;
 pub mod visitor;
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::service::ServiceExt as _;
+use clap::Parser as _;
 use runtime::Bus;
 use runtime::bus::User;
 use runtime::service::metadata;
 use runtime::tasks::Tasks;
-use runtime::wait;
+use runtime::{process, wait};
 use sql::{Database, Isolation, Session};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::net::TcpListener;
+use tokio::runtime::Builder;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use wire::subject;
@@ -48,6 +51,7 @@ pub use config::Config;
 use config::OriginArgs;
 use feed::Feed;
 use metrics::ConnectionMetrics;
+use origin::adopt::{self, AdoptConfig};
 use origin::blobs::Blobs;
 use origin::identity::Identity;
 use origin::images::Images;
@@ -73,6 +77,38 @@ const UNTESTED: Duration = Duration::from_millis(100);
 const SESSION: Session = Session { isolation: Isolation::ReadCommitted, lock_wait: Duration::from_secs(3) };
 /// What remains to be done after the last request may take so long each time.
 const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Threads for what blocks: reading and writing files. A disk is kept busy by few, and of the many that the
+/// library would start at need each keeps memory of its own: 1,000 readers of large files left 400 MB behind.
+const BLOCKING_THREADS: usize = 32;
+/// How long such a thread waits for work. What it had allocated and another thread has freed is given back only
+/// when it ends, and a little work reaches all of them in turn.
+const BLOCKING_THREAD_LIFE: Duration = Duration::from_millis(100);
+
+/// The process: settings, log and signals, then the gateway, or the command `adopt`.
+pub fn main() -> ExitCode {
+    let mut threads = Builder::new_multi_thread();
+    threads.max_blocking_threads(BLOCKING_THREADS).thread_keep_alive(BLOCKING_THREAD_LIFE);
+    let mut arguments = std::env::args_os();
+    let program = arguments.next();
+    if arguments.next().is_some_and(|argument| argument == "adopt") {
+        let config = AdoptConfig::parse_from(program.into_iter().chain(arguments));
+        return process::block_on("gateway adopt", &mut threads, async || {
+            match adopt::run(config, std::io::stdout()).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("gateway adopt: {error:#}");
+                    ExitCode::FAILURE
+                }
+            }
+        });
+    }
+    process::main("gateway", &mut threads, async |config: Config, shutdown| {
+        let listener = listen((config.host, config.port).into())
+            .with_context(|| format!("can't listen on {}:{}", config.host, config.port))?;
+        run(config, listener, shutdown).await
+    })
+}
 
 /// Runs the gateway on a socket that listens already, until the stop.
 ///

@@ -1,7 +1,9 @@
 //! Every setting of the worker.
 
+use anyhow::Context as _;
 use clap::Parser;
 use runtime::args::{LogArgs, NatsArgs, ProcessArgs};
+use runtime::process::Settings;
 use wire::config::InvalidConfig;
 use wire::near::LONGEST_LEASE_MS;
 use wire::owners::LONGEST_CLAIM_MS;
@@ -80,6 +82,17 @@ impl Config {
     /// [`InvalidConfig::Capacity`].
     pub fn first_capacity(&self) -> Result<Capacity, InvalidConfig> {
         Capacity::from_mb(self.cache_capacity_mb, memory::largest_capacity_mb())
+    }
+}
+
+impl Settings for Config {
+    fn log(&self) -> &LogArgs {
+        &self.log
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        self.first_capacity().context("CACHE_CAPACITY_MB")?;
+        Ok(())
     }
 }
 

@@ -18,14 +18,16 @@ pub mod watch;
 pub mod window;
 pub mod worker;
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use runtime::owners::Observer;
 use runtime::tasks::Tasks;
-use runtime::{Buses, streams, wait};
+use runtime::{Buses, process, streams, wait};
 use time::OffsetDateTime;
+use tokio::runtime::Builder;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -45,6 +47,11 @@ const USERS: (&str, &str) = ("memcache", "memcache_own");
 const SUBSCRIPTION_CAPACITY: usize = 8192;
 /// What leaving the bus may take after everything has been answered.
 const LEAVE_TIME: Duration = Duration::from_millis(500);
+
+/// The process: settings, log and signals, then [`run`].
+pub fn main() -> ExitCode {
+    process::main("memcache", &mut Builder::new_multi_thread(), run)
+}
 
 /// Runs the worker until `shutdown`, then stops in the order that loses nothing. While another worker has
 /// the claim to serve, this one stands by; whenever it wins the claim, that is a new life of it.

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use runtime::args::{LogArgs, NatsArgs, ProcessArgs};
+use runtime::process::Settings;
 use sqlx::mysql::MySqlConnectOptions;
 
 /// pixcache stats recorder: makes rows of what the cache counts, and answers questions about them.
@@ -83,6 +84,18 @@ pub struct Config {
 pub struct DatabaseUrlError {
     setting: &'static str,
     reason: String,
+}
+
+impl Settings for Config {
+    fn log(&self) -> &LogArgs {
+        &self.log
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        self.account()?;
+        self.migration_account()?;
+        Ok(())
+    }
 }
 
 impl Config {

@@ -11,11 +11,13 @@ pub mod repository;
 mod retention;
 mod setup;
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::tasks::Tasks;
-use runtime::{Buses, wait};
+use runtime::{Buses, process, wait};
+use tokio::runtime::Builder;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +32,11 @@ const USERS: (&str, &str) = ("recorder", "recorder_own");
 const SUBSCRIPTION_CAPACITY: usize = 1024;
 /// What leaving the bus and the database may take after everything is done.
 const LEAVE: Duration = Duration::from_millis(500);
+
+/// The process: settings, log and signals, then [`run`].
+pub fn main() -> ExitCode {
+    process::main("recorder", &mut Builder::new_multi_thread(), run)
+}
 
 /// Runs the recorder until `shutdown`, then commits and acknowledges what it has in hand, answers
 /// what it was asked, and leaves.

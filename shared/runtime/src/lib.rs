@@ -10,6 +10,7 @@ pub mod descriptors;
 pub mod logging;
 pub mod owners;
 pub mod priority;
+pub mod process;
 pub mod service;
 pub mod shutdown;
 pub mod streams;

@@ -94,7 +94,7 @@ impl Gate {
     /// # Errors
     /// Those of [`Config::check`].
     pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
-        config.check()?;
+        config.go_together()?;
         let salt: [u8; 32] = rand::random();
         let digest = config.admin_token.as_set().map(|token| digest(&salt, token.as_bytes()));
         let hosts = if digest.is_some() && config.allowed_hosts.is_empty() {
