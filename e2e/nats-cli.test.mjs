@@ -242,9 +242,9 @@ suite("nats CLI", () => {
     assert.match(run.err, /go install github\.com\/nats-io\/natscli\/nats@v/);
   });
 
-  test("each command of the README does what it says", async () => {
-    const readme = readFileSync(path.join(repository, "README.md"), "utf8");
-    const lines = [...readme.matchAll(/^```(?:sh|bash|console)?\n([^]*?)^```/gm)]
+  test("each command of docs/operating.md does what it says", async () => {
+    const text = readFileSync(path.join(repository, "docs/operating.md"), "utf8");
+    const lines = [...text.matchAll(/^```(?:sh|bash|console)?\n([^]*?)^```/gm)]
       .flatMap(([, block]) => block.split("\n"))
       .map((line) => line.replace(/^\$ /, "").replace(/\s+#.*$/, ""))
       .filter((line) => /^bin\/nats /.test(line));

@@ -109,3 +109,9 @@ async fn connect(port: u16) -> Option<SendRequest<Full<Bytes>>> {
 fn cache_word<B>(response: &Response<B>) -> Option<CacheWord> {
     CacheWord::of(response.headers().get("cache-status")?.to_str().ok()?)
 }
+
+/// Whether the gateway at this port finds all parts of the system.
+pub(crate) async fn is_ready(port: u16) -> bool {
+    let answer = Client::new(port).send("GET", "/readyz", &[], Bytes::new()).await;
+    answer.is_ok_and(|answer| answer.status == 200)
+}

@@ -6,6 +6,7 @@ mod history;
 mod http;
 mod image;
 mod load;
+mod plan;
 mod report;
 mod rows;
 mod run;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use self::plan::Plan;
 use crate::system::Binaries;
 
 /// The seed of the long form, unless another one is given: the same faults and the same operations each
@@ -47,26 +49,6 @@ pub(crate) struct Arguments {
     /// Where the report goes: Markdown, and the same as JSON beside it
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-}
-
-/// How a run is done.
-#[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    pub(crate) seed: u64,
-    /// How long faults are made; once each without it.
-    pub(crate) length: Option<Duration>,
-    /// Which kinds of faults.
-    pub(crate) kinds: Vec<strike::Kind>,
-    pub(crate) binaries: PathBuf,
-    /// Whether there are two nats-servers.
-    pub(crate) is_cluster: bool,
-}
-
-impl Plan {
-    /// Whether each kind strikes once only.
-    pub(crate) fn is_short(&self) -> bool {
-        self.length.is_none()
-    }
 }
 
 /// Breaks a system, and says whether it kept its promises.

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::Plan;
 use super::check::Verdict;
 use super::check::availability::Figures;
 use super::history::{Did, Failure, Moment, Outcome, Record, seconds};
+use super::plan::Plan;
 use super::strike::Kind;
 use super::watch::Sample;
 

@@ -4,20 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Plan;
 use super::check::configuration::Said;
 use super::check::durability::Swept;
 use super::check::statistics::{self, Counted, UNREPORTED};
 use super::check::{self, Struck};
 use super::history::{CacheWord, Did, Moment, Record, seconds};
-use super::http::Client;
+use super::http::is_ready;
 use super::load::{InForce, Load, Setting, Silence};
+use super::plan::Plan;
 use super::report::Report;
 use super::rows::{self, WindowRow};
 use super::strike::{Kind, Scene};
@@ -233,12 +232,6 @@ async fn all_ready(system: &System) -> Option<()> {
         }
     };
     timeout(PATIENCE, ready).await.ok()
-}
-
-/// Whether the gateway at this port finds all parts of the system.
-pub(super) async fn is_ready(port: u16) -> bool {
-    let answer = Client::new(port).send("GET", "/readyz", &[], Bytes::new()).await;
-    answer.is_ok_and(|answer| answer.status == 200)
 }
 
 /// When windows become rows.

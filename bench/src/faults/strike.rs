@@ -13,8 +13,8 @@ use testkit::Way;
 use tokio::time::{sleep, timeout};
 
 use super::history::Moment;
+use super::http::is_ready;
 use super::load::{self, Setting};
-use super::run::is_ready;
 use super::system::{Joint, Server, System, WINDOW};
 use super::watch::Watch;
 use crate::process::Process;

@@ -2,11 +2,14 @@
 //! headers and what is known of the image.
 
 use std::ops::Range;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderMap, HeaderValue};
 use axum_extra::headers::{Header as _, HeaderMapExt as _, IfModifiedSince, IfUnmodifiedSince, LastModified};
+use origin::dates::{Modified, at};
+use origin::error::Unmet;
+use origin::images::Precondition;
 use wire::Tag;
 
 use crate::error::Error;
@@ -14,34 +17,6 @@ use crate::error::Error;
 /// A date is a proof of what a client holds once it is so old. The clocks of those who compare it need not agree to the
 /// second (RFC 9110, section 8.8.2.2).
 const LEAST_AGE: Duration = Duration::from_secs(2);
-
-/// When an image was stored, as far as a header can say it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Modified {
-    /// In whole seconds since 1970.
-    pub seconds: i64,
-    /// Whether no other image of the key was stored in that second before it ([`crate::origin::dates`]). If not, no
-    /// condition holds by this date.
-    pub is_proof: bool,
-}
-
-impl Modified {
-    /// As the cache keeps it, which does not look into it: what is no proof is negative.
-    pub(crate) fn to_wire(self) -> i64 {
-        let seconds = self.seconds.max(0);
-        if self.is_proof { seconds } else { -seconds }
-    }
-
-    /// What [`Modified::to_wire`] made. The worker says 0 of what was put into it by somebody who is no gateway: the
-    /// next image of the key, which may be of the same second, would know nothing of a date that was sent with it.
-    pub(crate) fn from_wire(seconds: i64) -> Option<Self> {
-        (seconds != 0).then(|| Self { seconds: seconds.saturating_abs(), is_proof: seconds > 0 })
-    }
-
-    fn is_at(self, date: impl Into<SystemTime>) -> bool {
-        date.into() == at(self.seconds)
-    }
-}
 
 /// What a read is answered with, once it is known that the image exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,13 +107,6 @@ pub(crate) fn etag(tag: &Tag) -> String {
 /// What `Last-Modified` says: never later than the moment of the answer (RFC 9110, section 8.8.2.1).
 pub(crate) fn last_modified(modified: SystemTime, now: SystemTime) -> SystemTime {
     modified.min(now)
-}
-
-/// A moment given in seconds since 1970, within the years that a date in a header may have: somebody who puts an image
-/// into the cache may claim any.
-pub(crate) fn at(seconds: i64) -> SystemTime {
-    const END_OF_9999: u64 = 253_402_300_799;
-    UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0).min(END_OF_9999))
 }
 
 /// The one range of a header `Range`. Several at once are allowed to be ignored (section 14.2), and are;
@@ -255,7 +223,7 @@ fn tag_list(value: &HeaderValue) -> Option<Tags> {
 
 /// Under which conditions a `PUT` or `DELETE` may change what is there. None by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct WriteConditions {
+pub(crate) struct WriteConditions {
     if_match: Option<Tags>,
     if_none_match: Option<Tags>,
     unmodified_since: Option<IfUnmodifiedSince>,
@@ -267,7 +235,7 @@ impl WriteConditions {
     /// # Errors
     /// [`Error::BadRequest`] when there is one that can't be read: to pass over it could destroy what the
     /// asker wanted to protect.
-    pub fn from_headers(headers: &HeaderMap) -> Result<Self, Error> {
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Self, Error> {
         let read = |name: HeaderName| match tags(headers, &name) {
             None if headers.contains_key(&name) => Err(Error::BadRequest(format!(
                 "the header {name} can't be read: * is allowed, or entity tags in double quotes, apart by commas"
@@ -285,44 +253,37 @@ impl WriteConditions {
         }
         Ok(Self { if_match, if_none_match, unmodified_since })
     }
+}
 
+impl Precondition for WriteConditions {
     /// Whether they hold for the image that is there now, given by its tag and its time, or for none.
     ///
     /// A date holds only if it is exactly that of the image and a proof, so that nobody overwrites what they have not
     /// seen. It need not be old: it is compared where it was made.
-    ///
-    /// # Errors
-    /// [`Error::PreconditionFailed`] with a sentence.
-    pub fn check(&self, current: Option<(&Tag, Modified)>) -> Result<(), Error> {
+    fn check(&self, current: Option<(&Tag, Modified)>) -> Result<(), Unmet> {
         let tag = current.map(|(tag, _)| tag);
         if let Some(tags) = &self.if_match {
             match tag {
                 None => {
-                    return Err(Error::PreconditionFailed(
-                        "If-Match does not hold: nothing is stored under this key",
-                    ));
+                    return Err(Unmet("If-Match does not hold: nothing is stored under this key"));
                 }
                 Some(tag) if !tags.match_strongly(tag) => {
-                    return Err(Error::PreconditionFailed(
-                        "If-Match does not hold: another image is stored under this key",
-                    ));
+                    return Err(Unmet("If-Match does not hold: another image is stored under this key"));
                 }
                 Some(_) => {}
             }
         } else if let Some(since) = self.unmodified_since {
             match current {
                 None => {
-                    return Err(Error::PreconditionFailed(
-                        "If-Unmodified-Since does not hold: nothing is stored under this key",
-                    ));
+                    return Err(Unmet("If-Unmodified-Since does not hold: nothing is stored under this key"));
                 }
                 Some((_, modified)) if !modified.is_at(since) => {
-                    return Err(Error::PreconditionFailed(
+                    return Err(Unmet(
                         "If-Unmodified-Since does not hold: it must be the Last-Modified of the image that is stored now",
                     ));
                 }
                 Some((_, modified)) if !modified.is_proof => {
-                    return Err(Error::PreconditionFailed(
+                    return Err(Unmet(
                         "If-Unmodified-Since can't be decided: several images were stored within that second; use If-Match",
                     ));
                 }
@@ -332,9 +293,7 @@ impl WriteConditions {
         if let (Some(tags), Some(tag)) = (&self.if_none_match, tag)
             && tags.match_weakly(tag)
         {
-            return Err(Error::PreconditionFailed(
-                "If-None-Match does not hold: an image is stored under this key",
-            ));
+            return Err(Unmet("If-None-Match does not hold: an image is stored under this key"));
         }
         Ok(())
     }
@@ -563,6 +522,152 @@ mod tests {
                 if let Decision::Part(range) = decide(&given, &TAG, modified, 10, later()) {
                     prop_assert_eq!(range, 1..10);
                 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod dates_and_conditions {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use std::time::{Duration as StdDuration, UNIX_EPOCH};
+
+    use axum::http::HeaderMap;
+    use axum_extra::headers::{HeaderMapExt as _, LastModified};
+    use proptest::prelude::*;
+    use wire::Tag;
+
+    use origin::dates::Dates;
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    const START_MS: i64 = 1_700_000_000_000;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// The database's clock goes on by so many milliseconds, or back.
+        Clock(i64),
+        Put,
+        Delete,
+        /// A client is sent one of the images that were ever stored, by a gateway whose clock is so much ahead: a cache
+        /// may go on serving it until it has acknowledged that there is another.
+        Send {
+            image: prop::sample::Index,
+            ahead_ms: i64,
+        },
+        /// A client asks with something that it was sent.
+        Ask {
+            held: prop::sample::Index,
+            ahead_ms: i64,
+        },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let ahead = -3000..3000i64;
+        prop_oneof![
+            4 => (1..700i64).prop_map(Step::Clock),
+            1 => (-20_000..90_000i64).prop_map(Step::Clock),
+            4 => Just(Step::Put),
+            2 => Just(Step::Delete),
+            4 => (any::<prop::sample::Index>(), ahead.clone())
+                .prop_map(|(image, ahead_ms)| Step::Send { image, ahead_ms }),
+            6 => (any::<prop::sample::Index>(), ahead).prop_map(|(held, ahead_ms)| Step::Ask { held, ahead_ms }),
+        ]
+    }
+
+    fn moment(ms: i64) -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).unwrap()
+    }
+
+    fn tag(image: usize) -> Tag {
+        let mut tag = [0; 32];
+        tag[..8].copy_from_slice(&image.to_be_bytes());
+        Tag(tag)
+    }
+
+    /// Headers of one kind, with a date and without a tag.
+    fn asking(name: &'static str, date: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, date.parse().unwrap());
+        headers.insert("range", "bytes=10-".parse().unwrap());
+        headers
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn no_date_ever_takes_one_image_for_another(steps in prop::collection::vec(step(), 1..80)) {
+            let mut clock_ms = START_MS;
+            let mut latest_clock_ms = START_MS;
+            let mut stored: Vec<Dates> = Vec::new();
+            let mut row: Option<usize> = None;
+            let mut left_behind: Option<OffsetDateTime> = None;
+            let mut held: Vec<(usize, String)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Clock(ms) => {
+                        // Never back by more than the dates of deleted images are remembered for.
+                        clock_ms = (clock_ms + ms).max(latest_clock_ms - 50_000);
+                        latest_clock_ms = latest_clock_ms.max(clock_ms);
+                    }
+                    Step::Put => {
+                        let latest = row.map(|image| stored[image].latest()).or(left_behind);
+                        let dates = Dates::of_next(moment(clock_ms), latest);
+                        prop_assert!(dates.updated_at <= moment(clock_ms));
+                        row = Some(stored.len());
+                        stored.push(dates);
+                    }
+                    Step::Delete => {
+                        if let Some(image) = row.take()
+                            && let Some(latest) = stored[image].left_behind(moment(clock_ms))
+                        {
+                            left_behind = left_behind.max(Some(latest));
+                        }
+                    }
+                    Step::Send { image, ahead_ms } if !stored.is_empty() => {
+                        let image = image.index(stored.len());
+                        let now = UNIX_EPOCH
+                            + StdDuration::from_millis((clock_ms + ahead_ms).try_into().unwrap());
+                        let sent = last_modified(at(stored[image].modified().seconds), now);
+                        let mut headers = HeaderMap::new();
+                        headers.typed_insert(LastModified::from(sent));
+                        prop_assert!(sent <= now);
+                        held.push((image, headers["last-modified"].to_str().unwrap().to_owned()));
+                    }
+                    Step::Ask { held: which, ahead_ms } if !held.is_empty() => {
+                        let Some(current) = row else { continue };
+                        let (image, date) = &held[which.index(held.len())];
+                        let now = UNIX_EPOCH
+                            + StdDuration::from_millis((clock_ms + ahead_ms).try_into().unwrap());
+                        let modified = stored[current].modified();
+                        for name in ["if-modified-since", "if-range", "if-unmodified-since"] {
+                            let decision = decide(&asking(name, date), &tag(current), Some(modified), 1000, now);
+                            let is_taken_for_it = match name {
+                                "if-modified-since" => decision == Decision::NotModified,
+                                _ => matches!(decision, Decision::Part(_)),
+                            };
+                            prop_assert!(!is_taken_for_it || *image == current, "{name}: {date}");
+                        }
+                        let write = WriteConditions::from_headers(&asking("if-unmodified-since", date)).unwrap();
+                        let may_write = write.check(Some((&tag(current), modified))).is_ok();
+                        prop_assert!(!may_write || *image == current, "a lost update: {date}");
+                        prop_assert!(write.check(None).is_err());
+                    }
+                    Step::Send { .. } | Step::Ask { .. } => {}
+                }
+            }
+        }
+
+        #[test]
+        fn the_date_of_an_image_that_was_stored_in_a_second_of_its_own_holds(gaps in prop::collection::vec(1000..5000i64, 1..10)) {
+            let mut clock_ms = START_MS;
+            let mut latest = None;
+            for gap in gaps {
+                clock_ms += gap;
+                let dates = Dates::of_next(moment(clock_ms), latest);
+                prop_assert!(dates.modified().is_proof);
+                latest = Some(dates.latest());
             }
         }
     }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use clap::{Args, Parser, ValueEnum};
+use clap::{Parser, ValueEnum};
+use origin::open::OriginArgs;
 use runtime::args::{LogArgs, NatsArgs, ProcessArgs};
 use runtime::process::Settings;
 
@@ -167,47 +168,6 @@ impl Embedding {
     }
 }
 
-/// Where rows and files are.
-#[derive(Debug, Clone, Args)]
-pub struct OriginArgs {
-    /// URL of the MySQL or MariaDB database, as the gateway's own account
-    #[arg(long, env = "GATEWAY_DATABASE_URL", value_name = "URL", hide_env_values = true)]
-    pub database_url: String,
-
-    /// Folder of the image files, made if it is not there
-    #[arg(long, env = "IMAGE_DIR", value_name = "FOLDER", default_value = "var/images")]
-    pub image_dir: PathBuf,
-
-    /// S3-compatible storage for the image files instead of the folder, as s3://bucket/prefix; its
-    /// account comes from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT and
-    /// AWS_ALLOW_HTTP
-    #[arg(long, env = "BLOB_URL", value_name = "URL")]
-    pub blob_url: Option<String>,
-
-    /// How long a call to the folder or S3 may take, in seconds; then it is given up
-    #[arg(long, env = "STORE_TIMEOUT_S", value_name = "SECONDS", default_value_t = 10,
-          value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub store_timeout_s: u64,
-
-    /// How long files stay in the trash that were replaced or deleted or that no row names, in days; 0: they are
-    /// removed at once, and a database restored from a backup does not find them
-    #[arg(long, env = "TRASH_DAYS", value_name = "DAYS", default_value_t = 7,
-          value_parser = clap::value_parser!(u64).range(0..=3650))]
-    pub trash_days: u64,
-}
-
-impl OriginArgs {
-    /// [`OriginArgs::store_timeout_s`] as a duration.
-    pub(crate) fn store_timeout(&self) -> Duration {
-        Duration::from_secs(self.store_timeout_s)
-    }
-
-    /// [`OriginArgs::trash_days`] as a duration.
-    pub(crate) fn trash(&self) -> Duration {
-        Duration::from_secs(self.trash_days * 24 * 3600)
-    }
-}
-
 /// A token, or none if it is empty. It is never shown.
 #[derive(Clone)]
 pub struct AdminToken(String);
@@ -363,10 +323,13 @@ mod tests {
     #[test]
     fn every_setting_stands_in_the_readme() {
         use clap::CommandFactory as _;
-        let readme = include_str!("../../../README.md");
+        let settings = include_str!("../../../docs/settings.md");
         for argument in Config::command().get_arguments() {
             if let Some(name) = argument.get_env().and_then(|name| name.to_str()) {
-                assert!(readme.contains(&format!("| `{name}` |")), "README.md has no row for {name}");
+                assert!(
+                    settings.contains(&format!("| `{name}` |")),
+                    "docs/settings.md has no row for {name}"
+                );
             }
         }
     }

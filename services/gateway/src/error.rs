@@ -3,22 +3,23 @@
 //! One enum for all interfaces: the JSON routes answer it as JSON through [`IntoResponse`], pages show
 //! its sentence as HTML. A failure that is not the asker's is logged once, here, when it is answered.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use origin::blobs::BlobError;
+use origin::error::Seldom;
+use origin::variants::VariantError;
 use runtime::bus::RequestFailure;
+use serde::Serialize;
 use sniff::SniffError;
+use utoipa::ToSchema;
 use wire::reply::{Code, Refusal};
 use wire::{Key, KeyError};
 
-use crate::origin::variants::VariantError;
-use crate::routes::api::Failure;
-
 /// Why a request was not met.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Something in the request is malformed or not allowed; the sentence says what is.
     #[error("{0}")]
     BadRequest(String),
@@ -138,7 +139,7 @@ pub enum Error {
 
 impl Error {
     /// The HTTP status that this is answered with.
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::Key(_) => StatusCode::BAD_REQUEST,
             Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
@@ -168,7 +169,7 @@ impl Error {
     }
 
     /// The sentence for the asker: what is wrong and, where that helps, what is allowed.
-    pub fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         self.to_string()
     }
 
@@ -187,55 +188,12 @@ impl Error {
 /// How to come in: browsers know the first, programs take either.
 const CHALLENGES: [&str; 2] = ["Basic realm=\"pixcache\", charset=\"UTF-8\"", "Bearer realm=\"pixcache\""];
 
-/// How often is logged what any reader can cause again and again.
+/// How often a failure is logged that any reader can cause again and again.
 const SAID_EVERY: Duration = Duration::from_secs(10);
-
-/// Says something now and then, with how often it could have been said.
-#[derive(Debug)]
-struct Seldom {
-    every: Duration,
-    last: Mutex<(Option<Instant>, u64)>,
-}
-
-impl Seldom {
-    const fn new(every: Duration) -> Self {
-        Self { every, last: Mutex::new((None, 0)) }
-    }
-
-    /// How often it came since it was said last, this time included; `None` when that was just now.
-    fn now(&self) -> Option<u64> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.1 += 1;
-        if last.0.is_some_and(|said| said.elapsed() < self.every) {
-            return None;
-        }
-        last.0 = Some(Instant::now());
-        Some(std::mem::take(&mut last.1))
-    }
-}
-
-/// Why MySQL refuses a statement for a reason that lies with the server or its administrator, by the number of its
-/// error ("MySQL Error Message Reference" and "MariaDB Error Codes"). `None` where the statement itself is wrong.
-fn reason_of(number: u16) -> Option<&'static str> {
-    Some(match number {
-        1146 => "its tables are not there yet",
-        1205 | 1213 => "another transaction holds a lock on the row",
-        1290 | 1792 | 1836 | 3100 | 4149 => "it is read-only",
-        1040 | 1203 | 1226 => "it takes no more connections",
-        1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 | 1820 | 1862 | 1873 | 3118 | 3955 | 4151 => {
-            "it refuses the gateway's account"
-        }
-        1021 | 1030 | 1037 | 1038 | 1041 | 1114 | 1135 | 3675 => "it is out of memory or disk space",
-        1047 => "its node is not part of its cluster now",
-        1053 | 1077 | 1079 | 1080 | 1317 | 1927 | 1969 | 3024 | 3169 => "it has ended the statement",
-        1049 => "there is no such database",
-        _ => return None,
-    })
-}
 
 impl Error {
     /// Writes to the log what the asker can't mend. What is the asker's own mistake is not logged.
-    pub fn log(&self) {
+    pub(crate) fn log(&self) {
         match self {
             Self::Internal(source) => tracing::error!(error = format!("{source:#}"), "a request failed"),
             Self::Unavailable { part, reason } => {
@@ -255,41 +213,26 @@ impl Error {
     }
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Self {
-        Arc::new(error).into()
+impl From<origin::Error> for Error {
+    fn from(error: origin::Error) -> Self {
+        use origin::Error as E;
+        match error {
+            E::Unavailable { part, reason } => Self::Unavailable { part, reason },
+            E::Apart(reason) => Self::Apart(reason),
+            E::Unmet(unmet) => Self::PreconditionFailed(unmet.0),
+            E::NoPlace(sentence) => Self::BadRequest(sentence),
+            E::NoImage(error) => error.into(),
+            E::TooLarge(sentence) => Self::TooLarge(sentence),
+            E::BodyTimeout(seconds) => Self::BodyTimeout(seconds),
+            E::FileMissing(reason) => Self::FileMissing(reason),
+            E::Internal(error) => Self::Internal(error),
+        }
     }
 }
 
-/// Several may have shared the statement that failed.
-impl From<Arc<sqlx::Error>> for Error {
-    fn from(error: Arc<sqlx::Error>) -> Self {
-        let reason = match &*error {
-            sqlx::Error::Io(_) | sqlx::Error::Tls(_) => "the connection failed",
-            sqlx::Error::PoolTimedOut => "no connection became free in time",
-            sqlx::Error::PoolClosed => "this gateway is stopping",
-            sqlx::Error::Database(database) => {
-                let number = database
-                    .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
-                    .map_or(0, |error| error.number());
-                match reason_of(number) {
-                    Some(reason) => {
-                        static SAID: Seldom = Seldom::new(SAID_EVERY);
-                        if let Some(times) = SAID.now() {
-                            tracing::warn!(%error, times, "MySQL refuses statements");
-                        }
-                        reason
-                    }
-                    None => {
-                        return Self::Internal(
-                            anyhow::Error::new(error).context("MySQL refused a statement"),
-                        );
-                    }
-                }
-            }
-            _ => return Self::Internal(anyhow::Error::new(error).context("MySQL gave no readable answer")),
-        };
-        Self::Unavailable { part: "MySQL", reason: format!("{reason} ({error})") }
+impl From<BlobError> for Error {
+    fn from(error: BlobError) -> Self {
+        origin::Error::from(error).into()
     }
 }
 
@@ -322,6 +265,32 @@ impl From<SniffError> for Error {
     }
 }
 
+/// Why a call failed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Failure {
+    /// Always the string `false`.
+    #[schema(example = "false")]
+    success: &'static str,
+    /// What is wrong.
+    error: FailureDetail,
+}
+
+/// What is wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FailureDetail {
+    /// The HTTP status.
+    code: u16,
+    /// A sentence that says what is wrong and what is allowed.
+    message: String,
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        let error = FailureDetail { code: error.status().as_u16(), message: error.message() };
+        Self { success: "false", error }
+    }
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         self.log();
@@ -333,7 +302,7 @@ impl IntoResponse for Error {
 
 impl Error {
     /// Adds the headers that belong to the status, whatever form the body has.
-    pub fn add_headers(&self, headers: &mut axum::http::HeaderMap) {
+    pub(crate) fn add_headers(&self, headers: &mut axum::http::HeaderMap) {
         match self {
             Self::MethodNotAllowed { allow, .. } => {
                 if let Ok(allow) = HeaderValue::from_str(allow) {

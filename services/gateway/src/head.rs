@@ -6,9 +6,11 @@ use axum::http::HeaderValue;
 use axum_extra::headers::{HeaderMapExt as _, LastModified};
 use bytes::Bytes;
 
+use origin::dates::at;
+
 use crate::conditional;
 use crate::error::Error;
-use crate::read::ImageMeta;
+use crate::image::ImageMeta;
 
 /// The values of the headers that say what an image is.
 #[derive(Debug, Clone)]
@@ -30,7 +32,7 @@ impl ImageHead {
         Ok(Self {
             etag: value(conditional::etag(&image.tag))?,
             last_modified: image.modified.and_then(|modified| {
-                let modified = conditional::at(modified.seconds);
+                let modified = at(modified.seconds);
                 Some((date(modified)?, modified))
             }),
             content_type: content_type(&image.content_type)?,

@@ -1,29 +1,21 @@
 //! The web gateway of pixcache: HTTP in front, the cache beside, the origin behind.
 
-pub mod cache;
-pub mod chart;
+mod cache;
+mod chart;
 mod conditional;
-pub mod config;
-mod crowd;
-pub mod error;
-mod feed;
-mod flight;
+mod config;
+mod error;
 mod head;
-pub mod hosts;
+mod health;
+mod hosts;
+mod http;
+mod image;
 mod metrics;
-mod near;
-pub mod origin;
-mod patient;
-pub mod read;
-mod room;
-pub mod routes;
-mod server;
-mod serving;
-pub mod state;
-mod telling;
-pub mod units;
-pub mod views;
-pub mod visitor;
+mod routes;
+mod service;
+mod units;
+mod views;
+mod visitor;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,34 +24,31 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::service::ServiceExt as _;
 use clap::Parser as _;
+use origin::adopt::{self, AdoptConfig};
+use origin::identity::Identity;
+use origin::images::Images;
+use origin::open;
+use origin::ties::Ties;
 use runtime::Bus;
 use runtime::bus::User;
+use runtime::process;
 use runtime::service::metadata;
 use runtime::tasks::Tasks;
-use runtime::{process, wait};
-use sql::{Database, Isolation, Session};
-use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sql::Database;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use wire::subject;
 
-use cache::CacheClient;
+use cache::client::CacheClient;
+use cache::feed::Feed;
 pub use config::Config;
-use config::OriginArgs;
-use feed::Feed;
+use http::access::Gate;
+use http::app::App;
+use http::server::{self, Front, ServerLimits};
 use metrics::ConnectionMetrics;
-use origin::adopt::{self, AdoptConfig};
-use origin::blobs::Blobs;
-use origin::identity::Identity;
-use origin::images::Images;
-use origin::ties::Ties;
-use routes::access::Gate;
-pub use server::listen;
-use server::{Front, ServerLimits};
-use state::AppState;
+use service::state::AppState;
 use views::Views;
 
 /// The user in nats.conf that asks the cache and the recorder.
@@ -68,13 +57,6 @@ const USER: User = User::asking("gateway");
 const OWN_USER: User = User::asking("gateway_own");
 /// How many replies may wait to be read. They are handed on at once, so this is never reached in peace.
 const REPLY_CAPACITY: usize = 4096;
-/// How long a statement waits for a connection to MySQL.
-const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
-/// A connection to MySQL that was idle for longer is tested before it is used. No server restarts within it.
-const UNTESTED: Duration = Duration::from_millis(100);
-/// Rows of a key are changed one writer at a time, who holds the key's note: locks on what is not there would only stop
-/// others. No writer waits for another one for long.
-const SESSION: Session = Session { isolation: Isolation::ReadCommitted, lock_wait: Duration::from_secs(3) };
 /// What remains to be done after the last request may take so long each time.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -104,7 +86,7 @@ pub fn main() -> ExitCode {
         });
     }
     process::main("gateway", &mut threads, async |config: Config, shutdown| {
-        let listener = listen((config.host, config.port).into())
+        let listener = server::listen((config.host, config.port).into())
             .with_context(|| format!("can't listen on {}:{}", config.host, config.port))?;
         run(config, listener, shutdown).await
     })
@@ -120,7 +102,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let grace = config.process.shutdown_grace();
     let views = Views::load(&config.template_dir)
         .with_context(|| format!("the templates in {} can't be loaded", config.template_dir.display()))?;
-    let blobs = blobs(&config.origin).await?;
+    let blobs = open::files(&config.origin).await?;
     let address = listener.local_addr()?;
     let gate = Gate::new(&config)?;
     let front = Front::new(views.clone(), gate.clone());
@@ -181,7 +163,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let present = service.start(subject::GATEWAY_SERVICE, env!("CARGO_PKG_VERSION")).await;
     let present =
         present.map_err(|error| anyhow::anyhow!("the gateway can't say that it is there: {error}"))?;
-    front.open(routes::App::new(state.clone(), gate));
+    front.open(App::new(state.clone(), gate));
     tracing::info!("serving");
 
     let ended = tokio::select! {
@@ -215,20 +197,6 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     Ok(())
 }
 
-async fn blobs(origin: &OriginArgs) -> anyhow::Result<Blobs> {
-    let (limit, has_trash) = (origin.store_timeout(), origin.trash_days > 0);
-    if let Some(url) = origin.blob_url.as_deref().map(str::trim).filter(|url| !url.is_empty()) {
-        return Blobs::in_s3(url, limit, has_trash).context("the image store can't be used");
-    }
-    let folder = origin.image_dir.clone();
-    let opening = tokio::task::spawn_blocking(move || Blobs::in_folder(&folder, limit, has_trash));
-    let opened = match timeout(limit, opening).await {
-        Ok(opened) => opened?,
-        Err(_) => Err(anyhow::anyhow!("no answer within {} s (STORE_TIMEOUT_S)", limit.as_secs())),
-    };
-    opened.with_context(|| format!("the image folder {} can't be used", origin.image_dir.display()))
-}
-
 /// Waits for NATS and for MySQL with the gateway's tables, at the same time.
 async fn connect(config: &Config, front: &Front) -> anyhow::Result<(Bus, Bus, Database)> {
     let limit = config.process.dependency_timeout();
@@ -239,48 +207,10 @@ async fn connect(config: &Config, front: &Front) -> anyhow::Result<(Bus, Bus, Da
         anyhow::Ok(buses)
     };
     let database = async {
-        let database = connect_mysql(&config.origin, config.database_connections, limit).await?;
+        let database = open::connect(&config.origin, config.database_connections, limit).await?;
         front.found(|health| &mut health.mysql);
         anyhow::Ok(database)
     };
     let ((bus, own), database) = tokio::try_join!(buses, database)?;
     Ok((bus, own, database))
-}
-
-async fn connect_mysql(
-    origin: &OriginArgs,
-    max_connections: u32,
-    limit: Duration,
-) -> anyhow::Result<Database> {
-    let options = database_options(origin)?;
-    // A pool reports all causes as a timeout; a connection says which it was.
-    let server = format!("MySQL at {}:{}", options.get_host(), options.get_port());
-    wait::until(&server, limit, || async { options.connect().await?.close().await }).await?;
-    let database = database(origin, max_connections)?;
-    let images = Images::new(database.clone());
-    wait::until("the gateway's tables, which the recorder makes", limit, || images.probe()).await?;
-    Ok(database)
-}
-
-fn database_options(origin: &OriginArgs) -> anyhow::Result<MySqlConnectOptions> {
-    let options = origin.database_url.parse();
-    options.context("GATEWAY_DATABASE_URL must look like mysql://user:password@host:port/database")
-}
-
-/// Connections that are made when they are needed.
-fn database(origin: &OriginArgs, max_connections: u32) -> anyhow::Result<Database> {
-    let pool_options = MySqlPoolOptions::new()
-        .max_connections(max_connections)
-        .acquire_timeout(ACQUIRE_LIMIT)
-        .test_before_acquire(false)
-        .before_acquire(|connection, meta| {
-            Box::pin(async move {
-                // To ask a connection that was just in use would be a round trip more for every statement.
-                if meta.idle_for > UNTESTED {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        });
-    Ok(Database::new(pool_options, database_options(origin)?, SESSION))
 }

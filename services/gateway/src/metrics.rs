@@ -11,8 +11,8 @@ use prometheus::{
 use wire::stats::Backlog;
 use wire::{CacheStats, Counters};
 
-use crate::read::CacheStatus;
-use crate::state::Health;
+use crate::health::Health;
+use crate::image::CacheStatus;
 
 /// The type of the answer to a scrape.
 pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -376,7 +376,7 @@ fn register_process(registry: &Registry, started: SystemTime) -> Result<(), prom
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
-    use crate::state::Part;
+    use crate::health::Part;
     use wire::Policy;
 
     #[test]

@@ -30,7 +30,7 @@ use crate::live::{self, Live};
 use crate::near;
 use crate::store::{Entry, Insert, Lookup};
 use crate::watch::MAX_EVENTS_PER_SECOND;
-use crate::worker::Worker;
+use crate::worker::{Worker, not_serving};
 
 /// The queue group of all endpoints: one of its members gets each message.
 const QUEUE_GROUP: &str = "memcache";
@@ -578,11 +578,6 @@ fn invalidate(worker: &Worker, request: &Request) -> Handled {
         worker.watch.tell(KeyEventKind::Invalidated, &key.into(), 0);
     }
     Handled::Later(drop, Answer::json(&InvalidateReply { resident, incarnation: worker.incarnation.clone() }))
-}
-
-/// What a worker acknowledged that does not serve would say nothing about the one that does.
-pub(crate) fn not_serving() -> Refusal {
-    Refusal::new(Code::Unavailable, "this worker does not serve at this moment; ask again")
 }
 
 async fn clear(worker: &Worker, live: &Live, request: &Request, arrived: Moment) -> Handled {

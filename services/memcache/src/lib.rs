@@ -7,6 +7,7 @@
 
 pub mod claim;
 pub mod config;
+pub mod cutter;
 pub mod endpoints;
 pub mod holders;
 pub mod lease;
@@ -35,10 +36,11 @@ use wire::CacheConfig;
 
 use crate::claim::Claim;
 use crate::config::Config;
+use crate::cutter::Cutter;
 use crate::endpoints::{Endpoints, Group, Stop, stand_by};
 use crate::live::Live;
 use crate::store::Store;
-use crate::window::{Cutter, WindowQueue};
+use crate::window::WindowQueue;
 use crate::worker::Worker;
 
 /// The users in nats.conf: the one that answers, and the one for what the worker does by itself.

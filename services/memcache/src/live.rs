@@ -24,10 +24,9 @@ use wire::inspect::ClearReply;
 use wire::reply::{Code, Refusal};
 use wire::{CacheConfig, Capacity, ConfigChange, ConfigReply, Policy, subject};
 
-use crate::endpoints::not_serving;
 use crate::holders::Drop;
 use crate::near;
-use crate::worker::Worker;
+use crate::worker::{Worker, not_serving};
 
 /// How long a look into the bucket may take, by itself.
 const BUCKET_TIME: Duration = Duration::from_secs(2);

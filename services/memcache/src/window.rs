@@ -6,18 +6,15 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use runtime::Bus;
-use time::OffsetDateTime;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use wire::{Counters, Window, subject};
-
-use crate::worker::Worker;
+use wire::{Window, subject};
 
 /// Windows are kept for so long while JetStream does not acknowledge them.
 const KEPT: Duration = Duration::from_secs(3600);
@@ -55,7 +52,8 @@ impl WindowQueue {
         self.lost.load(Ordering::Relaxed)
     }
 
-    fn push(&self, window: Window) {
+    /// Adds a window behind all others; the oldest is given up when there are too many.
+    pub(crate) fn push(&self, window: Window) {
         let mut windows = self.locked();
         if windows.len() >= self.most {
             windows.pop_front();
@@ -96,70 +94,6 @@ impl WindowQueue {
             changed.await;
         }
     }
-}
-
-/// Cuts windows out of the worker's counters.
-#[derive(Debug)]
-pub struct Cutter {
-    worker: Arc<Worker>,
-    interval: Duration,
-    sequence: u64,
-    counted: Counters,
-    began: Instant,
-    began_at: OffsetDateTime,
-}
-
-impl Cutter {
-    /// The first window begins now.
-    pub fn new(worker: Arc<Worker>, interval: Duration) -> Self {
-        let (began, began_at) = (Instant::now(), OffsetDateTime::now_utc());
-        Self { worker, interval, sequence: 0, counted: Counters::default(), began, began_at }
-    }
-
-    /// Cuts a window at each multiple of the interval on the wall clock, and the last one at the stop.
-    ///
-    /// # Errors
-    /// Never by itself; ends with `shutdown`.
-    pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        loop {
-            let pause = until_boundary(OffsetDateTime::now_utc(), self.interval);
-            tokio::select! {
-                () = shutdown.cancelled() => {
-                    self.cut();
-                    return Ok(());
-                }
-                () = tokio::time::sleep(pause) => self.cut(),
-            }
-        }
-    }
-
-    fn cut(&mut self) {
-        let snapshot = self.worker.store().snapshot();
-        let (now, now_at) = (Instant::now(), OffsetDateTime::now_utc());
-        self.sequence += 1;
-        let window = Window {
-            worker: self.worker.name.clone(),
-            incarnation: self.worker.incarnation.clone(),
-            sequence: self.sequence,
-            interval_start: self.began_at,
-            // By the clock that is never set, so that a step of the wall clock falsifies no rate.
-            interval_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
-            cache_size: snapshot.cache_size,
-            capacity: snapshot.capacity,
-            key_count: snapshot.key_count,
-            counters: snapshot.counters.since(&self.counted),
-        };
-        self.counted = snapshot.counters;
-        (self.began, self.began_at) = (now, now_at);
-        self.worker.windows.push(window);
-    }
-}
-
-/// The time from `now` to the next multiple of `interval` since 1970; more than zero.
-fn until_boundary(now: OffsetDateTime, interval: Duration) -> Duration {
-    let interval = i128::try_from(interval.as_nanos()).unwrap_or(i128::MAX).max(1);
-    let left = interval - now.unix_timestamp_nanos().rem_euclid(interval);
-    Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
 }
 
 /// Publishes the windows one after the other, each until JetStream has acknowledged it, across the lives
@@ -225,6 +159,8 @@ async fn publish_one(bus: &Bus, window: &Window) -> anyhow::Result<()> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use time::OffsetDateTime;
+    use wire::Counters;
 
     fn window(sequence: u64) -> Window {
         Window {
@@ -238,15 +174,6 @@ mod tests {
             key_count: 0,
             counters: Counters::default(),
         }
-    }
-
-    #[test]
-    fn boundaries_are_multiples_of_the_interval() {
-        let at = |ms: i64| OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).unwrap();
-        let five = Duration::from_secs(5);
-        assert_eq!(until_boundary(at(1_764_000_001_000), five), Duration::from_secs(4));
-        assert_eq!(until_boundary(at(1_764_000_005_000), five), five);
-        assert_eq!(until_boundary(at(-1), five), Duration::from_millis(1));
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use runtime::clock::Moment;
 use runtime::{Bus, Buses};
 use tokio_util::sync::CancellationToken;
 use wire::near::HitsReport;
+use wire::reply::{Code, Refusal};
 use wire::{CacheStats, Holder, Item, Key, Lease, Meta, Tag};
 
 use crate::claim::Claim;
@@ -307,4 +308,9 @@ impl Worker {
             counters,
         }
     }
+}
+
+/// What a worker acknowledged that does not serve would say nothing about the one that does.
+pub(crate) fn not_serving() -> Refusal {
+    Refusal::new(Code::Unavailable, "this worker does not serve at this moment; ask again")
 }

@@ -159,10 +159,13 @@ mod tests {
     #[test]
     fn every_setting_stands_in_the_readme() {
         use clap::CommandFactory as _;
-        let readme = include_str!("../../../README.md");
+        let settings = include_str!("../../../docs/settings.md");
         for argument in Config::command().get_arguments() {
             if let Some(name) = argument.get_env().and_then(|name| name.to_str()) {
-                assert!(readme.contains(&format!("| `{name}` |")), "README.md has no row for {name}");
+                assert!(
+                    settings.contains(&format!("| `{name}` |")),
+                    "docs/settings.md has no row for {name}"
+                );
             }
         }
     }

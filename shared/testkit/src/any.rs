@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::repository_root;
+use crate::basics::repository_root;
 
 /// What tries a property whose cases need servers, so that they are fewer than usual: `cases`, unless
 /// `PROPTEST_CASES` says otherwise. What fails is shrunk and printed, and kept nowhere.

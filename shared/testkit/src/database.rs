@@ -11,8 +11,10 @@ use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 use tokio::sync::OnceCell;
 
+use crate::basics::{LOOK_EVERY, PATIENCE, repository_root, unique};
 use crate::guardian::{Guardian, Order};
-use crate::{LOOK_EVERY, PATIENCE, free_port, repository_root, tools, unique};
+use crate::port::free_port;
+use crate::tools;
 
 /// The server of this test process. It is never dropped; its guardian ends it with the process.
 static SHARED: OnceCell<MariaDb> = OnceCell::const_new();

@@ -8,6 +8,7 @@
 
 mod answer_hold;
 pub mod any;
+mod basics;
 pub mod costly;
 pub mod database;
 mod guardian;
@@ -18,22 +19,17 @@ pub mod samples;
 mod service;
 mod tools;
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use answer_hold::AnswerHold;
+use basics::LOOK_EVERY;
+pub use basics::repository_root;
 pub use database::{Database, MariaDb};
 pub use guardian::{Guardian, Order};
 pub use link::{Link, Way};
 pub use nats::{ACCOUNTS, NatsServer, Route, account_of, witness_of};
 pub use port::free_port;
 pub use service::service_binary;
-
-/// How long a server may take to start or to stop before a test fails.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How often [`eventually`] looks.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Waits until `check` says yes, and returns what it found: the way to wait for another process.
 ///
@@ -76,18 +72,4 @@ impl<T> Condition for Option<T> {
     fn found(self) -> Self {
         self
     }
-}
-
-/// The repository's root: where `nats.conf`, `migrations/` and `templates/` lie.
-pub fn repository_root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .expect("this crate lies two folders below the repository's root")
-        .to_owned()
-}
-
-/// A name that nothing else has: `prefix` and 64 random bits.
-fn unique(prefix: &str) -> String {
-    format!("{prefix}{:016x}", rand::random::<u64>())
 }

@@ -9,9 +9,11 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
+use crate::basics::{LOOK_EVERY, PATIENCE, repository_root, unique};
 use crate::guardian::{Guardian, Order};
 use crate::link::{Link, Way};
-use crate::{LOOK_EVERY, PATIENCE, free_port, repository_root, tools, unique};
+use crate::port::free_port;
+use crate::tools;
 
 /// The roles of `nats.conf`. A service's second user, `<role>_own`, has the password of its role.
 const ROLES: [&str; 5] = ["gateway", "memcache", "recorder", "setup", "operator"];

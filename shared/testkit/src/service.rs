@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::repository_root;
+use crate::basics::repository_root;
 
 /// The binary of the service `name`, as built with the profile of the running test.
 ///

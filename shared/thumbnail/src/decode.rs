@@ -11,67 +11,14 @@ use rustix::time::{ClockId, clock_gettime};
 use sniff::Format;
 
 use crate::jpeg::Essential;
+use crate::target::{METADATA_BYTES, Reason, Target};
 use crate::vp8l;
 
-/// How much of what is said about a picture is looked at, in bytes: of a compressed colour profile that is what it
-/// is inflated to. Text is never inflated. A longer profile is left out.
-pub(crate) const METADATA_BYTES: usize = 4 << 20;
 /// A compressed profile that is longer than this inflates to more than is looked at, or hardly shrinks.
 const COMPRESSED_PROFILE_BYTES: u32 = 1 << 20;
 /// How often it is looked at whether decoding has taken too long: after so many bytes and so many rows.
 const BYTES_A_LOOK: usize = 16 << 10;
 const ROWS_A_LOOK: u32 = 1 << 10;
-
-/// Why a picture has no rendition.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Reason {
-    #[error(transparent)]
-    Structure(#[from] sniff::SniffError),
-    #[error("{0}")]
-    Decoder(String),
-    #[error(transparent)]
-    Image(#[from] image::ImageError),
-    #[error("its pixels end too early")]
-    Incomplete,
-    #[error("that takes {needed} bytes of memory, and at most {most} are allowed")]
-    Memory { needed: u64, most: u64 },
-    #[error("that takes more than {} s of computing", .0.as_secs())]
-    Time(Duration),
-    #[error("it would be {height} pixels high at a width of {width}, and at most {most} are allowed")]
-    TooHigh { width: u32, height: u32, most: u32 },
-}
-
-impl Reason {
-    pub(crate) fn decoder(error: impl std::fmt::Debug) -> Self {
-        // The sentences of some decoders begin with their own names, and have several lines.
-        let mut text = format!("{error:?}").split_whitespace().collect::<Vec<_>>().join(" ");
-        if let Some((at, _)) = text.char_indices().nth(300) {
-            text.truncate(at);
-        }
-        Self::Decoder(text)
-    }
-}
-
-/// What takes the rows of a picture.
-pub(crate) trait Target {
-    /// Gets the size and the channels of the rows that will come, and the Exif block; false if none are wanted.
-    fn begin(&mut self, across: u32, down: u32, channels: usize, exif: Option<&[u8]>)
-    -> Result<bool, Reason>;
-
-    /// Gets the colour profile.
-    fn colours(&mut self, profile: Option<Vec<u8>>);
-
-    /// Gets the next row: one, three or four channels of 8 bits.
-    fn row(&mut self, row: &[u8]);
-
-    /// Gets all rows, each of so many bytes.
-    fn rows(&mut self, pixels: &[u8], bytes_a_row: usize) -> Result<(), Reason> {
-        for row in pixels.chunks_exact(bytes_a_row.max(1)) {
-            self.row(row);
-        }
-        Ok(())
-    }
-}
 
 /// A picture whose structure is sound, before it is decoded.
 pub(crate) enum Source<'a> {

@@ -5,7 +5,7 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use crate::decode::{METADATA_BYTES, Reason, Target};
+use crate::target::{METADATA_BYTES, Reason, Target};
 
 /// A JPEG without what the decoder would keep copies of and nobody asks for: notes, previews, whatever comes in
 /// segments of its own. Of those there may be hundreds of thousands, which the decoder compares with each other.

@@ -12,19 +12,21 @@
 mod decode;
 mod jpeg;
 mod scale;
+mod target;
 #[cfg(test)]
 mod tests;
 mod vp8l;
 
 use std::time::Duration;
 
-use decode::{Reason, Source, Target};
+use decode::Source;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, ImageEncoder, ImageError, RgbImage, RgbaImage};
 use scale::Scaler;
 use sniff::{Format, Image, Limits};
+use target::{Reason, Target};
 
 /// The quality of a JPEG, of 100: no difference is seen at this size, and half the bytes of 92 are enough.
 const JPEG_QUALITY: u8 = 82;

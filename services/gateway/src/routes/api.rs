@@ -18,21 +18,22 @@ use tokio_util::task::AbortOnDropHandle;
 use utoipa::ToSchema;
 use wire::Key;
 
-use super::images::{CACHE_STATUS, SERVER_TIMING, cache_timing, server_timing};
+use super::answer::{CACHE_STATUS, SERVER_TIMING, cache_timing, parameters, server_timing, shortened};
 use super::key::key_behind;
-use super::openapi;
+use super::schema;
 use super::upload::{Reading, store_form};
-use crate::error::Error;
-use crate::near::Copy;
-use crate::origin::images::{ImageRow, Images};
-use crate::read::{CacheStatus, Content};
-use crate::state::AppState;
+use crate::cache::near::Copy;
+use crate::error::{Error, Failure};
+use crate::image::{CacheStatus, Content};
+use crate::service::state::AppState;
 use crate::views;
+use origin::ImageRow;
+use origin::images::Images;
 
 /// The path that ends with the key of an image that is asked for in base64.
-pub(super) const KEY_PREFIX: &str = "/api/key/";
+pub(crate) const KEY_PREFIX: &str = "/api/key/";
 /// The route of such an image, as the router knows it.
-pub(super) const KEY_ROUTE: &str = "/api/key/{*key}";
+pub(crate) const KEY_ROUTE: &str = "/api/key/{*key}";
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// What stands behind the base64.
 const END: &[u8] = b"\"}";
@@ -72,7 +73,7 @@ pub(crate) struct Uploaded {
     #[schema(example = "true")]
     success: &'static str,
     /// The key under which the image is stored.
-    #[schema(value_type = openapi::Key)]
+    #[schema(value_type = schema::Key)]
     key: Key,
 }
 
@@ -98,37 +99,11 @@ pub(crate) struct KeyContent {
     content: String,
 }
 
-/// Why a call failed.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Failure {
-    /// Always the string `false`.
-    #[schema(example = "false")]
-    success: &'static str,
-    /// What is wrong.
-    error: FailureDetail,
-}
-
-/// What is wrong.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct FailureDetail {
-    /// The HTTP status.
-    code: u16,
-    /// A sentence that says what is wrong and what is allowed.
-    message: String,
-}
-
-impl From<&Error> for Failure {
-    fn from(error: &Error) -> Self {
-        let error = FailureDetail { code: error.status().as_u16(), message: error.message() };
-        Self { success: "false", error }
-    }
-}
-
 /// What is known of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct ImageInfo {
     /// The key.
-    #[schema(value_type = openapi::Key)]
+    #[schema(value_type = schema::Key)]
     key: Key,
     /// Its address on this gateway, with the hash of its bytes.
     url: String,
@@ -180,7 +155,7 @@ pub(crate) struct ImageList {
     post,
     path = "/api/upload",
     tag = "api",
-    request_body(content = openapi::UploadForm, content_type = "multipart/form-data"),
+    request_body(content = schema::UploadForm, content_type = "multipart/form-data"),
     responses(
         (status = 200, description = "It is stored", body = Uploaded),
         (status = 400, description = "Not a key, or a form that is not understood", body = Failure),
@@ -239,7 +214,7 @@ fn pages_from(images: Images, first: Vec<Key>) -> impl Stream<Item = Result<Vec<
         let next = next.clone();
         async move {
             let Some(reading) = reading else { return Ok(None) };
-            let page = reading.await.unwrap_or_else(|error| Err(Error::Internal(error.into())))?;
+            let page = reading.await.map_err(|error| Error::Internal(error.into()))??;
             let reading = next(&page);
             Ok(Some((page, reading)))
         }
@@ -258,7 +233,7 @@ fn json_stream(parts: impl Stream<Item = Result<Bytes, Error>> + Send + 'static)
     post,
     path = "/api/key/{key}",
     tag = "api",
-    params(openapi::KeyInPath),
+    params(schema::KeyInPath),
     responses(
         (status = 200, description = "The image", body = KeyContent),
         (status = 404, description = "Nothing is stored under the key", body = Failure),
@@ -271,14 +246,14 @@ pub(crate) async fn key(State(state): State<AppState>, uri: Uri) -> Result<Respo
 }
 
 /// Reads the image and answers, once it is known which one is asked for.
-pub(super) async fn read_key(state: &AppState, key: &Key) -> Result<Response, Error> {
+pub(crate) async fn read_key(state: &AppState, key: &Key) -> Result<Response, Error> {
     let read = state.read(key, None).await?;
     let timing = server_timing(&read)?;
     respond(key, read.content, read.cache_status, timing)
 }
 
 /// Answers with a copy that this gateway keeps, as [`key`] would.
-pub(super) fn respond_near(copy: &Copy, bytes: Bytes, took: Duration) -> Result<Response, Error> {
+pub(crate) fn respond_near(copy: &Copy, bytes: Bytes, took: Duration) -> Result<Response, Error> {
     respond(&copy.item.key, Content::Bytes(bytes), CacheStatus::Near, cache_timing(took)?)
 }
 
@@ -394,7 +369,7 @@ pub(crate) async fn list_images(
         None => USUAL_IMAGES,
         Some(text) => {
             text.parse().ok().filter(|limit| (1..=MOST_IMAGES).contains(limit)).ok_or_else(|| {
-                let shown = super::shortened(text);
+                let shown = shortened(text);
                 Error::BadRequest(format!("limit {shown:?} is not allowed: 1 to {MOST_IMAGES} is"))
             })?
         }
@@ -407,20 +382,12 @@ pub(crate) async fn list_images(
     Ok(Json(ImageList { images: rows.iter().map(ImageInfo::from).collect(), next }))
 }
 
-/// The parameters of a query, or why they can't be read.
-pub(crate) fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Error> {
-    match query {
-        Ok(Query(parameters)) => Ok(parameters),
-        Err(rejection) => Err(Error::BadRequest(rejection.body_text())),
-    }
-}
-
 /// What is known of an image.
 #[utoipa::path(
     get,
     path = "/api/images/{key}",
     tag = "images",
-    params(openapi::KeyInPath),
+    params(schema::KeyInPath),
     responses(
         (status = 200, description = "What is known of it", body = ImageInfo),
         (status = 404, description = "Nothing is stored under the key", body = Failure),

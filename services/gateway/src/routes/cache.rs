@@ -9,10 +9,9 @@ use bytes::Bytes;
 use wire::ConfigReply;
 use wire::inspect::ClearReply;
 
-use super::api::Failure;
-use super::openapi;
-use crate::error::Error;
-use crate::state::AppState;
+use super::schema;
+use crate::error::{Error, Failure};
+use crate::service::state::AppState;
 
 /// Who changed something, in the history, when the request doesn't say.
 const BY: &str = "http api";
@@ -32,7 +31,7 @@ pub(crate) fn router() -> Router<AppState> {
     path = "/api/cache",
     tag = "cache",
     responses(
-        (status = 200, description = "What is in force", body = openapi::CacheConfig),
+        (status = 200, description = "What is in force", body = schema::CacheConfig),
         (status = 503, description = "No cache answers", body = Failure),
     )
 )]
@@ -45,9 +44,9 @@ pub(crate) async fn config(State(state): State<AppState>) -> Result<Json<ConfigR
     put,
     path = "/api/cache",
     tag = "cache",
-    request_body = openapi::CacheConfigChange,
+    request_body = schema::CacheConfigChange,
     responses(
-        (status = 200, description = "What is in force now", body = openapi::CacheConfig),
+        (status = 200, description = "What is in force now", body = schema::CacheConfig),
         (status = 400, description = "A value that is not allowed, or no JSON; nothing was changed", body = Failure),
         (status = 413, description = "A body of more than 64 kB", body = Failure),
         (status = 415, description = "Not application/json", body = Failure),
@@ -87,7 +86,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     path = "/api/cache/clear",
     tag = "cache",
     responses(
-        (status = 200, description = "What was dropped", body = openapi::CacheCleared),
+        (status = 200, description = "What was dropped", body = schema::CacheCleared),
         (status = 503, description = "No cache answers", body = Failure),
     )
 )]

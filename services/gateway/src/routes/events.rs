@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 use wire::event::KeyEventKind;
 use wire::key::MAX_KEY_BYTES;
 
-use super::api::{Failure, parameters};
-use super::openapi;
-use crate::error::Error;
-use crate::feed::{Filter, GaveWay};
-use crate::state::AppState;
+use super::answer::{parameters, shortened};
+use super::schema;
+use crate::cache::feed::{Filter, GaveWay};
+use crate::error::{Error, Failure};
+use crate::service::state::AppState;
 use crate::visitor::Visitor;
 
 /// A comment goes over a stream that is quiet, so that nobody on the way takes it for dead.
@@ -49,7 +49,7 @@ pub(crate) fn router() -> Router<AppState> {
     path = "/events/stats",
     tag = "events",
     responses(
-        (status = 200, description = "Events from now on", content((openapi::StatsEvents = "text/event-stream"))),
+        (status = 200, description = "Events from now on", content((schema::StatsEvents = "text/event-stream"))),
         (status = 503, description = "As many streams as there may be, or the gateway has just started", body = Failure),
     )
 )]
@@ -73,8 +73,7 @@ impl TryFrom<KeysQuery> for Filter {
     fn try_from(query: KeysQuery) -> Result<Self, Error> {
         let kind = |kind: &str| {
             kind.parse().map_err(|_| {
-                let (shown, all) =
-                    (super::shortened(kind), KeyEventKind::ALL.map(KeyEventKind::as_str).join(", "));
+                let (shown, all) = (shortened(kind), KeyEventKind::ALL.map(KeyEventKind::as_str).join(", "));
                 Error::BadRequest(format!("kinds: \"{shown}\" is none; apart by commas, these are: {all}"))
             })
         };
@@ -104,9 +103,9 @@ impl TryFrom<KeysQuery> for Filter {
     get,
     path = "/events/keys",
     tag = "events",
-    params(openapi::KeysParameters),
+    params(schema::KeysParameters),
     responses(
-        (status = 200, description = "Events from now on", content((openapi::KeysEvents = "text/event-stream"))),
+        (status = 200, description = "Events from now on", content((schema::KeysEvents = "text/event-stream"))),
         (status = 400, description = "A parameter that is not allowed", body = Failure),
         (status = 503, description = "As many streams as there may be, or the gateway has just started", body = Failure),
     )

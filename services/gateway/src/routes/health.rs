@@ -7,8 +7,9 @@ use axum::{Json, Router};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::openapi;
-use crate::state::{AppState, Health};
+use super::schema;
+use crate::health::Health;
+use crate::service::state::AppState;
 
 /// The routes.
 pub(crate) fn router() -> Router<AppState> {
@@ -55,8 +56,8 @@ pub(crate) async fn healthz() -> Json<Alive> {
     path = "/readyz",
     tag = "operation",
     responses(
-        (status = 200, description = "All parts are there", body = openapi::Readiness),
-        (status = 503, description = "A part is missing", body = openapi::Readiness),
+        (status = 200, description = "All parts are there", body = schema::Readiness),
+        (status = 503, description = "A part is missing", body = schema::Readiness),
     )
 )]
 pub(crate) async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<Readiness>) {

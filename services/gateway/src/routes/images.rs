@@ -5,38 +5,37 @@ use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header::{self, HeaderName};
+use axum::http::header;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt as _};
 use wire::{Item, Tag, Variant};
 
-use super::api::{Failure, ImageInfo};
-use super::guard::RESOURCE_POLICY;
+use super::answer::{
+    CACHE_STATUS, RESOURCE_POLICY, SERVER_TIMING, cache_timing, content_length, data, server_timing,
+};
+use super::api::ImageInfo;
 use super::key::key_behind;
-use super::openapi;
+use super::schema;
+use crate::cache::near::Copy;
 use crate::conditional::{self, Decision, WriteConditions};
-use crate::error::Error;
+use crate::error::{Error, Failure};
 use crate::head::{ImageHead, date, value};
-use crate::near::Copy;
-use crate::origin::variants;
-use crate::read::{CacheStatus, Content, ImageMeta, Portion, ReadOutcome};
-use crate::state::AppState;
+use crate::image::{CacheStatus, Content, ImageMeta, Portion};
+use crate::service::state::AppState;
 use crate::views;
+use origin::variants;
 
 /// The path that ends with a key.
-pub(super) const PREFIX: &str = "/images/";
+pub(crate) const PREFIX: &str = "/images/";
 /// The route of an image, as the router knows it.
-pub(super) const ROUTE: &str = "/images/{*key}";
+pub(crate) const ROUTE: &str = "/images/{*key}";
 /// An address that names the bytes by their hash can be kept for ever.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 /// An image is looked at, never run, even when it is opened by itself.
 const IMAGE_POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
-pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// The routes.
 pub(crate) fn router() -> Router<AppState> {
@@ -54,23 +53,23 @@ pub(crate) fn router() -> Router<AppState> {
     get,
     path = "/images/{key}",
     tag = "images",
-    params(openapi::KeyInPath, openapi::Version, openapi::Width, openapi::ReadHeaders),
+    params(schema::KeyInPath, schema::Version, schema::Width, schema::ReadHeaders),
     responses(
         (status = 200, description = "The image", content(
-            (openapi::ImageBytes = "image/png"),
-            (openapi::ImageBytes = "image/jpeg"),
-            (openapi::ImageBytes = "image/gif"),
-            (openapi::ImageBytes = "image/webp"),
+            (schema::ImageBytes = "image/png"),
+            (schema::ImageBytes = "image/jpeg"),
+            (schema::ImageBytes = "image/gif"),
+            (schema::ImageBytes = "image/webp"),
         ), headers(
             ("ETag" = String, description = "The SHA-256 of the bytes, in quotes; of a variant, a hash of that and the width"),
             ("Last-Modified" = String, description = "When it was stored, if that is known"),
             ("Cache-Status" = String, description = "What the cache did"),
         )),
         (status = 206, description = "The range of it that was asked for", content(
-            (openapi::ImageBytes = "image/png"),
-            (openapi::ImageBytes = "image/jpeg"),
-            (openapi::ImageBytes = "image/gif"),
-            (openapi::ImageBytes = "image/webp"),
+            (schema::ImageBytes = "image/png"),
+            (schema::ImageBytes = "image/jpeg"),
+            (schema::ImageBytes = "image/gif"),
+            (schema::ImageBytes = "image/webp"),
         ), headers(
             ("Content-Range" = String, description = "Which bytes, and of how many"),
         )),
@@ -94,7 +93,7 @@ pub(crate) async fn get_image(
 }
 
 /// Reads the image and answers, once it is known which one is asked for.
-pub(super) async fn read_image(
+pub(crate) async fn read_image(
     state: &AppState,
     item: &Item,
     uri: &Uri,
@@ -129,7 +128,7 @@ pub(super) async fn read_image(
 }
 
 /// Answers with a copy that this gateway keeps, as [`get_image`] would.
-pub(super) fn respond_near(
+pub(crate) fn respond_near(
     state: &AppState,
     uri: &Uri,
     headers: &HeaderMap,
@@ -249,12 +248,12 @@ fn width_text(uri: &Uri) -> Option<&str> {
 }
 
 /// Whether a variant is asked for.
-pub(super) fn asks_for_width(uri: &Uri) -> bool {
+pub(crate) fn asks_for_width(uri: &Uri) -> bool {
     width_text(uri).is_some()
 }
 
 /// Whether this is the address of a variant.
-pub(super) fn is_of_variant(uri: &Uri) -> bool {
+pub(crate) fn is_of_variant(uri: &Uri) -> bool {
     uri.path().starts_with(PREFIX) && asks_for_width(uri)
 }
 
@@ -277,36 +276,19 @@ fn without_width(uri: &Uri) -> Result<(), Error> {
     Ok(())
 }
 
-/// How long the cache took and, unless it was a hit, the origin with all that came behind it.
-pub(crate) fn server_timing(read: &ReadOutcome) -> Result<HeaderValue, Error> {
-    match read.cache_status {
-        CacheStatus::Hit | CacheStatus::Near => cache_timing(read.cache_time),
-        _ => {
-            let cache_ms = read.cache_time.as_secs_f64() * 1000.0;
-            let rest_ms = read.elapsed.saturating_sub(read.cache_time).as_secs_f64() * 1000.0;
-            value(format!("cache;dur={cache_ms:.3}, origin;dur={rest_ms:.3}"))
-        }
-    }
-}
-
-pub(super) fn cache_timing(took: Duration) -> Result<HeaderValue, Error> {
-    // Without floating-point numbers, whose formatting takes longer than a near hit.
-    value(format!("cache;dur={}.{:03}", took.as_millis(), took.subsec_micros() % 1000))
-}
-
 /// Stores an image: the body is its bytes.
 #[utoipa::path(
     put,
     path = "/images/{key}",
     tag = "images",
-    params(openapi::KeyInPath, openapi::WriteHeaders),
+    params(schema::KeyInPath, schema::WriteHeaders),
     request_body(
         description = "The bytes decide what it is, whatever type is claimed",
         content(
-            (openapi::ImageBytes = "image/png"),
-            (openapi::ImageBytes = "image/jpeg"),
-            (openapi::ImageBytes = "image/gif"),
-            (openapi::ImageBytes = "image/webp"),
+            (schema::ImageBytes = "image/png"),
+            (schema::ImageBytes = "image/jpeg"),
+            (schema::ImageBytes = "image/gif"),
+            (schema::ImageBytes = "image/webp"),
         )
     ),
     responses(
@@ -337,7 +319,7 @@ pub(crate) async fn put_image(
     }
     let limits = state.upload_limits();
     if content_length(&headers).is_some_and(|length| length > limits.max_bytes) {
-        return Err(limits.too_many_bytes());
+        return Err(limits.too_many_bytes().into());
     }
     let staged = state.receive(data(body)).await?;
     let stored = state.store(key, staged, conditions).await?;
@@ -352,22 +334,12 @@ pub(crate) async fn put_image(
     Ok((status, answer, Json(ImageInfo::from(&stored.row))).into_response())
 }
 
-/// The chunks of a body.
-pub(crate) fn data(body: Body) -> impl Stream<Item = Result<Bytes, Error>> {
-    body.into_data_stream().map_err(|error| Error::BadRequest(format!("the body broke off: {error}")))
-}
-
-/// The length that a request claims for its body.
-pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
 /// Deletes an image.
 #[utoipa::path(
     delete,
     path = "/images/{key}",
     tag = "images",
-    params(openapi::KeyInPath, openapi::WriteHeaders),
+    params(schema::KeyInPath, schema::WriteHeaders),
     responses(
         (status = 204, description = "It is deleted"),
         (status = 404, description = "Nothing is stored under the key", body = Failure),

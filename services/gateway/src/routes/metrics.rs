@@ -7,7 +7,7 @@ use axum::routing::get;
 
 use crate::error::Error;
 use crate::metrics::{CONTENT_TYPE, Snapshot};
-use crate::state::AppState;
+use crate::service::state::AppState;
 
 /// The routes.
 pub(crate) fn router() -> Router<AppState> {

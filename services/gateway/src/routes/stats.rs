@@ -11,10 +11,10 @@ use time::format_description::well_known::Rfc3339;
 use wire::stats::{Series, SeriesRequest, SeriesRow};
 use wire::{Counters, Span};
 
-use super::api::{Failure, parameters};
-use super::openapi;
-use crate::error::Error;
-use crate::state::AppState;
+use super::answer::{parameters, shortened};
+use super::schema;
+use crate::error::{Error, Failure};
+use crate::service::state::AppState;
 
 /// The columns of the CSV before those of [`Counters::NAMES`].
 const COLUMNS: [&str; 9] = [
@@ -47,10 +47,10 @@ pub(crate) struct StatsQuery {
     get,
     path = "/api/stats",
     tag = "cache",
-    params(openapi::StatsParameters),
+    params(schema::StatsParameters),
     responses(
         (status = 200, description = "The rows, the oldest first", content(
-            (openapi::Stats = "application/json"), (String = "text/csv"))),
+            (schema::Stats = "application/json"), (String = "text/csv"))),
         (status = 400, description = "A parameter that is not allowed", body = Failure),
         (status = 503, description = "No recorder answers", body = Failure),
     )
@@ -73,7 +73,7 @@ pub(crate) async fn stats(
         Some("csv") => true,
         Some("json") => false,
         Some(other) => {
-            let shown = super::shortened(other);
+            let shown = shortened(other);
             return Err(Error::BadRequest(format!("format \"{shown}\" is not allowed: json and csv are")));
         }
     };

@@ -12,11 +12,11 @@ use runtime::clock::Moment;
 use tokio::time::timeout;
 use wire::{Key, KeyError};
 
-use super::images::{content_length, data};
+use super::answer::{content_length, data};
 use crate::conditional::WriteConditions;
 use crate::error::Error;
-use crate::origin::upload::{self, Staged};
-use crate::state::{AppState, Stored};
+use crate::service::state::{AppState, Stored};
+use origin::upload::{self, Staged};
 
 /// The most bytes that stand before a part of a form, its headers included.
 const MOST_HEAD_BYTES: u64 = 64 << 10;
@@ -93,12 +93,12 @@ async fn store_typed(
             Reading::ForTheKey => limits.max_bytes.saturating_mul(2),
         };
     if content_length(request.headers()).is_some_and(|length| length > most) {
-        return Err(limits.too_many_bytes());
+        return Err(limits.too_many_bytes().into());
     }
     // multer reports what a body says as text. What it was is kept aside.
     let (trouble, heads) = (Trouble::default(), Heads::default());
     let request = request.map(|body| {
-        let limited = limited(data(body), most, move || limits.too_many_bytes());
+        let limited = limited(data(body), most, move || limits.too_many_bytes().into());
         axum::body::Body::from_stream(trouble.watch(heads.bound(limited)))
     });
     let form = Multipart::from_request(request, state).await.map_err(|rejection| {

@@ -13,59 +13,59 @@ use super::shell::{Done, Moment};
 use crate::units;
 
 /// What has to be typed to delete everything.
-pub const DELETE_ALL_PHRASE: &str = "delete everything";
+pub(crate) const DELETE_ALL_PHRASE: &str = "delete everything";
 
 /// `cache.html`
 #[derive(Debug, Serialize)]
-pub struct CachePage {
+pub(crate) struct CachePage {
     /// What was just done.
-    pub done: Option<Done>,
+    pub(crate) done: Option<Done>,
     /// What was refused.
-    pub error: Option<FormError>,
+    pub(crate) error: Option<FormError>,
     /// What stands in the forms.
-    pub form: CacheForm,
+    pub(crate) form: CacheForm,
     /// What is in force.
-    pub config: Option<Value>,
+    pub(crate) config: Option<Value>,
     /// The worker's counters.
-    pub stats: Option<CacheStats>,
+    pub(crate) stats: Option<CacheStats>,
     /// How full the cache is, 0 to 1.
-    pub share: f64,
+    pub(crate) share: f64,
     /// Why there are no counters.
-    pub stats_error: Option<String>,
+    pub(crate) stats_error: Option<String>,
     /// The changes, the newest first.
-    pub history: Vec<ChangeView>,
+    pub(crate) history: Vec<ChangeView>,
     /// The time before and after a change that its effect is taken from, in milliseconds.
-    pub compared_ms: u64,
+    pub(crate) compared_ms: u64,
     /// Why there are none to show.
-    pub history_error: Option<String>,
+    pub(crate) history_error: Option<String>,
     /// How many images are stored.
-    pub stored_count: Option<u64>,
+    pub(crate) stored_count: Option<u64>,
     /// What has to be typed to delete everything.
-    pub confirmation_phrase: &'static str,
+    pub(crate) confirmation_phrase: &'static str,
 }
 
 /// A form of the page was refused.
 #[derive(Debug, Serialize)]
-pub struct FormError {
+pub(crate) struct FormError {
     /// Which: `config`, `clear` or `delete_all`.
-    pub form: &'static str,
+    pub(crate) form: &'static str,
     /// Whether it is done nevertheless, and only the cache does not know it yet.
-    pub done: bool,
+    pub(crate) done: bool,
     /// Why.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// What stands in the forms of the cache's page: what was typed, else what is in force.
 #[derive(Debug, Serialize)]
-pub struct CacheForm {
+pub(crate) struct CacheForm {
     /// Capacity, as text, because what was typed may be none.
-    pub capacity_mb: String,
+    pub(crate) capacity_mb: String,
     /// The largest that is allowed, if the worker answers.
-    pub max_capacity_mb: Option<u64>,
+    pub(crate) max_capacity_mb: Option<u64>,
     /// The name of the policy that is chosen.
-    pub policy: String,
+    pub(crate) policy: String,
     /// What was typed to confirm that everything be deleted.
-    pub confirmation: String,
+    pub(crate) confirmation: String,
     policies: [PolicyView; 4],
 }
 
@@ -78,7 +78,7 @@ struct PolicyView {
 
 impl CacheForm {
     /// With what is in force.
-    pub fn new(config: Option<&ConfigReply>) -> Self {
+    pub(crate) fn new(config: Option<&ConfigReply>) -> Self {
         Self {
             capacity_mb: config.map(|reply| reply.config.capacity_mb.mb().to_string()).unwrap_or_default(),
             max_capacity_mb: config.map(|reply| reply.max_capacity_mb),
@@ -114,7 +114,7 @@ fn policy_view(policy: Policy) -> PolicyView {
 
 /// One change of the configuration.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct ChangeView {
+pub(crate) struct ChangeView {
     revision: u64,
     pub(super) what: String,
     capacity: u64,
@@ -157,7 +157,7 @@ impl EffectView {
 }
 
 /// The changes in words, each against the one before it. Newest first, as they come.
-pub fn changes(revisions: &[ConfigRevision], now: OffsetDateTime) -> Vec<ChangeView> {
+pub(crate) fn changes(revisions: &[ConfigRevision], now: OffsetDateTime) -> Vec<ChangeView> {
     let before = revisions.iter().skip(1).map(Some).chain([None]);
     let view = |(revision, before): (&ConfigRevision, Option<&ConfigRevision>)| {
         let mut what = Vec::new();
@@ -192,7 +192,7 @@ pub fn changes(revisions: &[ConfigRevision], now: OffsetDateTime) -> Vec<ChangeV
 }
 
 /// The configuration in force, as `cache.html` needs it.
-pub fn config_view(reply: &ConfigReply, now: OffsetDateTime) -> Value {
+pub(crate) fn config_view(reply: &ConfigReply, now: OffsetDateTime) -> Value {
     context! {
         changed_by => &reply.config.changed_by,
         changed_at => Serde(Moment::new(reply.config.changed_at, now)),
@@ -200,6 +200,6 @@ pub fn config_view(reply: &ConfigReply, now: OffsetDateTime) -> Value {
 }
 
 /// How much of `capacity` is used, 0 to 1.
-pub fn share(size: u64, capacity: u64) -> f64 {
+pub(crate) fn share(size: u64, capacity: u64) -> f64 {
     if capacity == 0 { 0.0 } else { (size as f64 / capacity as f64).min(1.0) }
 }

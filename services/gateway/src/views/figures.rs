@@ -11,7 +11,7 @@ use crate::units;
 
 /// A headline figure.
 #[derive(Debug, Serialize)]
-pub struct Figure {
+pub(crate) struct Figure {
     name: &'static str,
     label: &'static str,
     pub(super) value: String,
@@ -153,7 +153,7 @@ fn gauges(
 ///
 /// # Errors
 /// [`ChartError`] of a sparkline.
-pub fn home_figures(
+pub(crate) fn home_figures(
     series: Option<&Series>,
     stats: Option<&CacheStats>,
     stored_count: Option<u64>,

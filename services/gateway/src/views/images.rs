@@ -11,53 +11,53 @@ use wire::{Item, Key, Variant};
 
 use super::links::{escaped, image_page, image_source};
 use super::shell::{Done, Moment};
-use crate::origin::images::ImageRow;
-use crate::read::{CacheStatus, ReadOutcome};
+use crate::image::{CacheStatus, ReadOutcome};
+use origin::ImageRow;
 
 /// An image that is wider is shown as a rendition of this width.
 const WIDEST: u32 = 1280;
 
 /// `upload.html`
 #[derive(Debug, Default, Serialize)]
-pub struct UploadPage {
+pub(crate) struct UploadPage {
     /// The key as it was typed.
-    pub key: String,
+    pub(crate) key: String,
     /// Why nothing was stored; or, if `stored`, what is still to come.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// Which field is to blame: `key` or `file`.
-    pub wrong: Option<&'static str>,
+    pub(crate) wrong: Option<&'static str>,
     /// Whether it is stored nevertheless.
-    pub stored: bool,
+    pub(crate) stored: bool,
     /// The largest image, in bytes.
-    pub max_bytes: u64,
+    pub(crate) max_bytes: u64,
     /// The most pixels, in millions.
-    pub max_megapixels: u64,
+    pub(crate) max_megapixels: u64,
     /// Where the viewer's browser found this gateway, such as `http://127.0.0.1:5000`.
-    pub base: String,
+    pub(crate) base: String,
 }
 
 /// `image_form.html`
 #[derive(Debug, Default, Serialize)]
-pub struct ImageFormPage {
+pub(crate) struct ImageFormPage {
     /// The key as it was typed.
-    pub key: String,
+    pub(crate) key: String,
     /// Why there is nothing to show.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// Whether the key is a good one to store something under.
-    pub can_upload: bool,
+    pub(crate) can_upload: bool,
 }
 
 /// `image_delete.html`
 #[derive(Debug, Serialize)]
-pub struct DeletePage {
+pub(crate) struct DeletePage {
     /// The image.
     #[serde(flatten)]
-    pub image: ImageView,
+    pub(crate) image: ImageView,
 }
 
 /// `image.html`
 #[derive(Debug, Serialize)]
-pub struct ImagePage {
+pub(crate) struct ImagePage {
     key: String,
     page: String,
     src: String,
@@ -146,7 +146,7 @@ impl ReadView {
 impl ImagePage {
     /// The page of an image that was just read. `row` is what the database knows, if it answers;
     /// `base` is where the viewer's browser found this gateway, such as `http://127.0.0.1:5000`.
-    pub fn new(
+    pub(crate) fn new(
         key: &Key,
         read: &ReadOutcome,
         row: Option<&ImageRow>,
@@ -220,7 +220,7 @@ pub(super) fn file_name(key: &Key, content_type: &str) -> String {
 
 /// An image in a list.
 #[derive(Debug, Serialize)]
-pub struct ImageView {
+pub(crate) struct ImageView {
     key: String,
     page: String,
     src: String,
@@ -238,7 +238,7 @@ pub struct ImageView {
 
 impl ImageView {
     /// The image of a row, and what the cache says about it.
-    pub fn new(row: &ImageRow, residency: &Residency, now: OffsetDateTime) -> Self {
+    pub(crate) fn new(row: &ImageRow, residency: &Residency, now: OffsetDateTime) -> Self {
         let resident = residency.of(&row.key);
         Self {
             key: row.key.to_string(),
@@ -269,11 +269,11 @@ fn kind_of(content_type: &str) -> &'static str {
 
 /// Which of the images of a page are in the cache, if the cache has said so.
 #[derive(Debug, Default)]
-pub struct Residency(Option<HashMap<Item, ResidentKey>>);
+pub(crate) struct Residency(Option<HashMap<Item, ResidentKey>>);
 
 impl Residency {
     /// From what the cache answered when it was asked for the keys of the page.
-    pub fn new(entries: Vec<ResidentKey>) -> Self {
+    pub(crate) fn new(entries: Vec<ResidentKey>) -> Self {
         let item = |entry: &ResidentKey| Item { key: entry.key.clone(), variant: entry.variant };
         Self(Some(entries.into_iter().map(|entry| (item(&entry), entry)).collect()))
     }

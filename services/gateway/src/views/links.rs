@@ -3,7 +3,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use wire::{Key, Tag};
 
-use crate::origin::listing::{Order, Place, Position};
+use origin::listing::{Order, Place, Position};
 
 /// What may stand unescaped in a path or query. A slash in a key is escaped too, so that no browser
 /// takes `..` between two of them for a way up.
@@ -14,46 +14,46 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 /// The page of an image.
-pub fn image_page(key: &Key) -> String {
+pub(crate) fn image_page(key: &Key) -> String {
     format!("/image?key={}", escaped(key.as_str()))
 }
 
 /// The bytes of an image, in the very version that `tag` names.
-pub fn image_source(key: &Key, tag: Tag) -> String {
+pub(crate) fn image_source(key: &Key, tag: Tag) -> String {
     format!("/images/{}?v={tag}", escaped(key.as_str()))
 }
 
 /// A page of the list of images, as its address names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listing {
+pub(crate) struct Listing {
     /// [`Listing::PICTURES`] or [`Listing::ROWS`].
-    pub path: &'static str,
+    pub(crate) path: &'static str,
     /// What the keys begin with.
-    pub prefix: String,
+    pub(crate) prefix: String,
     /// The order.
-    pub order: Order,
+    pub(crate) order: Order,
     /// Where in it.
-    pub position: Position,
+    pub(crate) position: Position,
 }
 
 impl Listing {
     /// The page that shows the list as pictures.
-    pub const PICTURES: &'static str = "/";
+    pub(crate) const PICTURES: &'static str = "/";
     /// The page that shows it as rows.
-    pub const ROWS: &'static str = "/keys_list";
+    pub(crate) const ROWS: &'static str = "/keys_list";
 
     /// The order of a page whose address names none.
-    pub fn usual_order(path: &str) -> Order {
+    pub(crate) fn usual_order(path: &str) -> Order {
         if path == Self::ROWS { Order::Key } else { Order::Newest }
     }
 
     /// Whether it begins where the list does.
-    pub fn is_first(&self) -> bool {
+    pub(crate) fn is_first(&self) -> bool {
         self.position == Position::First
     }
 
     /// Its address.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         let mut fields = Vec::new();
         if !self.prefix.is_empty() {
             fields.push(format!("prefix={}", escaped(&self.prefix)));
@@ -80,7 +80,7 @@ impl Listing {
     }
 
     /// The beginning of the list in the order that any number of images has.
-    pub fn by_key(&self) -> Self {
+    pub(crate) fn by_key(&self) -> Self {
         self.sorted(Order::Key)
     }
 

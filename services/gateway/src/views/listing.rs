@@ -9,24 +9,24 @@ use super::figures::Figure;
 use super::images::{ImageView, Residency};
 use super::links::{Listing, escaped};
 use super::shell::Done;
-use crate::origin::listing::{Order, Page, Place};
 use crate::units;
+use origin::listing::{Order, Page, Place};
 
 /// `home.html` and `keys.html`
 #[derive(Debug, Default, Serialize)]
-pub struct ListPage {
+pub(crate) struct ListPage {
     /// The headline figures; the page of the keys has none.
-    pub figures: Vec<Figure>,
+    pub(crate) figures: Vec<Figure>,
     /// What was just done.
-    pub done: Option<Done>,
+    pub(crate) done: Option<Done>,
     /// How many images are stored in all.
-    pub stored_count: Option<u64>,
+    pub(crate) stored_count: Option<u64>,
     /// How many of them the filter lets through.
-    pub matching_count: Option<u64>,
+    pub(crate) matching_count: Option<u64>,
     /// Why there is nothing to show.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// What is not as it was asked for, in a sentence.
-    pub note: Option<String>,
+    pub(crate) note: Option<String>,
     path: &'static str,
     prefix: String,
     sort: &'static str,
@@ -70,7 +70,7 @@ struct Column {
 
 impl ListPage {
     /// The page that `listing` names, with the rows of `page`.
-    pub fn new(listing: &Listing, page: &Page, residency: &Residency, now: OffsetDateTime) -> Self {
+    pub(crate) fn new(listing: &Listing, page: &Page, residency: &Residency, now: OffsetDateTime) -> Self {
         let order = listing.order;
         let place = |row| Place::of(row, order);
         let column = |up: Order, down: Order, first: Order| {
@@ -126,48 +126,48 @@ fn label(order: Order) -> &'static str {
 
 /// `images_delete.html`: several images, before they are deleted.
 #[derive(Debug, Serialize)]
-pub struct ChosenPage {
+pub(crate) struct ChosenPage {
     /// Those that are stored.
-    pub images: Vec<ImageView>,
+    pub(crate) images: Vec<ImageView>,
     /// Keys under which nothing is stored.
-    pub gone: Vec<String>,
+    pub(crate) gone: Vec<String>,
     /// The bytes of all of them together.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Where to go back to.
-    pub back: String,
+    pub(crate) back: String,
 }
 
 /// `images_deleted.html`: what became of each, where not all could be deleted.
 #[derive(Debug, Serialize)]
-pub struct DeletedPage {
+pub(crate) struct DeletedPage {
     /// How many are deleted.
-    pub deleted: u64,
+    pub(crate) deleted: u64,
     /// How many were to be deleted.
-    pub asked: u64,
+    pub(crate) asked: u64,
     /// Each key in the order in which they were asked for.
-    pub outcomes: Vec<Outcome>,
+    pub(crate) outcomes: Vec<Outcome>,
     /// Where to go back to.
-    pub back: String,
+    pub(crate) back: String,
 }
 
 /// What became of one.
 #[derive(Debug, Serialize)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The key.
-    pub key: String,
+    pub(crate) key: String,
     /// Whether it is deleted.
-    pub done: bool,
+    pub(crate) done: bool,
     /// What happened, in a sentence.
-    pub what: String,
+    pub(crate) what: String,
 }
 
 /// `back` with the news that so many images were deleted.
-pub fn with_deleted(back: &str, count: u64) -> String {
+pub(crate) fn with_deleted(back: &str, count: u64) -> String {
     format!("{back}{}deleted_count={count}", if back.contains('?') { '&' } else { '?' })
 }
 
 /// What was just deleted, by the address's fields.
-pub fn deleted_notice(key: Option<&str>, count: Option<u64>) -> Option<Done> {
+pub(crate) fn deleted_notice(key: Option<&str>, count: Option<u64>) -> Option<Done> {
     let title = match (key, count) {
         (_, Some(count)) => format!("{} deleted.", units::counted(count, "image is", "images are")),
         (Some(key), None) => format!("“{key}” is deleted."),
@@ -177,6 +177,6 @@ pub fn deleted_notice(key: Option<&str>, count: Option<u64>) -> Option<Done> {
 }
 
 /// The first page of the list, saying that an image was deleted.
-pub fn deleted_page(key: &Key) -> String {
+pub(crate) fn deleted_page(key: &Key) -> String {
     format!("/?deleted={}", escaped(key.as_str()))
 }

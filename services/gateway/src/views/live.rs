@@ -10,7 +10,7 @@ use crate::units;
 
 /// `live.html`, and the part of it that is fetched again and again.
 #[derive(Debug, Serialize)]
-pub struct LivePage {
+pub(crate) struct LivePage {
     kinds: Vec<KindView>,
     prefix: String,
     base: String,
@@ -50,7 +50,7 @@ type Found = (Option<KeysReply>, Option<String>);
 impl LivePage {
     /// With the hottest and the largest of the resident keys. The stream's filter is as the address names it;
     /// what it names wrongly is left out.
-    pub fn new(hottest: Found, largest: Found, kinds: Option<&str>, prefix: &str, base: &str) -> Self {
+    pub(crate) fn new(hottest: Found, largest: Found, kinds: Option<&str>, prefix: &str, base: &str) -> Self {
         let is_shown = |kind: KeyEventKind| {
             kinds.is_none_or(|kinds| kinds.split(',').any(|named| named.parse() == Ok(kind)))
         };

@@ -5,12 +5,12 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
 
-use crate::state::{Health, Part};
+use crate::health::{Health, Part};
 use crate::units;
 
 /// What every page shows around its content.
 #[derive(Debug, Serialize)]
-pub struct Shell {
+pub(crate) struct Shell {
     nav: Vec<NavEntry>,
     pub(super) ready: bool,
     summary: &'static str,
@@ -37,7 +37,7 @@ pub(super) struct PartView {
 
 /// An entry of the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Section {
+pub(crate) enum Section {
     /// `/`
     Gallery,
     /// `/upload_image`
@@ -72,7 +72,7 @@ impl Section {
 impl Shell {
     /// Around a page of this section; none is marked in the navigation without one. Without `health`
     /// nothing is said of the system, as nobody asked it.
-    pub fn new(section: Option<Section>, health: Option<&Health>) -> Self {
+    pub(crate) fn new(section: Option<Section>, health: Option<&Health>) -> Self {
         let nav = Section::ALL.into_iter().map(|(entry, href, label, icon)| NavEntry {
             href,
             label,
@@ -159,9 +159,9 @@ impl Moment {
 
 /// A sentence about something that was just done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Done {
+pub(crate) struct Done {
     /// What was done.
-    pub title: String,
+    pub(crate) title: String,
     /// What that means.
-    pub text: String,
+    pub(crate) text: String,
 }

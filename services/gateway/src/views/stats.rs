@@ -18,7 +18,7 @@ pub(super) const RANGES: [(&str, &str); 4] =
 
 /// `stats.html`, and the part of it that is fetched again and again.
 #[derive(Debug, Serialize)]
-pub struct StatsPage {
+pub(crate) struct StatsPage {
     range: String,
     ranges: Vec<Value>,
     refresh_ms: u64,
@@ -75,15 +75,15 @@ impl Readings {
 
 /// What the page of charts is made of.
 #[derive(Debug, Clone, Copy)]
-pub struct StatsFindings<'a> {
+pub(crate) struct StatsFindings<'a> {
     /// The rows of the range, or why there are none.
-    pub series: Result<&'a Series, &'a Error>,
+    pub(crate) series: Result<&'a Series, &'a Error>,
     /// The sums of as much time before.
-    pub earlier: Option<&'a Series>,
+    pub(crate) earlier: Option<&'a Series>,
     /// The changes of the configuration, the newest first, with one more than fall into the range.
-    pub history: Option<&'a History>,
+    pub(crate) history: Option<&'a History>,
     /// The worker's counters.
-    pub stats: Option<&'a CacheStats>,
+    pub(crate) stats: Option<&'a CacheStats>,
 }
 
 impl StatsPage {
@@ -94,7 +94,11 @@ impl StatsPage {
     ///
     /// # Errors
     /// [`ChartError`] when a chart can't be drawn.
-    pub fn new(range: Span, offset: UtcOffset, findings: StatsFindings<'_>) -> Result<Self, ChartError> {
+    pub(crate) fn new(
+        range: Span,
+        offset: UtcOffset,
+        findings: StatsFindings<'_>,
+    ) -> Result<Self, ChartError> {
         let StatsFindings { series, earlier, history, stats } = findings;
         let mut page = Self::empty(range, offset, series);
         let Ok(series) = series else { return Ok(page) };

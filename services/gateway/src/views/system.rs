@@ -11,17 +11,17 @@ use wire::{CacheStats, subject};
 
 use super::figures::Figure;
 use super::shell::Moment;
-use crate::origin::images::DatabaseServer;
-use crate::origin::sweep::Swept;
-use crate::state::{Health, Part};
+use crate::health::{Health, Part};
 use crate::units;
+use origin::Swept;
+use origin::images::DatabaseServer;
 
 /// So many windows may wait: they come and go in moments.
 const USUALLY_WAITING: u64 = 12;
 
 /// `system.html`, and the part of it that is fetched again and again.
 #[derive(Debug, Serialize)]
-pub struct SystemPage {
+pub(crate) struct SystemPage {
     parts: Vec<PartRow>,
     faults: Vec<Fault>,
     figures: Vec<Figure>,
@@ -52,38 +52,38 @@ struct Fault {
 
 /// What was found out; a part that did not answer is missing.
 #[derive(Debug)]
-pub struct SystemFindings<'a> {
+pub(crate) struct SystemFindings<'a> {
     /// Which parts are there.
-    pub health: &'a Health,
+    pub(crate) health: &'a Health,
     /// Who has answered on the bus.
-    pub services: Vec<ServicePing>,
+    pub(crate) services: Vec<ServicePing>,
     /// What the worker that serves says.
-    pub stats: Option<CacheStats>,
+    pub(crate) stats: Option<CacheStats>,
     /// What waits for the recorder.
-    pub backlog: Option<Backlog>,
+    pub(crate) backlog: Option<Backlog>,
     /// What the recorder has written lately.
-    pub series: Option<Series>,
+    pub(crate) series: Option<Series>,
     /// How many changes the cache has not acknowledged yet.
-    pub pending_count: Option<u64>,
+    pub(crate) pending_count: Option<u64>,
     /// What MySQL says of itself.
-    pub database: Option<DatabaseServer>,
+    pub(crate) database: Option<DatabaseServer>,
     /// The version of nats-server, as it was at the last connection.
-    pub nats_version: String,
+    pub(crate) nats_version: String,
     /// How many connections to it this gateway has made.
-    pub nats_connections: u64,
+    pub(crate) nats_connections: u64,
     /// Since when there is one, or none.
-    pub nats_since: SystemTime,
+    pub(crate) nats_since: SystemTime,
     /// What the last sweep of this gateway came to.
     pub(crate) swept: Option<Swept>,
     /// What keeps the files: a folder, or S3.
-    pub store: &'static str,
+    pub(crate) store: &'static str,
     /// That of this gateway.
-    pub version: &'static str,
+    pub(crate) version: &'static str,
 }
 
 impl SystemPage {
     /// The page, seen from `now`.
-    pub fn new(found: SystemFindings<'_>, now: OffsetDateTime) -> Self {
+    pub(crate) fn new(found: SystemFindings<'_>, now: OffsetDateTime) -> Self {
         let faults = faults(&found);
         let figures = figures(&found, now);
         let health = found.health;

@@ -12,12 +12,12 @@ use super::figures::{Figure, stats_figures};
 use super::images::file_name;
 use super::shell::Moment;
 use super::*;
-use crate::conditional::Modified;
-use crate::origin::dates::Dates;
-use crate::origin::images::ImageRow;
-use crate::origin::listing::{Order, Page, Place, Position};
-use crate::read::{CacheStatus, Content, ImageMeta, ReadOutcome};
-use crate::state::{Health, Part};
+use crate::health::{Health, Part};
+use crate::image::{CacheStatus, Content, ImageMeta, ReadOutcome};
+use origin::ImageRow;
+use origin::dates::Dates;
+use origin::dates::Modified;
+use origin::listing::{Order, Page, Place, Position};
 
 const NOW: OffsetDateTime = datetime!(2026-01-02 10:00:00 UTC);
 const MARKUP: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wire::Item;
 
-use super::{Entry, Replacement};
+use super::entry::{Entry, Replacement};
 
 /// Resident entries in the order in which a policy evicts them.
 pub(super) trait Order: Send {

@@ -7,7 +7,7 @@ use quick_cache::unsync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use wire::Item;
 
-use super::{ByItem, Entry, Named, Replacement};
+use super::entry::{ByItem, Entry, Named, Replacement};
 
 /// The size of an image for which the memory of evicted keys (CLOCK-Pro's test period) is laid out.
 const TYPICAL_IMAGE_BYTES: u64 = 16 << 10;

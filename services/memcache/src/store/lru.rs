@@ -6,7 +6,7 @@ use lru::LruCache;
 use wire::Item;
 
 use super::bounded::Order;
-use super::{ByItem, Entry, Named};
+use super::entry::{ByItem, Entry, Named};
 
 /// The library's cache without its own bound, which counts entries; here bytes are bounded.
 pub(super) struct Lru(LruCache<ByItem, ()>);

@@ -8,7 +8,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use wire::Item;
 
 use super::bounded::Order;
-use super::{ByItem, Entry, Named};
+use super::entry::{ByItem, Entry, Named};
 
 /// Entries at positions 0 to n − 1 without gaps, so that a uniform number picks one in O(1).
 pub(super) struct Random {

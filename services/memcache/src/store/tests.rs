@@ -7,6 +7,10 @@ use proptest::prelude::*;
 use wire::config::MEGABYTE;
 use wire::inspect::{KeySort, KeysRequest};
 
+use runtime::clock::Moment;
+use sniff::Format;
+use wire::Variant;
+
 use super::*;
 
 fn capacity(mb: u64) -> Capacity {

@@ -7,8 +7,8 @@ use percent_encoding::percent_decode;
 
 use super::fields::Fields;
 use crate::error::Error;
-use crate::routes::shortened;
-use crate::state::AppState;
+use crate::routes::answer::shortened;
+use crate::service::state::AppState;
 
 /// A static file. Pages link the very version that they were made with, which then never changes;
 /// asked for without a version it is looked after each time.

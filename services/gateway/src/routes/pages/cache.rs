@@ -9,9 +9,10 @@ use wire::Span;
 use wire::stats::HistoryRequest;
 
 use super::fields::Fields;
-use super::{logged, or_reason, see_other, sentence};
+use super::render::{logged, or_reason, see_other};
 use crate::error::Error;
-use crate::state::AppState;
+use crate::routes::answer::sentence;
+use crate::service::state::AppState;
 use crate::units;
 use crate::views::{
     CacheForm, CachePage, DELETE_ALL_PHRASE, Done, FormError, Section, Shell, changes, config_view, share,

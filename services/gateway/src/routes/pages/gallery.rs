@@ -9,17 +9,18 @@ use wire::Key;
 use wire::stats::SeriesRequest;
 
 use super::fields::Fields;
-use super::{broken_chart, logged, or_reason, residency, see_other, sentence};
+use super::render::{broken_chart, logged, or_reason, residency, see_other};
 use crate::conditional::WriteConditions;
 use crate::error::Error;
-use crate::origin::images::ImageRow;
-use crate::origin::listing::{Page, Place, Position};
-use crate::state::AppState;
+use crate::routes::answer::sentence;
+use crate::service::state::AppState;
 use crate::units;
 use crate::views::{
     ChosenPage, DeletedPage, ImageView, ListPage, Listing, Outcome, Residency, Section, Shell,
     deleted_notice, home_figures, with_deleted,
 };
+use origin::ImageRow;
+use origin::listing::{Page, Place, Position};
 
 /// How many images a page shows as pictures: it fills rows of two, three, four, six and eight.
 const PICTURES: u32 = 48;

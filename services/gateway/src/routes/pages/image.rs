@@ -9,10 +9,11 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::fields::Fields;
-use super::{logged, residency, see_other, sentence};
+use super::render::{logged, residency, see_other};
 use crate::conditional::WriteConditions;
 use crate::error::Error;
-use crate::state::AppState;
+use crate::routes::answer::sentence;
+use crate::service::state::AppState;
 use crate::views::{
     DeletePage, Done, ImageFormPage, ImagePage, ImageView, Residency, Section, Shell, deleted_page,
     image_page,

@@ -7,8 +7,9 @@ use wire::inspect::{KeySort, KeysRequest};
 
 use super::fields::Fields;
 use super::image::base_url;
-use super::{html, or_reason};
-use crate::state::AppState;
+use super::render::or_reason;
+use crate::routes::answer::html;
+use crate::service::state::AppState;
 use crate::views::{LivePage, Section, Shell};
 
 /// How many of the hottest and of the largest keys are shown.

@@ -8,9 +8,10 @@ use wire::Span;
 use wire::stats::{HistoryRequest, SeriesRequest};
 
 use super::fields::Fields;
-use super::{broken_chart, html, logged};
+use super::render::{broken_chart, logged};
 use crate::error::Error;
-use crate::state::AppState;
+use crate::routes::answer::html;
+use crate::service::state::AppState;
 use crate::views::{Section, Shell, StatsFindings, StatsPage};
 
 /// How many changes of the configuration are looked through for those to mark.

@@ -6,8 +6,8 @@ use axum::response::Response;
 use time::OffsetDateTime;
 use wire::stats::SeriesRequest;
 
-use super::logged;
-use crate::state::AppState;
+use super::render::logged;
+use crate::service::state::AppState;
 use crate::views::{Section, Shell, SystemFindings, SystemPage};
 
 pub(super) async fn system(State(state): State<AppState>) -> Response {

@@ -6,10 +6,11 @@ use axum::response::Response;
 
 use super::fields::Fields;
 use super::image::base_url;
-use super::{see_other, sentence};
+use super::render::see_other;
 use crate::error::Error;
+use crate::routes::answer::sentence;
 use crate::routes::upload::{Reading, RefusedForm, store_form};
-use crate::state::AppState;
+use crate::service::state::AppState;
 use crate::views::{Section, Shell, UploadPage, image_page};
 
 pub(super) async fn upload_form(

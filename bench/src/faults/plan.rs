@@ -1,0 +1,26 @@
+//! How a run is done.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::strike;
+
+/// How a run is done.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    /// How long faults are made; once each without it.
+    pub(crate) length: Option<Duration>,
+    /// Which kinds of faults.
+    pub(crate) kinds: Vec<strike::Kind>,
+    pub(crate) binaries: PathBuf,
+    /// Whether there are two nats-servers.
+    pub(crate) is_cluster: bool,
+}
+
+impl Plan {
+    /// Whether each kind strikes once only.
+    pub(crate) fn is_short(&self) -> bool {
+        self.length.is_none()
+    }
+}

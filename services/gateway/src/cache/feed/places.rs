@@ -1,0 +1,215 @@
+//! Who follows events, and who gives way when there is no place for another one.
+//!
+//! One address may have all places while nobody else wants one. Then one of the address that has most gives way: what it
+//! has is its share, and no more. Idle ones go first, then the oldest.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::visitor::Visitor;
+
+/// The last words of a stream whose place another reader has now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct GaveWay {
+    /// Why, in a sentence.
+    reason: &'static str,
+}
+
+impl GaveWay {
+    /// The name of the event on either stream.
+    pub(crate) const NAME: &str = "gave_way";
+    /// What it says.
+    pub(crate) const WORDS: Self = Self {
+        reason: "another reader has this place now, because the address that asked from here has most of them \
+                 (MAX_EVENT_STREAMS)",
+    };
+}
+
+/// A stream is idle that has taken nothing for so long: nothing happened, or its reader has gone without a word.
+const IDLE: Duration = Duration::from_secs(30);
+/// A stream that is younger gives way to no other one of its own address: they would only take turns.
+const LEAST_TIME: Duration = Duration::from_secs(5);
+
+/// The places.
+#[derive(Debug, Clone)]
+pub(super) struct Places(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    most: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    next: u64,
+    /// By their age.
+    holders: BTreeMap<u64, Holder>,
+    counts: HashMap<Visitor, usize>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    visitor: Visitor,
+    since: Instant,
+    moved: Instant,
+    leave: CancellationToken,
+}
+
+/// A place, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Places,
+    number: u64,
+    leave: CancellationToken,
+}
+
+impl Places {
+    /// So many.
+    pub(super) fn new(most: usize) -> Self {
+        Self(Arc::new(Inner { most, taken: Mutex::default() }))
+    }
+
+    /// A place, for which another reader may have to go.
+    ///
+    /// # Errors
+    /// [`Error::TooManyStreams`], if this address has most of them and none of its own may go yet.
+    pub(super) fn take(&self, visitor: Visitor) -> Result<Place, Error> {
+        let now = Instant::now();
+        let mut taken = self.taken();
+        if taken.holders.len() >= self.0.most {
+            let leaving = taken.leaving(visitor, now).ok_or(Error::TooManyStreams)?;
+            taken.remove(leaving);
+        }
+        let (number, leave) = (taken.next, CancellationToken::new());
+        taken.next += 1;
+        *taken.counts.entry(visitor).or_default() += 1;
+        taken.holders.insert(number, Holder { visitor, since: now, moved: now, leave: leave.clone() });
+        Ok(Place { places: self.clone(), number, leave })
+    }
+
+    /// A panic elsewhere could break no rule about what is in there.
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    /// Who gives way to another one of `visitor`.
+    fn leaving(&self, visitor: Visitor, now: Instant) -> Option<u64> {
+        let count = |visitor: &Visitor| self.counts.get(visitor).copied().unwrap_or_default();
+        let (own, most) = (count(&visitor), self.counts.values().copied().max()?);
+        let may_go = |holder: &Holder| {
+            if own < most {
+                count(&holder.visitor) == most
+            } else {
+                holder.visitor == visitor && now.saturating_duration_since(holder.since) >= LEAST_TIME
+            }
+        };
+        let going = self.holders.iter().filter(|(_, holder)| may_go(holder));
+        let is_busy = |holder: &Holder| now.saturating_duration_since(holder.moved) < IDLE;
+        going.map(|(number, holder)| (is_busy(holder), *number)).min().map(|(_, number)| number)
+    }
+
+    fn remove(&mut self, number: u64) {
+        let Some(holder) = self.holders.remove(&number) else { return };
+        holder.leave.cancel();
+        if let Some(count) = self.counts.get_mut(&holder.visitor) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&holder.visitor);
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Notes that the reader has taken something.
+    pub(super) fn moved(&self) {
+        if let Some(holder) = self.places.taken().holders.get_mut(&self.number) {
+            holder.moved = Instant::now();
+        }
+    }
+
+    /// Returns when the place is another one's.
+    pub(super) async fn given_away(&self) {
+        self.leave.cancelled().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.taken().remove(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use std::net::{IpAddr, Ipv4Addr};
+    use tokio::time::advance;
+
+    fn visitor(number: u32) -> Visitor {
+        IpAddr::V4(Ipv4Addr::from_bits(number)).into()
+    }
+
+    fn gone(places: &[Place]) -> Vec<usize> {
+        (0..places.len()).filter(|at| places[*at].leave.is_cancelled()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_address_has_all_places_until_another_one_wants_some() {
+        let places = Places::new(8);
+        let greedy: Vec<_> = (0..8).map(|_| places.take(visitor(1)).unwrap()).collect();
+        // At once, however young they are.
+        let honest: Vec<_> = (2..5).map(|number| places.take(visitor(number)).unwrap()).collect();
+        assert_eq!(gone(&greedy), [0, 1, 2]);
+        let second = places.take(visitor(2)).unwrap();
+        assert_eq!(gone(&greedy), [0, 1, 2, 3]);
+        assert!(gone(&honest).is_empty());
+        // Who has most gets no further one from others, and none of its own before its time.
+        assert!(matches!(places.take(visitor(1)), Err(Error::TooManyStreams)));
+        advance(LEAST_TIME).await;
+        let again = places.take(visitor(1)).unwrap();
+        assert_eq!((gone(&greedy), gone(&honest)), (vec![0, 1, 2, 3, 4], vec![]));
+        drop((greedy, honest, second, again));
+        assert!(places.taken().holders.is_empty() && places.taken().counts.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_idle_go_before_the_oldest() {
+        let places = Places::new(3);
+        let held: Vec<_> = (0..3).map(|_| places.take(visitor(1)).unwrap()).collect();
+        advance(IDLE).await;
+        held[0].moved();
+        held[2].moved();
+        let other = places.take(visitor(2)).unwrap();
+        assert_eq!(gone(&held), [1]);
+        let third = places.take(visitor(3)).unwrap();
+        assert_eq!(gone(&held), [0, 1]);
+        // With one each, the oldest of all.
+        let _fourth = places.take(visitor(4)).unwrap();
+        assert_eq!(gone(&held), [0, 1, 2]);
+        assert!(gone(&[other, third]).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_was_given_away_is_told_so() {
+        let places = Places::new(1);
+        let first = places.take(visitor(1)).unwrap();
+        let second = places.take(visitor(2)).unwrap();
+        first.given_away().await;
+        // To leave afterwards takes nothing from the other one.
+        drop(first);
+        assert_eq!(places.taken().holders.len(), 1);
+        drop(second);
+    }
+}

@@ -1,0 +1,223 @@
+//! Room for the bytes that the cache sends: what is asked for at once, and what is not sent on yet.
+//!
+//! A reply is as large as its image, and how large that is shows only when it is here. nats-server cuts a
+//! connection off on which more waits than `max_pending`, and a reply stays in memory until its reader has
+//! taken it. So each get first reserves room, says how much that is, and keeps as much of it as did come
+//! until the bytes are gone. What was seen of an item last says how much to reserve, so that many small images
+//! are asked for at once; of one that was not seen, anything may come. If another gateway has stored a
+//! larger image meanwhile, the worker sends its size instead.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use origin::held::hold;
+use runtime::bus::{Question, Reply, RequestFailure};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use wire::{Item, Meta};
+
+/// Room for replies of small images: apart, so that these wait for no large one.
+const SMALL_ROOM: usize = 16 << 20;
+/// Room for all others. Together they are half of `max_pending` in nats.conf.
+const LARGE_ROOM: usize = 48 << 20;
+/// What counts as small.
+const SMALL_BYTES: usize = 256 << 10;
+/// What room is counted in.
+const UNIT: usize = 1024;
+/// How long a reply may still be on its way when nobody waits for it any more. A worker that says nothing
+/// for so long has lost its claim meanwhile, and sends no image.
+const LATE: Duration = Duration::from_secs(5);
+/// How many items are remembered: two megabytes.
+const SLOTS: usize = 1 << 18;
+
+/// The room of this process.
+#[derive(Debug)]
+pub(crate) struct Room {
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+    hasher: RandomState,
+    /// The upper half of a slot tells its item from others, the lower half is the size plus one.
+    sizes: Box<[AtomicU64]>,
+}
+
+/// Room for one reply. It is given back when this is dropped; but if the question is open then, only when
+/// its reply has come: it comes all the same, though nobody waits for it any more.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    permit: Option<OwnedSemaphorePermit>,
+    question: Option<Question>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            small: Arc::new(Semaphore::new(SMALL_ROOM / UNIT)),
+            large: Arc::new(Semaphore::new(LARGE_ROOM / UNIT)),
+            hasher: RandomState::new(),
+            sizes: std::iter::repeat_with(AtomicU64::default).take(SLOTS).collect(),
+        }
+    }
+}
+
+impl Room {
+    /// Room for the reply about `item`, which has at most `most` bytes. Waits for it for at most `limit`.
+    pub(crate) async fn reserve(&self, item: &Item, most: usize, limit: Duration) -> Option<Reserved> {
+        let expected = self.size_of(item).map_or(most, |size| size.min(most));
+        let lane = if expected <= SMALL_BYTES { &self.small } else { &self.large };
+        // A reply larger than all the room is asked for alone.
+        let units = units(expected).min(u32::try_from(LARGE_ROOM / UNIT).unwrap_or(u32::MAX));
+        let permit = match lane.clone().try_acquire_many_owned(units) {
+            Ok(permit) => permit,
+            Err(_) => timeout(limit, lane.clone().acquire_many_owned(units)).await.ok()?.ok()?,
+        };
+        Some(Reserved { permit: Some(permit), question: None })
+    }
+
+    /// Notes how large `item` is.
+    pub(crate) fn note(&self, item: &Item, size: u64) {
+        let (slot, mark) = self.slot(item);
+        let size = u32::try_from(size).unwrap_or(u32::MAX - 1).min(u32::MAX - 1);
+        let value = mark | u64::from(size + 1);
+        // A line of memory that nobody writes to is read by all processors at once.
+        if slot.load(Ordering::Relaxed) != value {
+            slot.store(value, Ordering::Relaxed);
+        }
+    }
+
+    fn size_of(&self, item: &Item) -> Option<usize> {
+        let (slot, mark) = self.slot(item);
+        let value = slot.load(Ordering::Relaxed);
+        if value & MARK != mark {
+            return None;
+        }
+        usize::try_from((value & !MARK).checked_sub(1)?).ok()
+    }
+
+    fn slot(&self, item: &Item) -> (&AtomicU64, u64) {
+        let hash = self.hasher.hash_one(item);
+        // The lowest bits choose the slot, the upper half is the mark.
+        let at = usize::try_from(hash & !MARK).unwrap_or_default() % self.sizes.len();
+        (&self.sizes[at], hash & MARK)
+    }
+}
+
+/// The bits of a slot that tell its item from others.
+const MARK: u64 = !(u32::MAX as u64);
+
+impl Reserved {
+    /// How many bytes there is room for; more than all the room is asked for alone, and then any number.
+    fn bytes(&self) -> Option<usize> {
+        let bytes = self.permit.as_ref()?.num_permits() * UNIT;
+        Some(bytes).filter(|bytes| *bytes < LARGE_ROOM)
+    }
+
+    /// Asks for the bytes of an image, and keeps as much room as they take until the last of them is gone.
+    ///
+    /// # Errors
+    /// As [`Question::ask`]; what is larger than the room is refused with its size.
+    pub(crate) async fn ask(
+        mut self,
+        question: Question,
+        meta: Option<&Meta>,
+        limit: Duration,
+    ) -> Result<Reply, RequestFailure> {
+        let room = self.bytes().map(|bytes| bytes.to_string().into()).unwrap_or_default();
+        let mut reply = self.question.insert(question).ask(meta, room, limit).await?;
+        if let Some(permit) = self.permit.take() {
+            reply.payload = keep(permit, reply.payload);
+        }
+        Ok(reply)
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let Some(question) = self.question.take().filter(Question::is_open) else { return };
+        let permit = self.permit.take();
+        // Without a runtime the process is ending.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                // In time or not, the room is free then.
+                let _ = timeout(LATE, question.close()).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+/// Keeps as much of the room as `bytes` take until the last of them is gone.
+fn keep(mut permit: OwnedSemaphorePermit, bytes: Bytes) -> Bytes {
+    let surplus = permit.num_permits().saturating_sub(units(bytes.len()) as usize);
+    drop(permit.split(surplus));
+    hold(bytes, permit)
+}
+
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT).max(1)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use wire::Key;
+
+    const MOST: usize = 8 << 20;
+    const NOW: Duration = Duration::ZERO;
+
+    fn item(text: &str) -> Item {
+        Key::new(text).unwrap().into()
+    }
+
+    #[tokio::test]
+    async fn what_is_not_known_may_be_large_and_small_images_do_not_wait_for_it() {
+        let room = Room::default();
+        room.note(&item("small"), 10_000);
+        let mut large = Vec::new();
+        while let Some(reserved) = room.reserve(&item("new"), MOST, NOW).await {
+            large.push(reserved);
+        }
+        assert_eq!(large.len(), 6);
+        let mut small = Vec::new();
+        while let Some(reserved) = room.reserve(&item("small"), MOST, NOW).await {
+            small.push(reserved);
+        }
+        assert!(small.len() > 1000, "{}", small.len());
+
+        // What came to nothing takes none.
+        drop(large.pop());
+        // What has come takes only its own room, and that until it is gone.
+        let mut reserved = room.reserve(&item("new"), MOST, NOW).await.unwrap();
+        assert_eq!(reserved.bytes(), Some(MOST));
+        let bytes = keep(reserved.permit.take().unwrap(), Bytes::from(vec![0; 1000]));
+        let free = room.large.available_permits();
+        assert_eq!(free, MOST / UNIT - 1);
+        let part = bytes.slice(..10);
+        drop(bytes);
+        assert_eq!(room.large.available_permits(), free);
+        drop(part);
+        assert_eq!(room.large.available_permits(), free + 1);
+    }
+
+    #[test]
+    fn a_size_is_known_of_its_item_alone() {
+        let room = Room::default();
+        assert_eq!(room.size_of(&item("a")), None);
+        for number in 0..1000 {
+            room.note(&item(&format!("key {number}")), number);
+        }
+        let known = (0..1000).filter(|number| {
+            let size = room.size_of(&item(&format!("key {number}")));
+            assert!(size.is_none_or(|size| size == *number));
+            size.is_some()
+        });
+        assert!(known.count() > 980);
+        room.note(&item("a"), u64::MAX);
+        assert!(room.size_of(&item("a")).is_some_and(|size| size > MOST));
+        room.note(&item("a"), 7);
+        assert_eq!(room.size_of(&item("a")), Some(7));
+    }
+}

@@ -1,0 +1,57 @@
+//! Which parts of the system are there.
+
+use serde::Serialize;
+
+/// Whether a part of the system is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Part {
+    /// Whether it can be used.
+    pub(crate) ok: bool,
+    /// In a few words: what is wrong, or what it is.
+    pub(crate) message: String,
+}
+
+impl Part {
+    /// A part that can be used.
+    pub(crate) fn there(message: impl Into<String>) -> Self {
+        Self { ok: true, message: message.into() }
+    }
+
+    /// A part that can't, with the reason.
+    pub(crate) fn missing(message: impl Into<String>) -> Self {
+        Self { ok: false, message: message.into() }
+    }
+}
+
+/// Which parts of the system are there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Health {
+    /// The bus.
+    pub(crate) nats: Part,
+    /// The memcache worker.
+    pub(crate) memcache: Part,
+    /// The stats recorder.
+    pub(crate) recorder: Part,
+    /// The database and its tables.
+    pub(crate) mysql: Part,
+    /// The image files, and whether they belong to the database.
+    pub(crate) store: Part,
+}
+
+impl Health {
+    /// The parts with their names, in the order in which they are shown.
+    pub(crate) fn parts(&self) -> [(&'static str, &Part); 5] {
+        [
+            ("nats", &self.nats),
+            ("memcache", &self.memcache),
+            ("recorder", &self.recorder),
+            ("mysql", &self.mysql),
+            ("store", &self.store),
+        ]
+    }
+
+    /// Whether all of them can be used.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.parts().iter().all(|(_, part)| part.ok)
+    }
+}

@@ -1,0 +1,97 @@
+//! All of the interface: the routes, what surrounds them, and the short way past both.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{Method, header};
+use axum::middleware::{from_fn_with_state, map_response_with_state};
+use axum::response::{IntoResponse as _, Response};
+use hyper::body::Incoming;
+use tower::ServiceExt as _;
+
+use super::access::{Gate, Peer};
+use super::guard;
+use super::hot::Hot;
+use crate::error::Error;
+use crate::health::Health;
+use crate::routes::answer::{failure, shortened};
+use crate::routes::{self, WrongMethod, health};
+use crate::service::state::AppState;
+use crate::views::Views;
+
+/// Everything that the gateway answers to those whom the gate lets in.
+#[derive(Debug)]
+pub(crate) struct App {
+    hot: Hot,
+    routes: Router,
+}
+
+impl App {
+    /// All of it.
+    pub(crate) fn new(state: AppState, gate: Gate) -> Self {
+        let turns = guard::Turns::new(&state.config);
+        Self { hot: Hot::new(&state, &gate, &turns), routes: surrounded(state, gate, turns) }
+    }
+
+    /// Answers a request.
+    pub(crate) async fn answer(&self, mut request: axum::http::Request<Incoming>, peer: Peer) -> Response {
+        if let Some(response) = self.hot.answer(&request, peer).await {
+            return response;
+        }
+        request.extensions_mut().insert(peer);
+        let Ok(response) = self.routes.clone().oneshot(request).await;
+        response
+    }
+}
+
+fn surrounded(state: AppState, gate: Gate, turns: guard::Turns) -> Router {
+    let routes = routes::router(&|method, route| gate.needs_token(method, route))
+        .layer(from_fn_with_state((state.clone(), gate.clone()), guard::admit))
+        .layer(from_fn_with_state((state.clone(), gate, turns), guard::guard))
+        .with_state(state.clone());
+    // The methods that are allowed are only known to what surrounds the routes.
+    Router::new().fallback_service(routes).layer(map_response_with_state(state, name_methods))
+}
+
+/// Completes an answer about a [`WrongMethod`], now that the header `Allow` is there.
+async fn name_methods(State(state): State<AppState>, mut response: Response) -> Response {
+    let Some(WrongMethod { method, path }) = response.extensions_mut().remove() else { return response };
+    let allow =
+        response.headers().get(header::ALLOW).and_then(|allow| allow.to_str().ok()).unwrap_or_default();
+    let allow = allow.split(',').collect::<Vec<_>>().join(", ");
+    let error = Error::MethodNotAllowed { path: shortened(&path), method: method.to_string(), allow };
+    let mut named = failure(&state.views, &path, error);
+    for (name, value) in response.headers() {
+        if name != header::CONTENT_LENGTH && !named.headers().contains_key(name) {
+            named.headers_mut().insert(name, value.clone());
+        }
+    }
+    named
+}
+
+/// What is answered until the gateway has found NATS and MySQL.
+pub(crate) fn starting<B>(
+    views: &Views,
+    gate: &Gate,
+    request: &axum::http::Request<B>,
+    peer: Peer,
+    waiting_for: &Health,
+) -> Response {
+    let path = request.uri().path();
+    // Nothing can be changed yet; what is said is no less private.
+    let route = Some(path).filter(|path| *path == "/healthz");
+    let refused =
+        gate.check_host(request).and_then(|()| gate.admit(&Method::GET, route, request.headers(), peer));
+    let mut response = match path {
+        path if let Err(error) = refused => failure(views, path, error),
+        "/healthz" => axum::Json(health::Alive::NOW).into_response(),
+        "/readyz" => health::answer(waiting_for.clone()).into_response(),
+        _ => {
+            let missing: Vec<&str> =
+                waiting_for.parts().iter().filter(|(_, part)| !part.ok).map(|(name, _)| *name).collect();
+            let reason = format!("this gateway has just started and waits for {}", missing.join(" and "));
+            failure(views, path, Error::Unavailable { part: "what it needs", reason })
+        }
+    };
+    guard::add_security_headers(response.headers_mut());
+    response
+}

@@ -1,0 +1,151 @@
+//! The short way of the most frequent requests: plain reads of an image.
+//!
+//! The router, the layers around it and the futures that they box cost more than all the rest of a hit of
+//! this gateway's own copy, and a good part of one that crosses the bus. So both are answered before them, by
+//! the same functions and to the same rules; whatever is not quite as simple goes on to them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::http::{Method, Request, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use hyper::body::{Body as _, Incoming};
+use wire::Key;
+
+use super::access::{Gate, Peer};
+use super::guard::{Turns, add_security_headers, is_from_another_site};
+use crate::cache::near::Near;
+use crate::error::Error;
+use crate::image::CacheStatus;
+use crate::metrics::RequestCounter;
+use crate::routes::{api, images};
+use crate::service::state::AppState;
+
+/// What answers plain reads.
+#[derive(Debug)]
+pub(super) struct Hot {
+    state: AppState,
+    near: Option<Arc<Near>>,
+    gate: Gate,
+    turns: Turns,
+    images: RequestCounter,
+    keys: RequestCounter,
+}
+
+/// A plain read.
+#[derive(Debug, Clone, Copy)]
+struct Read<'a> {
+    request: &'a Request<Incoming>,
+    what: What,
+    key: &'a str,
+    started: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// The bytes of an image.
+    Image,
+    /// The same as base64 in JSON.
+    Key,
+}
+
+impl What {
+    fn pattern(self) -> &'static str {
+        match self {
+            Self::Image => images::ROUTE,
+            Self::Key => api::KEY_ROUTE,
+        }
+    }
+}
+
+impl Hot {
+    /// One with the router's own gate and turns.
+    pub(super) fn new(state: &AppState, gate: &Gate, turns: &Turns) -> Self {
+        let counter = |method: Method, route| {
+            state.metrics.request_counter(method.as_str(), route, StatusCode::OK.as_str())
+        };
+        Self {
+            state: state.clone(),
+            near: state.near().cloned(),
+            gate: gate.clone(),
+            turns: turns.clone(),
+            images: counter(Method::GET, images::ROUTE),
+            keys: counter(Method::POST, api::KEY_ROUTE),
+        }
+    }
+
+    /// The answer to a plain `GET` of an image, or a `POST` for its base64; `None` is for the router.
+    pub(super) async fn answer(&self, request: &Request<Incoming>, peer: Peer) -> Option<Response> {
+        let read = Read::new(request)?;
+        self.gate.check_host(request).ok()?;
+        // What is refused is told so by the router, and counted there.
+        if !self.gate.admits(request.method(), Some(read.what.pattern()), request.headers(), peer) {
+            return None;
+        }
+        let answer = match self.near(read) {
+            Some(answer) => answer,
+            // Boxed, or each connection would keep room for it.
+            None => Box::pin(self.far(read, peer)).await?,
+        };
+        Some(self.finish(read, answer.unwrap_or_else(|error| error.into_response())))
+    }
+
+    /// From the copy that is here.
+    fn near(&self, read: Read<'_>) -> Option<Result<Response, Error>> {
+        let (copy, bytes) = self.near.as_ref()?.hit(read.key, None)?;
+        let took = read.started.elapsed();
+        self.state.metrics.count_read(CacheStatus::Near, took);
+        let (uri, headers) = (read.request.uri(), read.request.headers());
+        Some(match read.what {
+            What::Image => images::respond_near(&self.state, uri, headers, &copy, bytes, took),
+            What::Key => api::respond_near(&copy, bytes, took),
+        })
+    }
+
+    /// From wherever it is.
+    async fn far(&self, read: Read<'_>, peer: Peer) -> Option<Result<Response, Error>> {
+        let key = Key::new(read.key).ok()?;
+        let visitor = self.gate.visitor(peer, read.request.headers());
+        let _turn = self.turns.take(false, visitor).await?;
+        let (uri, headers) = (read.request.uri(), read.request.headers());
+        Some(match read.what {
+            What::Image => images::read_image(&self.state, &key.into(), uri, headers, false).await,
+            What::Key => api::read_key(&self.state, &key).await,
+        })
+    }
+
+    fn finish(&self, read: Read<'_>, mut response: Response) -> Response {
+        self.gate.keep_private(response.headers_mut());
+        add_security_headers(response.headers_mut());
+        let took = read.started.elapsed();
+        match (response.status(), read.what) {
+            (StatusCode::OK, What::Image) => self.images.count(took),
+            (StatusCode::OK, What::Key) => self.keys.count(took),
+            (status, what) => {
+                let (metrics, method) = (&self.state.metrics, read.request.method());
+                metrics.count_request(method.as_str(), what.pattern(), status.as_str(), took);
+            }
+        }
+        response
+    }
+}
+
+impl<'a> Read<'a> {
+    fn new(request: &'a Request<Incoming>) -> Option<Self> {
+        let started = Instant::now();
+        if !request.body().is_end_stream() {
+            return None;
+        }
+        let path = request.uri().path();
+        let (what, key) = if request.method() == Method::GET && !images::asks_for_width(request.uri()) {
+            (What::Image, path.strip_prefix(images::PREFIX)?)
+        } else if request.method() == Method::POST && !is_from_another_site(request.uri(), request.headers())
+        {
+            (What::Key, path.strip_prefix(api::KEY_PREFIX)?)
+        } else {
+            return None;
+        };
+        // Escaped, it is another key than it looks.
+        (!key.contains('%')).then_some(Self { request, what, key, started })
+    }
+}

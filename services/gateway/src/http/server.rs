@@ -1,0 +1,267 @@
+//! The HTTP server under the routes.
+//!
+//! `axum::serve` has no time limit for a request's head, no cap on connections, and waits for the last
+//! connection without end; so hyper is driven here directly.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::health::{Health, Part};
+use crate::http::access::{Gate, Peer};
+use crate::http::app::{App, starting};
+use crate::http::crowd::{Crowd, Doing, Room};
+use crate::http::patient::Patient;
+use crate::metrics::ConnectionMetrics;
+use crate::routes::events::Endless;
+use crate::views::Views;
+use crate::visitor::Visitor;
+
+/// How long a connection may take to send a request's head, and how long it may stay idle before it.
+const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// How long a peer may take nothing of its answer.
+const WRITE_LIMIT: Duration = Duration::from_secs(30);
+/// The most bytes of a request's head, and of an answer that waits for its peer, beyond the piece that is
+/// being sent.
+const BUFFER_BYTES: usize = 64 << 10;
+/// How often an idle connection is looked for while there is none and another one waits for its place.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long to wait when the process has no file descriptor left for another connection.
+const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
+
+/// The connections that may wait for being accepted; the system cuts it to its own limit.
+const BACKLOG: u32 = 4096;
+/// The file descriptors for all that is no connection: uploads, MySQL, NATS, the log.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// What takes requests from the first moment: it says what is being waited for, until the routes are
+/// there.
+#[derive(Debug, Clone)]
+pub(crate) struct Front {
+    views: Views,
+    gate: Gate,
+    app: Arc<OnceLock<App>>,
+    waiting_for: Arc<Mutex<Health>>,
+}
+
+impl Front {
+    /// A front without routes.
+    pub(crate) fn new(views: Views, gate: Gate) -> Self {
+        let waiting = Part { ok: false, message: "waiting for it".into() };
+        let unknown = Part { ok: false, message: "unknown as long as NATS is not there".into() };
+        let store = Part { ok: true, message: "can be opened".into() };
+        let health = Health {
+            nats: waiting.clone(),
+            memcache: unknown.clone(),
+            recorder: unknown,
+            mysql: waiting,
+            store,
+        };
+        Self { views, gate, app: Arc::default(), waiting_for: Arc::new(Mutex::new(health)) }
+    }
+
+    /// Notes that a part is there.
+    pub(crate) fn found(&self, part: impl FnOnce(&mut Health) -> &mut Part) {
+        let mut waiting_for = self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner);
+        *part(&mut waiting_for) = Part { ok: true, message: "connected".into() };
+    }
+
+    /// Opens the routes.
+    pub(crate) fn open(&self, app: App) {
+        // There is one start, so it is never set before.
+        let _ = self.app.set(app);
+    }
+
+    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Result<Response, Infallible> {
+        if let Some(app) = self.app.get() {
+            return Ok(app.answer(request, peer).await);
+        }
+        let waiting_for = self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(starting(&self.views, &self.gate, &request, peer, &waiting_for))
+    }
+}
+
+/// How the server treats connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServerLimits {
+    /// The most connections at once. For a further one the idlest leaves; without an idle one it waits.
+    pub(crate) max_connections: usize,
+    /// How long the stop waits for requests in flight.
+    pub(crate) grace: Duration,
+}
+
+/// Listens with room for as many connections that are not accepted yet as the system allows: the library would
+/// have 128, and whoever comes as the 129th of a crowd waits a second before its machine tries again.
+///
+/// # Errors
+/// When the address can't be had.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// As many connections as `wanted`, or as the file descriptors of this process allow, of which it gets as
+/// many as it may have: a connection has one, and another one while its answer comes from a file.
+pub(crate) fn connections_within_descriptors(wanted: u32) -> usize {
+    let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+    let Some(descriptors) = runtime::descriptors::raise_limit() else { return wanted };
+    let allowed = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2).unwrap_or(usize::MAX);
+    if allowed < wanted {
+        tracing::warn!(
+            descriptors,
+            connections = allowed.max(1),
+            "fewer connections than MAX_CONNECTIONS, because the process may not open so many files (ulimit -n)"
+        );
+    }
+    wanted.min(allowed.max(1))
+}
+
+/// Serves until the stop, then finishes what is in flight, and cuts off what takes longer than the grace.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    front: Front,
+    limits: ServerLimits,
+    metrics: ConnectionMetrics,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let graceful = GracefulShutdown::new();
+    let slots = Arc::new(Semaphore::new(limits.max_connections));
+    let crowd = Crowd::new(limits.max_connections);
+    let cut = CancellationToken::new();
+    let _cut_at_last = cut.clone().drop_guard();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(BUFFER_BYTES);
+    let accept = async {
+        loop {
+            let (stream, peer) = accepted(&listener).await?;
+            // A proxy that is trusted asks for many, so that no share is its own.
+            let visitor = (!front.gate.trusts(peer)).then(|| Visitor::from(peer.0));
+            let Some(slot) = slot(&slots, &crowd, &metrics, visitor).await? else { continue };
+            // Answers are written whole: there is nothing to wait for.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "a connection broke off");
+                continue;
+            }
+            let seat = crowd.enter(visitor);
+            let (front, working) = (front.clone(), seat.clone());
+            let service = service_fn(move |request| {
+                let (front, working) = (front.clone(), working.clone());
+                async move {
+                    working.does(Doing::Working);
+                    let answer = front.answer(request, peer).await;
+                    if answer.as_ref().is_ok_and(|answer| answer.extensions().get::<Endless>().is_some()) {
+                        working.follows();
+                    }
+                    working.moved();
+                    working.does(Doing::Waiting);
+                    answer
+                }
+            });
+            let stream = TokioIo::new(Patient::new(stream, WRITE_LIMIT, seat.clone()));
+            let connection = graceful.watch(http.serve_connection(stream, service));
+            let (cut, metrics) = (cut.clone(), metrics.clone());
+            tokio::spawn(async move {
+                let (_slot, _open) = (slot, metrics.open());
+                tokio::select! {
+                    ended = connection => if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection broke off");
+                    },
+                    () = seat.asked_to_leave() => {}
+                    () = cut.cancelled() => {}
+                }
+            });
+        }
+    };
+    if let Some(failed) = shutdown.run_until_cancelled(accept).await {
+        return failed;
+    }
+    drop(listener);
+    if timeout(limits.grace, graceful.shutdown()).await.is_err() {
+        tracing::warn!(
+            "requests in flight were cut off, because they took longer than the grace of the stop"
+        );
+    }
+    Ok(())
+}
+
+/// A slot for one more connection, for which another one has to leave if all are taken; none, if its address has more
+/// than its share of them.
+async fn slot(
+    slots: &Arc<Semaphore>,
+    crowd: &Crowd,
+    metrics: &ConnectionMetrics,
+    visitor: Option<Visitor>,
+) -> Result<Option<OwnedSemaphorePermit>, AcquireError> {
+    loop {
+        if let Ok(slot) = slots.clone().try_acquire_owned() {
+            return Ok(Some(slot));
+        }
+        match crowd.make_room(visitor) {
+            Room::Made => metrics.count_evicted(),
+            Room::None => {}
+            Room::Refused => {
+                metrics.count_evicted();
+                return Ok(None);
+            }
+        }
+        if let Ok(slot) = timeout(LOOK_AGAIN, slots.clone().acquire_owned()).await {
+            return slot.map(Some);
+        }
+    }
+}
+
+/// The next connection. What goes wrong with one connection does not end the server.
+async fn accepted(listener: &TcpListener) -> io::Result<(tokio::net::TcpStream, Peer)> {
+    loop {
+        let error = match listener.accept().await {
+            Ok((stream, address)) => return Ok((stream, Peer(address.ip()))),
+            Err(error) => error,
+        };
+        match error.kind() {
+            io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted => {}
+            _ => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(OUT_OF_DESCRIPTORS_PAUSE).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use std::net::TcpStream;
+
+    #[tokio::test]
+    async fn a_crowd_that_comes_at_once_is_let_in() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
+        let allowed = allowed.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(128);
+        // Nobody is accepted here.
+        let crowd: Vec<_> = (0..allowed.min(600))
+            .map(|_| TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap())
+            .collect();
+        assert!(crowd.len() >= 128);
+    }
+}

@@ -1,0 +1,122 @@
+//! What handlers share: failures in the shape of each interface, and parts of requests and answers.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
+use axum::http::header::{self, HeaderName};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt as _};
+
+use crate::error::Error;
+use crate::head::value;
+use crate::image::{CacheStatus, ReadOutcome};
+use crate::views::{ErrorPage, Shell, Views};
+
+pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// Whose web pages may load an answer without asking; images have a setting for it.
+pub(crate) const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// A failure in the shape of the interface that `path` belongs to: a page for people, JSON for programs.
+pub(crate) fn failure(views: &Views, path: &str, error: Error) -> Response {
+    if is_for_programs(path) { error.into_response() } else { error_page(views, &error) }
+}
+
+pub(crate) fn is_for_programs(path: &str) -> bool {
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    ["api", "events", "images", "healthz", "readyz", "metrics"].contains(&first)
+}
+
+/// A path or another text of the asker's as a sentence shows it.
+pub(crate) fn shortened(text: &str) -> String {
+    if text.chars().count() <= 100 { text.to_owned() } else { text.chars().take(99).chain(['…']).collect() }
+}
+
+/// A failure as a page.
+pub(crate) fn error_page(views: &Views, error: &Error) -> Response {
+    error.log();
+    let status = error.status();
+    let page = ErrorPage { status: status.as_u16(), title: title_of(status), message: sentence(error) };
+    let mut response = match views.page("error.html", &Shell::new(None, None), &page) {
+        Ok(body) => html(status, body),
+        Err(broken) => {
+            broken.log();
+            (status, error.message()).into_response()
+        }
+    };
+    error.add_headers(response.headers_mut());
+    response
+}
+
+/// What people call a status.
+pub(crate) fn title_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::BAD_REQUEST => "That can’t be understood",
+        StatusCode::UNAUTHORIZED => "Log in first",
+        StatusCode::FORBIDDEN => "Not allowed",
+        StatusCode::NOT_FOUND => "Not found",
+        StatusCode::METHOD_NOT_ALLOWED => "Not like that",
+        StatusCode::SERVICE_UNAVAILABLE => "Not possible now",
+        status if status.is_client_error() => "That is not possible",
+        _ => "Something went wrong",
+    }
+}
+
+/// An error's message as a sentence of its own.
+pub(crate) fn sentence(error: &Error) -> String {
+    let message = error.message();
+    let mut letters = message.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    let text: String = first.chain(letters).collect();
+    if text.ends_with(['.', '!', '?']) { text } else { format!("{text}.") }
+}
+
+pub(crate) fn html(status: StatusCode, body: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        // Not "no-referrer", as elsewhere: with that, browsers send our own forms with `Origin: null`,
+        // and older ones say nothing else about where a form comes from.
+        (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ];
+    (status, headers, body).into_response()
+}
+
+/// The parameters of a query, or why they can't be read.
+pub(crate) fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Error> {
+    match query {
+        Ok(Query(parameters)) => Ok(parameters),
+        Err(rejection) => Err(Error::BadRequest(rejection.body_text())),
+    }
+}
+
+/// How long the cache took and, unless it was a hit, the origin with all that came behind it.
+pub(crate) fn server_timing(read: &ReadOutcome) -> Result<HeaderValue, Error> {
+    match read.cache_status {
+        CacheStatus::Hit | CacheStatus::Near => cache_timing(read.cache_time),
+        _ => {
+            let cache_ms = read.cache_time.as_secs_f64() * 1000.0;
+            let rest_ms = read.elapsed.saturating_sub(read.cache_time).as_secs_f64() * 1000.0;
+            value(format!("cache;dur={cache_ms:.3}, origin;dur={rest_ms:.3}"))
+        }
+    }
+}
+
+pub(crate) fn cache_timing(took: Duration) -> Result<HeaderValue, Error> {
+    // Without floating-point numbers, whose formatting takes longer than a near hit.
+    value(format!("cache;dur={}.{:03}", took.as_millis(), took.subsec_micros() % 1000))
+}
+
+/// The chunks of a body.
+pub(crate) fn data(body: Body) -> impl Stream<Item = Result<Bytes, Error>> {
+    body.into_data_stream().map_err(|error| Error::BadRequest(format!("the body broke off: {error}")))
+}
+
+/// The length that a request claims for its body.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

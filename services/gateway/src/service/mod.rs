@@ -1,0 +1,8 @@
+//! What the gateway does for its routes: read through the cache, change the origin and tell the cache.
+
+mod flight;
+pub(crate) mod reach;
+pub(crate) mod read;
+pub(crate) mod serving;
+pub(crate) mod state;
+mod telling;

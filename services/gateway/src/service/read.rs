@@ -1,0 +1,627 @@
+//! The look-aside read: the cache first, then the origin, and what came of it.
+//!
+//! Each read is counted by the cache once, or not asked at all while too many bytes are on their way from
+//! it, so that the cache's own counts are those of the reads. A miss comes with a lease for one asker at a
+//! time, who alone fills (design rules 1 and 2): with bytes from a row that was read after the lease had
+//! arrived.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use bytes::Bytes;
+use origin::held::hold;
+use prometheus::{IntCounter, IntGauge};
+use runtime::bus::{Reply, RequestFailure};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::time::timeout_at;
+use wire::reply::Code;
+use wire::{Item, Key, Lease, Meta, Tag, Variant};
+
+use crate::cache::client::CacheClient;
+use crate::cache::near::{Asking, Copy, Near};
+use crate::cache::room::Room;
+use crate::error::Error;
+use crate::image::{CacheStatus, Choose, Content, ImageMeta, Portion, ReadFailure, ReadOutcome};
+use crate::metrics::Metrics;
+use crate::service::flight::{ClosedFlight, Flights};
+use origin::ImageRow;
+use origin::blobs::{BlobError, Blobs};
+use origin::dates::Modified;
+use origin::images::Images;
+use origin::ties::Ties;
+use origin::variants::{PATIENCE, Rendition, VariantError, Variants, tag_of};
+
+/// What the bus carries besides an image's bytes: the headers of a fill and of a hit.
+const HEADER_ROOM: usize = 512;
+/// Up to this size, what is not filled is read at once; above, as it is sent.
+const SMALL_BYTES: u64 = 256 << 10;
+/// How often a row is read again because its file was gone. Each time, another upload of that key has
+/// been stored in between.
+const MAX_ROUNDS: u32 = 20;
+/// How long a read waits for a place at the origin.
+const BURST_LIMIT: Duration = Duration::from_secs(1);
+/// How long the cache is waited for when the origin does not answer: better late than not at all.
+const LAST_RESORT: Duration = Duration::from_secs(2);
+/// A fill may take so many times the budget of a read: its bytes have to get there.
+const FILL_BUDGETS: u32 = 4;
+/// The bytes in memory that come from the origin, in kilobytes, until whoever asked has taken them. When
+/// there are more, a miss is streamed and not filled, so that misses of many large images at once don't
+/// fill the memory instead.
+const FILL_KILOBYTES: usize = 128 << 10;
+
+/// Reads images for everybody in this process.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    cache: CacheClient,
+    images: Images,
+    blobs: Blobs,
+    variants: Variants,
+    /// The reads that are at the origin, and as many that wait for a place there. Together they are fewer than there are
+    /// turns, so that hits and pages find one while the origin is slow.
+    at_the_origin: Semaphore,
+    before_the_origin: Semaphore,
+    ties: Ties,
+    budget: Duration,
+    flights: Flights<(ImageMeta, Bytes)>,
+    fills: Arc<Semaphore>,
+    room: Room,
+    near: Option<Arc<Near>>,
+    origin_reads: IntCounter,
+    waiting_reads: IntGauge,
+    /// Whether the last read found the cache out of reach: only a change is logged.
+    without_cache: AtomicBool,
+}
+
+/// The file that the bytes of an item are in.
+#[derive(Debug)]
+struct Source {
+    location: String,
+    image: ImageMeta,
+    /// The bytes, where they had to be read already.
+    bytes: Option<Bytes>,
+}
+
+/// What the cache said.
+enum Looked {
+    Hit(ImageMeta, Content),
+    /// Nothing is resident, and this asker is to fill it.
+    Leased(Lease),
+    /// Nothing is resident, and somebody else is to fill it.
+    Missed,
+    /// The origin has to do without it.
+    Bypass(CacheStatus),
+}
+
+impl Reader {
+    /// A reader of these, of which so many reads may be at the origin at once, and as many wait for a place there.
+    #[expect(clippy::too_many_arguments, reason = "it is called once, with all that a read may need")]
+    pub(crate) fn new(
+        cache: CacheClient,
+        images: Images,
+        blobs: Blobs,
+        variants: Variants,
+        at_the_origin: usize,
+        ties: Ties,
+        budget: Duration,
+        metrics: &Metrics,
+    ) -> Self {
+        Self {
+            cache,
+            images,
+            blobs,
+            variants,
+            at_the_origin: Semaphore::new(at_the_origin.max(1)),
+            before_the_origin: Semaphore::new(at_the_origin.max(1)),
+            ties,
+            budget,
+            flights: Flights::default(),
+            fills: Arc::new(Semaphore::new(FILL_KILOBYTES)),
+            room: Room::default(),
+            near: None,
+            origin_reads: metrics.origin_reads(),
+            waiting_reads: metrics.waiting_reads(),
+            without_cache: AtomicBool::new(false),
+        }
+    }
+
+    /// The same with a near cache.
+    pub(crate) fn with_near(self, near: Option<Arc<Near>>) -> Self {
+        Self { near, ..self }
+    }
+
+    /// Reads `item`. `held` is the tag of the bytes that the asker has already.
+    ///
+    /// # Errors
+    /// [`Error::NoImage`]; [`Error::Unavailable`] when it is not cached and the origin does not answer.
+    pub(crate) async fn read(
+        &self,
+        item: &Item,
+        held: Option<Tag>,
+        choose: Choose<'_>,
+    ) -> Result<ReadOutcome, ReadFailure> {
+        let started = Instant::now();
+        let patience = started + PATIENCE;
+        if let Some((copy, bytes)) =
+            self.near.as_ref().and_then(|near| near.hit(item.key.as_str(), item.variant))
+        {
+            let elapsed = started.elapsed();
+            let (image, content) = (copy.image.clone(), Content::Bytes(bytes));
+            let cache_status = CacheStatus::Near;
+            return Ok(ReadOutcome { image, content, cache_status, cache_time: elapsed, elapsed });
+        }
+        if self.variants.are_busy_with(item) {
+            let (cache_status, cache_time) = (CacheStatus::Busy, started.elapsed());
+            return Err(ReadFailure { error: Error::VariantsBusy, cache_status, cache_time });
+        }
+        let looked = self.look(item, held, self.budget).await;
+        let cache_time = started.elapsed();
+        let _at_the_origin = match &looked {
+            Looked::Hit(..) => None,
+            // Readers of variants have turns of their own.
+            _ if item.variant.is_some() => None,
+            _ => Some(self.go_to_the_origin().await.ok_or(ReadFailure {
+                error: Error::Busy,
+                cache_status: CacheStatus::Busy,
+                cache_time,
+            })?),
+        };
+        let (found, status) = match looked {
+            Looked::Hit(image, content) => (Ok((image, content, CacheStatus::Hit)), CacheStatus::Hit),
+            Looked::Leased(lease) => (self.fill(item, lease, choose, patience).await, CacheStatus::Miss),
+            Looked::Missed => match self.share(item, patience).await {
+                Some((image, bytes)) => {
+                    let status = CacheStatus::Collapsed;
+                    (Ok((image, Content::Bytes(bytes), status)), status)
+                }
+                None => (self.origin(item, choose, CacheStatus::Miss, patience).await, CacheStatus::Miss),
+            },
+            Looked::Bypass(status) => match self.origin(item, choose, status, patience).await {
+                Err(error @ Error::Unavailable { .. }) if status == CacheStatus::TimedOut => {
+                    match self.look(item, held, LAST_RESORT).await {
+                        Looked::Hit(image, content) => {
+                            (Ok((image, content, CacheStatus::Hit)), CacheStatus::Hit)
+                        }
+                        _ => (Err(error), status),
+                    }
+                }
+                found => (found, status),
+            },
+        };
+        match found {
+            Ok((image, content, cache_status)) => {
+                Ok(ReadOutcome { image, content, cache_status, cache_time, elapsed: started.elapsed() })
+            }
+            Err(error) => Err(ReadFailure { error, cache_status: status, cache_time }),
+        }
+    }
+
+    /// A place at the origin, for which a read waits [`BURST_LIMIT`] at most. As many reads may wait as there are places.
+    async fn go_to_the_origin(&self) -> Option<SemaphorePermit<'_>> {
+        if let Ok(place) = self.at_the_origin.try_acquire() {
+            return Some(place);
+        }
+        let _waiting = self.before_the_origin.try_acquire().ok()?;
+        tokio::time::timeout(BURST_LIMIT, self.at_the_origin.acquire()).await.ok()?.ok()
+    }
+
+    /// Asks the cache within `limit`.
+    async fn look(&self, item: &Item, held: Option<Tag>, limit: Duration) -> Looked {
+        let asking_since = Instant::now();
+        let asking = self.near.as_ref().map(|near| near.ask(item));
+        // With a near cache the bytes are wanted even if the asker holds them: the next one may not.
+        let tag = asking.as_ref().map_or(held, Asking::tag);
+        let answer = match self.ask(item, tag, limit).await {
+            Err(Some(RequestFailure::Refused(refused))) if refused.meta.size.is_some() => {
+                // Another gateway has stored a larger image there. With room for that the answer comes, and
+                // only that is counted.
+                self.room.note(item, refused.meta.size.unwrap_or_default());
+                self.ask(item, tag, limit.saturating_sub(asking_since.elapsed())).await
+            }
+            answer => answer,
+        };
+        let (looked, trouble) = match answer {
+            Ok(reply) => match asking.as_ref().and_then(Asking::copy).filter(|_| reply.meta.fresh) {
+                Some(copy) => (self.confirmed(copy.clone(), asking, &reply.meta), None),
+                None => match hit(reply, asking) {
+                    Some((image, content)) => (Looked::Hit(image, content), None),
+                    None => (
+                        Looked::Bypass(CacheStatus::Unavailable),
+                        Some("it answered a hit without type and tag".to_owned()),
+                    ),
+                },
+            },
+            Err(None) => return Looked::Bypass(CacheStatus::Busy),
+            Err(Some(RequestFailure::Refused(refused))) => match refused.refusal.code {
+                Code::NotFound => (refused.meta.lease.map_or(Looked::Missed, Looked::Leased), None),
+                // It grows faster than it is asked for.
+                Code::TooLarge if refused.meta.size.is_some() => (Looked::Bypass(CacheStatus::Busy), None),
+                Code::TooLarge => (Looked::Bypass(CacheStatus::TooLarge), None),
+                _ => (Looked::Bypass(CacheStatus::Unavailable), Some(refused.refusal.message)),
+            },
+            Err(Some(failure @ RequestFailure::TimedOut { .. })) => {
+                (Looked::Bypass(CacheStatus::TimedOut), Some(failure.to_string()))
+            }
+            Err(Some(failure)) => (Looked::Bypass(CacheStatus::Unavailable), Some(failure.to_string())),
+        };
+        self.note_trouble(trouble);
+        looked
+    }
+
+    /// The copy that is here is still the right image.
+    fn confirmed(&self, copy: Arc<Copy>, asking: Option<Asking<'_>>, answer: &Meta) -> Looked {
+        if let (Some(asking), Some(granted_ms)) = (asking, answer.granted_ms) {
+            asking.renew(Duration::from_millis(granted_ms));
+        }
+        match self.near.as_ref().and_then(|near| near.lend(&copy)) {
+            Some(bytes) => Looked::Hit(copy.image.clone(), Content::Bytes(bytes)),
+            None => Looked::Bypass(CacheStatus::Busy),
+        }
+    }
+
+    /// Asks the cache within `limit`, of which half may pass in waiting for room. `None` without any.
+    async fn ask(
+        &self,
+        item: &Item,
+        tag: Option<Tag>,
+        limit: Duration,
+    ) -> Result<Reply, Option<RequestFailure>> {
+        let near = self.near.as_ref().map(|near| near.holder());
+        let meta = (tag.is_some() || near.is_some()).then(|| Meta { tag, near, ..Meta::default() });
+        let asking = Instant::now();
+        let most = self.cache.bus().max_payload();
+        let reserved = self.room.reserve(item, most, limit / 2).await.ok_or(None)?;
+        let limit = limit.saturating_sub(asking.elapsed());
+        let reply = reserved.ask(self.cache.get(item), meta.as_ref(), limit).await?;
+        if !reply.meta.fresh {
+            self.room.note(item, reply.payload.len() as u64);
+        }
+        Ok(reply)
+    }
+
+    /// Logs when the cache goes away and when it is back, not each read in between.
+    fn note_trouble(&self, trouble: Option<String>) {
+        match trouble {
+            Some(reason) => {
+                if !self.without_cache.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(reason, "reads go to the origin, because the cache can't be used");
+                }
+            }
+            None => {
+                if self.without_cache.load(Ordering::Relaxed)
+                    && self.without_cache.swap(false, Ordering::Relaxed)
+                {
+                    tracing::info!("reads use the cache again");
+                }
+            }
+        }
+    }
+
+    /// Reads the origin for everybody who misses this item, and fills the cache.
+    async fn fill(
+        &self,
+        item: &Item,
+        lease: Lease,
+        choose: Choose<'_>,
+        patience: Instant,
+    ) -> Result<(ImageMeta, Content, CacheStatus), Error> {
+        let flight = self.flights.lead(item);
+        let mut rounds = Rounds::until(patience);
+        let (image, bytes) = loop {
+            // The lease is here already, so a change that this row does not show yet will void it.
+            let source = self.source(item, &mut rounds).await?;
+            let size = source.image.size;
+            if self.is_too_large(size) {
+                drop(flight);
+                self.reject(item, lease, size).await;
+                return self.finish(item, source, choose, CacheStatus::TooLarge, rounds).await;
+            }
+            let Some(permit) = self.fill_permit(size) else {
+                drop(flight);
+                return self.finish(item, source, choose, CacheStatus::Miss, rounds).await;
+            };
+            match self.read_source(&source).await {
+                Ok(bytes) => break (source.image, hold(bytes, permit)),
+                Err(error) => self.again(&mut rounds, &source.location, error).await?,
+            }
+        };
+        let flight = flight.close();
+        let status = self.send_fill(item, lease, &image, &bytes, flight).await;
+        Ok((image, Content::Bytes(bytes), status))
+    }
+
+    /// What another read of this process has just filled the cache with, if there is one under way.
+    async fn share(&self, item: &Item, patience: Instant) -> Option<(ImageMeta, Bytes)> {
+        let passenger = self.flights.join(item)?;
+        let _waiting = Waiting::new(&self.waiting_reads);
+        if item.variant.is_none() {
+            return passenger.arrive().await;
+        }
+        let _may_wait = self.variants.wait().ok()?;
+        timeout_at(patience.into(), passenger.arrive()).await.ok()?
+    }
+
+    /// Sends a fill, and shares it if it was accepted.
+    async fn send_fill(
+        &self,
+        item: &Item,
+        lease: Lease,
+        image: &ImageMeta,
+        bytes: &Bytes,
+        flight: ClosedFlight<(ImageMeta, Bytes)>,
+    ) -> CacheStatus {
+        let meta = Meta {
+            content_type: Some(image.content_type.clone()),
+            tag: Some(image.tag),
+            modified_s: image.modified.map(Modified::to_wire),
+            lease: Some(lease),
+            near: self.near.as_ref().map(|near| near.holder()),
+            ..Meta::default()
+        };
+        let asking = self.near.as_ref().map(|near| near.ask(item));
+        match self.cache.put(item, &meta, bytes.clone(), self.budget * FILL_BUDGETS).await {
+            Ok(reply) if reply.stored => {
+                if let (Some(asking), Some(granted)) = (asking, reply.granted_ms) {
+                    asking.keep(image, bytes, Duration::from_millis(granted));
+                }
+                flight.land((image.clone(), bytes.clone()));
+                CacheStatus::Stored
+            }
+            // Nothing is kept; others may not share what no lease has vouched for.
+            Ok(_) => CacheStatus::Miss,
+            Err(RequestFailure::Refused(refused)) => match refused.refusal.code {
+                Code::Conflict => CacheStatus::Refused,
+                Code::TooLarge => CacheStatus::TooLarge,
+                _ => CacheStatus::Miss,
+            },
+            Err(RequestFailure::TooLarge(_)) => CacheStatus::TooLarge,
+            // It may have been accepted or not. The image is right in any case.
+            Err(_) => CacheStatus::Miss,
+        }
+    }
+
+    /// Tells the worker that this image can't be cached, so that it counts it.
+    async fn reject(&self, item: &Item, lease: Lease, size: u64) {
+        let meta = Meta { lease: Some(lease), size: Some(size), ..Meta::default() };
+        if let Err(failure) = self.cache.put(item, &meta, Bytes::new(), self.budget).await
+            && !matches!(failure, RequestFailure::Refused(_))
+        {
+            tracing::debug!(%failure, "a rejected image was not counted");
+        }
+    }
+
+    /// Reads the origin for one asker alone.
+    async fn origin(
+        &self,
+        item: &Item,
+        choose: Choose<'_>,
+        status: CacheStatus,
+        patience: Instant,
+    ) -> Result<(ImageMeta, Content, CacheStatus), Error> {
+        let mut rounds = Rounds::until(patience);
+        let source = self.source(item, &mut rounds).await?;
+        self.finish(item, source, choose, status, rounds).await
+    }
+
+    /// Goes from a file to its bytes, reading the row again as long as the file is gone (design rule 5).
+    async fn finish(
+        &self,
+        item: &Item,
+        mut source: Source,
+        choose: Choose<'_>,
+        status: CacheStatus,
+        mut rounds: Rounds,
+    ) -> Result<(ImageMeta, Content, CacheStatus), Error> {
+        loop {
+            let size = source.image.size;
+            let opened = match choose(&source.image) {
+                Portion::Nothing => Ok(Content::Stream(Body::empty())),
+                Portion::All => match self.fill_permit(size).filter(|_| size <= SMALL_BYTES) {
+                    Some(permit) => {
+                        let read = self.read_source(&source).await;
+                        read.map(|bytes| Content::Bytes(hold(bytes, permit)))
+                    }
+                    None => self.open(&source, 0..size).await,
+                },
+                Portion::Part(range) => self.open(&source, range).await,
+            };
+            match opened {
+                Ok(content) => return Ok((source.image, content, status)),
+                Err(error) => self.again(&mut rounds, &source.location, error).await?,
+            }
+            source = self.source(item, &mut rounds).await?;
+        }
+    }
+
+    async fn open(&self, source: &Source, range: Range<u64>) -> Result<Content, BlobError> {
+        self.blobs
+            .open(&source.location, source.image.size, range)
+            .await
+            .map(|pieces| Content::Stream(Body::from_stream(pieces)))
+    }
+
+    async fn read_source(&self, source: &Source) -> Result<Bytes, BlobError> {
+        match &source.bytes {
+            Some(bytes) => Ok(bytes.clone()),
+            None => self.blobs.read(&source.location, source.image.size).await,
+        }
+    }
+
+    /// The file that `item` has now. A variant is made if it has none, from the file of the row alone, so that
+    /// its bytes are no older than the row (design rule 2).
+    async fn source(&self, item: &Item, rounds: &mut Rounds) -> Result<Source, Error> {
+        loop {
+            self.origin_reads.inc();
+            let row = self.images.get(&item.key).await?.ok_or_else(|| Error::NoImage(item.key.clone()))?;
+            let source = match item.variant {
+                None => Source::from(row),
+                Some(variant) => match self.variants.get(&row, variant, rounds.patience.into()).await {
+                    Ok(None) => Source::from(row),
+                    Ok(Some(rendition)) => Source::of_variant(&row, variant, rendition),
+                    Err(VariantError::Gone(location)) => {
+                        self.again(rounds, &row.location, BlobError::Gone(location)).await?;
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                },
+            };
+            self.room.note(item, source.image.size);
+            return Ok(source);
+        }
+    }
+
+    /// Whether it makes sense to read the row again, after its file was not there.
+    async fn again(&self, rounds: &mut Rounds, location: &str, error: BlobError) -> Result<(), Error> {
+        if self.variants.forget(location) && matches!(error, BlobError::Damaged { .. }) {
+            return Ok(());
+        }
+        if !matches!(error, BlobError::Gone(_)) {
+            return Err(error.into());
+        }
+        match rounds.note(location) {
+            Gone::Perhaps => Ok(()),
+            Gone::FromRow if self.ties.may_change().is_ok() => {
+                rounds.is_put_back = true;
+                if !self.blobs.put_back(location).await? {
+                    return Err(error.into());
+                }
+                tracing::info!(location, "a row names this file, so it came back from the trash");
+                Ok(())
+            }
+            Gone::FromRow | Gone::ForGood => Err(error.into()),
+        }
+    }
+
+    /// Notes how large the image is that is about to be stored under `key`.
+    pub(crate) fn expect(&self, key: &Key, size: u64) {
+        self.room.note(&key.clone().into(), size);
+    }
+
+    fn is_too_large(&self, size: u64) -> bool {
+        usize::try_from(size).map_or(true, |size| size + HEADER_ROOM > self.cache.bus().max_payload())
+    }
+
+    /// The right to hold so many bytes of the origin, if there is room.
+    fn fill_permit(&self, size: u64) -> Option<OwnedSemaphorePermit> {
+        let kilobytes = u32::try_from(size.div_ceil(1024)).ok()?;
+        self.fills.clone().try_acquire_many_owned(kilobytes).ok()
+    }
+}
+
+/// Counts a read as waiting, until it goes on or is given up.
+struct Waiting<'a>(&'a IntGauge);
+
+impl<'a> Waiting<'a> {
+    fn new(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// How often one read has found a file gone.
+#[derive(Debug)]
+struct Rounds {
+    count: u32,
+    last: Option<String>,
+    /// Whether the file was looked for in the trash already.
+    is_put_back: bool,
+    /// Until when it waits for a variant.
+    patience: Instant,
+}
+
+impl Rounds {
+    fn until(patience: Instant) -> Self {
+        Self { count: 0, last: None, is_put_back: false, patience }
+    }
+
+    /// Notes that the file `location` of a row is gone, and says what that means.
+    fn note(&mut self, location: &str) -> Gone {
+        let (before, count) = (self.last.replace(location.to_owned()), self.count);
+        self.count += 1;
+        match before {
+            _ if count >= MAX_ROUNDS => Gone::ForGood,
+            Some(before) if before == location && self.is_put_back => Gone::ForGood,
+            Some(before) if before == location => Gone::FromRow,
+            _ => Gone::Perhaps,
+        }
+    }
+}
+
+/// What it means that the file of a row is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    /// The row may have moved on: it is read again (design rule 5).
+    Perhaps,
+    /// The row was read again and still names it: it may lie in the trash, if the database was restored.
+    FromRow,
+    /// It is not in the trash either.
+    ForGood,
+}
+
+impl From<ImageRow> for Source {
+    fn from(row: ImageRow) -> Self {
+        Self { image: ImageMeta::from(&row), location: row.location, bytes: None }
+    }
+}
+
+impl Source {
+    fn of_variant(row: &ImageRow, variant: Variant, rendition: Rendition) -> Self {
+        let image = ImageMeta {
+            content_type: rendition.format.content_type().to_owned(),
+            tag: tag_of(row.tag, variant),
+            size: rendition.size,
+            ..ImageMeta::from(row)
+        };
+        Self { location: rendition.location, image, bytes: rendition.bytes }
+    }
+}
+
+/// A hit, if it says what it is.
+fn hit(reply: Reply, asking: Option<Asking<'_>>) -> Option<(ImageMeta, Content)> {
+    let granted = reply.meta.granted_ms.map(Duration::from_millis);
+    let image = ImageMeta {
+        content_type: reply.meta.content_type?,
+        tag: reply.meta.tag?,
+        modified: reply.meta.modified_s.and_then(Modified::from_wire),
+        size: reply.payload.len() as u64,
+    };
+    if reply.meta.fresh {
+        return Some((image, Content::Fresh));
+    }
+    if let (Some(asking), Some(granted)) = (asking, granted) {
+        asking.keep(&image, &reply.payload, granted);
+    }
+    Some((image, Content::Bytes(reply.payload)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hit_needs_type_and_tag() {
+        let meta = Meta {
+            content_type: Some("image/png".into()),
+            tag: Some(Tag([7; 32])),
+            modified_s: Some(5),
+            ..Meta::default()
+        };
+        let payload = Bytes::from_static(b"abc");
+        let whole = hit(Reply { payload: payload.clone(), meta: meta.clone() }, None);
+        assert!(matches!(whole, Some((image, Content::Bytes(bytes))) if image.size == 3 && bytes == "abc"));
+        let fresh = hit(Reply { payload: Bytes::new(), meta: Meta { fresh: true, ..meta.clone() } }, None);
+        assert!(matches!(fresh, Some((image, Content::Fresh)) if image.size == 0));
+        assert!(
+            hit(Reply { payload: payload.clone(), meta: Meta { tag: None, ..meta.clone() } }, None).is_none()
+        );
+        assert!(hit(Reply { payload, meta: Meta { content_type: None, ..meta } }, None).is_none());
+    }
+}

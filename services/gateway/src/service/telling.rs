@@ -1,0 +1,243 @@
+//! Telling the cache that an image changed, until it has acknowledged it (design rules 6 and 9).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use runtime::bus::RequestFailure;
+use runtime::clock::Moment;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use wire::Key;
+use wire::inspect::{ClearReply, InvalidateReply};
+use wire::near::LONGEST_LEASE_MS;
+
+use crate::cache::client::{CACHE, CHANGE_LIMIT, CacheClient};
+use crate::error::Error;
+use crate::service::reach::Reach;
+use crate::service::serving::{Nobody, Serving};
+use origin::pending::{LeftBehind, Note, Pending, Scope};
+
+/// How long an upload or a deletion waits for the acknowledgement before it is answered 503.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How long one request waits. A repeated invalidation is harmless, a lost one is not.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
+/// After so long no near lease lasts that was granted before, by clocks that run apart by up to an eighth.
+const LEASES_END: Duration = Duration::from_millis(LONGEST_LEASE_MS + LONGEST_LEASE_MS / 8);
+/// When no worker has acknowledged by then, it is looked for whether one serves at all.
+const DOUBT: Duration = Duration::from_millis(50);
+/// How often: a claim that is renewed in between is seen so much later to run out.
+const DOUBT_EVERY: Duration = Duration::from_millis(200);
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// How often each gateway looks for notes that somebody has left behind.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How old those are: whoever made them has given up by then, or is gone.
+const LEFT_BEHIND: Duration = Duration::from_secs(6);
+/// How long notes of acknowledged changes gather before they are removed.
+const GATHERING: Duration = Duration::from_millis(50);
+/// How many of them are read in one go.
+const BATCH: u32 = 100;
+/// How many of them are told of at once.
+const AT_ONCE: usize = 8;
+/// Who clears the cache, in its history.
+const BY: &str = "gateway: all images deleted";
+
+/// Tells the cache, and removes the notes of what it has acknowledged. Clones share everything.
+#[derive(Debug, Clone)]
+pub(crate) struct Teller {
+    cache: CacheClient,
+    serving: Serving,
+    pending: Pending,
+    /// Notes of acknowledged changes, which are removed together: each removal alone would be a commit.
+    acknowledged: Arc<Mutex<Vec<Note>>>,
+    /// Held while some of them are removed; meanwhile others gather.
+    removing: Arc<tokio::sync::Mutex<()>>,
+    /// It looks at MySQL all the time, so it knows first.
+    reach: Reach,
+}
+
+impl Teller {
+    /// Tells this cache, and keeps these notes.
+    pub(crate) fn new(cache: CacheClient, serving: Serving, pending: Pending, reach: Reach) -> Self {
+        Self { cache, serving, pending, acknowledged: Arc::default(), removing: Arc::default(), reach }
+    }
+
+    /// Tells the cache of one change, again and again for up to five seconds. True once no cache holds the
+    /// image from before; then the note is to be given to [`Teller::forget`].
+    pub(crate) async fn tell(&self, note: &Note) -> bool {
+        self.acknowledged(&note.scope).await
+    }
+
+    /// Removes the note of an acknowledged change. Nobody has to wait for it: until it is gone, the change
+    /// may be told of once more, which is harmless.
+    pub(crate) async fn forget(self, note: Note) {
+        lock(&self.acknowledged).push(note);
+        let _removing = self.removing.lock().await;
+        if lock(&self.acknowledged).is_empty() {
+            return;
+        }
+        sleep(GATHERING).await;
+        let notes = std::mem::take(&mut *lock(&self.acknowledged));
+        if let Err(error) = self.pending.remove(&notes).await {
+            tracing::warn!(
+                error = error.to_string(),
+                notes = notes.len(),
+                "the notes of acknowledged invalidations remain"
+            );
+        }
+    }
+
+    /// Whether within the limit a worker has acknowledged, or it is sure that none holds the image from before.
+    async fn acknowledged(&self, scope: &Scope) -> bool {
+        let done = async {
+            tokio::select! {
+                () = self.told_owner(scope) => {}
+                () = self.nobody_serves() => {}
+            }
+        };
+        timeout(ANSWER_LIMIT, done).await.is_ok()
+    }
+
+    /// Tells the worker that serves, until it has acknowledged.
+    async fn told_owner(&self, scope: &Scope) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let failure = match scope {
+                Scope::Key(key) => self.invalidate(key, ATTEMPT_LIMIT).await.err(),
+                Scope::Everything => self.try_clear(BY, ATTEMPT_LIMIT).await.err(),
+            };
+            let Some(failure) = failure else { return };
+            tracing::debug!(%failure, "the cache has not acknowledged a change yet");
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Waits until nobody can hold the image from before: no worker serves, and no copy lasts.
+    async fn nobody_serves(&self) {
+        sleep(DOUBT).await;
+        let sure = loop {
+            match self.serving.nobody().await {
+                Nobody::Sure(sure) => break sure,
+                Nobody::Perhaps(again) => sleep(again.min(DOUBT_EVERY)).await,
+            }
+        };
+        // What a worker granted before it went away ends by itself.
+        loop {
+            let left = (sure + LEASES_END).since(Moment::now());
+            if left.is_zero() {
+                return;
+            }
+            sleep(left).await;
+        }
+    }
+
+    /// Has the worker that serves drop an image.
+    async fn invalidate(&self, key: &Key, limit: Duration) -> Result<InvalidateReply, RequestFailure> {
+        self.by_the_owner(self.cache.invalidate(key, limit), |reply| &reply.incarnation).await
+    }
+
+    /// Has the worker that serves drop everything.
+    async fn try_clear(&self, by: &str, limit: Duration) -> Result<ClearReply, RequestFailure> {
+        self.by_the_owner(self.cache.clear(by, limit), |reply| &reply.incarnation).await
+    }
+
+    /// An acknowledgement counts if the incarnation that gives it owns the claim, by a read that begins after the change
+    /// that it is about (design rule 9). Whoever owned it before then serves no more, and whoever owns it after has read
+    /// what it holds after the change. So both can be on their way at once.
+    async fn by_the_owner<A>(
+        &self,
+        asked: impl Future<Output = Result<A, RequestFailure>>,
+        incarnation: impl Fn(&A) -> &String,
+    ) -> Result<A, RequestFailure> {
+        let (reply, owner) = tokio::join!(asked, self.serving.owner());
+        let reply = reply?;
+        if owner.as_ref() != Some(incarnation(&reply)) {
+            let doubt = "the worker that answered is not known to be the one that serves; ask again";
+            return Err(RequestFailure::Other(doubt.to_owned()));
+        }
+        Ok(reply)
+    }
+
+    /// Drops what is cached under `key`, the copies of gateways included. The stored image stays.
+    ///
+    /// # Errors
+    /// As [`Teller::clear`].
+    pub(crate) async fn drop_cached(&self, key: &Key) -> Result<InvalidateReply, Error> {
+        self.invalidate(key, CHANGE_LIMIT).await.map_err(|failure| Error::of_request(CACHE, failure))
+    }
+
+    /// Drops everything that is cached. `by` goes into the history.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no worker answers that serves; what it refuses, in its own words.
+    pub(crate) async fn clear(&self, by: &str) -> Result<ClearReply, Error> {
+        self.try_clear(by, CHANGE_LIMIT).await.map_err(|failure| Error::of_request(CACHE, failure))
+    }
+
+    /// How many changes the cache has not acknowledged yet.
+    pub(crate) async fn pending_count(&self) -> Result<u64, Error> {
+        Ok(self.pending.count().await?)
+    }
+
+    /// Tells of what others have left behind, until the stop. Every gateway does: that two tell of the
+    /// same change is harmless.
+    pub(crate) async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let mut failing = false;
+        while shutdown.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
+            match shutdown.run_until_cancelled(self.tell_left_behind()).await {
+                None => break,
+                Some(Ok(told)) => {
+                    failing = false;
+                    if told > 0 {
+                        tracing::info!(told, "the cache was told of changes that were left behind");
+                    }
+                }
+                Some(Err(reason)) => {
+                    if !failing {
+                        tracing::warn!(reason, "changes that were left behind can't be told of now");
+                    }
+                    failing = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell_left_behind(&self) -> Result<u64, String> {
+        let (mut told, mut trouble) = (0, None);
+        let mut after = None;
+        loop {
+            let notes = self.pending.older_than(LEFT_BEHIND, after.as_ref(), BATCH).await;
+            let notes = notes.map_err(Error::from);
+            self.reach.note(&notes);
+            let notes = notes.map_err(|error| error.to_string())?;
+            let is_last = notes.len() < BATCH as usize;
+            after = notes.last().cloned();
+            // Each by itself: one that is not acknowledged, or whose row is locked, holds up no other.
+            let mut done = stream::iter(notes).map(|left| self.tell_again(left)).buffer_unordered(AT_ONCE);
+            while let Some(done) = done.next().await {
+                match done {
+                    Ok(()) => told += 1,
+                    Err(reason) => trouble = Some(reason),
+                }
+            }
+            if is_last {
+                return trouble.map_or(Ok(told), Err);
+            }
+        }
+    }
+
+    async fn tell_again(&self, LeftBehind { note, .. }: LeftBehind) -> Result<(), String> {
+        if !self.acknowledged(&note.scope).await {
+            return Err("the cache does not acknowledge".to_owned());
+        }
+        self.pending.remove(&[note]).await.map_err(|error| error.to_string())
+    }
+}
+
+/// Held for a moment, to add or to take.
+fn lock(notes: &Mutex<Vec<Note>>) -> MutexGuard<'_, Vec<Note>> {
+    notes.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,136 @@
+//! What can go wrong at the origin.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sniff::SniffError;
+
+/// The image files, as errors call them.
+pub(crate) const STORE: &str = "the image store";
+
+/// Why something could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// MySQL or the image store does not answer, or refuses for a reason of its own.
+    #[error("{part} can't be reached now: {reason}")]
+    Unavailable {
+        /// Which part: `MySQL` or `the image store`.
+        part: &'static str,
+        /// The reason in a few words.
+        reason: String,
+    },
+    /// Image store and database do not belong together, so nothing may be changed.
+    #[error("nothing can be changed here now: {0}")]
+    Apart(String),
+    /// A condition of the asker does not hold; nothing was changed.
+    #[error(transparent)]
+    Unmet(#[from] Unmet),
+    /// A place or an order of the list that does not exist.
+    #[error("{0}")]
+    NoPlace(String),
+    /// Bytes that are no image of an allowed type and size.
+    #[error(transparent)]
+    NoImage(#[from] SniffError),
+    /// More bytes than allowed.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The body did not arrive in time, in seconds.
+    #[error("the body came to a standstill for {0} s and was given up")]
+    BodyTimeout(u64),
+    /// The file that the row of an image names is missing or has another size.
+    #[error("{0}")]
+    FileMissing(String),
+    /// Something that should not happen.
+    #[error("{0:#}")]
+    Internal(anyhow::Error),
+}
+
+/// Why a condition of the asker does not hold, in a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unmet(pub &'static str);
+
+/// How often is logged what any reader can cause again and again.
+const SAID_EVERY: Duration = Duration::from_secs(10);
+
+/// Says something now and then, with how often it could have been said.
+#[derive(Debug)]
+pub struct Seldom {
+    every: Duration,
+    last: Mutex<(Option<Instant>, u64)>,
+}
+
+impl Seldom {
+    /// Says something at most once in that time.
+    pub const fn new(every: Duration) -> Self {
+        Self { every, last: Mutex::new((None, 0)) }
+    }
+
+    /// How often it came since it was said last, this time included; `None` when that was just now.
+    pub fn now(&self) -> Option<u64> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.1 += 1;
+        if last.0.is_some_and(|said| said.elapsed() < self.every) {
+            return None;
+        }
+        last.0 = Some(Instant::now());
+        Some(std::mem::take(&mut last.1))
+    }
+}
+
+/// Why MySQL refuses a statement for a reason that lies with the server or its administrator, by the number of its
+/// error ("MySQL Error Message Reference" and "MariaDB Error Codes"). `None` where the statement itself is wrong.
+fn reason_of(number: u16) -> Option<&'static str> {
+    Some(match number {
+        1146 => "its tables are not there yet",
+        1205 | 1213 => "another transaction holds a lock on the row",
+        1290 | 1792 | 1836 | 3100 | 4149 => "it is read-only",
+        1040 | 1203 | 1226 => "it takes no more connections",
+        1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 | 1820 | 1862 | 1873 | 3118 | 3955 | 4151 => {
+            "it refuses the gateway's account"
+        }
+        1021 | 1030 | 1037 | 1038 | 1041 | 1114 | 1135 | 3675 => "it is out of memory or disk space",
+        1047 => "its node is not part of its cluster now",
+        1053 | 1077 | 1079 | 1080 | 1317 | 1927 | 1969 | 3024 | 3169 => "it has ended the statement",
+        1049 => "there is no such database",
+        _ => return None,
+    })
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Arc::new(error).into()
+    }
+}
+
+/// Several may have shared the statement that failed.
+impl From<Arc<sqlx::Error>> for Error {
+    fn from(error: Arc<sqlx::Error>) -> Self {
+        let reason = match &*error {
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) => "the connection failed",
+            sqlx::Error::PoolTimedOut => "no connection became free in time",
+            sqlx::Error::PoolClosed => "this gateway is stopping",
+            sqlx::Error::Database(database) => {
+                let number = database
+                    .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
+                    .map_or(0, |error| error.number());
+                match reason_of(number) {
+                    Some(reason) => {
+                        static SAID: Seldom = Seldom::new(SAID_EVERY);
+                        if let Some(times) = SAID.now() {
+                            tracing::warn!(%error, times, "MySQL refuses statements");
+                        }
+                        reason
+                    }
+                    None => {
+                        return Self::Internal(
+                            anyhow::Error::new(error).context("MySQL refused a statement"),
+                        );
+                    }
+                }
+            }
+            _ => return Self::Internal(anyhow::Error::new(error).context("MySQL gave no readable answer")),
+        };
+        Self::Unavailable { part: "MySQL", reason: format!("{reason} ({error})") }
+    }
+}

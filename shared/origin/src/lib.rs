@@ -1,0 +1,31 @@
+//! The origin of pixcache: image files and their rows, the only way to the truth.
+//!
+//! It knows neither HTTP nor the cache. A file is written before its row and read after it; what keeps the two together
+//! is the id of the installation ([`identity`]), and what tidies up is the [`sweep`].
+
+pub mod adopt;
+pub mod blobs;
+mod census;
+pub mod dates;
+pub mod error;
+mod gathered;
+pub mod held;
+mod id;
+pub mod identity;
+pub mod images;
+pub mod listing;
+mod names;
+pub mod open;
+pub mod pending;
+mod rows;
+pub mod sweep;
+mod swept;
+pub mod ties;
+pub mod upload;
+pub mod variants;
+mod writers;
+
+pub use error::Error;
+pub use id::OriginId;
+pub use rows::ImageRow;
+pub use swept::Swept;

@@ -1,0 +1,123 @@
+//! Opening the origin: its settings, the image files, the connections to MySQL.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use runtime::wait;
+use sql::{Database, Isolation, Session};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::time::timeout;
+
+use crate::blobs::Blobs;
+use crate::images::Images;
+
+/// How long a statement waits for a connection to MySQL.
+const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
+/// A connection to MySQL that was idle for longer is tested before it is used. No server restarts within it.
+const UNTESTED: Duration = Duration::from_millis(100);
+/// Rows of a key are changed one writer at a time, who holds the key's note: locks on what is not there would only stop
+/// others. No writer waits for another one for long.
+const SESSION: Session = Session { isolation: Isolation::ReadCommitted, lock_wait: Duration::from_secs(3) };
+
+/// Where rows and files are.
+#[derive(Debug, Clone, Args)]
+pub struct OriginArgs {
+    /// URL of the MySQL or MariaDB database, as the gateway's own account
+    #[arg(long, env = "GATEWAY_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: String,
+
+    /// Folder of the image files, made if it is not there
+    #[arg(long, env = "IMAGE_DIR", value_name = "FOLDER", default_value = "var/images")]
+    pub image_dir: PathBuf,
+
+    /// S3-compatible storage for the image files instead of the folder, as s3://bucket/prefix; its
+    /// account comes from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT and
+    /// AWS_ALLOW_HTTP
+    #[arg(long, env = "BLOB_URL", value_name = "URL")]
+    pub blob_url: Option<String>,
+
+    /// How long a call to the folder or S3 may take, in seconds; then it is given up
+    #[arg(long, env = "STORE_TIMEOUT_S", value_name = "SECONDS", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub store_timeout_s: u64,
+
+    /// How long files stay in the trash that were replaced or deleted or that no row names, in days; 0: they are
+    /// removed at once, and a database restored from a backup does not find them
+    #[arg(long, env = "TRASH_DAYS", value_name = "DAYS", default_value_t = 7,
+          value_parser = clap::value_parser!(u64).range(0..=3650))]
+    pub trash_days: u64,
+}
+
+impl OriginArgs {
+    /// [`OriginArgs::store_timeout_s`] as a duration.
+    pub fn store_timeout(&self) -> Duration {
+        Duration::from_secs(self.store_timeout_s)
+    }
+
+    /// [`OriginArgs::trash_days`] as a duration.
+    pub fn trash(&self) -> Duration {
+        Duration::from_secs(self.trash_days * 24 * 3600)
+    }
+}
+
+/// The image files.
+///
+/// # Errors
+/// When the folder or the URL can't be used.
+pub async fn files(origin: &OriginArgs) -> anyhow::Result<Blobs> {
+    let (limit, has_trash) = (origin.store_timeout(), origin.trash_days > 0);
+    if let Some(url) = origin.blob_url.as_deref().map(str::trim).filter(|url| !url.is_empty()) {
+        return Blobs::in_s3(url, limit, has_trash).context("the image store can't be used");
+    }
+    let folder = origin.image_dir.clone();
+    let opening = tokio::task::spawn_blocking(move || Blobs::in_folder(&folder, limit, has_trash));
+    let opened = match timeout(limit, opening).await {
+        Ok(opened) => opened?,
+        Err(_) => Err(anyhow::anyhow!("no answer within {} s (STORE_TIMEOUT_S)", limit.as_secs())),
+    };
+    opened.with_context(|| format!("the image folder {} can't be used", origin.image_dir.display()))
+}
+
+/// Waits for MySQL with the gateway's tables.
+///
+/// # Errors
+/// When they are not there in time, or the URL is none.
+pub async fn connect(origin: &OriginArgs, max_connections: u32, limit: Duration) -> anyhow::Result<Database> {
+    let options = database_options(origin)?;
+    // A pool reports all causes as a timeout; a connection says which it was.
+    let server = format!("MySQL at {}:{}", options.get_host(), options.get_port());
+    wait::until(&server, limit, || async { options.connect().await?.close().await }).await?;
+    let database = database(origin, max_connections)?;
+    let images = Images::new(database.clone());
+    wait::until("the gateway's tables, which the recorder makes", limit, || images.probe()).await?;
+    Ok(database)
+}
+
+fn database_options(origin: &OriginArgs) -> anyhow::Result<MySqlConnectOptions> {
+    let options = origin.database_url.parse();
+    options.context("GATEWAY_DATABASE_URL must look like mysql://user:password@host:port/database")
+}
+
+/// Connections that are made when they are needed.
+///
+/// # Errors
+/// When the URL is none.
+pub(crate) fn database(origin: &OriginArgs, max_connections: u32) -> anyhow::Result<Database> {
+    let pool_options = MySqlPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(ACQUIRE_LIMIT)
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                // To ask a connection that was just in use would be a round trip more for every statement.
+                if meta.idle_for > UNTESTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        });
+    Ok(Database::new(pool_options, database_options(origin)?, SESSION))
+}

@@ -1,0 +1,151 @@
+//! The sweep: files that no row names go to the trash, and from there away after some days.
+//!
+//! A crash between a file and its row, or between a row and the removal of the file that it replaced, leaves such a
+//! file; so does a database that was restored from a backup, whose next sweep finds the files in the trash that it
+//! names. Nothing is swept while store and database do not belong together, or when it would be too much at once.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::blobs::{Blobs, Listed};
+use crate::census::{self, BATCH, Census};
+use crate::error::Error;
+use crate::identity::{Identity, Standing};
+use crate::images::Images;
+use crate::swept::Swept;
+use crate::ties::Ties;
+
+/// How old a file must be. An upload that is still on its way to its row is younger: it may take half an
+/// hour at most.
+pub const AGE: Duration = Duration::from_secs(3600);
+/// How often the sweep goes through all files.
+const INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// How soon it tries again when it failed or had to leave it.
+const RETRY: Duration = Duration::from_secs(600);
+/// How soon it tries again while nothing may be changed: a restore is waited for.
+const APART_RETRY: Duration = Duration::from_secs(10);
+
+/// What the sweep keeps to.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// How old a file must be, by the store's clock.
+    pub age: Duration,
+    /// How long a file stays in the trash; zero: there is none.
+    pub trash: Duration,
+    /// The most of all files that are taken away at once, in percent; one file always may.
+    pub max_percent: u64,
+}
+
+/// Sweeps at once and then every day, until the stop.
+pub async fn run(
+    identity: Identity,
+    images: Images,
+    blobs: Blobs,
+    rules: Rules,
+    ties: Ties,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        let sweep = sweep(&identity, &images, &blobs, rules);
+        let pause = match shutdown.run_until_cancelled(sweep).await {
+            None => return Ok(()),
+            // That they are apart was said where it was found.
+            Some(Ok(None)) => APART_RETRY,
+            Some(Ok(Some(swept))) => {
+                swept.log(rules.max_percent);
+                let pause = if swept.held { RETRY } else { INTERVAL };
+                ties.note_sweep(swept);
+                pause
+            }
+            Some(Err(error)) => {
+                tracing::warn!(error = error.to_string(), "the sweep of files that no row names failed");
+                RETRY
+            }
+        };
+        if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Sweeps once. None if store and database do not belong together.
+pub async fn sweep(
+    identity: &Identity,
+    images: &Images,
+    blobs: &Blobs,
+    rules: Rules,
+) -> Result<Option<Swept>, Error> {
+    let Standing::Joined(id) = identity.settle().await? else { return Ok(None) };
+    let now = blobs.probe().await?;
+    let census = census::take(images, blobs).await?;
+    let old = |files: Vec<Listed>, age: Duration| -> Vec<Listed> {
+        files.into_iter().filter(|file| file.age(now) >= age).collect()
+    };
+    let (unnamed, leftovers) = (old(census.unnamed, rules.age), old(census.leftovers, rules.age));
+    let discarded = old(census.discarded, rules.trash);
+    let mut swept = Swept {
+        files: census.files,
+        unnamed: unnamed.len() as u64,
+        oldest: Census::oldest(&unnamed, now),
+        missing: census.rows_without_file,
+        ..Swept::default()
+    };
+    // Both may have been exchanged while they were read.
+    if identity.settle().await? != Standing::Joined(id) {
+        return Ok(None);
+    }
+    for location in &census.wanted {
+        swept.put_back += u64::from(blobs.put_back(location).await?);
+    }
+    swept.files += swept.put_back;
+    if swept.unnamed > most(swept.files, rules.max_percent) {
+        return Ok(Some(Swept { held: true, ..swept }));
+    }
+    for file in still_unnamed(images, &unnamed).await? {
+        blobs.discard_image(&file.location).await?;
+        swept.moved += 1;
+    }
+    for file in &leftovers {
+        blobs.remove_listed(&file.location).await?;
+        swept.leftovers += 1;
+    }
+    let discarded = still_unnamed(images, &discarded).await?;
+    swept.oldest_purged = Census::oldest(discarded.iter().copied(), now);
+    for file in discarded {
+        blobs.purge(&file.location).await?;
+        swept.purged += 1;
+    }
+    Ok(Some(swept))
+}
+
+/// Of how many files so many are taken away at once at most.
+fn most(files: u64, max_percent: u64) -> u64 {
+    files.saturating_mul(max_percent).div_ceil(100)
+}
+
+/// Those that no row names: the question is asked again right before something is done to them.
+async fn still_unnamed<'a>(images: &Images, files: &'a [Listed]) -> Result<Vec<&'a Listed>, Error> {
+    let mut unnamed = Vec::with_capacity(files.len());
+    for batch in files.chunks(BATCH) {
+        let locations: Vec<String> = batch.iter().map(|file| file.location.clone()).collect();
+        let named: HashSet<String> = images.named(&locations).await?.into_iter().collect();
+        unnamed.extend(batch.iter().filter(|file| !named.contains(&file.location)));
+    }
+    Ok(unnamed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenth_is_taken_away_at_once_and_one_file_always_may() {
+        for (files, percent, expected) in
+            [(0, 10, 0), (1, 10, 1), (10, 10, 1), (11, 10, 2), (1000, 10, 100), (47, 100, 47), (47, 0, 0)]
+        {
+            assert_eq!(most(files, percent), expected, "{percent} % of {files}");
+        }
+    }
+}

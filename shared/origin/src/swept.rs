@@ -1,0 +1,74 @@
+//! What a sweep came to.
+
+use std::time::Duration;
+
+/// What a sweep came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Files of images before it.
+    pub files: u64,
+    /// Files that no row names, old enough to be taken away.
+    pub unnamed: u64,
+    /// How old the oldest of them is.
+    pub oldest: Duration,
+    /// Those that went to the trash, or away if there is none.
+    pub moved: u64,
+    /// Variants without original and unfinished uploads that were removed.
+    pub leftovers: u64,
+    /// Files that came back from the trash because a row names them.
+    pub put_back: u64,
+    /// Rows whose file is missing, before the sweep put any back.
+    pub missing: u64,
+    /// Files that were removed from the trash.
+    pub purged: u64,
+    /// How long the oldest of those had been there.
+    pub oldest_purged: Duration,
+    /// Whether everything was left as it was, because it would have been too much at once.
+    pub held: bool,
+}
+
+impl Swept {
+    pub(crate) fn log(&self, max_percent: u64) {
+        let unreadable = self.unreadable();
+        if unreadable > 0 {
+            tracing::warn!(unreadable, "images can't be read: their files are missing in the image store");
+        }
+        let (oldest_s, oldest_purged_s) = (self.oldest.as_secs(), self.oldest_purged.as_secs());
+        let Self { files, unnamed, moved, leftovers, put_back, purged, .. } = *self;
+        if self.held {
+            tracing::warn!(
+                files,
+                unnamed,
+                oldest_s,
+                put_back,
+                "the sweep left everything as it was: {}",
+                self.too_much(max_percent)
+            );
+            return;
+        }
+        tracing::info!(
+            files,
+            moved,
+            oldest_s,
+            leftovers,
+            put_back,
+            purged,
+            oldest_purged_s,
+            "swept: files that no row names went to the trash, and old ones from there away"
+        );
+    }
+
+    /// How many images can't be read, since their files are neither in place nor in the trash.
+    pub fn unreadable(&self) -> u64 {
+        self.missing.saturating_sub(self.put_back)
+    }
+
+    /// Why nothing was taken away, and what to do.
+    pub fn too_much(&self, max_percent: u64) -> String {
+        format!(
+            "no row names {} of {} files, and at most {max_percent} % are taken away at once. Is the database an old \
+             one? If they are to go, start one gateway with SWEEP_MAX_PERCENT=100",
+            self.unnamed, self.files
+        )
+    }
+}
