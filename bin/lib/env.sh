@@ -162,7 +162,7 @@ make_env() {
   else
     env_lines=(
       '# The settings of this checkout, made by bin/run: passwords, ports, accounts. Not for a repository.'
-      '# One KEY=value a line without quotes, comments on lines of their own; README.md lists all settings.'
+      '# One KEY=value a line without quotes, comments on lines of their own; docs/settings.md lists all settings.'
     )
   fi
 
