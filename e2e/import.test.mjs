@@ -33,11 +33,11 @@ suite("bin/import", () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
-  test("stores what is an image, and lists what is not with the reason", async () => {
+  test("stores what is an image, skips what is none, and lists what is a broken one with the reason", async () => {
     const { code, out, err } = await run(["--prefix", "photos/"]);
     assert.equal(code, 1, err);
-    assert.match(out, /^7 stored, 2 refused, in [\d.]+ s\.\n$/);
-    assert.match(err, /^refused cut off\.jpg: .*cut off before its end.*\nrefused notes\.txt: .*PNG, JPEG, GIF and WebP.*\n$/);
+    assert.match(out, /^7 stored, 1 skipped as no image, 1 refused, in [\d.]+ s\.\n$/);
+    assert.match(err, /^refused cut off\.jpg: .*cut off before its end.*\n$/);
     assert.deepEqual(await stored(), [...samples.map((name) => `photos/猫/b c/${name}`), ...samples].sort());
     assert.deepEqual((await system.read("photos/猫/b c/rocket.jpg")).bytes, sample("rocket.jpg"));
   });
@@ -45,10 +45,10 @@ suite("bin/import", () => {
   test("sends nothing twice, and replaces what differs unless it is told not to", async () => {
     writeFileSync(path.join(folder, "猫/b c/rocket.jpg"), sample("retina.jpg"));
     const kept = await run(["--prefix", "photos/", "--keep"]);
-    assert.match(kept.out, /^0 stored, 6 were there already, 1 kept as they were, 2 refused/);
+    assert.match(kept.out, /^0 stored, 6 were there already, 1 kept as they were, 1 skipped as no image, 1 refused/);
     assert.deepEqual((await system.read("photos/猫/b c/rocket.jpg")).bytes, sample("rocket.jpg"));
     const replaced = await run(["--prefix", "photos/"]);
-    assert.match(replaced.out, /^0 stored, 1 replaced another image, 6 were there already, 2 refused/);
+    assert.match(replaced.out, /^0 stored, 1 replaced another image, 6 were there already, 1 skipped as no image, 1 refused/);
     assert.deepEqual((await system.read("photos/猫/b c/rocket.jpg")).bytes, sample("retina.jpg"));
   });
 

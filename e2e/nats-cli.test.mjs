@@ -251,6 +251,7 @@ suite("nats CLI", () => {
     assert.ok(lines.length >= 10, `only ${lines.length} lines begin with bin/nats`);
     writeFileSync(path.join(folder, "cat.png"), sample("chelsea.png"));
     writeFileSync(path.join(folder, "cat.jpg"), sample("rocket.jpg"));
+    writeFileSync(path.join(folder, "cat-160.jpg"), Buffer.from(await (await system.fetch("/images/rocket.jpg?w=160")).arrayBuffer()));
     await until("the sample is cached", async () => (await system.read("rocket.jpg")).what === "hit", 10);
     for (const line of lines) {
       // Those that stay until Ctrl-C are given two windows' time.

@@ -1,9 +1,10 @@
 //! One service as a process: started, killed, stopped and resumed through a guardian, which ends it when
 //! this process is gone, however that ended.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -127,7 +128,7 @@ impl Process {
     async fn order(&self, order: Order) -> anyhow::Result<()> {
         let guardian = Arc::clone(&self.guardian);
         let carried_out = tokio::task::spawn_blocking(move || {
-            guardian.lock().unwrap_or_else(PoisonError::into_inner).order(order);
+            guardian.lock().order(order);
         });
         let name = self.name;
         tokio::time::timeout(PATIENCE, carried_out)
@@ -137,11 +138,11 @@ impl Process {
     }
 
     fn locked(&self) -> MutexGuard<'_, Guardian> {
-        self.guardian.lock().unwrap_or_else(PoisonError::into_inner)
+        self.guardian.lock()
     }
 
     fn wanted(&self) -> MutexGuard<'_, bool> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.wanted.lock()
     }
 }
 

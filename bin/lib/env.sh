@@ -173,9 +173,9 @@ make_env() {
   # Names under which others come to this gateway, if any: besides addresses and localhost.
   env_keep ALLOWED_HOSTS ''
 
-  # Servers of the user's own, if any.
+  # Who may change or see something, and servers of the user's own: what was given once stays.
   local key value
-  for key in NATS_URL DATABASE_URL; do
+  for key in ADMIN_TOKEN PRIVATE NATS_URL DATABASE_URL; do
     value=${!key-}
     [[ -n $value ]] || value=$(env_get "$key")
     [[ -z $value ]] || env_put "$key" "$value"

@@ -2,7 +2,7 @@
 //!
 //! Times are nanoseconds on one clock that is never set: that of this process.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::Mutex;
 use std::time::{Instant, SystemTime};
 
 use super::image::ImageId;
@@ -154,19 +154,19 @@ impl History {
 
     /// Notes what a client did.
     pub(crate) fn note(&self, record: Record) {
-        locked(&self.records).push(record);
+        self.records.lock().push(record);
     }
 
     /// Makes the next image, for `key`.
     pub(crate) fn next_image(&self, key: KeyId, size: usize) -> (ImageId, Vec<u8>) {
         let id = {
-            let mut images = locked(&self.images);
+            let mut images = self.images.lock();
             images.push(Sent { key, hash: [0; 32] });
             ImageId::try_from(images.len() - 1).unwrap_or(ImageId::MAX)
         };
         let bytes = super::image::image(id, size);
         let hash = super::image::hash(&bytes);
-        if let Some(sent) = locked(&self.images).get_mut(id as usize) {
+        if let Some(sent) = self.images.lock().get_mut(id as usize) {
             sent.hash = hash;
         }
         (id, bytes)
@@ -174,7 +174,7 @@ impl History {
 
     /// The hash of an image.
     pub(crate) fn hash_of(&self, id: ImageId) -> Option<[u8; 32]> {
-        locked(&self.images).get(id as usize).map(|sent| sent.hash)
+        self.images.lock().get(id as usize).map(|sent| sent.hash)
     }
 
     /// What these bytes are.
@@ -187,12 +187,8 @@ impl History {
 
     /// Everything so far, and the images by their number.
     pub(crate) fn copy(&self) -> (Vec<Record>, Vec<Sent>) {
-        (locked(&self.records).clone(), locked(&self.images).clone())
+        (self.records.lock().clone(), self.images.lock().clone())
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A stretch of time, for people.

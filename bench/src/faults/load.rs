@@ -1,10 +1,11 @@
 //! The clients: they upload, replace, delete, read and list through both gateways, change the
 //! configuration of the cache and clear it, and write down all of it.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -179,7 +180,7 @@ impl Shared {
     }
 
     fn locked_changes(&self) -> MutexGuard<'_, Vec<Change>> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.changes.lock()
     }
 
     /// How many keys there are.

@@ -24,7 +24,7 @@ use super::system::{FIRST_CAPACITY_MB, System};
 use super::watch::Watch;
 
 /// How long the system may take to be well again before the run is given up.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it may take until what was counted stands in rows, in a moment of calm.
 const COUNTED_SOON: Duration = Duration::from_secs(10);
 /// How long it may take until a worker has found what another one has written.

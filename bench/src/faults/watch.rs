@@ -1,6 +1,7 @@
 //! Those who look on: which worker says that it serves, and how much memory each process has.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -73,22 +74,22 @@ impl Watch {
 
     /// Who said that it serves, and when.
     pub(crate) fn sights(&self) -> Vec<Sight> {
-        locked(&self.seen.sights).clone()
+        self.seen.sights.lock().clone()
     }
 
     /// How much memory there was.
     pub(crate) fn samples(&self) -> Vec<Sample> {
-        locked(&self.seen.samples).clone()
+        self.seen.samples.lock().clone()
     }
 
     /// The last one that said it serves.
     pub(crate) fn owner(&self) -> Option<Sight> {
-        locked(&self.seen.sights).iter().max_by_key(|sight| sight.start).cloned()
+        self.seen.sights.lock().iter().max_by_key(|sight| sight.start).cloned()
     }
 
     /// The first one of another life than `former` that was asked after `from` and said that it serves.
     pub(crate) fn successor(&self, former: Option<&str>, from: Moment) -> Option<Sight> {
-        let sights = locked(&self.seen.sights);
+        let sights = self.seen.sights.lock();
         let others =
             sights.iter().filter(|sight| sight.start >= from && former != Some(sight.incarnation.as_str()));
         others.min_by_key(|sight| sight.end).cloned()
@@ -115,7 +116,7 @@ async fn ask_workers(bus: async_nats::Client, shared: Arc<load::Shared>, seen: A
             };
             let end = shared.history.now();
             if let Ok(Stats { worker, incarnation, serving: true }) = serde_json::from_slice(&reply.payload) {
-                locked(&seen.sights).push(Sight { start, end, worker, incarnation });
+                seen.sights.lock().push(Sight { start, end, worker, incarnation });
             }
         });
     }
@@ -125,10 +126,6 @@ async fn weigh(system: Arc<System>, shared: Arc<load::Shared>, seen: Arc<Seen>) 
     loop {
         sleep(WEIGH_EVERY).await;
         let sample = Sample { at: shared.history.now(), resident: system.resident() };
-        locked(&seen.samples).push(sample);
+        seen.samples.lock().push(sample);
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

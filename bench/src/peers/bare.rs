@@ -3,10 +3,11 @@
 //! They are as good as we can make them: hyper and axum as in the gateway, the same allocator, the same number of
 //! threads, and nothing on a request's way that it doesn't need. Each runs as a process of its own.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use async_nats::ConnectOptions;
@@ -214,7 +215,7 @@ struct Memcached {
 
 impl Memcached {
     async fn get(&self, key: &str) -> anyhow::Result<Option<Bytes>> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self.idle.lock().pop();
         let mut stream = match idle {
             Some(stream) => stream,
             None => {
@@ -225,7 +226,7 @@ impl Memcached {
         };
         stream.write_all(format!("get {key}\r\n").as_bytes()).await?;
         let bytes = read_value(&mut stream).await?;
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+        self.idle.lock().push(stream);
         Ok(bytes)
     }
 }

@@ -46,7 +46,8 @@ pub struct Config {
     )]
     pub admin_token: AdminToken,
 
-    /// Whether reads need the token too, everywhere but at /healthz
+    /// Whether reads need the token too, everywhere but at /healthz, at /readyz (which says no more then than which parts are
+    /// there) and for the pages' own files
     #[arg(long, env = "PRIVATE", value_parser = clap::builder::FalseyValueParser::new())]
     pub private: bool,
 

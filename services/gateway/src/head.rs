@@ -27,7 +27,7 @@ impl ImageHead {
     /// Those of `image`.
     ///
     /// # Errors
-    /// When its content type, which anybody with a right to the bus may have claimed, can't be in a header.
+    /// Never: all of it is of our own making.
     pub(crate) fn new(image: &ImageMeta) -> Result<Self, Error> {
         Ok(Self {
             etag: value(conditional::etag(&image.tag))?,
@@ -35,7 +35,7 @@ impl ImageHead {
                 let modified = at(modified.seconds);
                 Some((date(modified)?, modified))
             }),
-            content_type: content_type(&image.content_type)?,
+            content_type: HeaderValue::from_static(image.format.content_type()),
         })
     }
 }
@@ -45,16 +45,6 @@ pub(crate) fn date(at: SystemTime) -> Option<HeaderValue> {
     let mut headers = axum::http::HeaderMap::with_capacity(1);
     headers.typed_insert(LastModified::from(at));
     headers.remove(axum::http::header::LAST_MODIFIED)
-}
-
-fn content_type(text: &str) -> Result<HeaderValue, Error> {
-    Ok(match text {
-        "image/png" => HeaderValue::from_static("image/png"),
-        "image/jpeg" => HeaderValue::from_static("image/jpeg"),
-        "image/gif" => HeaderValue::from_static("image/gif"),
-        "image/webp" => HeaderValue::from_static("image/webp"),
-        other => value(other.to_owned())?,
-    })
 }
 
 /// A header's value of our own making.

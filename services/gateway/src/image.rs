@@ -8,6 +8,7 @@ use axum::http::HeaderValue;
 use bytes::Bytes;
 use origin::ImageRow;
 use origin::dates::Modified;
+use sniff::Format;
 use wire::Tag;
 
 use crate::error::Error;
@@ -15,8 +16,8 @@ use crate::error::Error;
 /// What is known of an image that is about to be answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImageMeta {
-    /// The content type.
-    pub(crate) content_type: String,
+    /// What its bytes are.
+    pub(crate) format: Format,
     /// SHA-256 of the bytes; of a variant, what [`origin::variants::tag_of`] makes of that.
     pub(crate) tag: Tag,
     /// When the image was stored, if that is known.
@@ -156,12 +157,7 @@ pub(crate) type Choose<'a> = &'a (dyn Fn(&ImageMeta) -> Portion + Sync);
 
 impl From<&ImageRow> for ImageMeta {
     fn from(row: &ImageRow) -> Self {
-        Self {
-            content_type: row.content_type.clone(),
-            tag: row.tag,
-            modified: Some(row.dates.modified()),
-            size: row.size,
-        }
+        Self { format: row.format, tag: row.tag, modified: Some(row.dates.modified()), size: row.size }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The web gateway of pixcache: HTTP in front, the cache beside, the origin behind.
 
 mod cache;
-mod chart;
 mod conditional;
 mod config;
 mod error;
@@ -13,7 +12,6 @@ mod image;
 mod metrics;
 mod routes;
 mod service;
-mod units;
 mod views;
 mod visitor;
 

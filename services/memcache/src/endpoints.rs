@@ -351,7 +351,9 @@ fn get(worker: &Worker, request: &Request) -> Answer {
     if asked.renewal {
         return renew(worker, &item, &asked);
     }
-    let (found, granted) = worker.get(&item, &asked, most);
+    // A person who looks would keep the gateways from filling it for the length of a lease.
+    let may_fill = request.message.reply.as_deref().is_some_and(subject::is_inbox_of_gateway);
+    let (found, granted) = worker.get(&item, &asked, most, may_fill);
     let granted_ms = granted.map(millis);
     match found {
         Lookup::Hit(entry) => {
@@ -526,7 +528,7 @@ async fn examine(
         let payload = payload.clone();
         move || {
             let image = sniff::sniff(&payload, limits)?;
-            Ok::<_, SniffError>((image.format, Tag(Sha256::digest(&payload).into())))
+            Ok::<_, SniffError>((image, Tag(Sha256::digest(&payload).into())))
         }
     };
     let seen = if payload.len() < LARGE_BYTES {
@@ -537,7 +539,7 @@ async fn examine(
             Refusal::new(Code::Internal, format!("the image could not be looked at: {error}"))
         })?
     };
-    let (format, tag) = seen.map_err(|error| {
+    let (image, tag) = seen.map_err(|error| {
         let code = match error {
             SniffError::Unsupported => Code::UnsupportedType,
             SniffError::TooManyPixels { .. } | SniffError::TooMuchWork { .. } => Code::TooLarge,
@@ -547,6 +549,13 @@ async fn examine(
         };
         Refusal::new(code, error.to_string())
     })?;
+    let format = image.format;
+    // An image that is not wider stands for its variant as it is.
+    if let Some(variant) = item.variant.filter(|variant| image.width > variant.width()) {
+        let message =
+            format!("{variant} must be at most {} pixels wide, got {}", variant.width(), image.width);
+        return Err(Refusal::new(Code::Unprocessable, message));
+    }
     if let Some(claimed) = meta.content_type.as_deref().filter(|claimed| *claimed != format.content_type()) {
         let message = format!("the bytes are {}, not {claimed}", format.content_type());
         return Err(Refusal::new(Code::Unprocessable, message));

@@ -9,17 +9,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use runtime::clock::Moment;
+use runtime::clock::{Moment, with_margin};
 use wire::{Holder, Key};
 
 /// The most grants that are remembered, so that many keys and gateways take bounded memory. Beyond it
 /// none is given, and the image is asked for each time.
 const MOST_GRANTS: usize = 1 << 17;
-
-/// Waits until what was granted for `length` has ended, by clocks that run apart by up to an eighth.
-pub fn with_margin(length: Duration) -> Duration {
-    length + length / 8
-}
 
 /// The near leases that are out.
 #[derive(Debug)]

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use runtime::clock::Moment;
+use runtime::clock::{Moment, with_margin};
 use wire::near::{DropRequest, LONGEST_LEASE_MS};
 use wire::{Holder, subject};
 
-use crate::holders::{Drop, with_margin};
+use crate::holders::Drop;
 use crate::worker::Worker;
 
 /// How long one try waits for the answer; until the lease ends there are others.

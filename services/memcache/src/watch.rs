@@ -1,7 +1,7 @@
 //! Key events: published while somebody watches, at a bounded rate, and free of cost otherwise.
 
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
@@ -61,7 +61,7 @@ impl Watch {
         let now = self.now_ms();
         let until = now + millis(length);
         {
-            let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pace = self.pace.lock();
             if pace.end_ms < now {
                 pace.dropped = 0;
             }
@@ -92,7 +92,7 @@ impl Watch {
             self.until_ms[kind as usize].store(0, Ordering::Relaxed);
             return;
         }
-        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pace = self.pace.lock();
         if pace.second != now / 1000 {
             pace.second = now / 1000;
             pace.published = 0;
@@ -120,7 +120,7 @@ impl Watch {
 
     /// How many events were left out so far, of all watches.
     pub fn dropped_count(&self) -> u64 {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner).dropped_ever
+        self.pace.lock().dropped_ever
     }
 
     /// Publishes what is queued, until the stop.
@@ -128,7 +128,7 @@ impl Watch {
     /// # Errors
     /// When it is started twice.
     pub async fn publish(&self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let queued = self.queued.lock().take();
         let Some(mut queued) = queued else { anyhow::bail!("key events are published already") };
         loop {
             let event = tokio::select! {

@@ -3,9 +3,10 @@
 //! A window is the difference of two snapshots of counters that only grow, both taken under the
 //! store's lock: no get is counted twice or falls between two windows.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -78,8 +79,8 @@ impl WindowQueue {
         self.changed.notify_waiters();
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, VecDeque<Window>> {
-        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locked(&self) -> parking_lot::MutexGuard<'_, VecDeque<Window>> {
+        self.windows.lock()
     }
 
     /// Waits until nothing waits any more.

@@ -1,8 +1,9 @@
 //! One life of the worker: what its endpoints, its configuration and its windows share.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use runtime::clock::Moment;
@@ -119,7 +120,7 @@ impl Worker {
     /// The store. The lock is never held across an await, and a panic under it leaves counters off by
     /// one at worst.
     pub fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+        self.store.lock()
     }
 
     /// Whether what is resident may be served: only with a valid claim, and only on a connection whose
@@ -136,13 +137,17 @@ impl Worker {
         self.bus.connection_count() << 32 | self.own.connection_count()
     }
 
-    /// Looks an item up for somebody who may hold it already, who has room for `most` bytes, and who may ask
-    /// for a near lease. All under the store's lock, so that no drop comes between.
-    pub fn get(&self, item: &Item, asked: &Meta, most: u64) -> (Lookup, Option<Duration>) {
+    /// Looks an item up for somebody who may hold it already, who has room for `most` bytes, who fills it after a
+    /// miss or not, and who may ask for a near lease. All under the store's lock, so that no drop comes between.
+    pub fn get(&self, item: &Item, asked: &Meta, most: u64, may_fill: bool) -> (Lookup, Option<Duration>) {
         let now = Instant::now();
         let mut store = self.store();
         let serving = self.is_serving();
-        let found = store.get(item, asked.tag.as_ref(), most, serving, now);
+        let found = if may_fill {
+            store.get(item, asked.tag.as_ref(), most, serving, now)
+        } else {
+            store.look(item, asked.tag.as_ref(), most, serving)
+        };
         let granted = match (&found, asked.near) {
             (Lookup::Hit(_) | Lookup::Fresh(_), Some(holder)) => {
                 store.holders.grant(&item.key, holder, Moment::now())
@@ -206,7 +211,7 @@ impl Worker {
         if !self.is_serving() {
             return None;
         }
-        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reports = self.reports.lock();
         let counts = report.to == self.incarnation && reports.is_new(report);
         if counts {
             report.hits.iter().for_each(|hits| store.count_near_hits(hits));

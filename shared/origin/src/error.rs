@@ -1,6 +1,7 @@
 //! What can go wrong at the origin.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sniff::SniffError;
@@ -68,7 +69,7 @@ impl Seldom {
 
     /// How often it came since it was said last, this time included; `None` when that was just now.
     pub fn now(&self) -> Option<u64> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         last.1 += 1;
         if last.0.is_some_and(|said| said.elapsed() < self.every) {
             return None;

@@ -4,8 +4,9 @@
 //! one asks for all who wait. So a gateway that misses once sends one statement, and one that misses a thousand
 //! times at once sends a few dozen. Each row is read after it was asked for (design rule 2).
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use sql::Database;
 use sqlx::{MySql, QueryBuilder};
@@ -118,10 +119,8 @@ impl Shared {
             let _ = one.answer.send(answer);
         }
     }
-
-    /// It holds no invariant that a panic elsewhere could break.
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 

@@ -282,7 +282,7 @@ impl Images {
         let row = ImageRow {
             key: key.clone(),
             location: image.location.clone(),
-            content_type: image.image.format.content_type().to_owned(),
+            format: image.image.format,
             size: image.size,
             width: image.image.width,
             height: image.image.height,
@@ -300,7 +300,7 @@ impl Images {
         )
         .bind(key.as_str().as_bytes())
         .bind(&row.location)
-        .bind(&row.content_type)
+        .bind(row.format.content_type())
         .bind(row.size)
         .bind(row.width)
         .bind(row.height)
@@ -355,7 +355,7 @@ impl Images {
                      updated_at = ?, earlier_at = ? WHERE image_key = ?",
                 )
                 .bind(&row.location)
-                .bind(&row.content_type)
+                .bind(row.format.content_type())
                 .bind(row.size)
                 .bind(row.width)
                 .bind(row.height)

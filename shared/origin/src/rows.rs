@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sniff::Format;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use wire::{Key, Tag};
@@ -21,8 +22,8 @@ pub struct ImageRow {
     pub key: Key,
     /// The name of the file in the image store.
     pub location: String,
-    /// `image/png`, `image/jpeg`, `image/gif` or `image/webp`.
-    pub content_type: String,
+    /// What its bytes are.
+    pub format: Format,
     /// The file's size in bytes.
     pub size: u64,
     /// Pixels across.
@@ -50,7 +51,7 @@ impl TryFrom<Columns> for ImageRow {
         Ok(Self {
             key: Key::from_bytes(&key).map_err(|_| corrupt("key"))?,
             location,
-            content_type,
+            format: Format::from_content_type(&content_type).ok_or_else(|| corrupt("content type"))?,
             size,
             width,
             height,

@@ -10,10 +10,11 @@
 //! everybody else; whoever asks for more than the queue takes is told to come again, and so is whoever has waited
 //! for long. What can't be made is remembered, so that it costs nothing a second time.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::{Builder, available_parallelism};
 use std::time::Duration;
 
@@ -302,8 +303,7 @@ impl Inner {
             return Err(VariantError::Refused(reason));
         }
         let original = self.blobs.read(&row.location, row.size).await.map_err(VariantError::of_original)?;
-        let format = Format::from_content_type(&row.content_type)
-            .ok_or_else(|| VariantError::other("the row names a type that is not stored here"))?;
+        let format = row.format;
         // What was stored under another limit stays as it is.
         let pixels = u64::from(row.width) * u64::from(row.height);
         let limits = Limits { max_pixels: self.max_pixels.max(pixels) };
@@ -368,14 +368,12 @@ impl Inner {
         drop(permit);
         made
     }
-
-    /// A panic elsewhere could break no rule about what is in there.
     fn under_way(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<Option<Outcome>>>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+        self.under_way.lock()
     }
 
     fn refused(&self) -> MutexGuard<'_, Refused> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+        self.refused.lock()
     }
 }
 
@@ -482,7 +480,7 @@ mod tests {
         ImageRow {
             key: wire::Key::new(sample.name).unwrap(),
             location,
-            content_type: sample.content_type.to_owned(),
+            format: Format::from_content_type(sample.content_type).unwrap(),
             size,
             width: sample.width,
             height: sample.height,

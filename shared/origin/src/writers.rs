@@ -3,8 +3,9 @@
 //! A row that somebody else has locked keeps its writers waiting, each with a connection. So of the writers of one key
 //! in this process only one has a connection at a time, and of all connections a quarter is left to readers.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
@@ -76,10 +77,8 @@ impl Writers {
             keys.remove(key);
         }
     }
-
-    /// Held for a moment, in which nothing can panic.
     fn keys(&self) -> MutexGuard<'_, HashMap<Key, Lock>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keys.lock()
     }
 }
 

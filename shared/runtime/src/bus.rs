@@ -1,8 +1,9 @@
 //! The connection to NATS: made with back-off, watched by its events, left in the right order.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_nats::connection::State;
@@ -624,8 +625,8 @@ impl Drop for Question {
 }
 
 /// The table holds no invariant that a panic elsewhere could break.
-fn locked<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked<T>(shared: &Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
+    shared.lock()
 }
 
 /// The action that an error of the server refuses, if it is about a right.

@@ -14,6 +14,11 @@ const CLOCK: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
 const CLOCK: ClockId = ClockId::Monotonic;
 
+/// A length by somebody else's clock, which may run slower than this one by up to an eighth.
+pub const fn with_margin(length: Duration) -> Duration {
+    length.saturating_add(Duration::from_nanos_u128(length.as_nanos() / 8))
+}
+
 /// A moment on a clock that never goes back, is never set, and goes on while the machine sleeps: in
 /// nanoseconds since its zero, which lasts for 584 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

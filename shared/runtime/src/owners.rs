@@ -11,18 +11,14 @@ use wire::subject;
 use crate::Bus;
 use crate::bucket::{self, Message, Written};
 use crate::bus::RequestFailure;
-use crate::clock::Moment;
+use crate::clock::{Moment, with_margin};
 
 /// So many former lives of a process are remembered. Only the last one that got as far as the bucket counts.
 const FORMER_LIVES: usize = 8;
 /// How long an owner is waited for of whom nothing is known: until no claim is valid any more, whatever its length,
 /// nor any near lease that was granted by it.
-pub const UNKNOWN_OWNER_LASTS: Duration = with_margin(LONGEST_CLAIM_MS + LONGEST_LEASE_MS);
-
-/// A length by somebody else's clock, which may run slower than this one by up to an eighth.
-const fn with_margin(length_ms: u64) -> Duration {
-    Duration::from_millis(length_ms + length_ms / 8)
-}
+pub const UNKNOWN_OWNER_LASTS: Duration =
+    with_margin(Duration::from_millis(LONGEST_CLAIM_MS + LONGEST_LEASE_MS));
 
 /// What stands in the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,7 +216,7 @@ impl Observer {
             Standing::Entry(entry) if entry.released => Outlook::Free,
             Standing::Entry(entry) if self.former.contains(&entry.incarnation) => Outlook::Free,
             Standing::Entry(entry) => {
-                let left = left_of(with_margin(entry.valid_ms()), now.since(*since));
+                let left = left_of(with_margin(Duration::from_millis(entry.valid_ms())), now.since(*since));
                 if left.is_zero() {
                     return Outlook::RunOut;
                 }

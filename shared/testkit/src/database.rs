@@ -1,10 +1,11 @@
 //! MariaDB: one server a test process, and a database with accounts of its own for each test.
 
+use parking_lot::Mutex;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
@@ -310,14 +311,14 @@ impl MariaDb {
     async fn order(&self, order: Order) {
         let guardian = Arc::clone(&self.guardian);
         tokio::task::spawn_blocking(move || {
-            guardian.lock().unwrap_or_else(PoisonError::into_inner).order(order);
+            guardian.lock().order(order);
         })
         .await
         .expect("the guardian carries it out");
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Guardian> {
-        self.guardian.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Guardian> {
+        self.guardian.lock()
     }
 }
 

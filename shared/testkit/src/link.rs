@@ -1,7 +1,8 @@
 //! A link between a service and a server, which can be cut, closed by half, delayed or held up.
 
+use parking_lot::Mutex;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -60,7 +61,7 @@ impl Controls {
     }
 
     fn end(&self, way: Way) -> CancellationToken {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)[way as usize].clone()
+        self.ends.lock()[way as usize].clone()
     }
 }
 
@@ -89,7 +90,7 @@ impl Link {
     /// Ends one direction of every connection that stands: its receiver sees the end, the other direction
     /// goes on.
     pub fn close(&self, way: Way) {
-        let mut ends = self.controls.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ends = self.controls.ends.lock();
         std::mem::take(&mut ends[way as usize]).cancel();
     }
 

@@ -1,8 +1,9 @@
 //! A nats-server of a test's own, with the configuration that ships.
 
+use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tempfile::TempDir;
@@ -347,7 +348,7 @@ impl NatsServer {
     async fn order(&self, order: Order) {
         let guardian = Arc::clone(&self.guardian);
         tokio::task::spawn_blocking(move || {
-            guardian.lock().unwrap_or_else(PoisonError::into_inner).order(order);
+            guardian.lock().order(order);
         })
         .await
         .expect("the guardian carries it out");
@@ -357,8 +358,8 @@ impl NatsServer {
         self.lock().clear_log();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Guardian> {
-        self.guardian.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Guardian> {
+        self.guardian.lock()
     }
 }
 

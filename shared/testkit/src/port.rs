@@ -1,7 +1,7 @@
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
-use std::sync::Mutex;
 
 /// Below the ports that systems hand to outgoing connections (32768 up on Linux, 49152 elsewhere).
 /// While a server is down for a moment, no client's own end can land on its port then.
@@ -18,7 +18,7 @@ static HANDED_OUT: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 /// # Panics
 /// When there is none.
 pub fn free_port() -> u16 {
-    let mut handed_out = HANDED_OUT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut handed_out = HANDED_OUT.lock();
     for _ in 0..1000 {
         let port = rand::random_range(PORTS);
         if !handed_out.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {

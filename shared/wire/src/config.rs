@@ -7,6 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use crate::words::listed;
+
 /// Bytes in one of the megabytes in which people give a capacity (2^20).
 pub const MEGABYTE: u64 = 1 << 20;
 
@@ -25,7 +27,7 @@ pub enum Policy {
 
 /// The text names no [`Policy`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is not a policy: none, random, lru and clock_pro are allowed")]
+#[error("\"{0}\" is not a policy: {allowed} are allowed", allowed = listed(Policy::ALL))]
 pub struct UnknownPolicy(pub String);
 
 impl Policy {
@@ -160,7 +162,7 @@ pub enum InvalidConfig {
         max_mb: u64,
     },
     /// Not a policy.
-    #[error("policy {0} is not allowed: none, random, lru and clock_pro are")]
+    #[error("policy {0} is not allowed: {allowed} are", allowed = listed(Policy::ALL))]
     Policy(String),
     /// Not a short line of text.
     #[error("by {0} is not allowed: up to {MAX_BY_CHARS} characters of text without control characters are")]

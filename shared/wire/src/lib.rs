@@ -16,6 +16,7 @@ pub mod reply;
 pub mod span;
 pub mod stats;
 pub mod subject;
+pub mod words;
 
 pub use config::{CacheConfig, Capacity, ConfigChange, ConfigReply, Policy};
 pub use item::{Item, Variant};

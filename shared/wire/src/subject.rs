@@ -109,7 +109,12 @@ pub fn proof(token: &str) -> String {
 /// Whether an answer may go to this subject: to an inbox, or back to another account, where the server makes the reply
 /// subject. Whoever asks names it, and must not reach by it what it may not publish.
 pub fn is_reply_to_an_asker(reply: &str) -> bool {
-    reply.starts_with("_R_.") || reply.starts_with("_INBOX_gateway.")
+    reply.starts_with("_R_.") || is_inbox_of_gateway(reply)
+}
+
+/// Whether this is where a gateway, and no operator, waits for answers.
+pub fn is_inbox_of_gateway(reply: &str) -> bool {
+    reply.starts_with("_INBOX_gateway.")
 }
 
 /// `cache.get.<key>[.<variant>]`. Its payload is empty, or the most bytes that the asker has room for, in decimal: a

@@ -22,7 +22,7 @@ use reqwest::header::{CONTENT_LENGTH, IF_NONE_MATCH};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use sniff::{Limits, Sniffer};
+use sniff::{Limits, SniffError, Sniffer};
 use tokio::time::sleep;
 use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
@@ -89,6 +89,8 @@ enum Done {
     Replaced,
     There,
     Kept,
+    /// Its first bytes are those of no image: a text, a video, a sidecar file.
+    NoImage,
 }
 
 /// What the gateway has under a key.
@@ -168,6 +170,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         (Done::Replaced, "replaced another image"),
         (Done::There, "were there already"),
         (Done::Kept, "kept as they were"),
+        (Done::NoImage, "skipped as no image"),
     ] {
         if count(done) > 0 {
             let _ = write!(summary, ", {} {words}", count(done));
@@ -329,7 +332,9 @@ impl Gateway {
                 return Ok(Done::Kept);
             }
         }
-        check(file.path.clone()).await?;
+        if !is_image(file.path.clone()).await? {
+            return Ok(Done::NoImage);
+        }
         let path = format!("images/{}", utf8_percent_encode(file.key.as_str(), UNRESERVED));
         let url = self.at(&path).map_err(|error| format!("{error:#}"))?;
         let response = patiently(async || {
@@ -402,8 +407,8 @@ async fn hash(path: PathBuf) -> Result<String, String> {
     .await
 }
 
-/// Refuses what is no image by its first bytes, so that it is not sent for nothing.
-async fn check(path: PathBuf) -> Result<(), String> {
+/// Whether a file is an image by its first bytes, so that nothing is sent in vain. A broken image is refused.
+async fn is_image(path: PathBuf) -> Result<bool, String> {
     let first = in_thread(move || {
         let mut first = Vec::new();
         File::open(path)?.take(FIRST_BYTES).read_to_end(&mut first)?;
@@ -412,7 +417,11 @@ async fn check(path: PathBuf) -> Result<(), String> {
     .await?;
     // How many pixels are too many the gateway knows.
     let mut sniffer = Sniffer::new(Limits { max_pixels: u64::MAX });
-    sniffer.push(&first).map_err(|error| error.to_string())
+    match sniffer.push(&first) {
+        Ok(()) => Ok(true),
+        Err(SniffError::Unsupported) => Ok(false),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 async fn in_thread<T: Send + 'static>(

@@ -51,8 +51,8 @@ const READS: &[&str] = &[
 ];
 /// What `POST` only reads, as existing clients do.
 const READS_BY_POST: [&str; 3] = ["/api/key/", "/api/key/{*key}", "/api/list_keys"];
-/// What stays open though everything is private: it says no more than that the process lives.
-const NEVER_PRIVATE: &str = "/healthz";
+/// What stays open though everything is private: a probe has no token, and the pages' own files say nothing of anybody.
+const NEVER_PRIVATE: [&str; 4] = ["/healthz", "/readyz", "/static/{*path}", "/favicon.ico"];
 
 /// Whoever has connected: one who asks, or a proxy.
 #[derive(Debug, Clone, Copy)]
@@ -126,7 +126,7 @@ impl Gate {
 
     /// Whether this is done only for those with the token.
     pub(crate) fn needs_token(&self, method: &Method, route: Option<&str>) -> bool {
-        let is_open = !self.is_private || route == Some(NEVER_PRIVATE);
+        let is_open = !self.is_private || route.is_some_and(|route| NEVER_PRIVATE.contains(&route));
         self.digest.is_some() && !(is_open && only_reads(method, route))
     }
 
@@ -141,7 +141,10 @@ impl Gate {
         headers: &HeaderMap,
         peer: Peer,
     ) -> Result<(), Error> {
-        if !self.needs_token(method, route) {
+        // With a token, a probe is told more: see `routes::health`.
+        let is_told_more =
+            self.is_private && route == Some("/readyz") && headers.contains_key(header::AUTHORIZATION);
+        if !is_told_more && !self.needs_token(method, route) {
             return Ok(());
         }
         let judged = self.judge(headers, peer);

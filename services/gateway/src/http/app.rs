@@ -78,7 +78,7 @@ pub(crate) fn starting<B>(
 ) -> Response {
     let path = request.uri().path();
     // Nothing can be changed yet; what is said is no less private.
-    let route = Some(path).filter(|path| *path == "/healthz");
+    let route = Some(path).filter(|path| ["/healthz", "/readyz"].contains(path));
     let refused =
         gate.check_host(request).and_then(|()| gate.admit(&Method::GET, route, request.headers(), peer));
     let mut response = match path {

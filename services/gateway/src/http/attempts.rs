@@ -5,8 +5,9 @@
 //! from which the right token has come lately is looked at whatever else comes from it, because its owner may share it
 //! with a guesser (a proxy that is not named in `TRUSTED_PROXIES`, an office).
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -76,10 +77,8 @@ impl Attempts {
         let now = Instant::now();
         entry(&mut self.records(), visitor, now).trusted = now + TRUSTED;
     }
-
-    /// A panic elsewhere could break no rule about what is in there.
     fn records(&self) -> MutexGuard<'_, HashMap<Visitor, Record>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -11,9 +11,10 @@
 //! share, those who leave are of the address that has most, whatever they do; a further one of its own is closed
 //! unless an idle one can leave: in the queue it would hold up every other address behind it.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -175,10 +176,8 @@ impl Crowd {
     fn now_ms(&self) -> u64 {
         u64::try_from(self.0.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
-
-    /// A panic elsewhere could break no rule about what is in there.
     fn places(&self) -> MutexGuard<'_, Places> {
-        self.0.places.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.places.lock()
     }
 }
 

@@ -1,9 +1,10 @@
 //! What surrounds every route: refusing what other web sites ask for and what needs the token, headers
 //! that keep browsers safe, counting.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
@@ -85,10 +86,8 @@ impl Lane {
         *self.counts().entry(visitor).or_default() += 1;
         Turn { _turn: turn, lane: self, visitor }
     }
-
-    /// A panic elsewhere could break no rule about what is in there.
     fn counts(&self) -> MutexGuard<'_, HashMap<Visitor, usize>> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock()
     }
 }
 

@@ -7,9 +7,10 @@
 //! A body may come slowly. But when there is no turn for another request with a body, the slowest one is
 //! ended, or whoever sends a byte now and then on enough connections would keep everybody from uploading.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -60,13 +61,13 @@ impl Bodies {
         let go = CancellationToken::new();
         let number = rand::random();
         let coming = Coming { since: Instant::now(), bytes: 0, go: go.clone() };
-        lock(&self.0).insert(number, coming);
+        self.0.lock().insert(number, coming);
         Entry { bodies: self.clone(), number, go }
     }
 
     /// Ends the slowest, if it is too slow. Whether there was one.
     pub(super) fn end_slowest(&self) -> bool {
-        let mut bodies = lock(&self.0);
+        let mut bodies = self.0.lock();
         let rates = bodies.iter().filter_map(|(number, coming)| {
             let time = coming.since.elapsed();
             let rate = coming.bytes / time.as_secs().max(1);
@@ -90,13 +91,13 @@ impl Entry {
     }
 
     fn came(&self, bytes: usize) {
-        if let Some(coming) = lock(&self.bodies.0).get_mut(&self.number) {
+        if let Some(coming) = self.bodies.0.lock().get_mut(&self.number) {
             coming.bytes += bytes as u64;
         }
     }
 
     fn is_whole(&self) {
-        lock(&self.bodies.0).remove(&self.number);
+        self.bodies.0.lock().remove(&self.number);
     }
 }
 
@@ -120,10 +121,10 @@ pub(super) async fn run(request: Request, next: Next, most: u64, entry: Arc<Entr
         ended: false,
     }));
     let reading = lent.clone();
-    let body = Body::from_stream(stream::poll_fn(move |context| lock(&reading).poll(context)));
+    let body = Body::from_stream(stream::poll_fn(move |context| reading.lock().poll(context)));
     let response = next.run(Request::from_parts(parts, body)).await;
     let left = {
-        let lent = lock(&lent);
+        let lent = lent.lock();
         !lent.ended && (lent.touched || !waits)
     };
     if left && (response.status().is_client_error() || response.status().is_server_error()) {
@@ -160,13 +161,8 @@ impl Lent {
     }
 }
 
-/// A panic under one of these locks leaves nothing half done. They are held for a moment.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 async fn drain(lent: &Mutex<Lent>, most: u64) {
-    let mut rest = stream::poll_fn(|context| lock(lent).poll(context));
+    let mut rest = stream::poll_fn(|context| lent.lock().poll(context));
     let reading = async {
         let mut read = 0;
         while let Some(Ok(chunk)) = rest.next().await {
@@ -203,6 +199,6 @@ mod tests {
         assert!(!bodies.end_slowest());
         assert!(![&fast, &whole, &new].iter().any(|entry| entry.was_ended()));
         drop((slow, slower, fast, whole, new));
-        assert!(lock(&bodies.0).is_empty());
+        assert!(bodies.0.lock().is_empty());
     }
 }

@@ -3,10 +3,11 @@
 //! `axum::serve` has no time limit for a request's head, no cap on connections, and waits for the last
 //! connection without end; so hyper is driven here directly.
 
+use parking_lot::Mutex;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -76,7 +77,7 @@ impl Front {
 
     /// Notes that a part is there.
     pub(crate) fn found(&self, part: impl FnOnce(&mut Health) -> &mut Part) {
-        let mut waiting_for = self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting_for = self.waiting_for.lock();
         *part(&mut waiting_for) = Part { ok: true, message: "connected".into() };
     }
 
@@ -90,7 +91,7 @@ impl Front {
         if let Some(app) = self.app.get() {
             return Ok(app.answer(request, peer).await);
         }
-        let waiting_for = self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let waiting_for = self.waiting_for.lock().clone();
         Ok(starting(&self.views, &self.gate, &request, peer, &waiting_for))
     }
 }

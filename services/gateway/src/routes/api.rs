@@ -108,7 +108,7 @@ pub(crate) struct ImageInfo {
     /// Its address on this gateway, with the hash of its bytes.
     url: String,
     /// `image/png`, `image/jpeg`, `image/gif` or `image/webp`.
-    content_type: String,
+    content_type: &'static str,
     /// The size in bytes.
     size: u64,
     /// Pixels across.
@@ -130,7 +130,7 @@ impl From<&ImageRow> for ImageInfo {
         Self {
             key: row.key.clone(),
             url: views::image_source(&row.key, row.tag),
-            content_type: row.content_type.clone(),
+            content_type: row.format.content_type(),
             size: row.size,
             width: row.width,
             height: row.height,

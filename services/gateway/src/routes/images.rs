@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use bytes::Bytes;
+use wire::words::listed;
 use wire::{Item, Tag, Variant};
 
 use super::answer::{
@@ -263,7 +264,8 @@ fn width(uri: &Uri) -> Result<Option<Variant>, Error> {
     let variant = Variant::ALL.into_iter().find(|variant| variant.width().to_string() == text);
     variant.map(Some).ok_or_else(|| {
         let text: String = text.chars().take(40).collect();
-        Error::BadRequest(format!("w=\"{text}\" is not a width that there is: 160, 320, 640 and 1280 are"))
+        let widths = listed(Variant::ALL.map(Variant::width));
+        Error::BadRequest(format!("w must be a width that there is, got \"{text}\": {widths} are"))
     })
 }
 

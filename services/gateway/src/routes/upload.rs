@@ -1,7 +1,8 @@
 //! An upload as a form sends it, `multipart/form-data` with `key` and `file`: for the JSON API and for
 //! the page alike.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 
 use axum::extract::multipart::{Field, Multipart};
 use axum::extract::{FromRequest as _, Request};
@@ -246,7 +247,7 @@ impl Heads {
     }
 
     fn bytes(&self) -> MutexGuard<'_, Option<u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -263,13 +264,13 @@ impl Trouble {
         body.map(move |chunk| {
             chunk.map_err(|error| {
                 let text = error.message();
-                *trouble.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                *trouble.0.lock() = Some(error);
                 std::io::Error::other(text)
             })
         })
     }
 
     fn take(&self) -> Option<Error> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.lock().take()
     }
 }

@@ -6,9 +6,10 @@
 //! between the lease and then, and everybody on board joined before that. In every other case each reads
 //! for itself.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use wire::Item;
@@ -79,7 +80,7 @@ impl<T> Flights<T> {
 impl<T> Shared<T> {
     /// The table holds no invariant that a panic elsewhere could break.
     fn open(&self) -> MutexGuard<'_, HashMap<Item, Flight<T>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 
     fn close(&self, item: &Item, number: u64) {

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use origin::held::hold;
 use prometheus::{IntCounter, IntGauge};
 use runtime::bus::{Reply, RequestFailure};
+use sniff::Format;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
 use wire::reply::Code;
@@ -353,7 +354,7 @@ impl Reader {
         flight: ClosedFlight<(ImageMeta, Bytes)>,
     ) -> CacheStatus {
         let meta = Meta {
-            content_type: Some(image.content_type.clone()),
+            content_type: Some(image.format.content_type().to_owned()),
             tag: Some(image.tag),
             modified_s: image.modified.map(Modified::to_wire),
             lease: Some(lease),
@@ -575,7 +576,7 @@ impl From<ImageRow> for Source {
 impl Source {
     fn of_variant(row: &ImageRow, variant: Variant, rendition: Rendition) -> Self {
         let image = ImageMeta {
-            content_type: rendition.format.content_type().to_owned(),
+            format: rendition.format,
             tag: tag_of(row.tag, variant),
             size: rendition.size,
             ..ImageMeta::from(row)
@@ -588,7 +589,7 @@ impl Source {
 fn hit(reply: Reply, asking: Option<Asking<'_>>) -> Option<(ImageMeta, Content)> {
     let granted = reply.meta.granted_ms.map(Duration::from_millis);
     let image = ImageMeta {
-        content_type: reply.meta.content_type?,
+        format: Format::from_content_type(&reply.meta.content_type?)?,
         tag: reply.meta.tag?,
         modified: reply.meta.modified_s.and_then(Modified::from_wire),
         size: reply.payload.len() as u64,

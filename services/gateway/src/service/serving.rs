@@ -7,7 +7,8 @@
 //!
 //! Reads and writes go one after the other, and each is for all who ask at that moment: it begins after they asked.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::Bus;
@@ -78,7 +79,7 @@ impl Shared {
     async fn ask<A>(&self, question: impl Fn(oneshot::Sender<A>) -> Asked) -> A {
         loop {
             let (asker, mut answer) = oneshot::channel();
-            locked(&self.asked).push(question(asker));
+            self.asked.lock().push(question(asker));
             let answered = tokio::select! {
                 biased;
                 answered = &mut answer => answered,
@@ -107,7 +108,7 @@ impl Shared {
 
     /// Reads, and writes if that is asked for and possible, for all who have asked.
     async fn look(&self) {
-        let asked = std::mem::take(&mut *locked(&self.asked));
+        let asked = std::mem::take(&mut *self.asked.lock());
         if asked.is_empty() {
             return;
         }
@@ -115,7 +116,7 @@ impl Shared {
         let found =
             found.inspect_err(|failure| tracing::debug!(%failure, "who serves can't be read now")).ok();
         if let Some(found) = &found {
-            locked(&self.seen).note(found, Moment::now());
+            self.seen.lock().note(found, Moment::now());
         }
         let entry = found.as_ref().and_then(|found| found.entry());
         let owner = entry.filter(|entry| !entry.released).map(|entry| entry.incarnation.clone());
@@ -138,20 +139,20 @@ impl Shared {
 
     /// Ends the claim that was just read if it has run out, and confirms that there is none otherwise.
     async fn make_sure(&self) -> Nobody {
-        let outlook = locked(&self.seen).outlook(Moment::now());
+        let outlook = self.seen.lock().outlook(Moment::now());
         match outlook {
             Outlook::Free => {}
             Outlook::RunOut => tracing::warn!("the claim to serve has run out, and is ended by this gateway"),
             Outlook::Owned { left, .. } => return Nobody::Perhaps(left),
             Outlook::Newer(_) | Outlook::Unseen => return Nobody::Perhaps(LIMIT),
         }
-        let (entry, over) = locked(&self.seen).following(Entry::ended, || {
+        let (entry, over) = self.seen.lock().following(Entry::ended, || {
             Entry::first(format!("{:016x}", rand::random::<u64>()), "none", String::new(), 0).ended()
         });
         match self.owners.write(&entry, over, LIMIT).await {
             Ok(Written::Done(revision)) => {
                 let now = Moment::now();
-                locked(&self.seen).wrote(&entry, revision, now);
+                self.seen.lock().wrote(&entry, revision, now);
                 Nobody::Sure(now)
             }
             Ok(Written::Overtaken) => Nobody::Perhaps(AGAIN),
@@ -161,9 +162,4 @@ impl Shared {
             }
         }
     }
-}
-
-/// Held for a moment, to look or to change.
-fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

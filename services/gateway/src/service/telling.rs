@@ -1,11 +1,12 @@
 //! Telling the cache that an image changed, until it has acknowledged it (design rules 6 and 9).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use runtime::bus::RequestFailure;
-use runtime::clock::Moment;
+use runtime::clock::{Moment, with_margin};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use wire::Key;
@@ -23,7 +24,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How long one request waits. A repeated invalidation is harmless, a lost one is not.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
 /// After so long no near lease lasts that was granted before, by clocks that run apart by up to an eighth.
-const LEASES_END: Duration = Duration::from_millis(LONGEST_LEASE_MS + LONGEST_LEASE_MS / 8);
+const LEASES_END: Duration = with_margin(Duration::from_millis(LONGEST_LEASE_MS));
 /// When no worker has acknowledged by then, it is looked for whether one serves at all.
 const DOUBT: Duration = Duration::from_millis(50);
 /// How often: a claim that is renewed in between is seen so much later to run out.
@@ -239,5 +240,5 @@ impl Teller {
 
 /// Held for a moment, to add or to take.
 fn lock(notes: &Mutex<Vec<Note>>) -> MutexGuard<'_, Vec<Note>> {
-    notes.lock().unwrap_or_else(PoisonError::into_inner)
+    notes.lock()
 }

@@ -10,7 +10,7 @@ use wire::stats::{ConfigRevision, Effect};
 use wire::{CacheStats, ConfigReply, Policy};
 
 use super::shell::{Done, Moment};
-use crate::units;
+use charts::units;
 
 /// What has to be typed to delete everything.
 pub(crate) const DELETE_ALL_PHRASE: &str = "delete everything";

@@ -6,8 +6,8 @@ use wire::stats::{Series, SeriesRow};
 use wire::{CacheStats, Counters};
 
 use super::cache::share;
-use crate::chart::{self, Chart, ChartError};
-use crate::units;
+use charts::units;
+use charts::{self, Chart, ChartError};
 
 /// A headline figure.
 #[derive(Debug, Serialize)]
@@ -87,7 +87,7 @@ impl Figure {
     }
 
     fn spark(self, chart: Chart, series: Option<&Series>) -> Result<Self, ChartError> {
-        let spark = series.map(|series| chart::sparkline(chart, series)).transpose()?;
+        let spark = series.map(|series| charts::sparkline(chart, series)).transpose()?;
         Ok(Self { spark: spark.map(Value::from_safe_string), ..self })
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use minijinja::value::Serde;
 use minijinja::{Value, context};
 use serde::Serialize;
+use sniff::Format;
 use time::OffsetDateTime;
 use wire::inspect::ResidentKey;
 use wire::{Item, Key, Variant};
@@ -64,7 +65,7 @@ pub(crate) struct ImagePage {
     done: Option<Done>,
     read: ReadView,
     size: u64,
-    content_type: String,
+    content_type: &'static str,
     width: Option<u32>,
     height: Option<u32>,
     /// Whether a narrower rendition is shown in its place. One of a GIF or WebP would not move.
@@ -163,7 +164,7 @@ impl ImagePage {
             OffsetDateTime::from_unix_timestamp(modified.seconds).ok()
         });
         let url = format!("{base}/images/{}", escaped(key.as_str()));
-        let file_name = file_name(key, &image.content_type);
+        let file_name = file_name(key, image.format);
         let resident = residency.of(key).map(|entry| match entry {
             Some(entry) => {
                 let since = now - time::Duration::milliseconds(i64::try_from(entry.age_ms).unwrap_or(0));
@@ -177,11 +178,11 @@ impl ImagePage {
             done,
             read: ReadView::new(read),
             size: image.size,
-            content_type: image.content_type.clone(),
+            content_type: image.format.content_type(),
             width: row.map(|row| row.width),
             height: row.map(|row| row.height),
             is_wide: row.is_some_and(|row| row.width > WIDEST)
-                && ["image/png", "image/jpeg"].contains(&image.content_type.as_str()),
+                && matches!(image.format, Format::Png | Format::Jpeg),
             stored: stored.map(|at| Moment::new(at, now)),
             first_stored: row
                 .filter(|row| row.created_at != row.dates.updated_at)
@@ -202,14 +203,8 @@ impl ImagePage {
 
 /// A name for the file on the viewer's disk, in letters that every shell and file system takes as
 /// they are: the key's last part, with the ending of its type.
-pub(super) fn file_name(key: &Key, content_type: &str) -> String {
-    let ending = match content_type {
-        "image/png" => "png",
-        "image/jpeg" => "jpg",
-        "image/gif" => "gif",
-        "image/webp" => "webp",
-        _ => "bin",
-    };
+pub(super) fn file_name(key: &Key, format: Format) -> String {
+    let ending = format.extension();
     let last = key.as_str().rsplit('/').find(|part| !part.is_empty()).unwrap_or_default();
     let stem = last.rsplit_once('.').map_or(last, |(stem, _)| stem);
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' };
@@ -224,7 +219,7 @@ pub(crate) struct ImageView {
     key: String,
     page: String,
     src: String,
-    kind: &'static str,
+    kind: String,
     width: u32,
     height: u32,
     size: u64,
@@ -244,7 +239,7 @@ impl ImageView {
             key: row.key.to_string(),
             page: image_page(&row.key),
             src: image_source(&row.key, row.tag),
-            kind: kind_of(&row.content_type),
+            kind: row.format.to_string(),
             width: row.width,
             height: row.height,
             size: row.size,
@@ -253,17 +248,6 @@ impl ImageView {
             hits: resident.flatten().map_or(0, |entry| entry.hits),
             has_cached_variants: residency.has_variants_of(&row.key),
         }
-    }
-}
-
-/// What people call a content type.
-fn kind_of(content_type: &str) -> &'static str {
-    match content_type {
-        "image/png" => "PNG",
-        "image/jpeg" => "JPEG",
-        "image/gif" => "GIF",
-        "image/webp" => "WebP",
-        _ => "image",
     }
 }
 

@@ -9,7 +9,7 @@ use super::figures::Figure;
 use super::images::{ImageView, Residency};
 use super::links::{Listing, escaped};
 use super::shell::Done;
-use crate::units;
+use charts::units;
 use origin::listing::{Order, Page, Place};
 
 /// `home.html` and `keys.html`

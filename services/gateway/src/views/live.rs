@@ -6,7 +6,7 @@ use wire::event::KeyEventKind;
 use wire::inspect::{KeysReply, ResidentKey};
 
 use super::links::image_page;
-use crate::units;
+use charts::units;
 
 /// `live.html`, and the part of it that is fetched again and again.
 #[derive(Debug, Serialize)]

@@ -40,7 +40,7 @@ pub(crate) use stats::{StatsFindings, StatsPage};
 pub(crate) use system::{SystemFindings, SystemPage};
 
 use crate::error::Error;
-use crate::units;
+use charts::units;
 
 /// The templates and static files of one folder. Cloning it is cheap.
 ///

@@ -6,7 +6,7 @@ use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::health::{Health, Part};
-use crate::units;
+use charts::units;
 
 /// What every page shows around its content.
 #[derive(Debug, Serialize)]

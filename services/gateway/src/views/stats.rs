@@ -8,9 +8,9 @@ use wire::{CacheStats, Span};
 
 use super::cache::{ChangeView, changes};
 use super::figures::{Figure, stats_figures};
-use crate::chart::{self, Chart, ChartError};
 use crate::error::Error;
-use crate::units;
+use charts::units;
+use charts::{self, Chart, ChartError};
 
 /// The times that one can choose from: as in the query, and in words.
 pub(super) const RANGES: [(&str, &str); 4] =
@@ -55,7 +55,7 @@ struct Readings {
 
 impl Readings {
     fn new(series: &Series) -> Self {
-        let positions = chart::positions(series);
+        let positions = charts::positions(series);
         let values_of = |chart: Chart| {
             positions.iter().map(|at| chart.value(at.row).map(|value| chart.shown(value))).collect()
         };

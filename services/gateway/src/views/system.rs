@@ -12,7 +12,7 @@ use wire::{CacheStats, subject};
 use super::figures::Figure;
 use super::shell::Moment;
 use crate::health::{Health, Part};
-use crate::units;
+use charts::units;
 use origin::Swept;
 use origin::images::DatabaseServer;
 

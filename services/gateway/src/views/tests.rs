@@ -2,6 +2,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use sniff::Format;
 use time::macros::datetime;
 use time::{OffsetDateTime, UtcOffset};
 use wire::inspect::ResidentKey;
@@ -44,7 +45,7 @@ fn row(key: Key) -> ImageRow {
     ImageRow {
         key,
         location: "ab/cd".into(),
-        content_type: "image/png".into(),
+        format: Format::Png,
         size: 791_555,
         width: 512,
         height: 512,
@@ -68,7 +69,7 @@ fn resident(key: Key) -> ResidentKey {
 fn read(status: CacheStatus) -> ReadOutcome {
     ReadOutcome {
         image: ImageMeta {
-            content_type: "image/png".into(),
+            format: Format::Png,
             tag: Tag([7; 32]),
             modified: Some(Modified { seconds: 1_700_000_000, is_proof: true }),
             size: 791_555,
@@ -416,18 +417,18 @@ fn links_survive_any_key() {
 
 #[test]
 fn file_names_are_plain_on_every_disk() {
-    for (text, content_type, name) in [
-        ("astronaut.png", "image/png", "astronaut.png"),
-        ("a/b/photo.jpeg", "image/jpeg", "photo.jpg"),
-        ("../../etc/passwd", "image/webp", "passwd.webp"),
-        ("-rf", "image/gif", "rf.gif"),
-        ("'; rm -rf $HOME #", "image/png", "rm_-rf__HOME.png"),
-        ("猫", "image/png", "image.png"),
-        ("a/", "image/png", "a.png"),
+    for (text, format, name) in [
+        ("astronaut.png", Format::Png, "astronaut.png"),
+        ("a/b/photo.jpeg", Format::Jpeg, "photo.jpg"),
+        ("../../etc/passwd", Format::Webp, "passwd.webp"),
+        ("-rf", Format::Gif, "rf.gif"),
+        ("'; rm -rf $HOME #", Format::Png, "rm_-rf__HOME.png"),
+        ("猫", Format::Png, "image.png"),
+        ("a/", Format::Png, "a.png"),
     ] {
-        assert_eq!(file_name(&key(text), content_type), name);
+        assert_eq!(file_name(&key(text), format), name);
     }
-    assert!(file_name(&long_key(), "image/png").len() < 100);
+    assert!(file_name(&long_key(), Format::Png).len() < 100);
 }
 
 #[test]

@@ -218,19 +218,24 @@ async fn what_is_private_shows_nothing_without_the_token() {
     let gateway = scene.spawn_gateway(&flags).await;
     testkit::eventually("the gateway serves", crate::helpers::PATIENCE, async || {
         let answer = gateway.send("GET", "/api/openapi.json", &[BEARER], b"").await.status;
-        let refused = gateway.get("/readyz").await.status;
-        // From its first moment on.
-        assert_eq!(refused, 401);
+        // From its first moment on; and a probe has no token.
+        assert_eq!(gateway.get("/keys_list").await.status, 401);
+        let ready = gateway.get("/readyz").await;
+        assert!([200, 503].contains(&ready.status));
+        assert!(!ready.text().contains("memcache-1"), "{}", ready.text());
         answer == 200
     })
     .await;
+    assert!(gateway.send("GET", "/readyz", &[BEARER], b"").await.text().contains("memcache-1"));
+    assert_eq!(gateway.send("GET", "/readyz", &[("Authorization", "Bearer no")], b"").await.status, 401);
     let cat = samples::chelsea().bytes;
     let put = gateway.send("PUT", "/images/cat", &[BEARER], cat).await;
     let version = put.json()["sha256"].as_str().unwrap().to_owned();
     for route in routes(&gateway).await {
         for method in METHODS {
             let answer = ask(&gateway, method, &route, &[]).await;
-            let is_open = route.route == "/healthz" && matches!(method, "GET" | "HEAD");
+            let is_open = ["/healthz", "/readyz", "/static/{*path}", "/favicon.ico"].contains(&&*route.route)
+                && matches!(method, "GET" | "HEAD");
             assert_eq!(answer.status == 401, !is_open, "{method} {}", route.route);
             assert!(answer.header("cache-control").starts_with("private"), "{method} {}", route.route);
         }

@@ -1,7 +1,8 @@
 //! CLOCK-Pro by quick_cache: an entry must be used twice before it counts as hot, so that one pass over
 //! many images does not wash out those that are used again and again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 use quick_cache::unsync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
@@ -41,7 +42,7 @@ impl Lifecycle<ByItem, Arc<Entry>> for Collect {
     type RequestState = ();
 
     fn on_evict(&self, _state: &mut Self::RequestState, _key: ByItem, entry: Arc<Entry>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        self.0.lock().push(entry);
     }
 }
 
@@ -59,7 +60,7 @@ impl ClockPro {
     }
 
     fn collect(&self, evicted: &mut Vec<Arc<Entry>>) {
-        evicted.append(&mut self.evicted.lock().unwrap_or_else(PoisonError::into_inner));
+        evicted.append(&mut self.evicted.lock());
     }
 }
 

@@ -136,6 +136,16 @@ impl Store {
     ///
     /// While the worker is not `serving`, it is a miss without a lease: what is resident may be stale.
     pub fn get(&mut self, item: &Item, held: Option<&Tag>, most: u64, serving: bool, now: Instant) -> Lookup {
+        match self.look(item, held, most, serving) {
+            Lookup::Miss(_) if serving && self.resident.is_some() => {
+                Lookup::Miss(self.leases.grant(item, now))
+            }
+            found => found,
+        }
+    }
+
+    /// As [`Store::get`], for somebody who fills nothing: a miss leaves the lease to others.
+    pub fn look(&mut self, item: &Item, held: Option<&Tag>, most: u64, serving: bool) -> Lookup {
         let Some(resident) = self.resident.as_mut().filter(|_| serving) else {
             self.counters.request_count += 1;
             self.counters.miss_count += 1;
@@ -144,7 +154,7 @@ impl Store {
         let Some(entry) = resident.get(item) else {
             self.counters.request_count += 1;
             self.counters.miss_count += 1;
-            return Lookup::Miss(self.leases.grant(item, now));
+            return Lookup::Miss(None);
         };
         let (size, is_fresh) = (entry.size(), held == Some(&entry.tag));
         if size > most && !is_fresh {

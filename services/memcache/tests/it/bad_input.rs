@@ -116,6 +116,8 @@ async fn a_gateway_that_lies_about_what_it_fills_changes_nothing_for_others() {
     let Err(runtime::bus::RequestFailure::Refused(missed)) = missed else { panic!("{missed:?}") };
     let of_variant = Meta { lease: missed.meta.lease, ..tag_of_page };
     assert_eq!(code(scene.ask(&subject::put(&small), page, Some(&of_variant)).await), Code::UnsupportedType);
+    let too_wide = code(scene.ask(&subject::put(&small), image.bytes.to_vec(), None).await);
+    assert_eq!(too_wide, Code::Unprocessable, "451 pixels are no variant of 160");
     // Whoever tells the truth fills.
     scene.fill("cat", image.bytes, lease).await.unwrap();
     let Got::Hit(reply) = scene.get("cat").await else { panic!("it is resident") };

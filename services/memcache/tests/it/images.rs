@@ -1,5 +1,9 @@
 //! Getting, putting and filling.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use runtime::bus::RequestFailure;
 use testkit::samples;
 use wire::inspect::{InvalidateReply, KeySort, KeysReply, KeysRequest};
 use wire::reply::Code;
@@ -50,6 +54,19 @@ async fn a_miss_leases_the_fill_to_one_and_the_fill_is_taken_once() {
     assert_eq!(got.meta.modified_s, Some(1_700_000_000));
     let stats = scene.stats().await.unwrap();
     assert_eq!((stats.counters.fill_count, stats.counters.refused_fill_count), (1, 1));
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_s_look_leaves_the_lease_to_the_gateways() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let subject = subject::get(&key("cat").into());
+    let asked = scene.operator.request(subject, None, Bytes::new(), Duration::from_secs(5)).await;
+    let Err(RequestFailure::Refused(refused)) = asked else { panic!("nothing is resident") };
+    assert_eq!((refused.refusal.code, refused.meta.lease), (Code::NotFound, None));
+    assert_eq!(scene.stats().await.unwrap().counters.miss_count, 1);
+    scene.lease("cat").await;
     worker.stop().await.unwrap();
 }
 

@@ -3,8 +3,9 @@
 //! One address may have all places while nobody else wants one. Then one of the address that has most gives way: what it
 //! has is its share, and no more. Idle ones go first, then the oldest.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -94,10 +95,8 @@ impl Places {
         taken.holders.insert(number, Holder { visitor, since: now, moved: now, leave: leave.clone() });
         Ok(Place { places: self.clone(), number, leave })
     }
-
-    /// A panic elsewhere could break no rule about what is in there.
     fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.taken.lock()
     }
 }
 

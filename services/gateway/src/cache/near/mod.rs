@@ -11,9 +11,10 @@
 
 pub(crate) mod upkeep;
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -160,7 +161,7 @@ impl Near {
             }
         }
         if copy.unreported_hits.fetch_add(1, Ordering::Relaxed) == 0 {
-            lock(&self.hit).push(copy.clone());
+            self.hit.lock().push(copy.clone());
         }
         Some((copy, bytes))
     }
@@ -178,7 +179,7 @@ impl Near {
     /// To be called before a request that asks for a lease is sent.
     pub(crate) fn ask<'a>(&'a self, item: &'a Item) -> Asking<'a> {
         let is_spoiled = Arc::new(AtomicBool::new(false));
-        let mut asking = lock(&self.asking);
+        let mut asking = self.asking.lock();
         asking.entry(item.key.clone()).or_default().push(is_spoiled.clone());
         // Under the lock: a drop has either taken the copy away already, or will spoil this.
         let copy = self.copies.get(item);
@@ -187,7 +188,7 @@ impl Near {
 
     /// Drops what the worker asks for. Afterwards no copy is there, and none comes, that was granted before.
     pub(crate) fn drop_copies(&self, request: &DropRequest) {
-        let asking = lock(&self.asking);
+        let asking = self.asking.lock();
         match &request.key {
             Some(key) => {
                 for asking in asking.get(key).into_iter().flatten() {
@@ -208,7 +209,7 @@ impl Near {
 
     /// The hits since the last call.
     pub(crate) fn take_hits(&self) -> Vec<KeyHits> {
-        let copies = std::mem::take(&mut *lock(&self.hit));
+        let copies = std::mem::take(&mut *self.hit.lock());
         let hits = copies.iter().map(|copy| {
             let count = copy.unreported_hits.swap(0, Ordering::Relaxed);
             let Item { key, variant } = copy.item.clone();
@@ -245,7 +246,7 @@ impl Asking<'_> {
             is_renewed: AtomicBool::new(false),
             unreported_hits: AtomicU64::new(0),
         });
-        let asking = lock(&self.near.asking);
+        let asking = self.near.asking.lock();
         if !self.is_spoiled.load(Ordering::Relaxed) {
             self.near.copies.insert(self.item.clone(), copy);
         }
@@ -255,7 +256,7 @@ impl Asking<'_> {
     /// Goes on serving the copy that is there, whose tag was confirmed.
     pub(crate) fn renew(self, granted: Duration) {
         let Some(copy) = &self.copy else { return };
-        let asking = lock(&self.near.asking);
+        let asking = self.near.asking.lock();
         if !self.is_spoiled.load(Ordering::Relaxed) {
             copy.end.raise(self.sent + granted.min(LONGEST_LEASE));
         }
@@ -271,7 +272,7 @@ impl Asking<'_> {
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        let mut asking = lock(&self.near.asking);
+        let mut asking = self.near.asking.lock();
         if let Some(askers) = asking.get_mut(&self.item.key) {
             askers.retain(|other| !Arc::ptr_eq(other, &self.is_spoiled));
             if askers.is_empty() {
@@ -279,11 +280,6 @@ impl Drop for Asking<'_> {
             }
         }
     }
-}
-
-/// Held for a few instructions, never across an await; a panic elsewhere breaks nothing behind it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -307,7 +303,7 @@ mod tests {
 
     fn image(version: u8) -> ImageMeta {
         let tag = Tag([version; 32]);
-        ImageMeta { content_type: "image/png".into(), tag, modified: None, size: 3 }
+        ImageMeta { format: sniff::Format::Png, tag, modified: None, size: 3 }
     }
 
     fn keep(near: &Near, name: &str, version: u8) {
@@ -360,7 +356,7 @@ mod tests {
             other.keep(&image(3), &Bytes::from_static(b"abc"), LEASE);
             assert_eq!(version(&near, "dog"), request.key.as_ref().map(|_| 3));
         }
-        assert!(lock(&near.asking).is_empty());
+        assert!(near.asking.lock().is_empty());
     }
 
     #[test]

@@ -13,10 +13,10 @@ use super::render::{logged, or_reason, see_other};
 use crate::error::Error;
 use crate::routes::answer::sentence;
 use crate::service::state::AppState;
-use crate::units;
 use crate::views::{
     CacheForm, CachePage, DELETE_ALL_PHRASE, Done, FormError, Section, Shell, changes, config_view, share,
 };
+use charts::units;
 
 /// How many changes of the configuration are shown.
 const HISTORY_SIZE: u32 = 30;

@@ -14,11 +14,11 @@ use crate::conditional::WriteConditions;
 use crate::error::Error;
 use crate::routes::answer::sentence;
 use crate::service::state::AppState;
-use crate::units;
 use crate::views::{
     ChosenPage, DeletedPage, ImageView, ListPage, Listing, Outcome, Residency, Section, Shell,
     deleted_notice, home_figures, with_deleted,
 };
+use charts::units;
 use origin::ImageRow;
 use origin::listing::{Page, Place, Position};
 

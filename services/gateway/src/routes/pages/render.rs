@@ -6,11 +6,11 @@ use serde::Serialize;
 use wire::inspect::KeysRequest;
 use wire::{Key, Variant};
 
-use crate::chart::ChartError;
 use crate::error::Error;
 use crate::routes::answer::{error_page, html, sentence};
 use crate::service::state::AppState;
 use crate::views::{Residency, Shell};
+use charts::ChartError;
 
 /// Elsewhere, by GET: the answer to a form that did what it was asked.
 pub(super) fn see_other(path: &str) -> Response {

@@ -35,7 +35,7 @@ const MARK_SPACE: i32 = 14 * TENTHS;
 
 /// What a chart shows over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Chart {
+pub enum Chart {
     /// Resident entries.
     Items,
     /// The weight of all entries, and the capacity.
@@ -56,15 +56,15 @@ pub(crate) enum Chart {
 
 /// Where a row stands in every chart of its series: for reading values off.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Position<'a> {
+pub struct Position<'a> {
     /// How far from the left, in units of the drawing.
-    pub(crate) x: i32,
+    pub x: i32,
     /// The row.
-    pub(crate) row: &'a SeriesRow,
+    pub row: &'a SeriesRow,
 }
 
 /// The rows of a series in the order in which charts show them.
-pub(crate) fn positions(series: &Series) -> Vec<Position<'_>> {
+pub fn positions(series: &Series) -> Vec<Position<'_>> {
     let timeline = Timeline::new(series);
     let half = timeline.step_ms / 2.0;
     timeline.rows.iter().map(|&(start, row)| Position { x: timeline.x(start + half), row }).collect()
@@ -73,7 +73,7 @@ pub(crate) fn positions(series: &Series) -> Vec<Position<'_>> {
 /// plotters refused to draw.
 #[derive(Debug, thiserror::Error)]
 #[error("the chart {} could not be drawn", chart.name())]
-pub(crate) struct ChartError {
+pub struct ChartError {
     chart: Chart,
     source: DrawingError,
 }
@@ -184,7 +184,7 @@ type Line = Vec<(f64, f64)>;
 
 impl Chart {
     /// Every chart, in the order in which pages show them.
-    pub(crate) const ALL: [Self; 8] = [
+    pub const ALL: [Self; 8] = [
         Self::HitRatio,
         Self::MissRatio,
         Self::Requests,
@@ -196,7 +196,7 @@ impl Chart {
     ];
 
     /// Its name in ids and classes.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Items => "items",
             Self::Size => "size",
@@ -210,7 +210,7 @@ impl Chart {
     }
 
     /// Its title.
-    pub(crate) fn title(self) -> &'static str {
+    pub fn title(self) -> &'static str {
         match self {
             Self::Items => "Items",
             Self::Size => "Size against capacity",
@@ -225,7 +225,7 @@ impl Chart {
 
     /// The value that one row stands for; none where there is nothing to tell, such as the hit ratio
     /// of a window without a request.
-    pub(crate) fn value(self, row: &SeriesRow) -> Option<f64> {
+    pub fn value(self, row: &SeriesRow) -> Option<f64> {
         let counters = &row.counters;
         let ratio = |part: u64| {
             let total = counters.request_count;
@@ -245,7 +245,7 @@ impl Chart {
     }
 
     /// A value as people read it, with its unit.
-    pub(crate) fn shown(self, value: f64) -> String {
+    pub fn shown(self, value: f64) -> String {
         match self {
             Self::Items => units::count(value as u64),
             Self::Size => units::bytes(value as u64),
@@ -294,7 +294,7 @@ impl Chart {
     ///
     /// # Errors
     /// [`ChartError`] if plotters cannot draw, which no rows are known to cause.
-    pub(crate) fn draw(
+    pub fn draw(
         self,
         series: &Series,
         marks: &[OffsetDateTime],
@@ -414,7 +414,7 @@ impl Chart {
 ///
 /// # Errors
 /// [`ChartError`] as [`Chart::draw`].
-pub(crate) fn sparkline(chart: Chart, series: &Series) -> Result<String, ChartError> {
+pub fn sparkline(chart: Chart, series: &Series) -> Result<String, ChartError> {
     const WIDTH: i32 = 200 * TENTHS;
     const HEIGHT: i32 = 32 * TENTHS;
     let timeline = Timeline::new(series);

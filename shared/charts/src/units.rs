@@ -9,13 +9,13 @@ const BYTE_UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
 const COUNT_UNITS: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
 
 /// A number of bytes in the largest unit of which there is at least one: `792 kB`, `2.6 MB`.
-pub(crate) fn bytes(bytes: u64) -> String {
+pub fn bytes(bytes: u64) -> String {
     let (value, unit) = scaled(bytes as f64, 1024.0);
     format!("{}\u{a0}{}", short(value), BYTE_UNITS[unit])
 }
 
 /// A count with its thousands apart: `12,345`.
-pub(crate) fn count(count: u64) -> String {
+pub fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -28,15 +28,15 @@ pub(crate) fn count(count: u64) -> String {
 }
 
 /// A count with the word for what is counted: `1 image`, `2 images`.
-pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
+pub fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{}\u{a0}{}", count(number), if number == 1 { one } else { many })
 }
 
 /// Up to so many, what is stored is counted for a page.
-pub(crate) const MOST_COUNTED: u64 = 10_000;
+pub const MOST_COUNTED: u64 = 10_000;
 
 /// As [`counted`], of what was counted no further than one beyond [`MOST_COUNTED`]: `over 10,000 images`.
-pub(crate) fn counted_in_part(number: u64, one: &str, many: &str) -> String {
+pub fn counted_in_part(number: u64, one: &str, many: &str) -> String {
     if number > MOST_COUNTED {
         format!("over\u{a0}{}", counted(MOST_COUNTED, one, many))
     } else {
@@ -45,7 +45,7 @@ pub(crate) fn counted_in_part(number: u64, one: &str, many: &str) -> String {
 }
 
 /// A number in a few characters, for axes and headlines: `0.25`, `120`, `1.5k`, `12M`.
-pub(crate) fn compact(value: f64) -> String {
+pub fn compact(value: f64) -> String {
     let (value, unit) = scaled(value, 1000.0);
     format!("{}{}", short(value), COUNT_UNITS[unit])
 }
@@ -53,7 +53,7 @@ pub(crate) fn compact(value: f64) -> String {
 /// A ratio in percent, with one decimal unless it is exactly none or all: `99.9 %`, `100 %`.
 ///
 /// What is not quite all never reads as all: 0.99999 is `99.9 %`.
-pub(crate) fn percent(ratio: f64) -> String {
+pub fn percent(ratio: f64) -> String {
     let percent = (ratio.clamp(0.0, 1.0) * 1000.0).floor() / 10.0;
     if percent == 0.0 || percent == 100.0 {
         format!("{percent:.0}\u{a0}%")
@@ -63,7 +63,7 @@ pub(crate) fn percent(ratio: f64) -> String {
 }
 
 /// A duration as its largest unit says it: `5 s`, `12 min`, `3 h`, `4 days`.
-pub(crate) fn duration(ms: u64) -> String {
+pub fn duration(ms: u64) -> String {
     // Rounded: a window of 4,998 ms is one of 5 s.
     let seconds = ms.saturating_add(500) / 1000;
     match seconds {
@@ -77,7 +77,7 @@ pub(crate) fn duration(ms: u64) -> String {
 }
 
 /// The name of a zone that is only known by its offset: `UTC`, `UTC+2`, `UTC−3:30`.
-pub(crate) fn zone(offset: UtcOffset) -> String {
+pub fn zone(offset: UtcOffset) -> String {
     let (hours, minutes, _) = offset.as_hms();
     let sign = if offset.is_negative() { '−' } else { '+' };
     match (hours.unsigned_abs(), minutes.unsigned_abs()) {

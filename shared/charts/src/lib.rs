@@ -1,0 +1,6 @@
+//! Rows of statistics as charts, and figures as people read them. Pure: it knows neither templates nor HTTP.
+
+mod chart;
+pub mod units;
+
+pub use chart::*;
