@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use crate::report::{Output, progress};
 use crate::system::Binaries;
 
-/// The commands in the order in which they run, and what makes each of them short. `faults` is no measurement; it
-/// has a test of its own.
+/// The commands in the order in which they run, and the arguments that make each of them short. `faults` is no
+/// measurement, and has a test of its own.
 const COMMANDS: [(&str, &[&str]); 5] = [
     ("hitratio", &["--quick"]),
     ("bus", &["--rounds", "1", "--seconds", "0.1"]),
@@ -17,7 +17,7 @@ const COMMANDS: [(&str, &[&str]); 5] = [
     ("scale", &["--quick"]),
 ];
 
-/// What `bench all` is told.
+/// The arguments of `bench all`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Each for a few seconds, and no time is judged: shows that all of them work

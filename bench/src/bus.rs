@@ -19,16 +19,16 @@ use crate::system::{Binaries, Setup, System};
 
 /// How many requests are in flight, all on one connection.
 const IN_FLIGHT: usize = 64;
-/// The sizes of the images, what they are called, and what the rate of gets is to reach of the bare responder's.
-/// The smallest image stands for values of 10 bytes, which can be none.
+/// The sizes of the images, their names, and the least ratio of the rate of gets to the bare responder's.
+/// The smallest image stands for values of 10 bytes, because no image is so small.
 const SIZES: [(usize, &str, f64); 3] =
     [(SMALLEST, "smallest image", 0.85), (10_000, "10 kB", 0.9), (279_000, "279 kB", 0.9)];
 /// How many images of each size.
 const KEYS: usize = 16;
-/// As whom the load asks: both servers allow it what is measured.
+/// The user of the load: both servers allow it the requests that are measured.
 const USER: &str = "gateway";
 
-/// What `bench bus` is told.
+/// The arguments of `bench bus`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]

@@ -1,5 +1,5 @@
-//! Some ways to do the same work, measured side by side: in alternating rounds, so that whatever else happens on the
-//! machine happens to all of them, and as ratios within each round.
+//! Some ways to do the same work, measured side by side: in alternating rounds, so that other work on the machine
+//! affects all of them, and as ratios within each round.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -33,13 +33,13 @@ impl Effort {
         Duration::from_secs_f64(self.seconds)
     }
 
-    /// What comes before it and is not counted.
+    /// The time before a turn, in which requests are sent but not counted.
     pub(crate) fn warmup(&self) -> Duration {
         self.length() / 4
     }
 }
 
-/// What one turn of one contestant has shown.
+/// The figures of one turn of one contestant.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Figure {
     /// Requests a second.
@@ -56,13 +56,13 @@ type Turn<'a> = Box<dyn Fn() -> Pin<Box<dyn Future<Output = anyhow::Result<Figur
 /// One way to do the work.
 pub(crate) struct Contestant<'a> {
     name: String,
-    /// What its ratio to the first contestant, or of the first to it, is to reach.
+    /// The target for its ratio to the first contestant, or of the first to it.
     target: Option<f64>,
     turn: Turn<'a>,
 }
 
 impl<'a> Contestant<'a> {
-    /// Whatever this load is borne by: in a closed loop, or at `rate` requests a second.
+    /// The contestant that `load` is sent to: in a closed loop, or at `rate` requests a second.
     pub(crate) fn new<T: Target, C: Choose>(
         name: impl Into<String>,
         load: Load<T, C>,
@@ -84,7 +84,7 @@ impl<'a> Contestant<'a> {
         Self { name: name.into(), target: None, turn }
     }
 
-    /// What the ratio to it is to reach.
+    /// The same contestant, with a target for the ratio to it.
     pub(crate) fn with_target(self, target: f64) -> Self {
         Self { target: Some(target), ..self }
     }
@@ -95,7 +95,7 @@ impl<'a> Contestant<'a> {
     }
 }
 
-/// Which figure is compared.
+/// The figure that is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Measure {
@@ -105,7 +105,7 @@ pub(crate) enum Measure {
     P99,
 }
 
-/// A work and who has done it, the first of them being pixcache.
+/// A work and its contestants, of which pixcache is the first.
 #[derive(Debug, Serialize)]
 pub(crate) struct Match {
     work: String,
@@ -125,7 +125,7 @@ impl Match {
     /// Lets `contestants` do `work` in alternating rounds; each round begins with another one.
     ///
     /// # Errors
-    /// When a request fails: what fails is not compared.
+    /// When a request fails: failing contestants are not compared.
     pub(crate) async fn hold(
         work: impl Into<String>,
         measure: Measure,
@@ -154,7 +154,7 @@ impl Match {
         Ok(Self { work, measure, results })
     }
 
-    /// What came of it, a line for each contestant but the first.
+    /// The result, with a line for each contestant but the first.
     pub(crate) fn summary(&self) -> String {
         let lines = self.results.iter().skip(1).map(|other| {
             let all = self.ratios(other);
@@ -236,7 +236,7 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-/// The one in the middle, or the mean of the two there; of sorted values.
+/// The median of sorted values: the one in the middle, or the mean of the two there.
 pub(crate) fn median(sorted: &[f64]) -> f64 {
     match sorted.len() {
         0 => f64::NAN,

@@ -25,25 +25,25 @@ use crate::system::{Binaries, Setup, System, path_of};
 
 /// Of a hundred requests, how many are reads.
 const MIXES: [u32; 3] = [20, 50, 80];
-/// Which image is asked for follows Zipf's law with this exponent.
+/// The choice of an image follows Zipf's law with this exponent.
 const EXPONENT: f64 = 0.99;
-/// The working set is so many times the capacity.
+/// The ratio of the working set to the capacity.
 const WORKING_SETS: u64 = 4;
 /// Sizes are log-normal like those of the seven photographs in `samples/`: median and standard deviation of the
 /// logarithm.
 const MEDIAN_BYTES: f64 = 314_000.0;
 const SIGMA: f64 = 0.65;
-/// So many different sizes there are; keys share images, which only memory would notice.
+/// The number of different sizes. Keys share images, which makes a difference only to the memory.
 const SIZES: u64 = 48;
-/// Each image has so many versions, so that an upload changes what is stored.
+/// The number of versions of each image, so that an upload changes the stored bytes.
 const VERSIONS: usize = 2;
-/// With so many connections the cache is brought to where a mix leaves it.
+/// The number of connections that bring the cache to the state in which a mix leaves it.
 const PRIMING_CONNECTIONS: usize = 32;
 /// Reads and writes are counted apart.
 const READ: usize = 0;
 const WRITE: usize = 1;
 
-/// What `bench graphs` is told.
+/// The arguments of `bench graphs`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Requests in flight, apart by commas
@@ -73,7 +73,7 @@ pub(crate) struct Arguments {
 
 /// How long things take.
 struct Times {
-    /// Bringing the cache to where a mix leaves it.
+    /// The time to bring the cache to the state in which a mix leaves it.
     priming: Duration,
     warmup: Duration,
     measured: Duration,
@@ -90,9 +90,9 @@ struct Point {
     all: Quantiles,
     reads: Quantiles,
     writes: Quantiles,
-    /// Of the reads, how many the cache answered.
+    /// The share of the reads that the cache answered.
     hit_ratio: f64,
-    /// What failed, and how often.
+    /// The failures and their numbers.
     failures: BTreeMap<String, u64>,
 }
 
@@ -137,7 +137,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
             for turn in 0..Policy::ALL.len() {
                 bar.inc(1);
                 let policy = Policy::ALL[(step + turn) % Policy::ALL.len()];
-                // A system that has not borne fewer requests in flight does not bear more.
+                // A system that failed with fewer requests in flight does not get more of them.
                 let is_over = points.iter().any(|point| {
                     point.reads_percent == reads_percent
                         && point.policy == policy

@@ -8,7 +8,7 @@ use rand::{Rng as _, SeedableRng as _};
 const HEAD: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\xff\xff\xff\x00\x00\x00";
 /// The pixel and the trailer.
 const TAIL: &[u8] = b",\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";
-/// What a comment begins and ends with.
+/// The beginning and the end of a comment.
 const FRAME: (&[u8], &[u8]) = (b"!\xfe", b"\0");
 /// The longest block of a comment, with the byte that says its length.
 const BLOCK: usize = 256;

@@ -11,8 +11,8 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Resource, Rlimit};
 use testkit::{Guardian, Order};
 
-/// What runs in the guardian: `$0` is the folder, `$1` what takes away privileges, the others are settings and
-/// the program.
+/// The script that runs in the guardian: `$0` is the folder, `$1` the command that takes away privileges, the others
+/// are settings and the program.
 ///
 /// - A write beyond the largest file allowed is to fail as on a full disk, not to end the process (XFSZ).
 /// - The log goes through a pipe, so that it can be written while no file can.
@@ -20,7 +20,7 @@ use testkit::{Guardian, Order};
 const WRAPPER: &str = r#"privileges=$1; shift; trap '' XFSZ
 exec $privileges env -i PATH="$PATH" $(cat "$0/preload") "$@" > >(exec cat >>"$0/log") 2>&1"#;
 
-/// A service that does not stop within this time never does.
+/// How long a service may take to stop; after this time it is taken for one that never does.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A service.
@@ -50,7 +50,7 @@ impl Process {
         Ok(Self { name, guardian: Arc::new(Mutex::new(guardian)), wanted: Arc::new(Mutex::new(false)) })
     }
 
-    /// What it is called in the report.
+    /// Its name in the report.
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
@@ -74,7 +74,7 @@ impl Process {
         self.order(Order::Kill).await
     }
 
-    /// Makes it stand still (SIGSTOP).
+    /// Pauses it (SIGSTOP).
     pub(crate) async fn pause(&self) -> anyhow::Result<()> {
         self.order(Order::Pause).await
     }
@@ -89,7 +89,7 @@ impl Process {
         if *self.wanted() { self.locked().pid() } else { None }
     }
 
-    /// Whether it has ended though nobody asked it to.
+    /// Whether it has ended without having been asked to.
     pub(crate) fn has_ended_by_itself(&self) -> bool {
         self.pid().is_some_and(|pid| !is_running(pid))
     }
@@ -99,7 +99,7 @@ impl Process {
         end_of(&self.locked().log())
     }
 
-    /// How many lines of its log hold this.
+    /// How many lines of its log contain `text`.
     pub(crate) fn log_count(&self, text: &str) -> usize {
         self.locked().log().lines().filter(|line| line.contains(text)).count()
     }
@@ -109,14 +109,14 @@ impl Process {
         std::fs::write(self.folder().join("preload"), settings)
     }
 
-    /// A folder that is gone with this process.
+    /// A folder of its own, which is removed with this process.
     pub(crate) fn folder(&self) -> PathBuf {
         self.locked().folder().to_owned()
     }
 
-    /// Lets it write no file beyond so many bytes, or with `None` whatever it likes.
+    /// Limits the size of the files that it may write to `bytes`; `None` takes the limit away.
     pub(crate) fn limit_files(&self, bytes: Option<u64>) -> anyhow::Result<()> {
-        // Without it nothing writes.
+        // Without a process nothing writes.
         let Some(pid) = self.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) else {
             return Ok(());
         };
@@ -146,8 +146,8 @@ impl Process {
     }
 }
 
-/// What makes root an ordinary user as far as the rights of files go, so that a folder which is read-only
-/// is so for everybody.
+/// The command that makes root an ordinary user as far as the rights of files go, so that a folder which is
+/// read-only is so for every process. It is empty for an ordinary user.
 fn without_privileges() -> &'static str {
     if rustix::process::geteuid().is_root() { "setpriv --bounding-set=-all --inh-caps=-all --" } else { "" }
 }
@@ -164,7 +164,7 @@ pub(crate) fn end_of(log: &str) -> String {
         .join("\n")
 }
 
-/// Whether a process is there and not only waits to be counted among the dead.
+/// Whether a process exists and is not a zombie.
 pub(crate) fn is_running(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());

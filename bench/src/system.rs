@@ -77,7 +77,7 @@ impl Binaries {
     }
 }
 
-/// What a system is made of.
+/// The parts of a system.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     /// Where the services' binaries are.
@@ -101,7 +101,7 @@ impl Setup {
     }
 }
 
-/// The system. What it started ends when it is dropped.
+/// The system. Its processes end when it is dropped.
 #[derive(Debug)]
 pub(crate) struct System {
     pub(crate) nats: NatsServer,
@@ -218,7 +218,7 @@ impl System {
     /// Sends one request to the gateway at `port`.
     ///
     /// # Errors
-    /// When it is answered otherwise than the message says.
+    /// When the answer is not the one that the message expects.
     pub(crate) async fn ask(
         &self,
         port: u16,
@@ -343,7 +343,7 @@ impl System {
         self.command::<Value>(subject::CLEAR, &json!({})).await.map(drop)
     }
 
-    /// What the worker counts.
+    /// The counts of the worker.
     ///
     /// # Errors
     /// When it does not answer.

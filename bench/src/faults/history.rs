@@ -1,4 +1,4 @@
-//! What the clients did and saw, in the order in which it was over.
+//! The clients' operations and their results, in the order in which they ended.
 //!
 //! Times are nanoseconds on one clock that is never set: that of this process.
 
@@ -13,22 +13,22 @@ pub(crate) type Moment = u64;
 /// The number of a key.
 pub(crate) type KeyId = usize;
 
-/// What a client did.
+/// One operation of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// Whether it was a probe, which only reads, and only images that nobody changes.
+    /// Whether it was a probe, which only reads, and only images that no client changes.
     pub(crate) is_probe: bool,
-    /// Which gateway was asked.
+    /// The number of the gateway that was asked.
     pub(crate) gateway: usize,
-    /// Just before the request was sent.
+    /// The moment just before the request was sent.
     pub(crate) start: Moment,
-    /// Just after the answer was there, or the connection lost.
+    /// The moment just after the answer was there, or the connection was lost.
     pub(crate) end: Moment,
-    /// What was asked, and what came of it.
+    /// The request and its result.
     pub(crate) did: Did,
 }
 
-/// What was asked of a gateway, and what came of it.
+/// A request to a gateway, and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Did {
     /// The image under a key.
@@ -41,7 +41,7 @@ pub(crate) enum Did {
     Listed { keys: Result<Vec<KeyId>, Failure> },
 }
 
-/// What a read saw.
+/// The result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Seen {
     /// This image.
@@ -50,14 +50,14 @@ pub(crate) enum Seen {
     Nothing,
     /// That there is one, whichever.
     Something,
-    /// Bytes that nobody has uploaded.
+    /// Bytes that no client has uploaded.
     Damaged,
 }
 
-/// Why there is no answer of use.
+/// Why there is no usable answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// Nobody listens: the request was never sent.
+    /// No gateway listens: the request was never sent.
     NotSent,
     /// The connection ended before the answer did.
     Lost,
@@ -67,7 +67,7 @@ pub(crate) enum Failure {
     Status(u16),
 }
 
-/// What a client knows of its change.
+/// The outcome of a change, as far as its client knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It is made, and no older image is seen any more. Whether there was an image before, if the answer
@@ -81,7 +81,7 @@ pub(crate) enum Outcome {
     NotSent,
 }
 
-/// What the gateway said about its cache.
+/// The gateway's report about its cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CacheWord {
     /// The cache had it.
@@ -177,7 +177,7 @@ impl History {
         self.images.lock().get(id as usize).map(|sent| sent.hash)
     }
 
-    /// What these bytes are.
+    /// The result of a read with these bytes.
     pub(crate) fn recognize(&self, bytes: &[u8]) -> Seen {
         match super::image::id_of(bytes) {
             Some(id) if self.hash_of(id) == Some(super::image::hash(bytes)) => Seen::Image(id),

@@ -1,4 +1,4 @@
-//! Images that say which upload they are of: a GIF of one pixel with a comment.
+//! Images that name their upload: a GIF of one pixel with a comment.
 
 use sha2::{Digest as _, Sha256};
 

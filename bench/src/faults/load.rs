@@ -24,7 +24,7 @@ use super::history::{CacheWord, Did, Failure, History, KeyId, Moment, Outcome, R
 use super::http::{Answer, Client, NoAnswer};
 use super::image::ImageId;
 
-/// Keys that everybody changes, and how many clients do.
+/// The number of keys that all clients change, and the number of these clients.
 const KEYS: usize = 24;
 const CLIENTS: usize = 10;
 /// Keys behind those whose images stay, but for a deletion of all: what the probes read.
@@ -47,7 +47,7 @@ pub(crate) struct Load {
     stop: CancellationToken,
 }
 
-/// What the clients share.
+/// The state that the clients share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) history: History,
@@ -57,7 +57,7 @@ pub(crate) struct Shared {
     keys: Vec<String>,
     /// Every request holds it for reading.
     gate: RwLock<()>,
-    /// Whether what is cached has to stay so.
+    /// Whether cached images have to stay cached.
     is_gentle: AtomicBool,
     /// Held while the cache is cleared or its configuration changed.
     operator: tokio::sync::Mutex<()>,
@@ -69,9 +69,9 @@ pub(crate) struct Shared {
 pub(crate) struct Change {
     pub(crate) start: Moment,
     pub(crate) end: Moment,
-    /// What was asked for; nothing for a clear.
+    /// The setting that was asked for; `None` for a clear.
     pub(crate) asked: Option<Setting>,
-    /// What was answered; `None` if it is unknown whether it was made.
+    /// The answer; `None` if it is unknown whether the change was made.
     pub(crate) answered: Option<InForce>,
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct Setting {
     pub(crate) policy: String,
 }
 
-/// What a gateway says is in force.
+/// The configuration that a gateway reports to be in force.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct InForce {
     pub(crate) revision: u64,
@@ -126,7 +126,7 @@ impl Load {
         Self { shared, tasks, stop }
     }
 
-    /// What the clients share.
+    /// The state that the clients share.
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -141,7 +141,7 @@ impl Load {
     }
 }
 
-/// For futures whose value nobody needs.
+/// For futures whose value is not needed.
 trait ThenUnit: Future + Sized {
     fn then_unit(self) -> impl Future<Output = ()> {
         async move { drop(self.await) }
@@ -166,11 +166,11 @@ impl Shared {
         self.gate.write().await
     }
 
-    /// Sees to it that what is cached stays so: nobody clears the cache, deletes all images, or makes it
+    /// With `gentle`, cached images stay cached: no client clears the cache, deletes all images, or makes the cache
     /// small.
     pub(crate) async fn be_gentle(&self, gentle: bool) {
         self.is_gentle.store(gentle, Ordering::SeqCst);
-        // Whatever the operator is about is over then.
+        // The operator's present work is over once its lock is free.
         drop(self.operator.lock().await);
     }
 
@@ -220,7 +220,7 @@ impl Shared {
         true
     }
 
-    /// A key that everybody changes.
+    /// One of the keys that all clients change, at random.
     pub(crate) fn some_key(&self, random: &mut StdRng) -> KeyId {
         random.random_range(0..KEYS)
     }
@@ -287,12 +287,12 @@ impl Shared {
         Actor::new(self, 0, 0, None).configure(0, None).await;
     }
 
-    /// Nobody changes the configuration or clears the cache as long as this lives.
+    /// Keeps clients from changing the configuration and clearing the cache, as long as the returned guard lives.
     pub(crate) async fn without_operator(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.operator.lock().await
     }
 
-    /// What a gateway says is in force.
+    /// The configuration that a gateway reports to be in force.
     pub(crate) async fn in_force(&self, gateway: usize) -> Option<InForce> {
         let answer =
             Client::new(self.ports[gateway]).send("GET", "/api/cache", &[], Bytes::new()).await.ok()?;
@@ -307,10 +307,10 @@ struct Actor {
     /// The gateway that it knows; else it takes either.
     gateway: Option<usize>,
     connections: [Client; 2],
-    /// What it has seen under each key.
+    /// The image that it has last seen under each key.
     held: BTreeMap<KeyId, ImageId>,
     is_probe: bool,
-    /// Whether its last change came to nothing: then it waits a little, as `Retry-After` asks for.
+    /// Whether its last change was refused: then it waits a little, as `Retry-After` asks for.
     is_turned_away: bool,
 }
 
@@ -329,7 +329,7 @@ impl Actor {
         }
     }
 
-    /// Does this and that until it is stopped, which it is between two requests only.
+    /// Makes random requests until it is stopped, which happens only between two requests.
     async fn change_and_read(mut self) {
         loop {
             let pauses = if std::mem::take(&mut self.is_turned_away) { 300..1000 } else { 2..30 };
@@ -355,7 +355,7 @@ impl Actor {
         }
     }
 
-    /// Reads what nobody changes, again and again.
+    /// Reads the images that no client changes, again and again.
     async fn probe(mut self) {
         self.is_probe = true;
         loop {
@@ -595,7 +595,7 @@ impl Actor {
     }
 }
 
-/// What is known of a change, if `done` says what the status of a success means for what was there before.
+/// The outcome of a change. `done` tells from the status of a success whether there was an image before.
 fn outcome(answer: &Result<Answer, NoAnswer>, done: impl Fn(u16) -> Option<Option<bool>>) -> Outcome {
     match answer {
         Ok(answer) => match done(answer.status) {

@@ -26,7 +26,7 @@ use crate::system::Binaries;
 /// time, as far as a machine allows.
 const SEED: u64 = 4;
 
-/// What `bench faults` is told.
+/// The arguments of `bench faults`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Decides which faults strike when and what the clients do; 4 by default, random in the short form

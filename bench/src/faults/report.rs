@@ -1,4 +1,4 @@
-//! What a run has found, for people and for programs.
+//! The results of a run, for people and for programs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,16 +15,16 @@ use super::watch::Sample;
 /// How many violations of one promise are shown in full.
 const SHOWN: usize = 10;
 
-/// What a run has found.
+/// The results of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// The command that does it again.
+    /// The command that repeats the run.
     command: String,
     seed: u64,
     seconds: f64,
     /// Requests of the clients.
     requests: usize,
-    /// What clients were told instead of what they had asked for, and how often.
+    /// The failures that clients met, and their numbers.
     failures: BTreeMap<String, usize>,
     /// Processors of the machine.
     processors: usize,

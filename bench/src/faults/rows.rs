@@ -1,4 +1,4 @@
-//! What stands in the tables, and which files lie beside them.
+//! The rows of the tables, and the image files beside them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,14 +20,14 @@ pub(crate) struct WindowRow {
     pub(crate) requests: u64,
     pub(crate) hits: u64,
     pub(crate) misses: u64,
-    /// Those of the hits that gateways had served from copies of their own.
+    /// The hits that gateways had served from copies of their own.
     pub(crate) near_hits: u64,
 }
 
 /// A change of the configuration, as its row says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PropertyRow {
-    /// Which bucket it is of.
+    /// The bucket of its revision, by the time at which the bucket was created.
     pub(crate) bucket: OffsetDateTime,
     pub(crate) revision: u64,
     pub(crate) capacity_mb: u64,

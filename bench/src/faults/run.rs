@@ -1,4 +1,4 @@
-//! One run: the system is started, broken and left in peace again and again, and looked at.
+//! One run: the system is started, then broken and left to recover again and again, and checked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,24 +25,24 @@ use super::watch::Watch;
 
 /// How long the system may take to be well again before the run is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long it may take until what was counted stands in rows, in a moment of calm.
+/// How long it may take in a moment of calm until all counts are in rows.
 const COUNTED_SOON: Duration = Duration::from_secs(10);
 /// How long it may take until a worker has found what another one has written.
 const FOUND_SOON: Duration = Duration::from_secs(3);
-/// How often somebody looks whether it is.
+/// How often such a condition is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// For how many windows recorder and MariaDB stay away.
 const MANY_WINDOWS: u32 = 60;
 const MANY_WINDOWS_ONCE: u32 = 720;
 
-/// What was seen besides the history.
+/// Observations of a run besides the history.
 #[derive(Debug, Default)]
 struct Seen {
     struck: Vec<Struck>,
     calms: Vec<(Moment, Moment)>,
     said: Vec<Said>,
     counted: Vec<Counted>,
-    /// Processes that ended, and waits that came to nothing.
+    /// Processes that ended, and waits that timed out.
     troubles: Vec<String>,
 }
 
@@ -121,7 +121,7 @@ async fn strike_and_look(
         seen.struck.push(Struck { strike, ready, recorded });
         anyhow::ensure!(ready.is_some(), "the gateways do not get ready again");
         anyhow::ensure!(recorded.is_some(), "windows do not become rows again");
-        // While everybody goes on.
+        // The clients go on meanwhile.
         scene.shared.read_back().await;
     }
     scene.shared.be_gentle(false).await;
@@ -178,8 +178,8 @@ async fn calm(scene: &Scene, seen: &mut Seen, _silence: &Silence<'_>) -> anyhow:
     Ok(())
 }
 
-/// The configuration in force by both gateways, and the time of the question. A change whose writer lost its claim before
-/// the acknowledgement is found within a second by the worker that serves.
+/// The configuration in force by both gateways, and the time of the question. A change whose writer lost its claim
+/// before the acknowledgement is found within a second by the worker that serves.
 async fn in_force(scene: &Scene) -> anyhow::Result<(Moment, [Option<InForce>; 2])> {
     let begin = Instant::now();
     loop {
@@ -189,7 +189,7 @@ async fn in_force(scene: &Scene) -> anyhow::Result<(Moment, [Option<InForce>; 2]
         let last =
             rows.last().map(|row| Setting { capacity_mb: row.capacity_mb, policy: row.policy.clone() });
         let is_last = |said: &Option<InForce>| said.as_ref().is_some_and(|said| said.setting == last);
-        // What is still not so then, the check finds.
+        // A difference that is left after this time is found by the check.
         if in_force.iter().all(is_last) || begin.elapsed() >= FOUND_SOON {
             return Ok((at, in_force));
         }
@@ -197,8 +197,8 @@ async fn in_force(scene: &Scene) -> anyhow::Result<(Moment, [Option<InForce>; 2]
     }
 }
 
-/// What the rows add up to, once everything is in them that was counted since the last time: all near hits are
-/// reported, and the windows up to then have their rows.
+/// The sums of the rows, once all counts since the last time are in them: all near hits are reported, and the
+/// windows up to then have their rows.
 async fn counted(scene: &Scene, seen: &Seen) -> anyhow::Result<Counted> {
     let (history, tables) = (&scene.shared.history, &scene.system.tables);
     let before = seen.counted.last().copied().unwrap_or_default();
@@ -214,7 +214,7 @@ async fn counted(scene: &Scene, seen: &Seen) -> anyhow::Result<Counted> {
         let is_later = |window: &WindowRow| window.incarnation == owner && window.start >= at + UNREPORTED;
         let is_complete = windows.iter().any(is_later)
             && statistics::is_complete(&records, &windows, &seen.struck, &sights, before, now);
-        // What is missing after that time, the check finds.
+        // Counts that are missing after this time are found by the check.
         if is_complete || begin.elapsed() >= COUNTED_SOON {
             return Ok(now);
         }
@@ -338,7 +338,7 @@ async fn sweep(scene: &Scene) -> anyhow::Result<Swept> {
         }
         anyhow::Ok(())
     };
-    // What is not as it should be by then, the check says.
+    // Files that are wrong after this time are found by the check.
     let _ = timeout(Duration::from_secs(10), is_swept).await;
     let files = rows::files(&folder)?;
     Ok(Swept {

@@ -19,7 +19,7 @@ use super::system::{Joint, Server, System, WINDOW};
 use super::watch::Watch;
 use crate::process::Process;
 
-/// What may be waited for within a strike takes no longer.
+/// The longest wait for any condition within a strike.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Declares the kinds once, with their names in the report.
@@ -33,7 +33,7 @@ macro_rules! kinds {
             /// Every kind.
             pub(crate) const ALL: &'static [Self] = &[$(Self::$kind),*];
 
-            /// What it is called in the report.
+            /// Its name in the report.
             pub(crate) fn name(self) -> &'static str {
                 match self { $(Self::$kind => $name,)* }
             }
@@ -129,7 +129,7 @@ impl Kind {
     pub(crate) fn is_possible(self, is_cluster: bool) -> bool {
         match self {
             Self::RouteCut => is_cluster,
-            // A store that only one of two servers still has is the server's affair to mend.
+            // A store that only one of two servers still has is left to the servers to repair.
             Self::NatsWithoutItsStore => !is_cluster,
             _ => true,
         }
@@ -140,7 +140,7 @@ impl Kind {
         matches!(self, Self::WorkerKilled | Self::WorkerStoppedPastItsClaim)
     }
 
-    /// Whether workers leave by themselves, if at all: then nothing that was counted is lost.
+    /// Whether workers that end in it leave cleanly: then no counts are lost.
     pub(crate) fn lets_workers_leave(self) -> bool {
         matches!(self, Self::TwoWorkersAtOnce | Self::ClockStepped | Self::WorkerBetweenMissAndFill)
     }
@@ -162,10 +162,10 @@ impl Kind {
 #[derive(Debug, Clone)]
 pub(crate) struct Strike {
     pub(crate) kind: Kind,
-    /// Just before it.
+    /// The moment just before it.
     pub(crate) began: Moment,
-    /// When all was given back that had been taken away; for what a standby has to make good, when it
-    /// was taken away.
+    /// When everything that the fault had taken away was given back. If a standby has to replace it, the moment
+    /// at which it was taken away.
     pub(crate) healed: Moment,
     /// Which gateways were struck themselves.
     pub(crate) gateways: [bool; 2],
@@ -188,7 +188,7 @@ pub(crate) struct KilledWorker {
     pub(crate) at: Moment,
 }
 
-/// What a strike has at hand.
+/// The parts of a run that a strike works with.
 #[derive(Debug)]
 pub(crate) struct Scene {
     pub(crate) system: Arc<System>,
@@ -295,7 +295,7 @@ impl Scene {
             }
             Kind::NatsRestarted => system.nats.restart().await,
             Kind::NatsWithoutItsStore => {
-                // What is not in a row yet would be lost with it, and that is no promise.
+                // Windows without a row yet would be lost with the store, and their survival is not promised.
                 let quiet = self.shared.without_operator().await;
                 self.everything_is_recorded().await?;
                 strike.began = self.now();
@@ -401,7 +401,7 @@ impl Scene {
         process.resume().await
     }
 
-    /// Which worker serves.
+    /// The number of the worker that serves.
     fn owner(&self) -> anyhow::Result<usize> {
         let sight = self.watch.owner().context("no worker has ever served")?;
         Ok(usize::from(sight.worker == "memcache-2"))
@@ -524,9 +524,11 @@ impl Scene {
         Ok(())
     }
 
-    /// Readers miss and have their leases; the rows that they ask for are on the way. Then the worker goes,
-    /// the other one takes over, images are replaced through the other gateway, and only now the rows
-    /// arrive, and the fills with the leases of the worker that is gone are sent.
+    /// Restarts the worker between misses and their fills.
+    ///
+    /// Readers miss and have their leases, and the rows that they ask for are held back. Then the worker is stopped or
+    /// killed, the other one takes over, and images are replaced through the other gateway. Only now the rows arrive,
+    /// and the fills are sent with the leases of the worker that is gone.
     async fn restart_between_miss_and_fill(&mut self, strike: &mut Strike) -> anyhow::Result<()> {
         let system = Arc::clone(&self.system);
         let owner = self.owner()?;
@@ -634,7 +636,7 @@ impl Scene {
         drawn.filter(|(at, _)| self.random.random() || *at == certain).map(|(_, joint)| joint).collect()
     }
 
-    /// Sees to it that the steady images are cached, and stay so.
+    /// Makes sure that the steady images are cached, and stay so.
     async fn fill_cache(&self) -> anyhow::Result<()> {
         self.shared.be_gentle(true).await;
         self.shared.configure(&Setting { capacity_mb: 96, policy: "lru".to_owned() }).await;

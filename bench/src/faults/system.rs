@@ -18,7 +18,7 @@ const DURABLE: &[&str] = &["--innodb-doublewrite=1", "--innodb-flush-log-at-trx-
 /// How long a window is: the shortest there is.
 pub(crate) const WINDOW: Duration = Duration::from_millis(100);
 
-/// What a gateway waits for the cache. The 50 ms of the shipped setting are no measure for a machine on
+/// How long a gateway waits for the cache. The 50 ms of the shipped setting are too short for a machine on
 /// which everything, this program included, shares two cores.
 const CACHE_BUDGET_MS: &str = "250";
 
@@ -130,7 +130,7 @@ impl System {
         self.shared.folder().join("images")
     }
 
-    /// What each process has resident now, in bytes; a process that is away has none.
+    /// The resident memory of each process now, in bytes; `None` for a process that is away.
     pub(crate) fn resident(&self) -> Vec<(&'static str, Option<u64>)> {
         let services = self.processes().map(|process| (process.name(), process.pid()));
         let servers = [("nats-server", self.nats.pid()), ("MariaDB", self.mariadb.pid())];
@@ -170,7 +170,7 @@ impl System {
     }
 }
 
-/// What the processes are made with.
+/// The binaries and settings that the processes are made with.
 struct Maker<'a> {
     binaries: &'a Path,
     nats: &'a NatsServer,

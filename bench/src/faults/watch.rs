@@ -1,4 +1,4 @@
-//! Those who look on: which worker says that it serves, and how much memory each process has.
+//! Observers: they note which worker says that it serves, and how much memory each process has.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use super::system::System;
 
 /// How often the workers are asked.
 const ASK_EVERY: Duration = Duration::from_millis(25);
-/// How often the processes are weighed.
+/// How often the memory of the processes is measured.
 const WEIGH_EVERY: Duration = Duration::from_secs(5);
 /// An answer may be this late: that of a worker that was stopped comes when it is resumed.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How many questions may be open; more only come together while nobody answers.
+/// The most questions that may be open. So many come together only while no worker answers.
 const MOST_OPEN: usize = 400;
 
-/// That a worker said it serves.
+/// A reply in which a worker said that it serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sight {
     /// When it was asked.
@@ -41,7 +41,7 @@ pub(crate) struct Sample {
     pub(crate) resident: Vec<(&'static str, Option<u64>)>,
 }
 
-/// Looks on until it is dropped.
+/// Observes until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Watch {
     seen: Arc<Seen>,
@@ -63,7 +63,7 @@ struct Stats {
 }
 
 impl Watch {
-    /// Begins to look on.
+    /// Begins to observe.
     pub(crate) async fn start(system: &Arc<System>, shared: &Arc<load::Shared>) -> Self {
         let seen = Arc::new(Seen::default());
         let mut tasks = JoinSet::new();
@@ -72,7 +72,7 @@ impl Watch {
         Self { seen, _tasks: tasks }
     }
 
-    /// Who said that it serves, and when.
+    /// The workers that said that they serve, and when.
     pub(crate) fn sights(&self) -> Vec<Sight> {
         self.seen.sights.lock().clone()
     }
@@ -109,7 +109,7 @@ async fn ask_workers(bus: async_nats::Client, shared: Arc<load::Shared>, seen: A
         open.spawn(async move {
             let start = shared.history.now();
             let request = async_nats::Request::new().timeout(Some(PATIENCE));
-            // Nobody serves: that is seen by what is missing.
+            // No worker serves: that shows in the absence of sights.
             let Ok(Ok(reply)) = timeout(PATIENCE, bus.send_request(wire::subject::STATS, request)).await
             else {
                 return;

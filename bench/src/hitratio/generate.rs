@@ -1,4 +1,4 @@
-//! Traces that stand for one habit of readers each.
+//! Generated traces, each for one habit of readers.
 
 use memcache::store::ENTRY_OVERHEAD_BYTES;
 use rand::rngs::SmallRng;
@@ -13,12 +13,12 @@ use super::trace::{Request, Trace};
 const KEYS: u32 = 1 << 14;
 /// Further keys, that only scans ask for.
 const COLD_KEYS: u32 = 1 << 14;
-/// Every image weighs so much, with its key and its bookkeeping: a thumbnail's size. 64 fit into a megabyte.
+/// The weight of every image in bytes, with its key and its bookkeeping: a thumbnail's size. 64 fit into a megabyte.
 const WEIGHT: u64 = 16 << 10;
 /// The length of every key.
 const KEY_BYTES: u64 = 8;
 
-/// Every generated trace, of so many requests.
+/// Every generated trace, each of `requests` requests.
 pub(super) fn all(seed: u64, requests: u32) -> Vec<Trace> {
     let zipf = |exponent: f64| {
         let name = format!("Zipf {exponent:.1}");

@@ -25,7 +25,7 @@ const POLICIES: [Policy; 3] = [Policy::Random, Policy::Lru, Policy::ClockPro];
 /// The capacities for generated traces, in megabytes: from a 128th of the images that they ask for.
 const CAPACITIES_MB: [u64; 8] = [2, 4, 8, 16, 32, 64, 128, 256];
 
-/// What `bench hitratio` is told.
+/// The arguments of `bench hitratio`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "A trace file is text with a request in each line: a key, blanks or tabs, and the size of its image in bytes, as
@@ -100,7 +100,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     report.write(&arguments.output.folder("hitratio"))
 }
 
-/// What a trace is measured at: as asked for, otherwise doubling up to where everything fits.
+/// The capacities at which a trace is measured: those asked for, otherwise doubled up to one at which everything fits.
 fn capacities(arguments: &Arguments, generated: bool, trace: &Trace) -> Vec<u64> {
     let mut capacities = if !arguments.capacity_mb.is_empty() {
         arguments.capacity_mb.clone()

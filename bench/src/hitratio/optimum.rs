@@ -4,7 +4,7 @@ use std::collections::BinaryHeap;
 
 use super::trace::Trace;
 
-/// What is known of a trace for finding its optimum at any capacity.
+/// The facts about a trace from which its optimum at any capacity is found.
 #[derive(Debug)]
 pub(super) struct Optimum {
     requests: u64,
@@ -17,15 +17,15 @@ enum How {
     /// computer*, 1966) is exact. Of each request its key, and the number of the next one that it could answer.
     Exact { weight: u64, next: Vec<(u32, Option<u32>)> },
     /// Otherwise PFOO-L, an upper bound of the hits (Berger, Beckmann and Harchol-Balter, *Practical Bounds on
-    /// Optimal Caching with Variable Object Sizes*, 2018): whoever keeps an image from one request to the
-    /// next pays its weight for each request in between, and all that a cache can pay is its capacity for each
-    /// request of the trace. The cheapest stretches are paid for, even where they don't fit beside each other.
-    /// Of each stretch its cost and its weight, in the order of cost.
+    /// Optimal Caching with Variable Object Sizes*, 2018). Keeping an image from one request to the next costs its
+    /// weight for each request in between, and a cache can pay at most its capacity for each request of the trace.
+    /// The cheapest stretches are paid for, even where they don't fit beside each other. Each stretch has its cost
+    /// and its weight, in the order of cost.
     Bound { stretches: Vec<(u128, u64)> },
 }
 
 impl Optimum {
-    /// That of `trace`.
+    /// The optimum of `trace`.
     pub(super) fn of(trace: &Trace) -> Self {
         let requests = trace.requests.len() as u64;
         let mut weights = trace.requests.iter().map(|request| trace.weight(*request));
@@ -40,7 +40,7 @@ impl Optimum {
         Self { requests, how: How::Bound { stretches: stretches(trace) } }
     }
 
-    /// What it is called.
+    /// The name of the method.
     pub(super) fn name(&self) -> &'static str {
         match self.how {
             How::Exact { .. } => "optimum (MIN)",
@@ -147,7 +147,7 @@ mod tests {
     /// The most hits, by trying everything: after each request, any subset of what was resident and what was read
     /// that fits.
     fn brute_force(trace: &Trace, capacity: u64) -> u64 {
-        // What is resident (a bit for each key, in its present size) and the hits so far.
+        // Each set of resident images (a bit for each key, in its present size), and the hits so far.
         let mut states = HashMap::from([(0_u32, 0_u64)]);
         let mut sizes: HashMap<u32, u64> = HashMap::new();
         for request in &trace.requests {

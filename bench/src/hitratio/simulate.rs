@@ -11,7 +11,7 @@ use super::trace::Trace;
 /// The share of the requests that are hits.
 pub(super) fn hit_ratio(trace: &Trace, policy: Policy, capacity: Capacity) -> f64 {
     let mut store = Store::new(policy, capacity);
-    // Leases don't run out while nothing takes any time.
+    // All requests happen at one moment, so that no lease runs out.
     let now = Instant::now();
     let largest = trace.requests.iter().map(|request| request.bytes).max().unwrap_or_default();
     // The store weighs images and copies them; it looks at nothing else.

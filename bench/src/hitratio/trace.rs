@@ -1,4 +1,4 @@
-//! Traces: who was asked for in which order.
+//! Traces: sequences of requests for keys.
 
 use std::collections::HashMap;
 use std::io::BufRead;
@@ -14,9 +14,9 @@ pub(super) const LARGEST_IMAGE: u64 = 1 << 30;
 /// Requests in their order.
 #[derive(Debug, Clone)]
 pub(super) struct Trace {
-    /// What it is called.
+    /// Its name.
     pub(super) name: String,
-    /// What it is like, as the beginning of a sentence.
+    /// A description of it, as the beginning of a sentence.
     pub(super) about: String,
     /// The keys that requests name by their place.
     pub(super) keys: Vec<Key>,
@@ -65,12 +65,12 @@ impl Trace {
         Ok(Self { name, about: "A trace file".to_owned(), keys, requests })
     }
 
-    /// What an image of a request weighs in the store.
+    /// The weight of a request's image in the store, in bytes.
     pub(super) fn weight(&self, request: Request) -> u64 {
         self.keys[request.key as usize].as_str().len() as u64 + request.bytes + ENTRY_OVERHEAD_BYTES
     }
 
-    /// What all images weigh, each as it was last.
+    /// The weight of all images together, each in its last size, in bytes.
     pub(super) fn footprint(&self) -> u64 {
         let mut weights = vec![0; self.keys.len()];
         for request in &self.requests {

@@ -13,14 +13,14 @@ pub(crate) struct Bus {
     client: async_nats::Client,
 }
 
-/// Where a nats-server is, and as whom to ask.
+/// The place of a nats-server, and the user to ask as.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) url: String,
     pub(crate) user: &'static str,
     pub(crate) password: String,
-    /// The first who connects on a thread does so for all of it: a client that has 64 requests in flight has them on
-    /// one connection.
+    /// The connection of a thread, made by its first target and shared by all of them: a client with 64 requests in
+    /// flight has them on one connection.
     pub(crate) client: Arc<OnceCell<async_nats::Client>>,
 }
 
@@ -37,7 +37,7 @@ impl Place {
 pub(crate) struct Message {
     pub(crate) subject: async_nats::Subject,
     pub(crate) payload: Bytes,
-    /// How many bytes are answered; unless this is `None`.
+    /// The number of bytes that the answer must have; `None` if any number will do.
     pub(crate) answer_length: Option<usize>,
 }
 

@@ -14,15 +14,15 @@ use super::{Failure, Target};
 
 /// How much is read at once. It is more than a small answer has, so that one call reads all of it.
 const READ_BYTES: usize = 128 << 10;
-/// A head that is longer is none of ours.
+/// The longest head of an answer, in bytes; a longer one is malformed.
 const LONGEST_HEAD: usize = 16 << 10;
 /// The most headers of an answer.
 const MOST_HEADERS: usize = 48;
-/// Of so many answers, the body of one is compared, byte by byte.
+/// In each group of this many answers, the body of one is compared, byte by byte.
 const COMPARED: u32 = 512;
 
 thread_local! {
-    /// What was read last: one buffer for all connections of a thread stays in the processor's cache.
+    /// The bytes that were read last: one buffer for all connections of a thread stays in the processor's cache.
     static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
@@ -71,23 +71,24 @@ impl Message {
         Self::new("GET", path, &[], Bytes::new())
     }
 
-    /// Whose answer has one of these statuses.
+    /// The same message, whose answer must have one of these statuses.
     pub(crate) fn answered(self, status: RangeInclusive<u16>) -> Self {
         Self { status, ..self }
     }
 
-    /// Whose answer is these bytes: their number is looked at each time, what they are now and then.
+    /// The same message, whose answer must be these bytes. Their number is checked each time, their content now and
+    /// then.
     pub(crate) fn answered_with(self, body: Bytes) -> Self {
         Self { answer: Some(body), ..self }
     }
 
-    /// Whose answer has this header, with a value that begins so.
+    /// The same message, whose answer must have this header, with a value that begins with `value`.
     pub(crate) fn saying(self, name: &'static str, value: &'static str) -> Self {
         Self { header: Some((name, value)), ..self }
     }
 }
 
-/// An answer, for those who want to see it.
+/// An answer, for callers that need its content.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -96,7 +97,7 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
 }
 
-/// What a head says that is looked at each time.
+/// The fields of a head that are looked at each time.
 struct Head {
     status: u16,
     body_length: u64,
@@ -157,7 +158,7 @@ impl Http {
         } else {
             self.stream.write_all_buf(&mut message.head.clone().chain(message.body.clone())).await?;
         }
-        // What has come of a head that is not whole yet.
+        // The bytes of a head that is not complete yet.
         let mut pending = Vec::new();
         let (head, begun) = loop {
             let read = poll_fn(|cx| {
@@ -201,7 +202,8 @@ impl Http {
         }
     }
 
-    /// Reads what is there, and gives it to `take`. A poll, because the buffer is everybody's.
+    /// Reads the bytes that are there, and gives them to `take`. It is a poll, because all connections share the
+    /// buffer.
     fn poll_read<R>(
         &mut self,
         cx: &mut Context<'_>,

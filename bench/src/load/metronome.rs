@@ -1,4 +1,4 @@
-//! When requests are due in an open loop.
+//! The schedule of an open loop: the moments at which requests are due.
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
@@ -11,8 +11,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Semaphore;
 
-/// Hands out beats at a steady rate to whoever is free. Tokio's own clock goes in milliseconds, in which many
-/// requests come at once: this one is a timer of the kernel.
+/// Hands out beats at a steady rate to free connections. It is a timer of the kernel, because Tokio's own clock
+/// goes in milliseconds, and many requests would come at once in each.
 #[derive(Debug)]
 pub(super) struct Metronome {
     timer: AsyncFd<OwnedFd>,
@@ -50,9 +50,9 @@ impl Metronome {
         })
     }
 
-    /// Waits for the next beat that nobody has taken: when it was due; none after the last.
+    /// Waits for the next beat that is not taken yet, and returns when it was due; `None` after the last.
     pub(super) async fn next(&self) -> Option<Instant> {
-        // It is never closed.
+        // The semaphore is never closed.
         self.due.acquire().await.ok()?.forget();
         let number = self.taken.get();
         if number == self.total {
@@ -63,7 +63,7 @@ impl Metronome {
         Some(self.first + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX)))
     }
 
-    /// Beats, and in the end tells `listeners` that it was the last.
+    /// Beats until the last one, and then lets each of the `listeners` know that it was the last.
     pub(super) async fn run(&self, listeners: usize) -> std::io::Result<()> {
         let mut left = self.total;
         while left > 0 {

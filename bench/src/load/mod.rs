@@ -3,8 +3,8 @@
 //! It shares the machine with what it measures, so it is as lean as can be: all requests are built beforehand, each
 //! thread has a runtime of its own and shares nothing while it runs, and a body is read into one buffer a thread.
 //!
-//! [`Load::closed`] keeps a number of requests in flight and shows how many a system bears. [`Load::open`] sends at
-//! a rate, and takes the time from when a request was meant to be sent: a system that stands still for a moment
+//! [`Load::closed`] keeps a number of requests in flight and shows how many a system can handle. [`Load::open`]
+//! sends at a rate, and takes the time from when a request was meant to be sent: a system that stalls for a moment
 //! is charged with all the requests that came in the meantime.
 
 pub(crate) mod bus;
@@ -28,17 +28,18 @@ use tokio::time::timeout;
 
 use metronome::Metronome;
 
-/// How long answers may stay away, once no more requests are sent.
+/// How long answers may take, once no more requests are sent.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One connection to a server, with at most one request in flight.
 pub(crate) trait Target: Sized + 'static {
     /// Where the server is.
     type Place: Clone + Send + Sync + 'static;
-    /// A request, ready to be sent, and what its answer has to be.
+    /// A request, ready to be sent, and the expected answer.
     type Message: Send + Sync + 'static;
 
-    /// The same place for one thread, once: what its connections share, and what lives on its runtime, begins here.
+    /// The place for one thread, called once in it: anything that its connections share, or that needs its runtime, is
+    /// made here.
     fn on_thread(place: &Self::Place) -> Self::Place {
         place.clone()
     }
@@ -50,33 +51,33 @@ pub(crate) trait Target: Sized + 'static {
     fn send(&mut self, message: &Self::Message) -> impl Future<Output = Result<(), Failure>>;
 }
 
-/// A message, and among which of the kinds it is counted: 0, 1, ….
+/// A message, and the number of the kind that it is counted among: 0, 1, ….
 #[derive(Debug, Clone)]
 pub(crate) struct Request<M> {
     pub(crate) kind: usize,
     pub(crate) message: M,
 }
 
-/// Who decides which of the requests a connection sends next. Each connection has a clone of it, and a source of
-/// random numbers of its own.
+/// Chooses the request that a connection sends next, by its index. Each connection has a clone of it, and its own
+/// source of random numbers.
 pub(crate) trait Choose: FnMut(&mut SmallRng) -> usize + Clone + Send + Sync + 'static {}
 
 impl<F: FnMut(&mut SmallRng) -> usize + Clone + Send + Sync + 'static> Choose for F {}
 
-/// What a server is to be loaded with.
+/// A load: the requests for a server, and how they are sent.
 #[derive(Debug)]
 pub(crate) struct Load<T: Target, C> {
     /// Where the server is.
     pub(crate) place: T::Place,
-    /// All requests that there are.
+    /// All requests that may be sent.
     pub(crate) requests: Arc<Vec<Request<T::Message>>>,
-    /// Which of them comes next.
+    /// Chooses the next of them.
     pub(crate) choose: C,
     /// How many connections.
     pub(crate) connections: usize,
-    /// Over how many threads they are spread.
+    /// The number of threads that the connections are spread over.
     pub(crate) threads: usize,
-    /// Decides what is random.
+    /// The seed of all random choices.
     pub(crate) seed: u64,
     /// For how long requests are sent before they are counted.
     pub(crate) warmup: Duration,
@@ -84,7 +85,7 @@ pub(crate) struct Load<T: Target, C> {
     pub(crate) length: Duration,
 }
 
-/// Derived, it would ask for targets that can be cloned.
+/// A derived `Clone` would require targets that can be cloned.
 impl<T: Target, C: Clone> Clone for Load<T, C> {
     fn clone(&self) -> Self {
         let (place, requests, choose) = (self.place.clone(), self.requests.clone(), self.choose.clone());
@@ -95,7 +96,7 @@ impl<T: Target, C: Clone> Clone for Load<T, C> {
 /// A request that failed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub(crate) enum Failure {
-    /// There is no connection to be had.
+    /// No connection could be made.
     #[error("no connection: {0}")]
     NotConnected(String),
     /// The connection broke off.
@@ -113,7 +114,7 @@ pub(crate) enum Failure {
     /// A header that says something else than expected.
     #[error("answered with {0}: {1}")]
     Header(&'static str, String),
-    /// What is no answer in this protocol.
+    /// Bytes that are no answer in this protocol.
     #[error("answered with what can't be read")]
     Malformed,
     /// No answer.
@@ -127,14 +128,14 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// What came of it.
+/// The outcome of a load.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outcome {
     /// How long the requests of each kind took, in nanoseconds.
     pub(crate) kinds: Vec<Histogram<u64>>,
     /// Requests that failed, the warm-up's included.
     pub(crate) failures: BTreeMap<Failure, u64>,
-    /// For how long was counted.
+    /// The time during which requests were counted.
     pub(crate) length: Duration,
 }
 
@@ -144,7 +145,7 @@ impl Outcome {
         self.kinds.iter().map(Histogram::len).sum()
     }
 
-    /// So many a second.
+    /// The answered requests per second.
     #[expect(clippy::cast_precision_loss, reason = "counts of seconds are far below 2^52")]
     pub(crate) fn rate(&self) -> f64 {
         self.count() as f64 / self.length.as_secs_f64()
@@ -158,10 +159,10 @@ impl Outcome {
         })
     }
 
-    /// Itself, if nothing failed.
+    /// This outcome, if no request failed.
     ///
     /// # Errors
-    /// What failed and how often: a figure that counts failures as fast answers would say nothing.
+    /// The failures and their numbers: a figure that counts failures as fast answers would say nothing.
     pub(crate) fn sound(self) -> anyhow::Result<Self> {
         let failures: Vec<_> =
             self.failures.iter().map(|(failure, count)| format!("{count} × {failure}")).collect();
@@ -187,18 +188,18 @@ impl Outcome {
     }
 }
 
-/// As many threads as there are cores: then the machine is what bounds the load, whatever the server is.
+/// As many threads as there are cores: then only the machine limits the load, whatever the server is.
 pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Each request in turn, whichever connection sends it.
+/// Chooses each request in turn, across all connections.
 pub(crate) fn in_turn(requests: usize) -> impl Choose {
     let next = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     move |_: &mut SmallRng| next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % requests
 }
 
-/// Any request, each as likely.
+/// Chooses requests at random, each with the same probability.
 pub(crate) fn at_random(requests: usize) -> impl Choose {
     move |random: &mut SmallRng| rand::RngExt::random_range(random, 0..requests)
 }
@@ -207,12 +208,12 @@ impl<T: Target, C: Choose> Load<T, C> {
     /// Keeps one request in flight on each connection.
     ///
     /// # Errors
-    /// When a connection or a thread can't be had. Requests that fail are in the outcome.
+    /// When a connection or a thread can't be made. Requests that fail are in the outcome.
     pub(crate) async fn closed(&self) -> anyhow::Result<Outcome> {
         self.run(None).await
     }
 
-    /// Sends `rate` requests a second, evenly; those for which no connection is free wait, and that counts.
+    /// Sends `rate` requests a second, evenly. Requests without a free connection wait, and the wait counts.
     ///
     /// # Errors
     /// As [`Load::closed`].
@@ -220,7 +221,7 @@ impl<T: Target, C: Choose> Load<T, C> {
         self.run(Some(rate)).await
     }
 
-    /// A time that was too short for any answer is doubled, until it is long enough for the slowest machine.
+    /// Runs the load. A length that was too short for any answer is doubled and tried again, for the slowest machine.
     async fn run(&self, rate: Option<f64>) -> anyhow::Result<Outcome> {
         let mut load = self.clone();
         loop {
@@ -255,7 +256,7 @@ impl<T: Target, C: Choose> Load<T, C> {
         Ok(outcome)
     }
 
-    /// What one thread does.
+    /// Runs the part of one thread.
     fn run_part(mut self, part: &Part) -> anyhow::Result<Outcome> {
         self.place = T::on_thread(&self.place);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -263,7 +264,7 @@ impl<T: Target, C: Choose> Load<T, C> {
         local.block_on(&runtime, async {
             let connecting = part.connections.iter().map(|_| T::connect(&self.place));
             let connected = join_all(connecting).await.into_iter().collect::<Result<Vec<T>, _>>();
-            // The clock starts for all threads when all connections stand; without one of them, for nobody.
+            // The clock starts for all threads when all connections are made. If one is missing, it starts for none.
             part.barrier.wait();
             let connected = connected?;
             let kinds = self.requests.iter().map(|request| request.kind + 1).max().unwrap_or_default();
@@ -323,7 +324,7 @@ impl<T: Target, C: Choose> Load<T, C> {
     }
 }
 
-/// What one thread has to do of it all.
+/// The part of a load that one thread does.
 struct Part {
     connections: Vec<usize>,
     rate: Option<f64>,
@@ -338,7 +339,7 @@ struct Times {
     end: Instant,
 }
 
-/// What one connection needs.
+/// The state that one connection needs.
 struct Connection<T: Target, C> {
     load: Rc<Load<T, C>>,
     tally: Rc<RefCell<Outcome>>,
@@ -381,8 +382,8 @@ impl<T: Target, C: Choose> Connection<T, C> {
     }
 
     fn count(&self, kind: usize, begun: Instant, ended: Instant) {
-        // At a rate each request that was due counts, however late its answer is; without one, how many were
-        // answered in the time.
+        // In an open loop each request that was due counts, however late its answer is. In a closed loop only
+        // those count that were answered in the time.
         let counts = begun >= self.times.begin
             && match self.metronome {
                 Some(_) => begun < self.times.end,
@@ -395,9 +396,9 @@ impl<T: Target, C: Choose> Connection<T, C> {
     }
 }
 
-/// From a microsecond to a minute and more, to three digits.
+/// An empty histogram, from a microsecond to 100 s, with three significant digits.
 fn histogram() -> Histogram<u64> {
-    // The bounds are constants that it takes.
+    // The bounds are constants, and are valid.
     Histogram::new_with_bounds(1_000, 100_000_000_000, 3).unwrap_or_else(|_| unreachable!())
 }
 
@@ -410,10 +411,10 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::sync::Mutex;
 
-    /// How long the server below stands still, once.
+    /// How long the server below stalls, once.
     const STALL: Duration = Duration::from_millis(400);
 
-    /// A server that has answered `before` requests when it stands still, for all its clients.
+    /// A server that stalls for all its clients after it has answered `before` requests.
     async fn server(before: usize, answer: &'static str) -> u16 {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -471,12 +472,12 @@ mod tests {
             let all = outcome.all();
             all.len() - all.count_between(0, u64::try_from(STALL.as_nanos() / 4).unwrap())
         };
-        // Two connections wait once each, and whatever else the machine does.
+        // Two connections wait once each; a few more slow requests may be the machine's doing.
         let of_stall = RATE * STALL.as_secs_f64();
         assert!(slow(&closed) >= 2 && slow(&closed) < 20, "{}", slow(&closed));
         assert!(slow(&open) as f64 >= of_stall / 2.0, "{} of {of_stall}", slow(&open));
         assert!(open.all().max() >= u64::try_from(STALL.as_nanos() * 9 / 10).unwrap());
-        // Nothing that was due is left out.
+        // Every request that was due is counted.
         assert!((open.rate() - RATE).abs() < 0.02 * RATE, "{}", open.rate());
     }
 

@@ -1,4 +1,4 @@
-//! The peers that are programs of ours: what a gateway or a worker would be that did nothing but the work itself.
+//! The peers that are programs of ours: a gateway or a worker reduced to the work itself.
 //!
 //! They are as good as we can make them: hyper and axum as in the gateway, the same allocator, the same number of
 //! threads, and nothing on a request's way that it doesn't need. Each runs as a process of its own.
@@ -107,7 +107,7 @@ struct Nats {
     password: String,
 }
 
-/// Runs it for as long as nobody ends it.
+/// Runs the peer until its process is ended.
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     match arguments.peer {
         Peer::Memory { http, images } => {
@@ -180,7 +180,7 @@ async fn serve(port: u16, routes: Router) -> anyhow::Result<bool> {
         let service = TowerToHyperService::new(routes.clone());
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         tokio::spawn(async move {
-            // How a client leaves is its own affair.
+            // The way in which a client disconnects does not matter.
             drop(connection.await);
         });
     }
@@ -207,7 +207,7 @@ async fn memory(
     }
 }
 
-/// Connections to a memcached that nobody uses at this moment.
+/// The idle connections to a memcached.
 struct Memcached {
     port: u16,
     idle: Mutex<Vec<TcpStream>>,
@@ -289,7 +289,7 @@ async fn from_bus(
     }
 }
 
-/// What serves by row and file.
+/// A server of images by row and file.
 struct Origin {
     pool: MySqlPool,
     images: PathBuf,
@@ -318,7 +318,7 @@ async fn from_origin(State(state): State<Arc<Origin>>, UrlPath(key): UrlPath<Str
     }
 }
 
-/// Makes the file safe, then the row.
+/// Stores the file durably, then the row.
 async fn store(State(state): State<Arc<Origin>>, UrlPath(key): UrlPath<String>, bytes: Bytes) -> Response {
     let size = bytes.len() as u64;
     let written = tokio::task::spawn_blocking({
@@ -345,7 +345,7 @@ async fn store(State(state): State<Arc<Origin>>, UrlPath(key): UrlPath<String>, 
     }
 }
 
-/// A file that is there whole or not at all, also after a loss of power.
+/// Writes a file so that it exists whole or not at all, even after a loss of power.
 fn write(folder: &Path, key: &str, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(bytes)?;

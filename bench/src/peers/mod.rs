@@ -37,23 +37,23 @@ const UPLOAD: usize = 100_000;
 const SMALL_KEYS: usize = 64;
 const LARGE_KEYS: usize = 16;
 const UPLOAD_KEYS: usize = 512;
-/// So many that each has left the cache, and its near lease has ended, before it is asked for again.
+/// Enough keys that each has left the cache, and its near lease has ended, before it is asked for again.
 const MISSED_KEYS: usize = 20_000;
 
-/// What the cache has room for: everything that is hit; and hardly anything, so that everything is missed.
+/// The capacities: one with room for every image that is to be hit, and one so small that every read is a miss.
 const CAPACITY_MB: u64 = 64;
 const MISSING_CAPACITY_MB: u64 = 1;
 
 /// Under this load an answer of the worker may take longer than the 50 ms after which the shipped setting turns to
 /// the origin, and that would be no hit.
 const PATIENT_MS: &str = "1000";
-/// More than all that is hit.
+/// More than all images that are hit.
 const NEAR_MB: &str = "64";
 
 const NAMES: [&str; 2] = ["pixcache", "pixcache, near cache off"];
 const BARE: &str = "bare axum handler";
 
-/// What `bench peers` is told.
+/// The arguments of `bench peers`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -70,7 +70,7 @@ pub(crate) struct Arguments {
     output: Output,
 }
 
-/// What is compared.
+/// The works that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Work {
     /// A hit of 10 kB
@@ -232,7 +232,7 @@ impl<'a> Stage<'a> {
         Ok(stage)
     }
 
-    /// Has the caches among the peers hold what they are asked for, and looks whether they do.
+    /// Fills the caches among the peers with the images that they will be asked for, and checks that they hold them.
     async fn warm_peers(&self, keys: &[String]) -> anyhow::Result<()> {
         for port in [self.varnish.port, self.nginx_cache] {
             self.system.warm(port, keys).await?;
@@ -295,7 +295,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// What has just been warmed stays a hit: all of it has room.
+    /// Compares hits. An image that was just warmed stays a hit, because all of them have room.
     async fn hold_hits(
         &self,
         work: &str,
@@ -400,7 +400,7 @@ impl<'a> Stage<'a> {
         self.alternate("upload, 100 kB", Measure::Rate, &contestants).await
     }
 
-    /// The highest load is what pixcache bears in a closed loop, now.
+    /// Compares the p99 at half the highest load: that which pixcache can handle in a closed loop at this time.
     async fn hold_p99(&self) -> anyhow::Result<Match> {
         let near = self.system.gateway_ports[0];
         let most = Contestant::new(NAMES[0], self.reads(near, &self.small, true), None).measure().await?.rate;

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// How often that is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// Where servers lie that are not on an ordinary user's PATH.
+/// Folders of servers that are not on an ordinary user's PATH.
 const SERVER_FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 
 /// Programs that are no part of pixcache.
@@ -98,7 +98,7 @@ impl Server {
         Ok(server)
     }
 
-    /// nginx, once: at its port it sends files by itself, at the second port what it has cached of those.
+    /// One nginx with two ports: at its own it sends files, and at the second one it sends its cached copies of them.
     pub(crate) async fn nginx(program: &Path, root: &Path) -> anyhow::Result<(Self, u16)> {
         let (files, cached) = (free_port(), free_port());
         let config = format!(
@@ -132,9 +132,9 @@ http {{
         );
         let shown = config.clone();
         let server = Self::start("nginx", cached, shown, |folder| {
-            // What it would make in the machine's folders otherwise.
+            // Settings for files that nginx would otherwise write into the machine's folders.
             let mut own = String::from("daemon off;\npid nginx.pid;\nerror_log stderr warn;\n");
-            // Workers of a master that is root become somebody else, who may not read temporary folders.
+            // If the master is root, its workers run as another user, which may not read temporary folders.
             if rustix::process::geteuid().is_root() {
                 own += "user root;\n";
             }

@@ -42,7 +42,7 @@ const COLOURS: [(&str, &str); 12] = [
 const FURTHER: [&str; 8] =
     ["#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#8c959f", "#1f2328"];
 
-/// What an axis counts, and how.
+/// The quantity on an axis, and its scale.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Axis {
     label: String,
@@ -85,7 +85,7 @@ impl Axis {
             let most = self.end.unwrap_or(if most > 0.0 { most } else { 1.0 });
             let step = round_step(most / 5.0);
             let ticks = (0..=6).map(|n| f64::from(n) * step).filter(|tick| *tick <= most * 1.0001);
-            // The highest value stays clear of the upper edge, where half of its line would be cut off.
+            // The scale ends above the highest value: at the very edge half of its line would be cut off.
             return Scale { from: 0.0, to: most * 1.03, log: false, ticks: ticks.collect() };
         }
         let (least, most) = if values.is_empty() { (1.0, self.base) } else { (least, most) };
@@ -134,7 +134,7 @@ pub(crate) struct Chart {
     title: String,
     x: Axis,
     y: Axis,
-    /// What the dashed lines are, if there are any.
+    /// The meanings of solid and dashed lines, if there are dashed ones.
     dashes: Option<(String, String)>,
     series: Vec<Series>,
 }
@@ -145,7 +145,7 @@ impl Chart {
         Self { name: name.into(), title: title.into(), x, y, dashes: None, series: Vec::new() }
     }
 
-    /// Says in the legend what solid and what dashed lines are.
+    /// The same chart, with the meanings of solid and dashed lines in its legend.
     pub(crate) fn with_dashes(self, solid: &str, dashed: &str) -> Self {
         Self { dashes: Some((solid.to_owned(), dashed.to_owned())), ..self }
     }

@@ -1,4 +1,4 @@
-//! The machine that something was measured on, and the programs.
+//! The machine of a measurement, and the versions of the programs.
 
 use std::fmt;
 use std::fs;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde::Serialize;
 
-/// What of a machine decides how fast things are.
+/// The properties of a machine that decide how fast things are.
 #[derive(Debug, Serialize)]
 pub(super) struct Machine {
     cores: usize,
@@ -17,7 +17,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// This one. What it does not tell stays empty.
+    /// This machine. A property that the system does not report stays empty.
     pub(super) fn this() -> Self {
         let field = |file: &str, name: &str| {
             let text = fs::read_to_string(file).unwrap_or_default();
@@ -42,7 +42,7 @@ impl fmt::Display for Machine {
     }
 }
 
-/// The first line that a program says of its version, without its name.
+/// The first line in which a program reports its version, without its name.
 pub(super) fn version(program: &Path, flag: &str) -> String {
     const UNKNOWN: &str = "(version unknown)";
     // Debian keeps servers where an ordinary user's PATH does not lead.

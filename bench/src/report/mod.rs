@@ -1,4 +1,4 @@
-//! What a command has measured, for people (Markdown and SVG) and for programs (JSON), in one folder.
+//! The results of a command, for people (Markdown and SVG) and for programs (JSON), in one folder.
 
 mod chart;
 mod machine;
@@ -68,7 +68,7 @@ impl Report {
         }
     }
 
-    /// Names a program that took part, with what it says of its version when called with `flag`.
+    /// Names a program that took part, with the version that it reports when called with `flag`.
     pub(crate) fn program(&mut self, name: &str, program: impl AsRef<Path>, flag: &str) {
         let version = machine::version(program.as_ref(), flag);
         self.programs.push((name.to_owned(), version));
@@ -203,7 +203,7 @@ impl Report {
         header
     }
 
-    /// The command that does it again. Tests have no command line of ours.
+    /// The command that repeats the run. A test has no command line of `bench`.
     fn command_line(&self) -> String {
         let given: Vec<String> = std::env::args().skip(1).collect();
         match given.first() {
@@ -266,12 +266,12 @@ impl Table {
     }
 }
 
-/// What stands in a table.
+/// The content of one cell of a table.
 #[derive(Debug, Clone)]
 pub(crate) enum Cell {
     /// Words, or a range of numbers.
     Text(String),
-    /// A number, shown with so many decimals.
+    /// A number, shown with a fixed number of decimals.
     Number {
         /// The number, whole in the JSON.
         value: f64,
@@ -288,7 +288,7 @@ impl Cell {
         Self::Text(text.into())
     }
 
-    /// A number, shown with so many decimals.
+    /// A number, shown with this many decimals.
     pub(crate) fn number(value: f64, decimals: usize) -> Self {
         Self::Number { value, decimals }
     }

@@ -22,12 +22,12 @@ use crate::system::System;
 const BYTES: usize = 100;
 /// The fewest, with which all others are compared.
 const FEW: usize = 1000;
-/// A capacity that a million of them don't fill.
+/// A capacity that a million such entries don't fill.
 const CAPACITY_MB: u64 = 1024;
 const POLICIES: [Policy; 3] = [Policy::Random, Policy::Lru, Policy::ClockPro];
 /// Requests in flight.
 const IN_FLIGHT: usize = 64;
-/// Of a million entries so many are asked for, at random: the requests of all would be more than the entries.
+/// How many of a million entries are asked for, at random: requests for all would take more memory than the entries.
 const ASKED_FOR: usize = 200_000;
 
 impl Bench {
@@ -84,7 +84,7 @@ impl Bench {
                 };
                 let (few, many) = (self.gets(FEW), self.gets(*count));
                 let (mut rates, mut ratios) = (Vec::new(), Vec::new());
-                // The last is what is judged.
+                // Only the last count is judged.
                 let rounds = if Some(count) == counts.last() { self.rounds() } else { 1 };
                 for _ in 0..rounds {
                     let few = self.on_the_bus(small, &few, IN_FLIGHT).closed().await?.sound()?.rate();
@@ -164,7 +164,7 @@ async fn put(system: &System, first: usize, end: usize) -> anyhow::Result<()> {
     puts.buffer_unordered(IN_FLIGHT).try_collect().await
 }
 
-/// How long a lookup takes in a store with so many entries, in nanoseconds.
+/// How long a lookup takes in a store with `count` entries, in nanoseconds.
 fn lookup_ns(policy: Policy, count: usize, lookups: u32) -> anyhow::Result<f64> {
     let mut store = Store::new(policy, Capacity::from_mb(CAPACITY_MB, CAPACITY_MB)?);
     let (image, now) = (picture(1, BYTES), Instant::now());

@@ -1,4 +1,4 @@
-//! What the services take while nobody asks for anything.
+//! The services' use of processor and memory while they get no requests.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ impl Bench {
     /// Measures a system that has just been started, and whose caches are empty.
     pub(super) async fn idle(&mut self, system: &System) -> anyhow::Result<()> {
         let (calm, measured) = if self.quick { (0.1, 0.5) } else { (5.0, 30.0) };
-        // What a start leaves to be done is no part of it.
+        // Work that is left from the start is not measured.
         tokio::time::sleep(Duration::from_secs_f64(calm)).await;
         let begun = Instant::now();
         let before = system.processes().map(processor_time).collect::<anyhow::Result<Vec<_>>>()?;

@@ -89,7 +89,7 @@ impl Bench {
             large.warm(large.gateway_ports[0], &read).await?;
             let (few, many) = (self.reads(small, &read, CONNECTIONS), self.reads(&large, &read, CONNECTIONS));
             let (mut rates, mut ratios) = (Vec::new(), Vec::new());
-            // The last is what is judged.
+            // Only the last count is judged.
             let rounds = if Some(count) == counts.last() { self.rounds() } else { 1 };
             for _ in 0..rounds {
                 let few = few.closed().await?.sound()?.rate();
@@ -155,7 +155,7 @@ async fn list_keys(port: u16) -> anyhow::Result<(u64, Duration)> {
         end.extend_from_slice(&buffer[read.saturating_sub(16)..read]);
         end.drain(..end.len().saturating_sub(16));
     }
-    // The last two pieces of a body in chunks: what closes the list, and an empty one.
+    // The last two chunks of the body: the end of the list, and an empty chunk.
     anyhow::ensure!(end.ends_with(b"]}\r\n0\r\n\r\n"), "list_keys broke off");
     Ok((bytes, begun.elapsed()))
 }

@@ -1,4 +1,4 @@
-//! `bench scale`: what things cost as the work grows, against what they are to cost at most.
+//! `bench scale`: costs as the work grows, against the most that they may be.
 //!
 //! A figure at a million is compared with the same figure at a thousand by two systems that stand side by side
 //! and are measured in turn, so that a machine which is slower for a while is so for both.
@@ -25,7 +25,7 @@ use crate::process::Process;
 use crate::report::{Cell, Output, Report, Table, progress};
 use crate::system::{Binaries, Setup, System, path_of};
 
-/// What `bench scale` is told.
+/// The arguments of `bench scale`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// One part only
@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     output: Output,
 }
 
-/// What grows.
+/// The parts of the measurement, each named for the quantity that grows in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
     /// Nothing: what the services take while nobody asks for anything
@@ -65,7 +65,7 @@ enum Part {
     Churn,
 }
 
-/// What all parts need.
+/// The state that all parts need.
 struct Bench {
     setup: Setup,
     seed: u64,
@@ -75,7 +75,7 @@ struct Bench {
     targets: Vec<Target>,
 }
 
-/// A figure, and what it is to be.
+/// A figure, and the value that it must reach.
 #[derive(Debug, serde::Serialize)]
 struct Target {
     what: String,
@@ -138,7 +138,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 impl Bench {
-    /// Notes a figure, and what it is to be.
+    /// Notes a figure, and the value that it must reach.
     fn target(&mut self, what: impl Into<String>, unit: &'static str, measured: f64, wanted: Wanted) {
         self.targets.push(Target { what: what.into(), unit, measured, wanted });
     }
@@ -178,12 +178,12 @@ impl Bench {
         Duration::from_millis(if self.quick { 50 } else { 700 })
     }
 
-    /// How often it is.
+    /// How many times one figure is measured.
     fn rounds(&self) -> usize {
         if self.quick { 1 } else { 7 }
     }
 
-    /// Reads of these keys, each as likely, over so many connections to the first gateway.
+    /// Reads of these keys, each with the same probability, over `connections` to the first gateway.
     fn reads(&self, system: &System, keys: &[String], connections: usize) -> Load<Http, impl Choose + use<>> {
         let read = |key: &String| Request { kind: 0, message: Message::get(&path_of(key)) };
         Load {
@@ -198,7 +198,8 @@ impl Bench {
         }
     }
 
-    /// These requests on the bus, each as likely, so many in flight. A connection lasts for one run.
+    /// These requests on the bus, each with the same probability and `in_flight` at a time. A connection lasts for
+    /// one run.
     fn on_the_bus(
         &self,
         system: &System,
@@ -218,7 +219,7 @@ impl Bench {
     }
 }
 
-/// Stores so many images of one size under names of their own, and reads each once.
+/// Stores `count` images of one size under names of their own, and reads each once.
 async fn store(system: &System, prefix: &str, count: usize, size: usize) -> anyhow::Result<Vec<String>> {
     let images: Vec<(String, Bytes)> =
         (0..count).map(|number| (format!("{prefix}-{number:06}"), picture(number as u64, size))).collect();
@@ -228,7 +229,7 @@ async fn store(system: &System, prefix: &str, count: usize, size: usize) -> anyh
     Ok(keys)
 }
 
-/// What a service has resident, in bytes.
+/// The resident memory of a service, in bytes.
 fn resident(process: &Process) -> anyhow::Result<f64> {
     let bytes = process.pid().and_then(crate::process::resident_bytes);
     Ok(bytes.with_context(|| format!("{} is away", process.name()))? as f64)

@@ -14,11 +14,11 @@ use wire::Tag;
 
 use crate::error::Error;
 
-/// A date is a proof of what a client holds once it is so old. The clocks of those who compare it need not agree to the
-/// second (RFC 9110, section 8.8.2.2).
+/// The age from which a date proves which image a client holds. The clocks by which it is compared need not agree to
+/// the second (RFC 9110, section 8.8.2.2).
 const LEAST_AGE: Duration = Duration::from_secs(2);
 
-/// What a read is answered with, once it is known that the image exists.
+/// The answer to a read, once it is known that the image exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// 200: all of it.
@@ -47,9 +47,9 @@ pub(crate) fn held_tag(headers: &HeaderMap) -> Option<Tag> {
 
 /// Decides a read of an image of `size` bytes, in the order of RFC 9110, section 13.2.2.
 ///
-/// A date makes a condition true only if it is exactly that of the image and a proof. For what is saved by it (an answer
-/// without bytes, a part that is put together with others) it must also be old enough; to insist on
-/// `If-Unmodified-Since` saves nothing.
+/// A date makes a condition true only if it is exactly that of the image and a proof. Where it saves bytes, it must
+/// also be old enough: for an answer without bytes, and for a part that is put together with others.
+/// `If-Unmodified-Since` saves nothing, so a younger date will do.
 pub(crate) fn decide(
     headers: &HeaderMap,
     tag: &Tag,
@@ -94,7 +94,7 @@ fn if_range_holds(headers: &HeaderMap, tag: &Tag, old_proof: Option<Modified>) -
     if let Some(tags) = tags(headers, &header::IF_RANGE) {
         return tags.is_one() && tags.match_strongly(tag);
     }
-    // The typed header would look for an entity tag first, and its parser asserts what is not so.
+    // The typed header would look for an entity tag first, and an assertion in its parser does not hold.
     let date = LastModified::decode(&mut headers.get_all(header::IF_RANGE).iter()).ok();
     date.zip(old_proof).is_some_and(|(date, proof)| proof.is_at(date))
 }
@@ -104,13 +104,13 @@ pub(crate) fn etag(tag: &Tag) -> String {
     format!("\"{tag}\"")
 }
 
-/// What `Last-Modified` says: never later than the moment of the answer (RFC 9110, section 8.8.2.1).
+/// The date for `Last-Modified`: never later than the moment of the answer (RFC 9110, section 8.8.2.1).
 pub(crate) fn last_modified(modified: SystemTime, now: SystemTime) -> SystemTime {
     modified.min(now)
 }
 
-/// The one range of a header `Range`. Several at once are allowed to be ignored (section 14.2), and are;
-/// so is what can't be read.
+/// The one range of a header `Range`. Several ranges at once may be ignored (section 14.2), and are. A range that
+/// can't be read is ignored too.
 fn byte_range(text: &str) -> Option<ByteRange> {
     let (unit, range) = text.split_once('=')?;
     if !unit.trim().eq_ignore_ascii_case("bytes") || range.contains(',') {
@@ -135,7 +135,7 @@ fn number(digits: &str) -> Option<u64> {
 enum ByteRange {
     /// From the first to the last byte, both included.
     From(u64, u64),
-    /// So many at the end.
+    /// The given number of bytes at the end.
     Last(u64),
 }
 
@@ -221,7 +221,7 @@ fn tag_list(value: &HeaderValue) -> Option<Tags> {
     }
 }
 
-/// Under which conditions a `PUT` or `DELETE` may change what is there. None by default.
+/// The conditions under which a `PUT` or `DELETE` may change the stored image. None by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct WriteConditions {
     if_match: Option<Tags>,
@@ -233,8 +233,8 @@ impl WriteConditions {
     /// The conditions of a request.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] when there is one that can't be read: to pass over it could destroy what the
-    /// asker wanted to protect.
+    /// [`Error::BadRequest`] when there is one that can't be read: to pass over it could destroy the image that
+    /// the asker wanted to protect.
     pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Self, Error> {
         let read = |name: HeaderName| match tags(headers, &name) {
             None if headers.contains_key(&name) => Err(Error::BadRequest(format!(
@@ -258,8 +258,8 @@ impl WriteConditions {
 impl Precondition for WriteConditions {
     /// Whether they hold for the image that is there now, given by its tag and its time, or for none.
     ///
-    /// A date holds only if it is exactly that of the image and a proof, so that nobody overwrites what they have not
-    /// seen. It need not be old: it is compared where it was made.
+    /// A date holds only if it is exactly that of the image and a proof, so that no client overwrites an image that it
+    /// has not seen. It need not be old, because it is compared where it was made.
     fn check(&self, current: Option<(&Tag, Modified)>) -> Result<(), Unmet> {
         let tag = current.map(|(tag, _)| tag);
         if let Some(tags) = &self.if_match {
@@ -546,7 +546,7 @@ mod dates_and_conditions {
 
     #[derive(Debug, Clone)]
     enum Step {
-        /// The database's clock goes on by so many milliseconds, or back.
+        /// The database's clock goes forward or back by so many milliseconds.
         Clock(i64),
         Put,
         Delete,
@@ -607,7 +607,7 @@ mod dates_and_conditions {
             for step in steps {
                 match step {
                     Step::Clock(ms) => {
-                        // Never back by more than the dates of deleted images are remembered for.
+                        // Never back by more than the time for which the dates of deleted images are remembered.
                         clock_ms = (clock_ms + ms).max(latest_clock_ms - 50_000);
                         latest_clock_ms = latest_clock_ms.max(clock_ms);
                     }

@@ -46,8 +46,8 @@ pub struct Config {
     )]
     pub admin_token: AdminToken,
 
-    /// Whether reads need the token too, everywhere but at /healthz, at /readyz (which says no more then than which parts are
-    /// there) and for the pages' own files
+    /// Whether reads need the token too, everywhere but at /healthz, at /readyz (which says no more then than which
+    /// parts are there) and for the pages' own files
     #[arg(long, env = "PRIVATE", value_parser = clap::builder::FalseyValueParser::new())]
     pub private: bool,
 
@@ -67,7 +67,7 @@ pub struct Config {
     )]
     pub trusted_proxies: TrustedProxies,
 
-    /// Whose web pages may show the images (Cross-Origin-Resource-Policy)
+    /// Web pages that may show the images (Cross-Origin-Resource-Policy)
     #[arg(long, env = "IMAGE_EMBEDDING", value_name = "WHOSE", value_enum, default_value_t)]
     pub image_embedding: Embedding,
 
@@ -146,15 +146,15 @@ pub struct Config {
     pub log: LogArgs,
 }
 
-/// Whose web pages a browser lets show an image.
+/// The web pages that a browser lets show an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Embedding {
-    /// Only those of this gateway: same scheme, name and port
+    /// Only pages of this gateway: same scheme, name and port
     #[default]
     SameOrigin,
-    /// Those of the same site too: another name below the same registered one, another port
+    /// Also pages of the same site: another name below the same registered one, another port
     SameSite,
-    /// Anybody's
+    /// Any page
     CrossOrigin,
 }
 
@@ -202,13 +202,13 @@ pub enum ConfigError {
          `openssl rand -hex 32` prints"
     )]
     WeakToken,
-    /// Everybody on the network could change everything.
+    /// Without a token, every host on the network could change everything.
     #[error(
         "HOST is {0}, which others can reach, so ADMIN_TOKEN must be set: every change then needs it. Without it, \
          listen on 127.0.0.1"
     )]
     OpenToOthers(IpAddr),
-    /// Nobody could read anything.
+    /// Reads need a token and none is set, so nothing could be read.
     #[error("PRIVATE is set, so ADMIN_TOKEN must be set too: it is what lets people in")]
     PrivateWithoutToken,
     /// Others can't log in on their own pages.
@@ -234,7 +234,7 @@ impl Config {
     /// Checks the settings that depend on each other, before anything is listened to.
     ///
     /// # Errors
-    /// [`ConfigError`]: a sentence for whoever starts the gateway.
+    /// [`ConfigError`]: a sentence for the person who starts the gateway.
     pub fn go_together(&self) -> Result<(), ConfigError> {
         match self.admin_token.as_set() {
             Some(token) => {

@@ -1,7 +1,7 @@
-//! What can go wrong in the gateway, and with which status it is answered.
+//! The failures of requests to the gateway, and the HTTP status that each is answered with.
 //!
 //! One enum for all interfaces: the JSON routes answer it as JSON through [`IntoResponse`], pages show
-//! its sentence as HTML. A failure that is not the asker's is logged once, here, when it is answered.
+//! its sentence as HTML. A failure that is not the asker's fault is logged once, here, when it is answered.
 
 use std::time::Duration;
 
@@ -23,23 +23,23 @@ pub(crate) enum Error {
     /// Something in the request is malformed or not allowed; the sentence says what is.
     #[error("{0}")]
     BadRequest(String),
-    /// What stands there is not a key.
+    /// The text in the place of a key is not a key.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// Something that only those with the token may do.
+    /// The request needs the admin token and came without one.
     #[error(
         "this needs the admin token: send it as \"Authorization: Bearer …\", or log in with it as the password"
     )]
     NoToken,
-    /// Credentials that are none here.
+    /// The credentials of the request are not the admin token.
     #[error(
         "this is not the admin token: send it as \"Authorization: Bearer …\", or log in with it as the password"
     )]
     WrongToken,
-    /// Credentials that are not looked at, because so many before them were wrong.
+    /// The credentials are not looked at, because so many before them were wrong.
     #[error("too many wrong tokens came from this address: none is looked at for {wait_s} s")]
     TooManyTokens {
-        /// Until when.
+        /// How long credentials from this address are not looked at, in seconds.
         wait_s: u64,
     },
     /// The request is for another host than this one.
@@ -94,21 +94,21 @@ pub(crate) enum Error {
     /// The change is made and safe, but no cache has yet said that it dropped the old image.
     #[error("{done}; the cache is still being told, and may serve the image from before until then")]
     StillTelling {
-        /// What was done: `stored` or `deleted`.
+        /// The change that was made, in a few words: `the image is stored`.
         done: &'static str,
     },
-    /// So much is being worked on that this would only wait.
+    /// The gateway is working on so many requests that this one would only wait.
     #[error("this gateway is working on as many requests as it takes at once; try again in a second")]
     Busy,
-    /// As many wait for variants as may.
+    /// The most requests that may wait for variants are waiting already.
     #[error(
         "as many variants are being made, or wait for it, as this gateway takes at once; try again in a second, or without w"
     )]
     VariantsBusy,
-    /// A variant that takes longer than anybody waits.
+    /// The variant takes longer than a request may wait for it.
     #[error("the variant is not made yet; try again in a few seconds, or without w")]
     VariantLate,
-    /// As many follow events as may.
+    /// The most streams of events that there may be are open already.
     #[error(
         "this gateway sends as many streams of events as it may at once (MAX_EVENT_STREAMS); try again later"
     )]
@@ -118,7 +118,7 @@ pub(crate) enum Error {
     Unavailable {
         /// Which part: `MySQL`, `the cache`, `the recorder`, `the image store`.
         part: &'static str,
-        /// What it said, in a few words.
+        /// The reason, in a few words.
         reason: String,
     },
     /// The file that the row of an image names is missing or has another size.
@@ -132,7 +132,7 @@ pub(crate) enum Error {
     /// A part refuses with a code of its own.
     #[error("{}", .0.message)]
     Refused(Refusal),
-    /// Something that should not happen. The asker learns no more than that; the log says what.
+    /// A failure that should not happen. The asker learns no more than that; the log has the cause.
     #[error("something went wrong in the gateway; its log says what")]
     Internal(#[source] anyhow::Error),
 }
@@ -185,14 +185,14 @@ impl Error {
     }
 }
 
-/// How to come in: browsers know the first, programs take either.
+/// The ways to present the admin token: browsers know the first, programs take either.
 const CHALLENGES: [&str; 2] = ["Basic realm=\"pixcache\", charset=\"UTF-8\"", "Bearer realm=\"pixcache\""];
 
 /// How often a failure is logged that any reader can cause again and again.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
 impl Error {
-    /// Writes to the log what the asker can't mend. What is the asker's own mistake is not logged.
+    /// Logs a failure that the asker can't mend. The asker's own mistakes are not logged.
     pub(crate) fn log(&self) {
         match self {
             Self::Internal(source) => tracing::error!(error = format!("{source:#}"), "a request failed"),
@@ -265,17 +265,17 @@ impl From<SniffError> for Error {
     }
 }
 
-/// Why a call failed.
+/// The answer to a call that failed.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Failure {
     /// Always the string `false`.
     #[schema(example = "false")]
     success: &'static str,
-    /// What is wrong.
+    /// The status and the reason of the failure.
     error: FailureDetail,
 }
 
-/// What is wrong.
+/// The status and the reason of the failure.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct FailureDetail {
     /// The HTTP status.

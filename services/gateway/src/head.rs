@@ -1,4 +1,4 @@
-//! What of an answer's head follows from the image alone: made once for a copy that is served many times.
+//! The headers of an answer that follow from the image alone: made once for a copy that is served many times.
 
 use std::time::SystemTime;
 
@@ -24,10 +24,10 @@ pub(crate) struct ImageHead {
 }
 
 impl ImageHead {
-    /// Those of `image`.
+    /// The headers of `image`.
     ///
     /// # Errors
-    /// Never: all of it is of our own making.
+    /// Never: the gateway makes all the values itself.
     pub(crate) fn new(image: &ImageMeta) -> Result<Self, Error> {
         Ok(Self {
             etag: value(conditional::etag(&image.tag))?,

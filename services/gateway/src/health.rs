@@ -1,4 +1,4 @@
-//! Which parts of the system are there.
+//! The parts of the system, and whether each is there.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 pub(crate) struct Part {
     /// Whether it can be used.
     pub(crate) ok: bool,
-    /// In a few words: what is wrong, or what it is.
+    /// In a few words: the fault, or the state of the part.
     pub(crate) message: String,
 }
 
@@ -23,7 +23,7 @@ impl Part {
     }
 }
 
-/// Which parts of the system are there.
+/// The state of each part of the system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Health {
     /// The bus.

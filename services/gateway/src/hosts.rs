@@ -1,7 +1,7 @@
-//! Under which names this gateway answers.
+//! The names under which this gateway answers.
 //!
 //! A web page may have its own name resolved to 127.0.0.1, and its scripts then talk to a gateway on the visitor's
-//! machine as if it were the page's own server (DNS rebinding). The header `Host` tells: it holds the page's name.
+//! machine as if it were the page's own server (DNS rebinding). The header `Host` shows it: it holds the page's name.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -99,8 +99,8 @@ fn bad(got: &str) -> Error {
     ))
 }
 
-/// Host and port of the request as the client wrote them: of its target, if they stand there, whatever `Host` says
-/// (RFC 9112, section 3.2.2). `None` without any; what is wrong if there are several, or none that can be read.
+/// Host and port of the request as the client wrote them. If its target has them, they count, whatever `Host` says
+/// (RFC 9112, section 3.2.2). `None` without any. The error is the reason, if there are several or none can be read.
 pub(crate) fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Option<&'a str>, String> {
     let mut values = headers.get_all(HOST).iter();
     let first = values.next();
@@ -129,7 +129,7 @@ pub(crate) fn is_same_site(origin: &str, authority: &str) -> bool {
     site.eq_ignore_ascii_case(host) && site_port.unwrap_or(usual) == host_port.unwrap_or(usual)
 }
 
-/// Host and port of what `Host` says; `None` if it is neither a name nor an address.
+/// Host and port in the value of `Host`; `None` if the host is neither a name nor an address.
 fn parse(authority: &str) -> Option<(Host<'_>, Option<u16>)> {
     let (host, port) = split(authority)?;
     if let Some(address) = host.strip_prefix('[') {
@@ -357,7 +357,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever stands there: it is a name that is set, an address, or no host of ours.
+        /// Any text is a name that is set, an address, or no host of ours.
         #[test]
         fn any_text_is_judged(text in "[ -~]{0,40}") {
             let status = status("images.example.com", "/", &[text.as_str()]);

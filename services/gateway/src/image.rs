@@ -1,4 +1,4 @@
-//! An image on its way to whoever asked for it, and what the cache had to do with that.
+//! An image on its way to the client, and the cache's part in that.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use wire::Tag;
 
 use crate::error::Error;
 
-/// What is known of an image that is about to be answered.
+/// The properties of an image that is about to be answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImageMeta {
-    /// What its bytes are.
+    /// The format of its bytes.
     pub(crate) format: Format,
-    /// SHA-256 of the bytes; of a variant, what [`origin::variants::tag_of`] makes of that.
+    /// SHA-256 of the bytes; of a variant, the tag that [`origin::variants::tag_of`] makes of the original's.
     pub(crate) tag: Tag,
     /// When the image was stored, if that is known.
     pub(crate) modified: Option<Modified>,
@@ -26,7 +26,7 @@ pub(crate) struct ImageMeta {
     pub(crate) size: u64,
 }
 
-/// What the cache did for a read: the header `Cache-Status` (RFC 9211), the label of the metric.
+/// The cache's part in a read: the header `Cache-Status` (RFC 9211), the label of the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum CacheStatus {
     /// The bytes came from the cache, or it confirmed those that the asker holds.
@@ -37,7 +37,7 @@ pub(crate) enum CacheStatus {
     Stored,
     /// A miss that shared the fill of another request.
     Collapsed,
-    /// A miss that was not filled: somebody else has the lease, or nothing is kept.
+    /// A miss that was not filled: another asker has the lease, or nothing is kept.
     Miss,
     /// A miss whose fill was refused because the image had changed meanwhile.
     Refused,
@@ -107,11 +107,11 @@ impl CacheStatus {
 /// An image that was found, and how.
 #[derive(Debug)]
 pub(crate) struct ReadOutcome {
-    /// What it is.
+    /// The properties of the image.
     pub(crate) image: ImageMeta,
     /// Its bytes.
     pub(crate) content: Content,
-    /// What the cache did.
+    /// The cache's part in the read.
     pub(crate) cache_status: CacheStatus,
     /// How long the answer of the cache took.
     pub(crate) cache_time: Duration,
@@ -122,22 +122,22 @@ pub(crate) struct ReadOutcome {
 /// A read that came to nothing. The cache was asked all the same, and has counted it.
 #[derive(Debug)]
 pub(crate) struct ReadFailure {
-    /// Why.
+    /// The reason.
     pub(crate) error: Error,
-    /// What the cache did.
+    /// The cache's part in the read.
     pub(crate) cache_status: CacheStatus,
-    /// How long its answer took.
+    /// How long the answer of the cache took.
     pub(crate) cache_time: Duration,
 }
 
-/// The bytes of an image, or as much of them as there was need for.
+/// The bytes of an image, or the part of them that is needed.
 #[derive(Debug)]
 pub(crate) enum Content {
     /// All of them, in memory.
     Bytes(Bytes),
     /// The portion asked for, coming from the origin as it is sent.
     Stream(Body),
-    /// None: they are those that the asker holds under the tag that it named.
+    /// No bytes: the asker holds them already, under the tag that it named.
     Fresh,
 }
 
@@ -148,11 +148,11 @@ pub(crate) enum Portion {
     All,
     /// These bytes.
     Part(Range<u64>),
-    /// Only what it is.
+    /// No bytes, only its properties.
     Nothing,
 }
 
-/// Says how much of an image is needed once it is known what it is.
+/// Decides how much of an image is needed, once its properties are known.
 pub(crate) type Choose<'a> = &'a (dyn Fn(&ImageMeta) -> Portion + Sync);
 
 impl From<&ImageRow> for ImageMeta {

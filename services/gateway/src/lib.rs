@@ -51,18 +51,18 @@ use views::Views;
 
 /// The user in nats.conf that asks the cache and the recorder.
 const USER: User = User::asking("gateway");
-/// The user for what the gateway asks of JetStream and of all services.
+/// The user in nats.conf that asks JetStream and all services.
 const OWN_USER: User = User::asking("gateway_own");
-/// How many replies may wait to be read. They are handed on at once, so this is never reached in peace.
+/// How many replies may wait to be read. They are handed on at once, so this is never reached in normal operation.
 const REPLY_CAPACITY: usize = 4096;
-/// What remains to be done after the last request may take so long each time.
+/// How long each wait for the work that remains after the last request may take.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Threads for what blocks: reading and writing files. A disk is kept busy by few, and of the many that the
-/// library would start at need each keeps memory of its own: 1,000 readers of large files left 400 MB behind.
+/// Threads for blocking work: reading and writing files. A few keep a disk busy. The library would start many at
+/// need, and each keeps memory of its own: 1,000 readers of large files left 400 MB behind.
 const BLOCKING_THREADS: usize = 32;
-/// How long such a thread waits for work. What it had allocated and another thread has freed is given back only
-/// when it ends, and a little work reaches all of them in turn.
+/// How long such a thread waits for work. Memory that it had allocated and another thread has freed is given back
+/// only when it ends, and a little work reaches all the threads in turn.
 const BLOCKING_THREAD_LIFE: Duration = Duration::from_millis(100);
 
 /// The process: settings, log and signals, then the gateway, or the command `adopt`.
@@ -121,7 +121,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         tasks.finish(grace + FAREWELL).await?;
         return Ok(());
     };
-    // Streams never end by themselves, so that there may be no more than leave room for everybody else.
+    // Streams never end by themselves, so they may take only half of the connections and leave the rest to others.
     let streams = (config.max_event_streams as usize).min(max_connections / 2).max(1);
     let cache = CacheClient::new(bus.clone(), own.clone());
     let feed = Arc::new(Feed::new(cache.clone(), streams, shutdown.clone()));
@@ -139,7 +139,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     );
     let (state, to_renew) =
         AppState::new(config, views, blobs, database.clone(), cache, feed, &connections, ties)?;
-    // Copies are served until the last request is answered, so that long they can be taken back.
+    // Copies are served until the last request is answered, so drops are answered until then too.
     let left = CancellationToken::new();
     let mut last = Tasks::new(left.clone());
     if let (Some(upkeep), Some(to_renew)) = (state.near_upkeep(), to_renew) {

@@ -1,5 +1,5 @@
-//! What Prometheus reads: the gateway's own counts, and with each scrape those of the worker and the
-//! state of every part, so that one scrape covers the system.
+//! The metrics that Prometheus reads: the gateway's own counts, and with each scrape those of the worker and
+//! the state of every part. So one scrape covers the system.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,7 +21,7 @@ const REQUEST_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const ANSWER_BUCKETS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1];
 
-/// Counts of connections, which there are before there is anything else to count. Clones share them.
+/// Counts of connections, which exist before anything else that is counted. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionMetrics {
     open: IntGauge,
@@ -36,7 +36,7 @@ impl ConnectionMetrics {
     /// All at zero.
     ///
     /// # Errors
-    /// When a name is none, which a test rules out.
+    /// When a name is not a valid one, which a test rules out.
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
         Ok(Self {
             open: IntGauge::new("pixcache_http_connections", "HTTP connections that are open")?,
@@ -53,7 +53,7 @@ impl ConnectionMetrics {
         Open(self.open.clone())
     }
 
-    /// Counts a connection that had to leave for another one.
+    /// Counts a connection that was closed to make room for another one.
     pub(crate) fn count_evicted(&self) {
         self.evicted.inc();
     }
@@ -73,7 +73,7 @@ pub(crate) struct RequestCounter {
 }
 
 impl RequestCounter {
-    /// Counts one that was answered.
+    /// Counts a request that was answered, and the time that it took.
     pub(crate) fn count(&self, took: Duration) {
         self.requests.inc();
         self.durations.observe(took.as_secs_f64());
@@ -86,7 +86,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     durations: HistogramVec,
-    /// One for each of [`CacheStatus::ALL`], in that order: no look-up on the way of a hit.
+    /// One for each of [`CacheStatus::ALL`], in that order, so that a hit needs no look-up.
     reads: [IntCounter; CacheStatus::ALL.len()],
     cache_answers: Histogram,
     origin_reads: IntCounter,
@@ -157,13 +157,13 @@ impl Metrics {
         })
     }
 
-    /// Counts an answered request. `route` is the pattern that matched, never the path: there are as many
-    /// of those as keys.
+    /// Counts an answered request. `route` is the pattern that matched, never the path: there are as many paths
+    /// as keys.
     pub(crate) fn count_request(&self, method: &str, route: &str, status: &str, took: Duration) {
         self.request_counter(method, route, status).count(took);
     }
 
-    /// What counts the requests of one method, route and status, without looking for it each time.
+    /// The counter of requests of one method, route and status, which saves looking for it each time.
     pub(crate) fn request_counter(&self, method: &str, route: &str, status: &str) -> RequestCounter {
         RequestCounter {
             requests: self.requests.with_label_values(&[method, route, status]),
@@ -210,16 +210,16 @@ impl Metrics {
     }
 }
 
-/// What was found out about the rest of the system for one scrape.
+/// The state of the rest of the system, as found for one scrape.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    /// Which parts are there.
+    /// The state of each part.
     pub(crate) health: Health,
-    /// What the worker counts, if it answers.
+    /// The counts of the worker, if it answers.
     pub(crate) cache: Option<CacheStats>,
     /// Changes that the cache has not acknowledged yet, if MySQL answers.
     pub(crate) pending: Option<u64>,
-    /// What waits for the recorder, if JetStream answers.
+    /// The windows that wait for the recorder, if JetStream answers.
     pub(crate) backlog: Option<Backlog>,
     /// Files that the last sweep left, because they are more than may go at once, if there was one.
     pub(crate) held_files: Option<u64>,
@@ -335,7 +335,7 @@ fn counter_name(name: &str) -> String {
     format!("pixcache_cache_{plural}_total")
 }
 
-/// What a counter of the worker counts.
+/// The help text for a counter of the worker.
 fn counter_help(name: &str) -> &'static str {
     match name {
         "request_count" => "Reads that reached the cache: hits and misses",
@@ -354,7 +354,7 @@ fn counter_help(name: &str) -> &'static str {
     }
 }
 
-/// What Prometheus' own libraries say of every process, as far as Linux tells.
+/// The metrics that Prometheus' own libraries have for every process, as far as Linux has the values.
 fn register_process(registry: &Registry, started: SystemTime) -> Result<(), prometheus::Error> {
     let started = started.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let help = "When this gateway was started, in seconds since 1970";

@@ -1,4 +1,4 @@
-//! Where requests come from, as far as limits go: no address may take what all others need as well.
+//! The addresses that requests come from, for limits: no address may take what all others need as well.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,8 +8,8 @@ use axum::http::{HeaderMap, HeaderName};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// One who asks: an IPv4 address, or the 64 leading bits of an IPv6 address, since a host chooses the others by
-/// itself (RFC 4291, section 2.5.1).
+/// A client, for limits: an IPv4 address, or the 64 leading bits of an IPv6 address, since a host chooses the others
+/// by itself (RFC 4291, section 2.5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Visitor(IpAddr);
 
@@ -31,7 +31,7 @@ impl fmt::Display for Visitor {
     }
 }
 
-/// The proxies whose `X-Forwarded-For` is believed. Of anybody else's it is ignored: it can say anything.
+/// The proxies whose `X-Forwarded-For` is believed. From any other address it is ignored: it can say anything.
 ///
 /// `Forwarded` is not read: most proxies pass on what a client has written there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,21 +45,22 @@ struct Network {
 }
 
 impl TrustedProxies {
-    /// Whether somebody who connects is one of them.
+    /// Whether a peer with this address is one of them.
     pub(crate) fn include(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.includes(address))
     }
 
-    /// Who asks, on a connection from `peer`: of the addresses that the proxies have noted, each behind those before
-    /// it, the last that is none of theirs.
+    /// The client of a request on a connection from `peer`: the peer itself, unless it is a proxy. Each proxy adds the
+    /// address that it was asked by to the end of the header. So the client is the last address there that is not a
+    /// proxy's.
     pub(crate) fn visitor(&self, peer: IpAddr, headers: &HeaderMap) -> Visitor {
         let mut visitor = peer;
         if self.include(peer) {
             let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
             let texts = lines.map_while(|line| line.to_str().ok()).flat_map(|line| line.rsplit(','));
             for text in texts {
-                // What can't be read, a proxy has not written as one that knows.
+                // A proxy that knew the address would have written one that can be read.
                 let Some(address) = address_in(text.trim()) else { break };
                 visitor = address;
                 if !self.include(address) {
@@ -71,7 +72,7 @@ impl TrustedProxies {
     }
 }
 
-/// Whether a request came through a proxy, if what it says is true.
+/// Whether a request says that it came through a proxy, which any client can claim.
 pub(crate) fn is_forwarded(headers: &HeaderMap) -> bool {
     headers.contains_key(X_FORWARDED_FOR)
 }
@@ -95,7 +96,7 @@ impl Network {
     }
 }
 
-/// Whether so many leading bits are the same.
+/// Whether the first `bits` bits are the same.
 fn same_bits(one: u128, other: u128, bits: u8) -> bool {
     (one ^ other).leading_zeros() >= u32::from(bits)
 }
@@ -151,7 +152,7 @@ mod tests {
         assert_eq!(visitor("10.0.0.2", "10.0.0.1", &["1.2.3.4"]), "10.0.0.1");
         assert_eq!(visitor("10.0.0.1", "10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(visitor("10.0.0.1", "10.0.0.1", &["1.2.3.4"]), "1.2.3.4");
-        // The client claims to be 9.9.9.9; the proxies have noted who each of them was asked by.
+        // The client claims to be 9.9.9.9; each proxy has noted the address that it was asked by.
         assert_eq!(visitor("10.0.0.0/8", "10.0.0.1", &["9.9.9.9, 1.2.3.4, 10.7.7.7"]), "1.2.3.4");
         assert_eq!(visitor("10.0.0.0/8", "10.0.0.1", &["9.9.9.9", "1.2.3.4", "10.7.7.7"]), "1.2.3.4");
         assert_eq!(visitor("10.0.0.0/8", "10.0.0.1", &["9.9.9.9, unknown, 10.7.7.7"]), "10.7.7.7");

@@ -1,18 +1,18 @@
-//! Which worker serves: a claim on an entry of a KV bucket, won by compare-and-set, renewed, and valid
-//! for a while by the owner's own clock (a lease in the sense of Gray and Cheriton, SOSP 1989).
+//! The claim to serve: an entry of a KV bucket, won by compare-and-set, renewed, and valid for a while by
+//! the owner's own clock (a lease in the sense of Gray and Cheriton, SOSP 1989).
 //!
 //! The owner counts from *before* it sent a renewal; a worker that stands by counts from *after* it saw
 //! the claim for the first time as it is, and waits a margin longer. So the owner's time always ends
-//! first, however long a message took, as long as the two clocks don't run apart by more than an eighth.
-//! A worker that was stopped and resumed, or cut off, looks at its clock before each answer and finds
-//! its claim run out.
+//! first, however long a message took, as long as the rates of the two clocks differ by at most an eighth.
+//! A worker that was paused, or cut off from the bus, looks at its clock before each answer and finds
+//! that its claim has run out.
 //!
-//! To ask the bus who else is there would be no substitute: a worker that is paused does not answer, and
-//! comes back.
+//! Asking the bus for other workers would be no substitute: a paused worker does not answer, and may resume
+//! later.
 //!
-//! Each write is a compare-and-set on what was just read at the stream's leader. An entry that is missing although it
-//! should be there, or that does not follow on the one that was known, is an unknown owner's, and is waited out
-//! ([`runtime::owners::Observer`]).
+//! Each write is a compare-and-set on the entry just read at the stream's leader. An entry that is missing although it
+//! should be there, or that does not follow on the one that was known, counts as an unknown owner's. Such an owner's
+//! claim is waited out ([`runtime::owners::Observer`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,9 +30,9 @@ use wire::subject;
 
 /// How often a worker that stands by looks at the claim.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How often it is tried at once to take a claim that is free, when somebody else has written it meanwhile.
+/// How many times a free claim is tried for without a pause, when another writer was faster.
 const TAKE_TRIES: usize = 4;
-/// The longest that giving up a claim may take; if it fails, it runs out.
+/// The longest that giving up a claim may take. A claim that is not given up in time runs out.
 const RELEASE_TIME: Duration = Duration::from_millis(500);
 
 /// The claim of one life of a worker.
@@ -43,7 +43,7 @@ pub struct Claim {
     length: Duration,
     /// The zero of `end_ms`.
     origin: Moment,
-    /// Until when it is valid, in milliseconds since `origin`. Zero is for good.
+    /// The end of its validity, in milliseconds since `origin`. Zero means that it has ended for good.
     end_ms: AtomicU64,
     /// Cancelled when it has ended for good.
     ended: CancellationToken,
@@ -56,7 +56,7 @@ pub struct Claim {
 /// Why a renewal did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum RenewalError {
-    /// Somebody else has it, or the bucket has forgotten it. It does not come back.
+    /// Another worker has the claim, it has run out, or the bucket has lost it. It does not come back.
     #[error("the claim to serve has gone to another")]
     Lost,
     /// The bucket can't be reached; the claim is valid for as long as it was.
@@ -65,8 +65,8 @@ pub enum RenewalError {
 }
 
 impl Claim {
-    /// Stands by until the claim is free, takes it, and returns it as that of a new incarnation. `None`
-    /// after `shutdown`. `seen` is what this process has seen of the claim, in its former lives too.
+    /// Stands by until the claim is free, takes it, and returns it as that of a new incarnation. `None` after
+    /// `shutdown`. `seen` holds the observations of the claim by this process, those of its former lives included.
     pub async fn win(
         bus: &Bus,
         worker: &str,
@@ -93,12 +93,12 @@ impl Claim {
         }
     }
 
-    /// The life of the worker that has it.
+    /// The incarnation of the worker that has the claim.
     pub fn incarnation(&self) -> &str {
         &self.incarnation
     }
 
-    /// When it was won, or a little earlier: since then no other worker serves.
+    /// A moment just before the claim was won. Since then no other worker serves.
     pub fn won(&self) -> Moment {
         self.origin
     }
@@ -108,13 +108,13 @@ impl Claim {
         millis(self.origin.elapsed()) < self.end_ms.load(Ordering::Acquire)
     }
 
-    /// The connection on which it was renewed last. After a reconnection the bucket may be another one,
-    /// in which somebody else has it: nothing is served before a renewal on the new connection.
+    /// The connection on which it was renewed last. After a reconnection the bucket may be another one, in which
+    /// another worker has the claim. So nothing is served before a renewal on the new connection.
     pub fn connection(&self) -> u64 {
         self.connection.load(Ordering::Acquire)
     }
 
-    /// Ends it at once and for good, whatever is on its way.
+    /// Ends it at once and for good, even if a renewal is under way.
     pub fn end(&self) {
         self.end_ms.store(0, Ordering::Release);
         self.ended.cancel();
@@ -132,7 +132,7 @@ impl Claim {
     pub async fn renew(&self) -> Result<(), RenewalError> {
         let mut held = self.entry.lock().await;
         if !self.is_valid() {
-            // Whoever stands by may have it already, though the bucket does not say so yet.
+            // A standby may count the claim as free already, even if the bucket does not show another owner yet.
             self.end();
             return Err(RenewalError::Lost);
         }
@@ -165,8 +165,8 @@ impl Claim {
         }
     }
 
-    /// Writes what `next` makes of the entry, as long as that is this worker's and none that a stream has taken back.
-    /// What was written, and its revision; `None` when it is somebody else's.
+    /// Writes what `next` makes of the entry, as long as the entry is this worker's and not older than `known`. It is
+    /// older when a stream has lost its last writes. Returns the written entry and its revision, `None` otherwise.
     async fn write_over(
         &self,
         known: &Entry,
@@ -174,8 +174,9 @@ impl Claim {
     ) -> Result<Option<(Entry, u64)>, RequestFailure> {
         let limit = self.length / 2;
         loop {
-            // Not over a revision that is remembered: in a bucket made anew, or one that was taken back, the same number
-            // is somebody else's. And a write of one's own, whose acknowledgement was lost, is no loss of the claim.
+            // The entry is read first, because a remembered revision is not enough. In a bucket that was made anew or
+            // rolled back, the same number may be another worker's write. And an own write whose acknowledgement was
+            // lost does not end the claim.
             let found = self.owners.read(limit).await?;
             let is_ours = |entry: &&Entry| {
                 entry.names(&self.incarnation) && entry.id == known.id && entry.beat >= known.beat
@@ -188,7 +189,7 @@ impl Claim {
         }
     }
 
-    /// Renews it again and again. Returns when it is lost: taken by another, or run out.
+    /// Renews it until it is lost: taken by another worker, or run out.
     pub async fn keep(&self) {
         let mut failing = false;
         loop {
@@ -212,19 +213,19 @@ impl Claim {
         }
     }
 
-    /// Lets `seen` know how far this claim has come, when its life is over.
+    /// Ends the claim, and notes its last entry and revision in `seen`, for the next life of this process.
     pub async fn leave_to(&self, seen: &mut Observer) {
         self.end();
         let (entry, revision) = self.entry.lock().await.clone();
         seen.wrote(&entry, revision, Moment::now());
     }
 
-    /// Gives it up, after the worker has left the bus: whoever stands by need not wait.
+    /// Gives it up, after the worker has left the bus, so that a standby need not wait.
     pub async fn release(&self) {
         self.end();
         let released = async {
             let held = self.entry.lock().await;
-            // That of a renewal which the stop has broken off may stand there.
+            // The bucket may hold the entry of a renewal that the stop has cut short, so the entry is read again.
             self.write_over(&held.0, Entry::ended).await
         };
         match timeout(RELEASE_TIME, released).await {
@@ -240,16 +241,16 @@ struct Standby<'a> {
     owners: Owners,
     worker: &'a str,
     length: Duration,
-    /// Whether an entry of a later release is waited out and replaced, as one that can't be read is.
+    /// Whether an entry of a later release is waited out and replaced, like an entry that can't be read.
     replace_newer: bool,
     seen: &'a mut Observer,
     said: String,
 }
 
-/// What came of a look at the claim.
+/// The outcome of a look at the claim.
 enum Look {
     Won(Box<Claim>),
-    /// It may be free after so long.
+    /// The claim is not free. It may be so after this time.
     StandBy(Duration),
 }
 
@@ -288,7 +289,7 @@ impl Standby<'_> {
                 let made = streams::ensure_owners_bucket(self.owners.bus().jetstream());
                 timeout(self.length, made).await??;
             }
-            // Gateways write the entry too, when they make sure that nobody serves.
+            // The write may fail because gateways write the entry too, when they make sure that no worker serves.
             if let Some(claim) = self.take().await? {
                 return Ok(Look::Won(Box::new(claim)));
             }
@@ -315,7 +316,7 @@ impl Standby<'_> {
         );
         let connection = self.owners.bus().connection_count();
         let origin = Moment::now();
-        // If the acknowledgement is lost, this is nobody to wait for.
+        // If the acknowledgement is lost, this incarnation must not be waited for as another owner.
         self.seen.lived(&incarnation);
         let Written::Done(revision) = self.owners.write(&entry, over, self.length).await? else {
             return Ok(None);
@@ -333,7 +334,7 @@ impl Standby<'_> {
         }))
     }
 
-    /// Logs what is the case, each thing once.
+    /// Logs the state of the wait, unless it is the same as the last one logged.
     fn say(&mut self, what: String) {
         if self.said != what {
             tracing::info!("{what}");

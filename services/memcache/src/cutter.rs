@@ -21,7 +21,7 @@ pub struct Cutter {
 }
 
 impl Cutter {
-    /// The first window begins now.
+    /// A cutter whose first window begins now.
     pub fn new(worker: Arc<Worker>, interval: Duration) -> Self {
         let (began, began_at) = (Instant::now(), OffsetDateTime::now_utc());
         Self { worker, interval, sequence: 0, counted: Counters::default(), began, began_at }
@@ -53,7 +53,7 @@ impl Cutter {
             incarnation: self.worker.incarnation.clone(),
             sequence: self.sequence,
             interval_start: self.began_at,
-            // By the clock that is never set, so that a step of the wall clock falsifies no rate.
+            // Measured by the monotonic clock, so that a step of the wall clock falsifies no rate.
             interval_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
             cache_size: snapshot.cache_size,
             capacity: snapshot.capacity,

@@ -1,4 +1,4 @@
-//! Messages and what the store makes of them: the NATS service `memcache`.
+//! The NATS service `memcache`: turns messages into calls of the store, and their results into replies.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -34,12 +34,12 @@ use crate::worker::{Worker, not_serving};
 
 /// The queue group of all endpoints: one of its members gets each message.
 const QUEUE_GROUP: &str = "memcache";
-/// That of the endpoint for unknown commands. Of several subscriptions that match a message, a server
-/// serves one in each group; in the same group, known commands would go astray.
+/// The queue group of the endpoint for unknown commands. A server delivers a message to one matching subscription
+/// in each group. In a group with the others, this endpoint would get some of the known commands.
 const UNKNOWN_QUEUE_GROUP: &str = "memcache-unknown";
-/// From so many bytes on, a hash is computed off the threads that serve.
+/// From this many bytes on, a hash is computed off the threads that serve.
 const LARGE_BYTES: usize = 256 << 10;
-/// The most bytes that wait for one endpoint, and what they are counted in.
+/// The most bytes that wait for one endpoint. They are counted in units of [`WAITING_UNIT`] bytes.
 const WAITING_BYTES: usize = 32 << 20;
 const WAITING_UNIT: usize = 1024;
 /// The most entries in one answer to `cache.keys`.
@@ -47,7 +47,7 @@ const MOST_KEYS: u32 = 1000;
 /// The longest watch, in seconds.
 const LONGEST_WATCH_S: u32 = 3600;
 
-/// The endpoints, not read yet.
+/// The endpoints: subscribed, but not read yet.
 pub struct Endpoints {
     service: Service,
     get: Endpoint,
@@ -101,8 +101,8 @@ impl Endpoints {
         })
     }
 
-    /// Reads get and put until `stop_reads` and the rest until `stop_rest`; each then answers what has
-    /// already come. `spawn` starts one endpoint's loop in the group that it belongs to.
+    /// Reads get and put until `stop.reads`, and the other endpoints until `stop.rest`. Each then answers the requests
+    /// that have already come. `spawn` starts one endpoint's loop in the group that it belongs to.
     pub fn serve(
         self,
         worker: &Arc<Worker>,
@@ -141,7 +141,7 @@ impl Endpoints {
     }
 }
 
-/// Says on the bus that this worker stands by, without any endpoint, until it is dropped by [`Service::stop`].
+/// Announces on the bus, without any endpoint, that this worker stands by: until [`Service::stop`].
 ///
 /// # Errors
 /// When a subscription can't be made.
@@ -164,7 +164,7 @@ pub struct Stop {
     pub rest: CancellationToken,
 }
 
-/// Which group an endpoint belongs to.
+/// The group that an endpoint belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     /// Get and put.
@@ -187,18 +187,19 @@ enum Handle {
     Unknown,
 }
 
-/// What comes of a request.
+/// The outcome of a request.
 enum Handled {
     /// The answer.
     Now(Answer),
-    /// The answer, when no holder of a near lease serves an older copy any more. Others are handled meanwhile.
+    /// The answer, sent when no holder of a near lease serves an older copy any more. Other requests are handled
+    /// meanwhile.
     Later(Drop, Answer),
-    /// Another endpoint answers.
+    /// No answer from here, because another endpoint answers.
     Elsewhere,
 }
 
 impl Handle {
-    /// Whether answering takes longer than reading: then what comes meanwhile has to wait.
+    /// Whether answering takes longer than reading. Requests that come meanwhile then have to wait.
     fn takes_time(self) -> bool {
         matches!(self, Self::Put | Self::Clear | Self::Config)
     }
@@ -221,8 +222,8 @@ async fn answer_all(
         later.wait().await;
         return;
     }
-    // The library keeps thousands of messages for a subscription, however large they are. So they are taken
-    // at once, and what is too much is told so.
+    // The library keeps thousands of messages for a subscription, however large they are. So messages are taken
+    // from it at once, and those beyond the limit are refused.
     let room = Arc::new(Semaphore::new(WAITING_BYTES / WAITING_UNIT));
     let (wait, mut waiting) = mpsc::unbounded_channel();
     let bus = worker.bus.clone();
@@ -250,7 +251,7 @@ async fn answer_all(
     later.wait().await;
 }
 
-/// The next request; once asked to stop, of those that have come until then.
+/// The next request. After the stop, only requests that had come before it; `None` when they are used up.
 async fn next(endpoint: &mut Endpoint, stop: &CancellationToken, stopping: &mut bool) -> Option<Request> {
     loop {
         tokio::select! {
@@ -293,7 +294,7 @@ async fn answer(
         }
         Handled::Later(drop, answer) => {
             let worker = worker.clone();
-            // Many may wait, and none needs its bytes any more.
+            // Many requests may wait here, and none needs its payload any more.
             request.message.payload = Bytes::new();
             later.spawn(async move {
                 near::tell(&worker, &drop).await;
@@ -304,7 +305,7 @@ async fn answer(
     }
 }
 
-/// A change, or its refusal when the claim ends first: a life that is over does not wait for JetStream.
+/// The result of `change`, or a refusal as soon as the claim ends: a life that is over does not wait for JetStream.
 async fn while_claimed<T>(
     worker: &Worker,
     change: impl Future<Output = Result<T, Refusal>>,
@@ -318,13 +319,13 @@ async fn while_claimed<T>(
     }
 }
 
-/// Only who serves acknowledges (rule 9): on a new connection another worker may have the claim already, and
-/// what this one acknowledged would say nothing about that.
+/// Only the worker that serves acknowledges (rule 9). On a new connection another worker may have the claim already,
+/// and an acknowledgement by this one would say nothing about the other.
 fn if_serving(worker: &Worker, answer: Answer) -> Answer {
     if worker.is_serving() { answer } else { Answer::Refused(not_serving(), None) }
 }
 
-/// A change has been made, and is answered when those are told whom `drop` names.
+/// The answer to a change that has been made: sent when the holders that `drop` names have been told.
 fn later(drop: Option<Drop>, answer: Answer) -> Handled {
     match drop {
         Some(drop) => Handled::Later(drop, answer),
@@ -351,7 +352,7 @@ fn get(worker: &Worker, request: &Request) -> Answer {
     if asked.renewal {
         return renew(worker, &item, &asked);
     }
-    // A person who looks would keep the gateways from filling it for the length of a lease.
+    // A lease given to a person's get would keep the gateways from filling the entry until the lease ends.
     let may_fill = request.message.reply.as_deref().is_some_and(subject::is_inbox_of_gateway);
     let (found, granted) = worker.get(&item, &asked, most, may_fill);
     let granted_ms = granted.map(millis);
@@ -377,7 +378,7 @@ fn get(worker: &Worker, request: &Request) -> Answer {
     }
 }
 
-/// The most bytes that the asker of a get has room for.
+/// The most bytes that the sender of a get has room for; without a number in the payload there is no limit.
 fn most_of(payload: &[u8]) -> Result<u64, Refusal> {
     if payload.is_empty() {
         return Ok(u64::MAX);
@@ -389,7 +390,7 @@ fn most_of(payload: &[u8]) -> Result<u64, Refusal> {
     })
 }
 
-/// Gives more time to somebody who holds a copy, and nothing else.
+/// Renews the near lease of a gateway that holds a copy. It sends no bytes and counts no hit.
 fn renew(worker: &Worker, item: &Item, asked: &Meta) -> Answer {
     let (Some(tag), Some(holder)) = (asked.tag, asked.near) else {
         return Answer::refuse(
@@ -452,7 +453,8 @@ async fn put(worker: &Worker, request: &Request) -> Handled {
     }
 }
 
-/// What is answered, after those are told who hold what is replaced. An error if nothing was even tried.
+/// The answer, and the holders of the replaced copy, which must be told first. An error means that no insertion was
+/// tried.
 async fn try_put(
     worker: &Worker,
     request: &Request,
@@ -460,7 +462,7 @@ async fn try_put(
     let (item, meta) = item_and_meta(request)?;
     let payload = &request.message.payload;
     if let (Some(size), true) = (meta.size, payload.is_empty()) {
-        // An image that is too large for the bus: the answer is the refusal that counts it.
+        // A size without bytes stands for an image that is too large for the bus. It is counted and refused.
         let inserted = worker.reject(&item, meta.lease);
         let reply = outcome_of(worker, &item, size, inserted.outcome).map(|stored| PutReply {
             stored,
@@ -473,7 +475,7 @@ async fn try_put(
     }
     let (format, tag) = examine(worker, &item, payload, &meta).await?;
     let bytes = payload.len() as u64;
-    // Of what somebody puts here by hand no date is told: the origin, which never had it, knows no date to tell it from.
+    // An image that was put by hand gets no date: the origin never had it, so it has no date to compare with.
     let modified_s = meta.lease.and(meta.modified_s).unwrap_or(0);
     let entry = Entry::new(item.clone(), payload, format, tag, modified_s);
     let inserted = worker.insert(entry, &meta).ok_or_else(not_serving)?;
@@ -487,7 +489,7 @@ async fn try_put(
     Ok((inserted.drop, reply))
 }
 
-/// What a put or fill is answered: whether the image is resident, or why it is refused.
+/// The answer to a put or fill: whether the image is resident, or the reason for its refusal.
 fn outcome_of(worker: &Worker, item: &Item, bytes: u64, outcome: Insert) -> Result<bool, Refusal> {
     match outcome {
         Insert::Stored(evicted) => {
@@ -512,8 +514,9 @@ fn outcome_of(worker: &Worker, item: &Item, bytes: u64, outcome: Insert) -> Resu
     }
 }
 
-/// Type and tag of what is put, by its bytes: what is said of them must be so. Only the tag of a variant does not follow
-/// from its bytes, and is believed to whoever fills.
+/// The type and the tag of an image to be inserted, found from its bytes. The request's headers must agree with them.
+///
+/// Only the tag of a variant does not follow from its bytes. There the tag that the fill names is believed.
 async fn examine(
     worker: &Worker,
     item: &Item,
@@ -521,7 +524,7 @@ async fn examine(
     meta: &Meta,
 ) -> Result<(Format, Tag), Refusal> {
     let is_fill = meta.lease.is_some();
-    // What the origin has was within its limits when it was stored; nothing is decoded here.
+    // The images of the origin were within its limits when they were stored, and nothing is decoded here.
     let max_pixels = if is_fill { u64::MAX } else { worker.max_pixels };
     let limits = Limits { max_pixels };
     let look = {
@@ -550,7 +553,7 @@ async fn examine(
         Refusal::new(code, error.to_string())
     })?;
     let format = image.format;
-    // An image that is not wider stands for its variant as it is.
+    // An original that is not wider than its variant is used as that variant.
     if let Some(variant) = item.variant.filter(|variant| image.width > variant.width()) {
         let message =
             format!("{variant} must be at most {} pixels wide, got {}", variant.width(), image.width);
@@ -668,7 +671,8 @@ fn watch(worker: &Worker, request: &Request) -> Answer {
     })
 }
 
-/// The pattern of this endpoint covers the known commands too; those have answers of their own.
+/// The refusal of an unknown command. `None` for the known ones: the pattern of this endpoint covers them too, and
+/// their own endpoints answer.
 fn unknown(request: &Request) -> Option<Answer> {
     let asked = request.message.subject.as_str();
     if [subject::CLEAR, subject::STATS, subject::KEYS, subject::WATCH].contains(&asked) {

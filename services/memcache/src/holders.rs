@@ -1,5 +1,5 @@
-//! Near leases: which gateways may serve a copy of which image by themselves, and until when (leases in
-//! time: Gray and Cheriton, SOSP 1989).
+//! Near leases: a gateway with one may serve its own copy of an image until a given time (leases in time:
+//! Gray and Cheriton, SOSP 1989).
 //!
 //! A grant outlives the entry that it was given for: evictions, changes of the policy, clears and lost
 //! connections leave it standing, because its holder goes on serving all the same. It ends when its time
@@ -12,8 +12,8 @@ use std::time::Duration;
 use runtime::clock::{Moment, with_margin};
 use wire::{Holder, Key};
 
-/// The most grants that are remembered, so that many keys and gateways take bounded memory. Beyond it
-/// none is given, and the image is asked for each time.
+/// The most grants that are remembered, so that many keys and gateways take bounded memory. Beyond this limit
+/// none is given, and gateways ask for the image each time.
 const MOST_GRANTS: usize = 1 << 17;
 
 /// The near leases that are out.
@@ -23,38 +23,39 @@ pub struct Holders {
     /// Numbers grants and drops in one order.
     last: u64,
     out: HashMap<Key, Vec<Grant>>,
-    /// Each grant when it was given, in the order of their ends; those renewed or dropped since among them.
+    /// Every grant with its end at the time of granting, in the order of these ends. Grants that were renewed or
+    /// dropped since are among them.
     ends: VecDeque<(Moment, Key)>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Grant {
     holder: Holder,
-    /// When the holder has certainly stopped to use it.
+    /// The moment from which on the holder certainly does not use it any more.
     end: Moment,
     number: u64,
 }
 
-/// What holders must be told to drop.
+/// A drop: the copies that holders must be told to drop, and these holders.
 #[derive(Debug, Clone)]
 pub struct Drop {
-    /// The key, or everything.
+    /// The key of the copies; `None` for every copy.
     pub key: Option<Key>,
     /// Its place in the order of grants and drops: acknowledgements concern the grants before it.
     number: u64,
-    /// Who must be told, and how long one waits for the answer at most.
+    /// The holders that must be told, each with the moment at which its lease ends without an answer.
     pub holders: Vec<(Holder, Moment)>,
 }
 
 impl Holders {
-    /// No lease is out. Each will be `length` long; with zero, none is given.
+    /// A table without any lease. Each lease will be `length` long; with zero, none is given.
     pub fn new(length: Duration) -> Self {
         Self { length, last: 0, out: HashMap::new(), ends: VecDeque::new() }
     }
 
-    /// Gives `holder` a lease, and returns its length.
+    /// Gives `holder` a lease, and returns its length; `None` if none is given.
     ///
-    /// The holder counts from when it sent its request, this table from `now`, which is later.
+    /// The holder counts from the sending of its request, and this table from `now`, which is later.
     pub fn grant(&mut self, key: &Key, holder: Holder, now: Moment) -> Option<Duration> {
         self.forget_ended(now);
         if self.length.is_zero() || self.ends.len() >= MOST_GRANTS {
@@ -91,7 +92,7 @@ impl Holders {
         Drop { key: None, number: self.last, holders: holders.into_iter().collect() }
     }
 
-    /// A holder has dropped what it was told to. What it was granted since then stands.
+    /// Notes that `holder` has made the drop. Leases that it was granted after the drop began stay.
     pub fn acknowledged(&mut self, drop: &Drop, holder: Holder) {
         let stands = |grant: &Grant| grant.holder != holder || grant.number > drop.number;
         match &drop.key {
@@ -151,7 +152,7 @@ mod tests {
         assert_eq!(told(&first), [A, B]);
         assert!(first.holders.contains(&(A, now + LENGTH + LENGTH / 8)), "with a margin for its clock");
         holders.acknowledged(&first, B);
-        // A second change waits for those for whom the first still waits.
+        // A second change waits for the same holders that the first still waits for.
         assert_eq!(told(&holders.drop_key(&key("cat"), now + LENGTH)), [A]);
         assert_eq!(told(&holders.drop_key(&key("cat"), now + LENGTH * 9 / 8)), []);
         assert_eq!(told(&holders.drop_all(now)), [A, B]);

@@ -1,5 +1,5 @@
-//! Fill leases (*Scaling Memcache at Facebook*, NSDI 2013, §3.2.1): who may insert what he read from
-//! the origin after a miss.
+//! Fill leases (*Scaling Memcache at Facebook*, NSDI 2013, §3.2.1): the right to insert an image that was
+//! read from the origin after a miss.
 //!
 //! Without them a late fill could put a replaced image back for good: a reader misses and reads the
 //! old file, an upload replaces it and invalidates, then the reader's bytes arrive. Here the
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use wire::{Item, Lease};
 
-/// How long a lease is good. Whoever took longer than that has likely gone.
+/// How long a lease is valid. A holder that takes longer is probably gone.
 pub const LEASE_TIME: Duration = Duration::from_secs(10);
 /// The most leases that are out at once, so that misses of made-up keys take bounded memory. Beyond
-/// it a miss hands out none, and its reader does not fill.
+/// this limit a miss hands out none, and its reader does not fill.
 const MOST_LEASES: usize = 1 << 17;
 
 /// The leases that are out: one at a time for an item.
@@ -34,14 +34,14 @@ struct Grant {
 }
 
 impl Default for Leases {
-    /// No lease is out.
+    /// A table without any lease.
     fn default() -> Self {
         Self { life: rand::random(), last: 0, out: HashMap::new(), ends: VecDeque::new() }
     }
 }
 
 impl Leases {
-    /// A lease for `item`, unless one is out for it.
+    /// A lease for `item`; `None` if one is out for it, or too many are out.
     pub fn grant(&mut self, item: &Item, now: Instant) -> Option<Lease> {
         self.forget_ended(now);
         if self.out.len() >= MOST_LEASES || self.out.contains_key(item) {
@@ -55,7 +55,7 @@ impl Leases {
         Some(lease)
     }
 
-    /// Uses up `lease`. Whether it was the current one.
+    /// Uses up `lease`, and returns whether it was the current one of `item` and had not ended.
     pub fn redeem(&mut self, item: &Item, lease: Lease, now: Instant) -> bool {
         match self.out.get(item) {
             Some(grant) if grant.lease == lease => {
@@ -84,7 +84,7 @@ impl Leases {
                 self.out.remove(&item);
             }
         }
-        // Used and voided grants leave the queue before their end when they are the greater part of it.
+        // Used and voided grants are removed before their end when they are the greater part of the queue.
         if self.ends.len() > 2 * self.out.len() + 1024 {
             self.ends
                 .retain(|(_, item, lease)| self.out.get(item).is_some_and(|grant| grant.lease == *lease));

@@ -1,7 +1,7 @@
 //! The memcache worker: keeps image bytes in memory and serves them as the NATS service `memcache`.
 //!
-//! It knows neither MySQL nor the image files. What it holds may be dropped at any moment without harm;
-//! what it must never do is serve an image that has been replaced. The rules for that are numbered in
+//! It knows neither MySQL nor the image files. Its entries may be dropped at any moment without harm, but it
+//! must never serve an image that has been replaced. The rules for that are numbered in
 //! ARCHITECTURE.md and named where they are kept: leases in [`lease`], reconnections in [`worker`],
 //! which worker serves in [`claim`], the order of a stop in [`run`].
 
@@ -43,11 +43,11 @@ use crate::store::Store;
 use crate::window::WindowQueue;
 use crate::worker::Worker;
 
-/// The users in nats.conf: the one that answers, and the one for what the worker does by itself.
+/// The users in nats.conf: one for answers, and one for messages that the worker sends unasked.
 const USERS: (&str, &str) = ("memcache", "memcache_own");
 /// Messages that one subscription holds before the client drops further ones.
 const SUBSCRIPTION_CAPACITY: usize = 8192;
-/// What leaving the bus may take after everything has been answered.
+/// The time that leaving the bus may take after everything has been answered.
 const LEAVE_TIME: Duration = Duration::from_millis(500);
 
 /// The process: settings, log and signals, then [`run`].
@@ -56,7 +56,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs the worker until `shutdown`, then stops in the order that loses nothing. While another worker has
-/// the claim to serve, this one stands by; whenever it wins the claim, that is a new life of it.
+/// the claim to serve, this one stands by. A new life of it begins whenever it wins the claim.
 ///
 /// # Errors
 /// When NATS is not there in time, a setting is out of range, or a background task fails.
@@ -87,7 +87,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
 enum End {
     /// It was asked to stop.
     Stopped,
-    /// The client has ended for good, and with it what went on over it, in these words.
+    /// The client has ended for good, and all work over its connection with it; the error of that work.
     BusDied(anyhow::Error),
 }
 
@@ -109,13 +109,13 @@ async fn serve_on(
 
     tasks.spawn("rights", {
         let (buses, stopped) = (buses.clone(), stop_publishing.clone());
-        // A worker that lacks a right would serve, and nobody would see what it lacks.
+        // A worker that lacks a right ends with an error: otherwise it would serve, and the lack would stay unseen.
         async move {
             stopped.run_until_cancelled(buses.refused()).await.map_or(Ok(()), |refusal| Err(refusal.into()))
         }
     });
 
-    // Everything that a stop waits for has to come about in one grace.
+    // All parts of a stop share one period of grace.
     let grace = config.process.shutdown_grace();
     let stopping = {
         let shutdown = shutdown.clone();
@@ -164,8 +164,10 @@ async fn connect(config: &Config) -> anyhow::Result<Buses> {
     Ok(buses)
 }
 
-/// `known` is the configuration that was in force last as far as this process knows: if the bucket is lost, it becomes its
-/// first revision, whoever serves then.
+/// Stands by and serves in turns, until `shutdown`.
+///
+/// `known` is the last configuration in force that this process knows of. If the bucket is lost, it becomes the first
+/// revision of the next bucket, whichever worker serves then.
 async fn live_again_and_again(
     config: &Config,
     known: &mut CacheConfig,
@@ -259,11 +261,11 @@ async fn live(
 
     let failure = tasks.watch().await;
     if !worker.claim.is_valid() {
-        // It has run out, and is not renewed any more.
+        // The claim has run out, and must not be renewed any more.
         worker.claim.end();
     }
 
-    // Get and put leave the bus before the invalidations do (rule 8): what is still served can still be
+    // Get and put leave the bus before the invalidations do (rule 8): an entry that is still served can still be
     // dropped. Every answer looks at the claim, so that none goes out after its end.
     let stages = async {
         stop.reads.cancel();
@@ -277,10 +279,10 @@ async fn live(
     if timeout(config.process.shutdown_grace(), stages).await.is_err() {
         tracing::warn!("requests in flight were cut off");
     }
-    // Whatever still reads requests must not serve when invalidations have left.
+    // A task that still reads requests must not serve when the invalidations have left the bus.
     worker.claim.end();
     stop.rest.cancel();
-    // What was counted up to here is the last window of this life.
+    // The counts up to here are the last window of this life.
     stop_windows.cancel();
     stop_events.cancel();
     let finished = tasks.finish(LEAVE_TIME).await;

@@ -1,7 +1,7 @@
 //! The live configuration: one entry of a JetStream KV bucket, read by every worker.
 //!
-//! A change is first written there, by compare-and-set, and then put into force. What was
-//! acknowledged is therefore in force again after any restart, and a worker that was away finds it.
+//! A change is first written there, by compare-and-set, and then put into force. An acknowledged
+//! change is therefore in force again after any restart, and a worker that was away finds it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,7 +28,7 @@ use crate::holders::Drop;
 use crate::near;
 use crate::worker::{Worker, not_serving};
 
-/// How long a look into the bucket may take, by itself.
+/// How long a look into the bucket may take, outside of a request.
 const BUCKET_TIME: Duration = Duration::from_secs(2);
 /// How long the announcement of a change is waited for.
 const ANNOUNCE_TIME: Duration = Duration::from_secs(5);
@@ -37,13 +37,13 @@ const ANNOUNCE_TIME: Duration = Duration::from_secs(5);
 const CHANGE_TIME: Duration = Duration::from_secs(4);
 /// How long the write of a change may take.
 const WRITE_TIME: Duration = Duration::from_millis(1500);
-/// What is left of [`CHANGE_TIME`] for reading back whether a write that was not acknowledged was made.
+/// The rest of [`CHANGE_TIME`], for reading back whether a write without an acknowledgement was made.
 const READ_BACK_TIME: Duration = Duration::from_millis(1000);
-/// How often a compare-and-set is tried against other writers.
+/// How many times a compare-and-set is tried against other writers.
 const CHANGE_TRIES: usize = 16;
-/// How often it is tried to write the first revision.
+/// How many times the first revision is tried to be read or written at a start.
 const LOAD_TRIES: usize = 8;
-/// How often a worker looks whether somebody else has changed the configuration.
+/// How often a worker looks in the bucket for a change of the configuration by another writer.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How many revisions are looked through for one that can be read, when the last one can't.
 const EARLIER_REVISIONS: u64 = 32;
@@ -52,55 +52,55 @@ const EARLIER_REVISIONS: u64 = 32;
 #[derive(Debug)]
 pub struct Live {
     worker: Arc<Worker>,
-    /// Held from the write to the bucket until the change is in force, so that a look does not
-    /// put it into force in between and take away the counts that a clear answers with.
+    /// Locked from the write to the bucket until the change is in force. Otherwise a look could put it into force
+    /// in between, and the clear would lack the counts for its answer.
     in_force: Mutex<Option<InForce>>,
 }
 
 #[derive(Debug, Clone)]
 struct InForce {
     config: CacheConfig,
-    /// As it stands in the bucket, where it may be too much for this machine.
+    /// As written in the bucket, where the capacity may be too large for this machine.
     written: CacheConfig,
     revision: u64,
     /// When the bucket was made: revisions of another bucket do not compare.
     bucket_created_at: OffsetDateTime,
 }
 
-/// Where a revision comes from.
+/// The source of a revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
-    /// It was found in the bucket. It drops everything if its generation is another one than what was in force.
+    /// It was found in the bucket. It drops everything if its generation differs from the one in force.
     Bucket,
-    /// This worker has just written it. It takes force whatever its number is: a bucket that was rolled back counts
-    /// again from an earlier one.
+    /// This worker has just written it. It comes into force whatever its number is, because a bucket that was rolled
+    /// back counts again from an earlier number.
     Change,
-    /// The same, in order to drop everything.
+    /// This worker has just written it in order to drop everything.
     Clear,
 }
 
-/// What stands in the bucket.
+/// The content of the bucket.
 #[derive(Debug)]
 enum Found {
     /// Nothing, or the mark of a removal with this revision.
     Nothing(u64),
     /// A configuration and its revision.
     Config(CacheConfig, u64),
-    /// Something else with this revision, and why it is none.
+    /// A value that is no configuration, with its revision and the reason.
     Junk(u64, String),
 }
 
-/// What came of putting a revision into force.
+/// The effect of putting a revision into force.
 #[derive(Debug, Default)]
 struct Effect {
     /// The entries and bytes that a clear dropped.
     dropped: Option<(u64, u64)>,
-    /// Who must be told to drop everything before the revision is acknowledged.
+    /// The holders that must be told to drop everything before the revision is acknowledged.
     near: Option<Drop>,
 }
 
-/// Keeps `known` at what stands in the bucket, without end: a worker that stands by may have to write it again when it
-/// serves, because JetStream has lost it.
+/// Keeps `known` equal to the configuration in the bucket, and never returns. A worker that stands by needs it: once it
+/// serves, it may have to write it again because JetStream has lost it.
 pub async fn keep_in_mind(own: &Bus, known: &mut CacheConfig) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -116,12 +116,12 @@ pub async fn keep_in_mind(own: &Bus, known: &mut CacheConfig) {
 }
 
 impl Live {
-    /// Nothing is in force yet.
+    /// A configuration of which nothing is in force yet.
     pub fn new(worker: Arc<Worker>) -> Self {
         Self { worker, in_force: Mutex::new(None) }
     }
 
-    /// What is in force, as it stands in the bucket.
+    /// The configuration in force, as written in the bucket; `None` before [`Live::load`].
     pub async fn written(&self) -> Option<CacheConfig> {
         self.in_force.lock().await.as_ref().map(|in_force| in_force.written.clone())
     }
@@ -150,7 +150,7 @@ impl Live {
                     (self.repaired(over, &why, last_good.as_ref().unwrap_or(first)), over)
                 }
             };
-            // Another worker may be first; then its revision is read. What was written is not read again.
+            // If another worker was first, its revision is read next. An own write need not be read again.
             if let Written::Done(revision) = self.write_over(over, &config, BUCKET_TIME).await? {
                 let effect = self.put_into_force(&mut in_force, &bucket, config, revision, Source::Change);
                 self.tell_in_passing(effect);
@@ -160,7 +160,7 @@ impl Live {
         anyhow::bail!("others write the configuration at this moment")
     }
 
-    /// The last revision before `revision` that can be read, if it is not long ago.
+    /// The last revision before `revision` that can be read, among the [`EARLIER_REVISIONS`] before it.
     async fn last_good(&self, revision: u64) -> Result<Option<CacheConfig>, RequestFailure> {
         for earlier in (revision.saturating_sub(EARLIER_REVISIONS).max(1)..revision).rev() {
             let message =
@@ -173,7 +173,7 @@ impl Live {
         Ok(None)
     }
 
-    /// What is to be written over an entry that can't be read.
+    /// The configuration to write over an entry that can't be read.
     fn repaired(&self, over: u64, why: &str, config: &CacheConfig) -> CacheConfig {
         tracing::warn!(
             revision = over,
@@ -193,7 +193,7 @@ impl Live {
         &self.worker.own
     }
 
-    /// What stands in the bucket.
+    /// Reads the content of the bucket.
     async fn read(&self, limit: Duration) -> Result<Found, RequestFailure> {
         let last = bucket::last(self.own(), subject::CONFIG_STREAM, subject::CONFIG_ENTRY, limit).await?;
         Ok(match last {
@@ -217,9 +217,11 @@ impl Live {
         bucket::write(self.own(), subject::CONFIG_WRITE, body.into(), over, limit).await
     }
 
-    /// Makes the bucket hold what is in force where it holds nothing, or nothing that can be read, or what was there
-    /// earlier: the stream has taken a revision back that it had acknowledged. What was written, and its revision, if
-    /// that was so and nobody else was first.
+    /// Writes the configuration in force to the bucket again if the bucket no longer holds it.
+    ///
+    /// That is so if the bucket holds nothing, a value that can't be read, or an earlier revision, because the stream
+    /// has lost one that it had acknowledged. Returns the written configuration and its revision; `None` if no write
+    /// was needed, or another writer was first.
     async fn mend(
         &self,
         in_force: &InForce,
@@ -246,8 +248,8 @@ impl Live {
         })
     }
 
-    /// Looks into the bucket again and again, and at once after a reconnection. A watch of JetStream's would be a consumer
-    /// that delivers wherever its maker says, so the rights allow none.
+    /// Looks into the bucket every second, and at once after a reconnection. A JetStream watch is not used: it would be
+    /// a consumer, which delivers wherever its maker says, so the rights allow none.
     ///
     /// # Errors
     /// Never by itself; ends with `shutdown`.
@@ -314,7 +316,7 @@ impl Live {
         Ok((self.reply(&in_force), effect.near))
     }
 
-    /// Clears every worker's cache: draws another generation, and drops everything here.
+    /// Clears every worker's cache: writes another generation to the bucket, and drops everything here.
     ///
     /// # Errors
     /// As [`Live::change`].
@@ -323,7 +325,8 @@ impl Live {
         by: Option<&str>,
         arrived: Moment,
     ) -> Result<(ClearReply, Option<Drop>), Refusal> {
-        // Only that it differs counts. Numbers that only grow would come again after the bucket was rolled back.
+        // A generation only has to differ from others. Numbers that grow would come again after the bucket was
+        // rolled back.
         let draw = |config: &mut CacheConfig| config.generation = other_generation(config.generation);
         let (in_force, effect) = self.write(by, arrived, Source::Clear, draw).await?;
         let (entries, bytes) = effect.dropped.unwrap_or_default();
@@ -332,7 +335,7 @@ impl Live {
         Ok((ClearReply { entries, bytes, generation, revision, incarnation }, effect.near))
     }
 
-    /// Reads the bucket again.
+    /// Reads the bucket again, and puts its configuration into force.
     ///
     /// # Errors
     /// A refusal, when it can't be read.
@@ -347,16 +350,16 @@ impl Live {
         in_force.as_ref().map(|in_force| self.reply(in_force)).ok_or_else(not_read_yet)
     }
 
-    /// What is in force, for whoever changes it; a refusal when it is not to be had until `end`.
+    /// The configuration in force, locked for a change; a refusal if the lock is not free before `end`.
     async fn locked(&self, end: Moment) -> Result<MutexGuard<'_, Option<InForce>>, Refusal> {
         let locked = tokio::time::timeout(left(end), self.in_force.lock()).await;
         locked.map_err(|_| unavailable("JetStream does not answer in time"))
     }
 
-    /// What is in force.
+    /// The configuration in force.
     ///
     /// # Errors
-    /// A refusal, before anything is.
+    /// A refusal, as long as nothing is in force.
     pub async fn get(&self) -> Result<ConfigReply, Refusal> {
         let in_force = self.in_force.lock().await.clone();
         in_force.as_ref().map(|in_force| self.reply(in_force)).ok_or_else(not_read_yet)
@@ -387,7 +390,7 @@ impl Live {
         source: Source,
         change: impl Fn(&mut CacheConfig),
     ) -> Result<(InForce, Effect), Refusal> {
-        // Until then nothing is written, so that there is time to find out what came of it.
+        // No write begins after `end`, so that there is time left to find out its outcome.
         let end = arrived + (CHANGE_TIME - WRITE_TIME - READ_BACK_TIME);
         let bucket = self.bucket(left(end)).await.map_err(|error| unavailable(format_args!("{error:#}")))?;
         let mut in_force = self.locked(end).await?;
@@ -403,9 +406,9 @@ impl Live {
                     ));
                 }
             };
-            // A request may have waited with a worker that was stopped past its claim, and whoever serves now
-            // have acknowledged a later one. The revision is known already: what changes from here on makes
-            // the compare-and-set fail.
+            // This worker may have been paused past the end of its claim with the request still waiting, and its
+            // successor may have acknowledged a later change. The claim is looked at after the revision was read:
+            // a change that comes from here on makes the compare-and-set fail.
             if !self.worker.claim.is_valid() {
                 return Err(not_serving());
             }
@@ -416,7 +419,7 @@ impl Live {
                 Ok(Written::Done(revision)) => revision,
                 Ok(Written::Overtaken) => continue,
                 Err(failure) if failure.had_no_effect() => return Err(unavailable(failure)),
-                // Its acknowledgement may be all that was lost.
+                // The write may have been made, and only its acknowledgement lost.
                 Err(failure) => match self.read(left(arrived + CHANGE_TIME)).await {
                     Ok(Found::Config(found, revision)) if found == config => revision,
                     _ => return Err(unknown(&failure)),
@@ -432,8 +435,8 @@ impl Live {
         ))
     }
 
-    /// Puts a revision into force. One that was found in the bucket is not, if it or a later one already is. Returns the
-    /// entries and bytes that it dropped if it is a clear.
+    /// Puts a revision into force. One that was found in the bucket is passed over if it or a later one already is in
+    /// force. The effect has the entries and bytes that were dropped, if the revision is a clear.
     fn put_into_force(
         &self,
         in_force: &mut Option<InForce>,
@@ -443,7 +446,7 @@ impl Live {
         source: Source,
     ) -> Effect {
         let bucket_created_at = bucket.stream.cached_info().created;
-        // Of the same number there may be two, when the stream has taken one of them back.
+        // Two revisions can have the same number, if the stream has lost the first of them.
         let is_old = |now: &InForce| {
             now.bucket_created_at == bucket_created_at
                 && (now.revision > revision || now.revision == revision && now.written == config)
@@ -458,12 +461,12 @@ impl Live {
         let (evicted, dropped, near) = {
             let mut store = self.worker.store();
             let evicted = store.configure(config.policy, config.capacity_mb);
-            // In a bucket that was made anew, generations begin again as well.
+            // A generation of another bucket says nothing about this one, even if it is the same.
             let is_new = before.as_ref().is_some_and(|before| {
                 before.config.generation != config.generation || before.bucket_created_at != bucket_created_at
             });
             let is_clear = source == Source::Clear || is_new;
-            // Under `none`, nothing is held anywhere.
+            // Under the policy `none`, gateways must hold no copies either.
             let is_end = config.policy == Policy::None
                 && before.as_ref().is_some_and(|before| before.config.policy != Policy::None);
             let near = (is_clear || is_end).then(|| store.holders.drop_all(Moment::now()));
@@ -492,14 +495,15 @@ impl Live {
         Effect { dropped: dropped.map(|dropped| (dropped.entries, dropped.bytes)), near }
     }
 
-    /// Tells of a revision that somebody else wrote: nobody waits for the acknowledgement here.
+    /// Tells the holders about a revision that no request waits for, without waiting for their acknowledgements.
     fn tell_in_passing(&self, effect: Effect) {
         let Some(near) = effect.near.filter(|near| !near.holders.is_empty()) else { return };
         let worker = self.worker.clone();
         tokio::spawn(async move { near::tell(&worker, &near).await });
     }
 
-    /// The bucket may come from a machine with more memory, or have been written by hand.
+    /// The configuration with a capacity that this machine allows. The bucket may come from a machine with more memory,
+    /// or have been written by hand.
     fn within_this_machine(&self, mut config: CacheConfig) -> CacheConfig {
         let asked = config.capacity_mb.mb();
         let most = self.worker.max_capacity_mb;
@@ -516,8 +520,8 @@ impl Live {
         config
     }
 
-    /// Publishes an event for those who look on. The truth is the bucket, which the recorder reads by
-    /// itself; so nobody waits for the acknowledgement.
+    /// Publishes an event for observers, without waiting for its acknowledgement: the truth is the bucket, which the
+    /// recorder reads by itself.
     fn announce(&self, subject: String, revision: u64, event: &impl Serialize) {
         let Ok(body) = serde_json::to_vec(event) else { return };
         let mut headers = HeaderMap::new();
@@ -537,7 +541,7 @@ impl Live {
     }
 }
 
-/// Another generation than this one: 53 random bits, which every reader of JSON takes for the number that it is.
+/// Another generation than this one: 53 random bits, which every JSON reader can represent exactly.
 fn other_generation(generation: u64) -> u64 {
     loop {
         let drawn = rand::random::<u64>() >> 11;
@@ -547,7 +551,7 @@ fn other_generation(generation: u64) -> u64 {
     }
 }
 
-/// How long it is until then.
+/// The time left until `end`.
 fn left(end: Moment) -> Duration {
     end.since(Moment::now())
 }
@@ -560,7 +564,7 @@ fn bad_request(error: InvalidConfig) -> Refusal {
     Refusal::new(Code::BadRequest, error.to_string())
 }
 
-/// The bucket could not be read, or has taken nothing.
+/// The refusal when the bucket could not be read, or has taken no write.
 fn unavailable(error: impl std::fmt::Display) -> Refusal {
     Refusal::new(
         Code::Unavailable,
@@ -568,7 +572,7 @@ fn unavailable(error: impl std::fmt::Display) -> Refusal {
     )
 }
 
-/// The write may have come to the bucket.
+/// The refusal when it is unknown whether the bucket has taken the write.
 pub(crate) fn unknown(failure: &dyn std::fmt::Display) -> Refusal {
     Refusal::new(
         Code::Unavailable,

@@ -12,14 +12,16 @@ use wire::{Holder, subject};
 use crate::holders::Drop;
 use crate::worker::Worker;
 
-/// How long one try waits for the answer; until the lease ends there are others.
+/// How long one try waits for an answer. Further tries follow until the lease ends.
 const TRY_TIME: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a worker that leaves waits for the last reports.
 const LAST_REPORTS: Duration = Duration::from_millis(500);
 
-/// Tells everybody whom `drop` names, and returns when none of them serves an older copy any more: each has
-/// acknowledged, or its lease has ended; and so has each that a predecessor of this worker granted.
+/// Tells every holder that `drop` names, and returns when none of them serves an older copy any more.
+///
+/// By then each holder has acknowledged or its lease has ended, and so has every lease that a predecessor of this
+/// worker granted.
 pub async fn tell(worker: &Worker, drop: &Drop) {
     let payload = payload_of(drop);
     let told = drop.holders.iter().map(|(holder, end)| tell_one(worker, drop, *holder, *end, &payload));
@@ -31,8 +33,10 @@ pub fn is_done(worker: &Worker, drop: &Drop) -> bool {
     drop.holders.is_empty() && Moment::now() >= leases_of_predecessors_end(worker)
 }
 
-/// Has all holders drop what they have and report its hits, once nothing is granted any more: when all parts of
-/// the system stop at once, nobody else is there to count them. Who does not answer is not waited for.
+/// Has all holders drop their copies and report the hits on them, once no near lease is granted any more.
+///
+/// When all parts of the system stop at once, no other worker is there to count these hits. A holder that does not
+/// answer within `LAST_REPORTS` is not waited for.
 pub async fn gather(worker: &Worker) {
     if !worker.is_serving() {
         return;
@@ -58,8 +62,9 @@ fn payload_of(drop: &Drop) -> Bytes {
     }
 }
 
-/// Who was granted leases by a worker before this one, nobody knows; but its claim had ended when this
-/// worker won its own.
+/// The moment at which every near lease that an earlier worker granted has ended.
+///
+/// The holders of those leases are unknown, but the earlier worker's claim had ended when this worker won its own.
 fn leases_of_predecessors_end(worker: &Worker) -> Moment {
     worker.claim.won() + with_margin(Duration::from_millis(LONGEST_LEASE_MS))
 }
@@ -76,7 +81,7 @@ async fn tell_one(worker: &Worker, drop: &Drop, holder: Holder, end: Moment, pay
                 worker.store().holders.acknowledged(drop, holder);
                 return;
             }
-            // Nobody answers for it: it may be out of reach, and serve all the same.
+            // A holder that does not answer may be out of reach and still serve its copy.
             Err(failure) => {
                 tracing::debug!(%holder, %failure, "a near copy is not dropped yet");
                 sleep_until(end.min(Moment::now() + PAUSE)).await;

@@ -1,4 +1,4 @@
-//! Key events: published while somebody watches, at a bounded rate, and free of cost otherwise.
+//! Key events: published at a bounded rate while a watch is set, and almost free of cost otherwise.
 
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,13 +16,13 @@ pub const MAX_EVENTS_PER_SECOND: u32 = 5000;
 /// Events that wait for being published; more are dropped and counted.
 const QUEUE: usize = 1024;
 
-/// Whether somebody watches, and what may still be published.
+/// The watches that are set, and the events that wait for their publication.
 #[derive(Debug)]
 pub struct Watch {
     worker: String,
     client: Client,
     origin: Instant,
-    /// Until when each kind is watched, in milliseconds since `origin`; 0 is never.
+    /// The end of the watch on each kind, in milliseconds since `origin`; 0 if it is not watched.
     until_ms: [AtomicU64; KeyEventKind::ALL.len()],
     pace: Mutex<Pace>,
     queue: mpsc::Sender<KeyEvent>,
@@ -34,7 +34,7 @@ struct Pace {
     second: u64,
     published: u32,
     dropped: u64,
-    /// As `dropped`, of all watches.
+    /// As `dropped`, but for all watches so far.
     dropped_ever: u64,
     /// The end of the watch for which `dropped` counts.
     end_ms: u64,
@@ -48,7 +48,7 @@ impl Pace {
 }
 
 impl Watch {
-    /// Nobody watches.
+    /// No kind of event is watched yet.
     pub fn new(worker: String, client: Client) -> Self {
         let (queue, queued) = mpsc::channel(QUEUE);
         let pace = Mutex::new(Pace { second: 0, published: 0, dropped: 0, dropped_ever: 0, end_ms: 0 });
@@ -56,7 +56,7 @@ impl Watch {
         Self { worker, client, origin: Instant::now(), until_ms: Default::default(), pace, queue, queued }
     }
 
-    /// Publishes events of `kinds` for `length` from now. Watches add up: none makes another shorter.
+    /// Publishes events of `kinds` for `length` from now. A watch never shortens an earlier one.
     pub fn extend(&self, kinds: &[KeyEventKind], length: Duration) {
         let now = self.now_ms();
         let until = now + millis(length);
@@ -72,12 +72,12 @@ impl Watch {
         }
     }
 
-    /// Says that something happened to `item`, if somebody watches that kind.
+    /// Queues an event about `item`, if its kind is watched.
     pub fn tell(&self, kind: KeyEventKind, item: &Item, bytes: u64) {
         self.tell_of(kind, item, bytes, 1, false);
     }
 
-    /// Says what a gateway reports: that it has served `item` from its near cache `count` times.
+    /// Queues the event that a gateway has served `item` from its near cache `count` times, as it reports.
     pub fn tell_near(&self, item: &Item, bytes: u64, count: u64) {
         self.tell_of(KeyEventKind::Hit, item, bytes, count, true);
     }
@@ -118,12 +118,12 @@ impl Watch {
         }
     }
 
-    /// How many events were left out so far, of all watches.
+    /// How many events were dropped so far, in all watches.
     pub fn dropped_count(&self) -> u64 {
         self.pace.lock().dropped_ever
     }
 
-    /// Publishes what is queued, until the stop.
+    /// Publishes queued events until `shutdown`.
     ///
     /// # Errors
     /// When it is started twice.
@@ -140,14 +140,14 @@ impl Watch {
             if let Err(error) =
                 self.client.publish(subject::key_event(event.kind, &event.key), body.into()).await
             {
-                // Events of a moment are not worth a retry; whoever watches sees the connection's state.
+                // A key event is not worth a retry: its watcher sees the state of the connection.
                 tracing::debug!(%error, "a key event was not published");
             }
         }
     }
 
     fn now_ms(&self) -> u64 {
-        // One more than elapsed, so that 0 stays free for "never".
+        // One more than the elapsed time, so that 0 can mean "not watched".
         millis(self.origin.elapsed()) + 1
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use wire::{Window, subject};
 
-/// Windows are kept for so long while JetStream does not acknowledge them.
+/// How long windows are kept while JetStream does not acknowledge them.
 const KEPT: Duration = Duration::from_secs(3600);
 /// How long one publication may take.
 const PUBLISH_TIME: Duration = Duration::from_secs(5);
@@ -28,10 +28,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct WindowQueue {
     windows: Mutex<VecDeque<Window>>,
-    /// The most that are kept.
+    /// The most windows that are kept.
     most: usize,
     lost: AtomicU64,
-    /// Told after each window that was added or acknowledged.
+    /// Notified after each window that was added or acknowledged.
     changed: Notify,
 }
 
@@ -43,12 +43,12 @@ impl WindowQueue {
         Self { windows: Mutex::default(), most, lost: AtomicU64::new(0), changed: Notify::new() }
     }
 
-    /// How many wait.
+    /// How many windows wait for their acknowledgement.
     pub fn pending_count(&self) -> u64 {
         self.locked().len() as u64
     }
 
-    /// How many were given up.
+    /// How many windows were given up because too many waited.
     pub fn lost_count(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
@@ -71,7 +71,7 @@ impl WindowQueue {
 
     fn acknowledged(&self, window: &Window) {
         let mut windows = self.locked();
-        // While it was on its way, it may have been given up.
+        // The window may have been given up while its publication was under way.
         if windows.front() == Some(window) {
             windows.pop_front();
         }
@@ -83,7 +83,7 @@ impl WindowQueue {
         self.windows.lock()
     }
 
-    /// Waits until nothing waits any more.
+    /// Returns when no window waits for its acknowledgement any more.
     pub async fn emptied(&self) {
         loop {
             let changed = self.changed.notified();
@@ -115,7 +115,7 @@ pub async fn publish(bus: Bus, windows: Arc<WindowQueue>, shutdown: Cancellation
                 () = changed => continue,
             }
         };
-        // What is cut short here may have come all the same; JetStream knows it by its id.
+        // A publication that is cut short here may still have arrived. JetStream then knows a second one by its id.
         let Some(published) = shutdown.run_until_cancelled(publish_one(&bus, &window)).await else {
             return Ok(());
         };

@@ -23,7 +23,7 @@ use crate::window::WindowQueue;
 /// How long the proof of a new connection may take before it is tried again.
 const PROOF_TIME: Duration = Duration::from_secs(2);
 
-/// What the parts of one worker share.
+/// The state that the parts of one life of the worker share.
 #[derive(Debug)]
 pub struct Worker {
     /// Its name in events and rows.
@@ -34,11 +34,11 @@ pub struct Worker {
     pub started: Instant,
     /// The connection on which it answers.
     pub bus: Bus,
-    /// The connection for what it does by itself: JetStream, events, drops.
+    /// The connection for messages that it sends unasked: JetStream, events, drops.
     pub own: Bus,
     /// The right to serve.
     pub claim: Claim,
-    /// Key events, while somebody watches.
+    /// Key events, published while a watch is set.
     pub watch: Watch,
     /// Windows that wait for JetStream, those of earlier lives of this process among them.
     pub windows: Arc<WindowQueue>,
@@ -49,31 +49,32 @@ pub struct Worker {
     /// The revision of the configuration in force.
     pub revision: AtomicU64,
     store: Mutex<Store>,
-    /// What holders of near leases have reported.
+    /// The reports that holders of near leases have sent.
     reports: Mutex<Reports>,
-    /// The connections on which a message to itself has proven that all subscriptions stand, and a renewal the claim: see
-    /// [`Worker::connections`]. Zero before that.
+    /// The proven connections, in the form of [`Worker::connections`]; zero before the first proof.
+    ///
+    /// A message to itself has proven that all subscriptions stand, and a renewal that the claim does.
     proven_connections: AtomicU64,
 }
 
-/// What became of an insertion.
+/// The outcome of an insertion, and its effect on near leases.
 #[derive(Debug)]
 pub struct Inserted {
-    /// Of the entry.
+    /// The outcome for the entry.
     pub outcome: Insert,
     /// The length of the near lease that came with it.
     pub granted: Option<Duration>,
-    /// Who must be told that what they hold is replaced.
+    /// The holders that must be told that their copy is replaced.
     pub drop: Option<Drop>,
 }
 
-/// The last report of each holder, for a while.
+/// The number and the time of each holder's last report, kept for at least [`REPORT_MEMORY`].
 #[derive(Debug, Default)]
 struct Reports(HashMap<Holder, (u64, Moment)>);
 
-/// So many holders are remembered without looking how old they are.
+/// Up to this many holders are remembered regardless of the age of their reports.
 const FEW_HOLDERS: usize = 64;
-/// How long one is remembered: far longer than it sends one report again.
+/// How long a holder is remembered: far longer than it goes on sending one report again.
 const REPORT_MEMORY: Duration = Duration::from_secs(60);
 
 impl Reports {
@@ -123,11 +124,11 @@ impl Worker {
         self.store.lock()
     }
 
-    /// Whether what is resident may be served: only with a valid claim, and only on a connection whose
+    /// Whether resident entries may be served: only with a valid claim, and only on connections whose
     /// subscriptions are proven.
     ///
     /// Subscriptions come back in any order after a reconnection, and an invalidation that is sent
-    /// before its subscription stands reaches nobody.
+    /// before its subscription stands gets lost.
     pub fn is_serving(&self) -> bool {
         self.proven_connections.load(Ordering::Acquire) == self.connections() && self.claim.is_valid()
     }
@@ -137,8 +138,10 @@ impl Worker {
         self.bus.connection_count() << 32 | self.own.connection_count()
     }
 
-    /// Looks an item up for somebody who may hold it already, who has room for `most` bytes, who fills it after a
-    /// miss or not, and who may ask for a near lease. All under the store's lock, so that no drop comes between.
+    /// Looks `item` up, for a reply of at most `most` bytes. Grants a near lease on a hit if `asked` names a holder.
+    ///
+    /// `asked` may name the tag of a copy that the other side holds. With `may_fill` a miss hands out a fill lease. All
+    /// of it happens under the store's lock, so that no drop comes between.
     pub fn get(&self, item: &Item, asked: &Meta, most: u64, may_fill: bool) -> (Lookup, Option<Duration>) {
         let now = Instant::now();
         let mut store = self.store();
@@ -157,7 +160,7 @@ impl Worker {
         (found, granted)
     }
 
-    /// Renews the near lease of `holder`, if what it holds is still what is resident.
+    /// Renews the near lease of `holder`, if the resident entry still has the tag of its copy.
     pub fn renew(&self, item: &Item, tag: &Tag, holder: Holder) -> Option<Duration> {
         let mut store = self.store();
         if !self.is_serving() {
@@ -198,14 +201,17 @@ impl Worker {
         Inserted { outcome, granted: None, drop }
     }
 
-    /// Removes the entries of a key because its origin changed. Those that were resident, and who must be told.
+    /// Removes the entries of a key because its origin changed. Returns those that were resident, and the holders that
+    /// must be told.
     pub fn invalidate(&self, key: &Key) -> (Vec<Arc<Entry>>, Drop) {
         let mut store = self.store();
         (store.invalidate(key), store.holders.drop_key(key, Moment::now()))
     }
 
-    /// Counts what a holder of near leases reports, unless it was counted before, or is meant for another life
-    /// of the worker that may have counted it. `None` while this one does not serve: whoever does is asked next.
+    /// Counts the hits that a holder of near leases reports, and returns whether it did.
+    ///
+    /// A report is not counted twice, nor if it was meant for another life of the worker, which may have counted it.
+    /// `None` while this worker does not serve: the holder then asks the one that does.
     pub fn count_near_hits(&self, report: &HitsReport) -> Option<bool> {
         let mut store = self.store();
         if !self.is_serving() {
@@ -219,9 +225,10 @@ impl Worker {
         Some(counts)
     }
 
-    /// After the first and each further connection: proves by a message to itself that all subscriptions
-    /// stand, and by a renewal that the claim does, drops everything that was held, leases included, and
-    /// only then serves again.
+    /// Proves each new connection, the first included, before the worker serves on it.
+    ///
+    /// A message to itself proves that all subscriptions stand, and a renewal that the claim does. Then everything that
+    /// was held is dropped, leases included, and only then does the worker serve again.
     ///
     /// # Errors
     /// Never by itself; ends with `shutdown`.
@@ -260,7 +267,7 @@ impl Worker {
 
     async fn prove(&self) -> anyhow::Result<()> {
         self.bus.hears(&self.own, PROOF_TIME).await?;
-        // At the first time the claim has just been won, on the connection that stands.
+        // At the first proof the claim has just been won, on the present connection, and needs no renewal.
         let is_first = self.proven_connections.load(Ordering::Acquire) == 0;
         if !is_first || self.claim.connection() != self.own.connection_count() {
             self.claim.renew().await?;
@@ -315,7 +322,7 @@ impl Worker {
     }
 }
 
-/// What a worker acknowledged that does not serve would say nothing about the one that does.
+/// The refusal of a worker that does not serve: an acknowledgement by it would say nothing about the one that does.
 pub(crate) fn not_serving() -> Refusal {
     Refusal::new(Code::Unavailable, "this worker does not serve at this moment; ask again")
 }

@@ -2,7 +2,7 @@
 //!
 //! A message is acknowledged once its row is committed, and a row has a unique key, so a message that
 //! comes again, for whatever reason, changes nothing. While MySQL is away messages stay in JetStream;
-//! while NATS is away they stay with whoever has yet to publish them.
+//! while NATS is away they stay with their publishers.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -25,21 +25,21 @@ use crate::setup::{Found, Setup, Wanted};
 
 /// Messages in one transaction at most.
 const BATCH: usize = 500;
-/// How long one pull waits for messages before the next. What is asked for may get lost between servers without that this
-/// connection ends.
+/// How long one pull waits for messages before the next. It is limited because a pull may get lost between servers
+/// while this connection stays open.
 const PULL: Duration = Duration::from_secs(3);
-/// How late the server may say that a pull is over.
+/// How late the server may report the end of a pull.
 const LATE: Duration = Duration::from_secs(1);
-/// How long a message may be on its way to its row before it is delivered again: soon after a crash.
-/// A slow database makes it come a second time, which is harmless.
+/// How long the server waits for an acknowledgement before it delivers a message again: short, for a crash.
+/// With a slow database a message may come a second time, which is harmless.
 const ACK_WAIT: Duration = Duration::from_secs(10);
-/// After which time a message that this process gives back may go to another: it has left by then.
+/// The delay before a message that this process gives back is delivered again: the process has left by then.
 const GIVE_BACK_AFTER: Duration = Duration::from_secs(1);
-/// How long a stop waits at most for what the bus has sent already.
+/// How long a stop waits at most for messages that the bus has sent already.
 const CATCH_UP: Duration = Duration::from_millis(300);
 /// The first pause after a failure of the bus; it doubles up to a second.
 const PAUSE: Duration = Duration::from_millis(250);
-/// There is no limit: what is away comes back some day.
+/// No limit: NATS and MySQL are waited for, however long they are away.
 const FOREVER: Duration = Duration::MAX;
 
 /// The longest names that the columns hold, in characters.
@@ -47,7 +47,7 @@ const WORKER_CHARS: usize = 64;
 const INCARNATION_CHARS: usize = 32;
 const CHANGED_BY_CHARS: usize = 255;
 
-/// What became of the messages since the start. Shown by `nats micro stats`.
+/// The numbers of stored and refused messages since the start. `nats micro stats` shows them.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     stored: AtomicU64,
@@ -55,7 +55,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// As the custom data of the service's statistics.
+    /// The numbers as custom data of the service's statistics.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "stored_message_count": self.stored.load(Ordering::Relaxed),
@@ -66,13 +66,13 @@ impl Tally {
 
 /// A stream, the durable consumer of it, and how its messages become rows.
 pub(crate) trait Feed: Send + Sync + Sized + 'static {
-    /// What it brings, in the log.
+    /// The name of its messages in the log.
     const WHAT: &'static str;
-    /// The stream.
+    /// The name of the stream.
     const STREAM: &'static str;
-    /// The consumer.
+    /// The name of the consumer.
     const CONSUMER: &'static str;
-    /// A row.
+    /// A row made of one message.
     type Row: Send + Sync;
 
     /// The subjects that the consumer takes.
@@ -152,7 +152,7 @@ impl Feed for Revisions {
     }
 
     fn read(&self, message: &Message) -> Result<Option<RevisionRow>, String> {
-        // Somebody removed the entry; what is in force is in no row until the next change.
+        // The entry was removed by hand. The configuration in force then has no row until the next change.
         if message.headers.as_ref().is_some_and(|headers| headers.get(bucket::KV_OPERATION).is_some()) {
             return Ok(None);
         }
@@ -166,13 +166,13 @@ impl Feed for Revisions {
     }
 }
 
-/// Reads a window, and refuses what its row could not hold.
+/// Reads a window, and refuses values that its row could not hold.
 fn read_window(payload: &[u8]) -> Result<Window, String> {
     let window: Window = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
     for (field, text, most) in
         [("worker", &window.worker, WORKER_CHARS), ("incarnation", &window.incarnation, INCARNATION_CHARS)]
     {
-        // White space at the end would make two names one: the collation pads with it.
+        // The collation ignores white space at the end, so two names that differ only in it would be one.
         let plain = |c: char| !c.is_whitespace() && !c.is_control();
         if !(1..=most).contains(&text.chars().count()) || !text.chars().all(plain) {
             return Err(format!("{field} is not a name of 1 to {most} characters without white space"));
@@ -189,7 +189,7 @@ fn read_revision(revision: u64, payload: &[u8]) -> Result<ConfigRevision, String
         max_capacity: config.capacity_mb.bytes(),
         replacement_policy: config.policy,
         generation: config.generation,
-        // A shortened name is worth more than a missing change.
+        // A change with a shortened name is better than a missing one.
         changed_by: config.changed_by.chars().take(CHANGED_BY_CHARS).collect(),
         created_at: config.changed_at,
         effect: None,
@@ -211,9 +211,9 @@ pub(crate) struct Follower<F> {
 enum Ended {
     /// The process stops.
     Stopping,
-    /// There is a new connection: the server may have restarted, with or without what it had stored.
+    /// There is a new connection: the server may have restarted, with or without its stored data.
     Reconnected,
-    /// The server has not said that a pull is over: it got lost, or there is no such consumer any more.
+    /// The server has not reported the end of a pull: the report got lost, or the consumer no longer exists.
     Silent,
 }
 
@@ -237,7 +237,7 @@ impl<F: Feed> Follower<F> {
         }
     }
 
-    /// Returns after `shutdown`; everything else that ends a session is the beginning of the next.
+    /// Runs sessions with the bus, one after the other, until `shutdown`.
     pub(crate) async fn run(self) {
         let mut pause = PAUSE;
         loop {
@@ -273,15 +273,15 @@ impl<F: Feed> Follower<F> {
                 let (chunk, stopping) = tokio::select! {
                     biased;
                     () = self.shutdown.cancelled() => {
-                        // What has been delivered is finished, else it would come again only after a while. That
-                        // includes what is on its way here, such as the last window of a worker that stops, too.
+                        // Delivered messages are finished, else they would come again only after a while. That
+                        // includes messages on their way here, such as the last window of a worker that also stops.
                         if self.bus.is_connected() {
                             let _ = self.bus.round_trip(CATCH_UP).await;
                         }
                         (chunks.next().now_or_never().flatten(), true)
                     }
                     _ = connections.changed() => return Ok(Ended::Reconnected),
-                    // An end of the pull that got lost is not waited for either.
+                    // The end of a pull may get lost as well, so the wait for it is limited.
                     chunk = timeout(PULL + LATE, chunks.next()) => match chunk {
                         Ok(chunk) => (chunk, false),
                         Err(_) => return Ok(Ended::Silent),
@@ -318,16 +318,16 @@ impl<F: Feed> Follower<F> {
             }
         }
         let answers = self.rows_of(feed, &messages).await;
-        // To the server of another connection the same sequence numbers may be other messages.
+        // On another connection the server may have other messages under the same sequence numbers.
         if self.bus.connection_count() == connection {
             self.answer(&messages, answers).await?;
         }
         failure
     }
 
-    /// The stream and the consumer, made or set right if they are not as wanted.
+    /// Opens the feed and its consumer. A stream or consumer that is missing or differs is made or set right first.
     async fn open(&self) -> anyhow::Result<(F, PullConsumer)> {
-        // A request without a connection would only time out, and leave a trace in the client for good.
+        // A request without a connection would only time out, and leave some state in the client for good.
         anyhow::ensure!(self.bus.is_connected(), "there is no connection to NATS");
         let wanted = Wanted {
             stream: F::STREAM,
@@ -346,13 +346,13 @@ impl<F: Feed> Follower<F> {
             self.setup.run(make).await?;
         }
         let consumer = jetstream.get_consumer_from_stream(F::CONSUMER, F::STREAM).await?;
-        // Looked at after the consumer was made: a stream that replaces this one has no such consumer.
+        // The stream is read after the consumer, because a stream that has replaced it would have no such consumer.
         let stream = jetstream.get_stream(F::STREAM).await?;
         Ok((F::new(stream.cached_info()), consumer))
     }
 
-    /// Stores the rows of `messages`, trying until it is done or the process can't wait any longer, and
-    /// returns what to answer to each.
+    /// Stores the rows of `messages`, and returns the answer to each. Tries until MySQL has taken them, or the grace of
+    /// a stop is over.
     async fn rows_of(&self, feed: &F, messages: &[Message]) -> Vec<AckKind> {
         let mut answers = Vec::with_capacity(messages.len());
         let (mut rows, mut owners) = (Vec::new(), Vec::new());
@@ -391,8 +391,8 @@ impl<F: Feed> Follower<F> {
         answers
     }
 
-    /// Stores `rows`, and returns those that MySQL refuses. They are found by halving, so that one of
-    /// them does not keep the rest out.
+    /// Stores `rows`, and returns the positions of those that MySQL refuses, with the errors. They are found by
+    /// halving, so that a refused row does not keep the others out.
     async fn store(&self, rows: &[F::Row]) -> Result<Vec<(usize, RepositoryError)>, RepositoryError> {
         let mut refused = Vec::new();
         let mut parts = vec![(0, rows.len())];
@@ -426,7 +426,7 @@ impl<F: Feed> Follower<F> {
     }
 }
 
-/// A message that can be no row is said so and never delivered again, so that it blocks nothing.
+/// Logs a message that can't become a row. It is never delivered again, so that it blocks no other.
 fn refuse<F: Feed>(message: &Message, reason: &str) {
     let sequence = message.info().map_or(0, |info| info.stream_sequence);
     tracing::error!(

@@ -19,14 +19,14 @@ use crate::repository::{Repository, RepositoryError};
 
 /// The queue group of the endpoints: of several recorders, one answers.
 const QUEUE_GROUP: &str = "recorder";
-/// That of the endpoint whose pattern covers the others' subjects: in one group with them, it would
-/// get a share of their messages instead of a copy.
+/// The queue group of the endpoint for unknown commands, whose pattern covers the other subjects too. In one group
+/// with the others, it would get a share of their messages instead of a copy.
 const UNKNOWN_QUEUE_GROUP: &str = "recorder-unknown";
-/// Questions answered at the same time; further ones wait.
+/// The most questions that are answered at the same time; further ones wait.
 const CONCURRENCY: usize = 6;
 /// The most changes in one answer.
 const MOST_CHANGES: u32 = 1000;
-/// The most with their effects, of which each is two sums.
+/// The most changes in one answer that shows their effects: each effect takes two sums.
 const MOST_COMPARED: u32 = 100;
 
 #[derive(Clone, Copy)]
@@ -36,8 +36,8 @@ enum Question {
     Unknown,
 }
 
-/// Puts the service on the bus and answers until `shutdown`, then for at most `grace` what has come
-/// until then.
+/// Puts the service on the bus and answers until `shutdown`. Then it answers the questions that have already come,
+/// for at most `grace`.
 pub(crate) async fn serve(
     bus: Bus,
     repository: Repository,
@@ -84,7 +84,7 @@ pub(crate) async fn serve(
         () = shutdown.cancelled() => {}
     }
     service.stop().await.map_err(anyhow::Error::from_boxed)?;
-    // Without a connection nobody can be answered, and the subscriptions don't end.
+    // Without a connection no question can be answered, and the subscriptions don't end.
     if bus.is_connected() && timeout(grace, answering).await.is_err() {
         tracing::warn!("stopping before every question was answered");
     }
@@ -121,7 +121,7 @@ async fn history_of(repository: &Repository, request: &Request) -> Result<Histor
     Ok(History { changes })
 }
 
-/// `None` for the commands that have an endpoint of their own.
+/// The refusal of an unknown command; `None` for a command with an endpoint of its own.
 fn unknown_command(request: &Request) -> Option<Refusal> {
     let asked = request.message.subject.as_str();
     if [subject::SERIES, subject::CONFIG_HISTORY].contains(&asked) {
@@ -131,7 +131,7 @@ fn unknown_command(request: &Request) -> Option<Refusal> {
     Some(Refusal::new(Code::NotFound, message))
 }
 
-/// This moment in whole milliseconds, as the answer shows it.
+/// The present time in whole milliseconds, as answers show it.
 fn now() -> OffsetDateTime {
     let now = OffsetDateTime::now_utc();
     now.replace_millisecond(now.millisecond()).unwrap_or(now)

@@ -1,4 +1,4 @@
-//! The stats recorder: makes rows in MySQL of what workers count and how they are configured, and
+//! The stats recorder: stores the workers' counts and configurations as rows in MySQL, and
 //! answers questions about history as the NATS service `recorder`.
 //!
 //! It also makes the tables, those of the gateway too, but touches no image row and no cached byte.
@@ -26,11 +26,11 @@ use crate::consumer::{Follower, Revisions, Tally, Windows};
 use crate::repository::Repository;
 use crate::setup::Setup;
 
-/// The users in nats.conf: the one that answers, and the one that takes from JetStream.
+/// The users in nats.conf: one for answers, and one that consumes from JetStream.
 const USERS: (&str, &str) = ("recorder", "recorder_own");
 /// Messages that one subscription holds before the client drops further ones: twice a batch.
 const SUBSCRIPTION_CAPACITY: usize = 1024;
-/// What leaving the bus and the database may take after everything is done.
+/// The time that leaving the bus and the database may take after everything is done.
 const LEAVE: Duration = Duration::from_millis(500);
 
 /// The process: settings, log and signals, then [`run`].
@@ -38,8 +38,8 @@ pub fn main() -> ExitCode {
     process::main("recorder", &mut Builder::new_multi_thread(), run)
 }
 
-/// Runs the recorder until `shutdown`, then commits and acknowledges what it has in hand, answers
-/// what it was asked, and leaves.
+/// Runs the recorder until `shutdown`, then commits and acknowledges the messages in hand, answers the
+/// questions that have come, and leaves.
 ///
 /// # Errors
 /// When NATS or MySQL is not there in time, a migration fails, or a background task ends by itself.
@@ -48,7 +48,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let Some(started) = shutdown.run_until_cancelled(start(&config, &setup)).await else { return Ok(()) };
     let (mut buses, repository) = started?;
     let ended = loop {
-        // What goes wrong in one life ends its tasks, and the process only if it is not the bus.
+        // A failure ends the tasks on these connections. It also ends the process, unless the client of the bus
+        // has died.
         let ended = record(&buses, &setup, &repository, &config, shutdown.child_token()).await;
         let has_died = ended.is_err() && !shutdown.is_cancelled() && buses.have_died().await;
         buses.drain(LEAVE).await;
@@ -71,7 +72,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     Ok(())
 }
 
-/// Records and answers until `shutdown`, which a failure brings about.
+/// Records and answers until `shutdown`. A failure of one task cancels `shutdown` and so stops the others.
 async fn record(
     buses: &Buses,
     setup: &Arc<Setup>,
@@ -97,7 +98,7 @@ async fn record(
     );
     tasks.spawn("rights", {
         let (buses, setup, stopped) = (buses.clone(), setup.clone(), shutdown.clone());
-        // A recorder that lacks a right would look as if it recorded.
+        // A recorder that lacks a right ends with an error: otherwise it would only seem to record.
         async move {
             let refused = async {
                 tokio::select! {
@@ -112,7 +113,7 @@ async fn record(
 
     let failure = tasks.watch().await;
     shutdown.cancel();
-    // The tasks keep to the grace by themselves; the margin is for their last steps.
+    // The tasks observe the grace by themselves, and the margin is for their last steps.
     let finished = tasks.finish(grace + LEAVE).await;
     failure?;
     finished?;
@@ -124,7 +125,7 @@ async fn connect(config: &Config) -> anyhow::Result<Buses> {
     Ok(Buses::connect(&config.nats, USERS, &config.nats_password, SUBSCRIPTION_CAPACITY, limit).await?)
 }
 
-/// Waits for NATS and MySQL, whichever comes first, and makes the tables.
+/// Waits for NATS and MySQL at the same time, and makes the tables.
 async fn start(config: &Config, setup: &Setup) -> anyhow::Result<(Buses, Repository)> {
     let limit = config.process.dependency_timeout();
     let account = config.account()?;
@@ -137,7 +138,7 @@ async fn start(config: &Config, setup: &Setup) -> anyhow::Result<(Buses, Reposit
                 repository::migrate(&migration_account, &config.gateway_database_user, recorder_user).await;
             match done {
                 Err(error) if error.may_pass() => Err(error),
-                // Nothing is gained by waiting, neither with a result nor with any other error.
+                // A result needs no further wait, and any other error would not pass by waiting.
                 done => Ok(done),
             }
         });
@@ -150,7 +151,7 @@ async fn start(config: &Config, setup: &Setup) -> anyhow::Result<(Buses, Reposit
     Ok((buses, Repository::new(account)))
 }
 
-/// A task that can only end.
+/// Gives a task without a result the type that `Tasks::spawn` wants.
 async fn ended(task: impl Future<Output = ()>) -> anyhow::Result<()> {
     task.await;
     Ok(())

@@ -1,6 +1,6 @@
-//! All SQL of the recorder, in what MySQL 8 and 9 and MariaDB 10.11 and later understand alike.
+//! All SQL of the recorder, in the dialect that MySQL 8 and 9 and MariaDB 10.11 and later share.
 //!
-//! Every statement has a time limit: a database that stands still with its connections open must
+//! Every statement has a time limit: a database that hangs with its connections open must
 //! neither stop the consumer for good nor leave a question without an answer.
 
 use std::collections::BTreeSet;
@@ -19,24 +19,25 @@ use wire::stats::{ConfigRevision, Counters, Effect, MAX_POINTS, Reads, SeriesRow
 
 /// Connections at most: one for each feed, one for retention, the rest for questions.
 const MAX_CONNECTIONS: u32 = 8;
-/// How long to wait for a connection. The pool's own half minute is longer than anybody waits.
+/// How long to wait for a connection. The pool's default, half a minute, is longer than any caller waits.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
 /// How long a question may take.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 /// How long a batch of rows, or of deletions, may take.
 const WRITE_LIMIT: Duration = Duration::from_secs(15);
-/// A sum of windows must hold each window that is committed, also those that another recorder inserts at this moment.
-/// `REPLACE … SELECT` locks the windows that it reads, and the gaps between them, only from this level on: the other
-/// one then waits, or one of the two is rolled back and tried again. With READ COMMITTED each adds up what it sees and
-/// the later commit puts its sum over the other's.
+/// A sum of windows must hold each committed window, also those that another recorder inserts at the same time.
+///
+/// Only from this isolation level on does `REPLACE … SELECT` lock the windows that it reads, and the gaps between them.
+/// The other recorder then waits, or one of the two is rolled back and tried again. With READ COMMITTED each would add
+/// up the windows that it sees, and the later commit would replace the other's sum.
 const SESSION: Session = Session { isolation: Isolation::RepeatableRead, lock_wait: Duration::from_secs(5) };
-/// How long one start waits for another that is migrating.
+/// How long a start waits for another one that is migrating, in seconds.
 const MIGRATION_LOCK_S: u32 = 60;
 
 /// The time that one row of `cache_stats_rollup` stands for, in milliseconds.
 pub const ROLLUP_MS: u64 = 300_000;
 
-/// The tables, and whose account gets rights on them.
+/// The tables, by the service whose account gets rights on them.
 const GATEWAY_TABLES: [&str; 4] = ["images", "pending_invalidations", "deleted_dates", "origin_identity"];
 const RECORDER_TABLES: [&str; 3] = ["cache_properties", "cache_stats", "cache_stats_rollup"];
 
@@ -49,13 +50,13 @@ pub struct Repository {
 /// Why the database did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum RepositoryError {
-    /// It refuses the values. To send them again would be in vain.
+    /// The database refuses the values, and would refuse them again.
     #[error("MySQL refuses the values: {0}")]
     Refused(#[source] sqlx::Error),
-    /// It can't be reached, or fails at something that may pass.
+    /// The database can't be reached, or fails for a reason that may pass.
     #[error("MySQL is not available: {0}")]
     Unavailable(#[source] sqlx::Error),
-    /// It has not answered.
+    /// The database has not answered within this time.
     #[error("MySQL has not answered within {} s", .0.as_secs())]
     TimedOut(Duration),
 }
@@ -63,15 +64,15 @@ pub enum RepositoryError {
 /// Why the tables could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
-    /// Another start is migrating, for longer than a start waits.
+    /// Another start has been migrating for longer than a start waits.
     #[error("another process has held the migration lock for more than {MIGRATION_LOCK_S} s")]
     Locked,
-    /// An account's name that no account of this system has.
+    /// The name of an account has characters that are not allowed.
     #[error(
         "\"{0}\" can't be granted rights: letters, digits, _, - and . are allowed in the name of an account"
     )]
     AccountName(String),
-    /// A migration failed, or the database has ones that this version does not know.
+    /// A migration failed, or the database has migrations that this version does not know.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
     /// Connecting, locking or granting failed.
@@ -80,7 +81,7 @@ pub enum MigrationError {
 }
 
 impl MigrationError {
-    /// Whether it may pass by itself: the database is not there, or not ready to let us in.
+    /// Whether it may pass by itself: the database is not there, or does not accept the account yet.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Locked | Self::Sql(_) => true,
@@ -95,11 +96,11 @@ impl MigrationError {
 pub struct RevisionRow {
     /// When the bucket was created: a bucket made anew counts its revisions from 1 again.
     pub bucket_created_at: OffsetDateTime,
-    /// The rest.
+    /// The other columns.
     pub change: ConfigRevision,
 }
 
-/// What [`Repository::series`] found.
+/// The answer of [`Repository::series`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeriesRows {
     /// The interval that a row stands for, in milliseconds.
@@ -136,7 +137,7 @@ pub async fn migrate(
     }
     forget_unfinished(&mut connection).await?;
     let mut migrator = sqlx::migrate!("../../migrations");
-    // Not `run`, whose future the compiler can't see to be Send, here and in its own words.
+    // `run` is not used here, because the compiler can't prove that its future is Send.
     migrator.set_locking(false).run_direct(None, &mut connection, false).await?;
     for (user, tables) in [(gateway_user, &GATEWAY_TABLES[..]), (recorder_user, &RECORDER_TABLES[..])] {
         for table in tables {
@@ -203,7 +204,7 @@ impl Repository {
                 row.push_bind(value);
             }
         });
-        // Changes nothing, and unlike INSERT IGNORE lets every other error through.
+        // For a window that is there already, this changes nothing. Unlike INSERT IGNORE it reports every other error.
         insert.push(" ON DUPLICATE KEY UPDATE sequence = cache_stats.sequence");
         let buckets: BTreeSet<OffsetDateTime> =
             windows.iter().map(|window| floor(window.interval_start, ROLLUP_MS)).collect();
@@ -211,9 +212,9 @@ impl Repository {
         let mut connection = self.connection().await?;
         let work = async {
             let mut transaction = connection.begin().await?;
-            // One window is the usual case. Statements for other numbers of rows are not kept: closing
-            // them has no answer, and without TCP_NODELAY, which sqlx does not set, what is sent next
-            // waits 40 ms for the acknowledgement of that.
+            // One window is the usual case. Statements for other numbers of rows are not kept, because each
+            // would have to be closed. Closing has no answer, and sqlx does not set TCP_NODELAY, so the next
+            // message would wait 40 ms for the acknowledgement of the closing.
             let insert = insert.build().persistent(windows.len() == 1);
             insert.execute(&mut *transaction).await?;
             for bucket in buckets {
@@ -277,7 +278,7 @@ impl Repository {
         let window_ms = usual_interval(&windows);
         let few = windows.len() as u64 <= MAX_POINTS;
         if few && step_ms.is_none_or(|step_ms| step_ms <= window_ms) {
-            // Without any window there is no usual interval; the rows of a full series were so far apart.
+            // Without any window there is no usual interval: the step is then that of a full series.
             let step_ms = if windows.is_empty() { range_ms.div_ceil(MAX_POINTS) } else { window_ms };
             return Ok(SeriesRows { step_ms, rows: windows });
         }
@@ -286,7 +287,7 @@ impl Repository {
         Ok(SeriesRows { step_ms, rows })
     }
 
-    /// The newest windows of a range, one more than a series has rows, the oldest of them first.
+    /// The newest windows of a range, the oldest of them first: at most one more than a series has rows.
     async fn newest_windows(
         &self,
         from: OffsetDateTime,
@@ -326,9 +327,10 @@ impl Repository {
         rows.iter().map(|row| read_step(row, step_us, from)).collect::<sqlx::Result<_>>().map_err(classify)
     }
 
-    /// The newest `limit` changes of the configuration that were made at `from` or later, the newest
-    /// first. With `compare` each has its effect: what was counted in up to that time before and after
-    /// it, and no further than the changes beside it.
+    /// The newest `limit` changes of the configuration that were made at `from` or later, the newest first.
+    ///
+    /// With `compare` each has its effect: the counts in that time before and after it, which ends at the neighbouring
+    /// changes if they are nearer.
     ///
     /// # Errors
     /// [`RepositoryError`], when the database is away.
@@ -343,7 +345,7 @@ impl Repository {
             "SELECT revision, max_capacity, replacement_policy, generation, changed_by, created_at \
              FROM cache_properties ORDER BY bucket_created_at DESC, revision DESC LIMIT ?",
         )
-        // One more, because the effect of the last begins at the one before it.
+        // One more, because the effect of the oldest change begins at the change before it.
         .bind(limit.saturating_add(1));
         let found = timeout(READ_LIMIT, query.fetch_all(&mut *connection)).await;
         let rows = settle(found, connection, READ_LIMIT)?;
@@ -365,7 +367,7 @@ impl Repository {
         Ok(changes)
     }
 
-    /// What was counted in each of these stretches of time, in windows that lie in it as a whole.
+    /// The counts in each of these stretches of time, from windows that lie in it as a whole.
     async fn reads_in(
         &self,
         stretches: &[(OffsetDateTime, OffsetDateTime)],
@@ -428,7 +430,7 @@ impl Repository {
     }
 }
 
-/// What came of a statement on `connection`. One that was given up may still be running: its
+/// The outcome of a statement on `connection`. A statement that was given up may still be running, so its
 /// connection is closed and not used again.
 fn settle<T>(
     done: Result<sqlx::Result<T>, tokio::time::error::Elapsed>,
@@ -488,7 +490,7 @@ fn read_step(row: &MySqlRow, step_us: i64, from: OffsetDateTime) -> sqlx::Result
     let incarnation = if_the_same(row, 3, 4)?;
     let last: u64 = row.try_get(5)?;
     Ok(SeriesRow {
-        // The first step may have begun before the range did; the windows counted in it have not.
+        // The first step may begin before the range, but the windows counted in it do not.
         interval_start: begin.max(from),
         sequence: (worker.is_some() && incarnation.is_some()).then_some(last),
         worker,
@@ -502,7 +504,7 @@ fn read_step(row: &MySqlRow, step_us: i64, from: OffsetDateTime) -> sqlx::Result
     })
 }
 
-/// The text in two columns, the least and the greatest of a group, if all of the group have it.
+/// The text that all rows of a group have, from the columns of its least and greatest value; `None` if they differ.
 fn if_the_same(row: &MySqlRow, least: usize, greatest: usize) -> sqlx::Result<Option<String>> {
     let (least, greatest): (String, String) = (row.try_get(least)?, row.try_get(greatest)?);
     Ok((least == greatest).then_some(least))
@@ -521,8 +523,8 @@ fn read_change(row: &MySqlRow) -> sqlx::Result<ConfigRevision> {
     })
 }
 
-/// The time before and after the change number `at` of these, the newest first: `most` long, and no
-/// further than the changes beside it.
+/// The stretches of time before and after the change at position `at` in `times`, which has the newest first. Each is
+/// at most `most` long, and ends at the neighbouring change.
 fn stretches(times: &[OffsetDateTime], at: usize, most: Duration) -> [(OffsetDateTime, OffsetDateTime); 2] {
     let time = times[at];
     let begin = times.get(at + 1).map_or(time - most, |older| (time - most).max(*older));
@@ -538,8 +540,8 @@ fn read_counters(row: &MySqlRow, first: usize) -> sqlx::Result<Counters> {
     Ok(Counters::from_values(values))
 }
 
-/// The interval that most of the windows have; of two as frequent ones, the longer. A worker's first
-/// and last windows are shorter than the others.
+/// The most frequent interval of the windows, and the longer one of two that are equally frequent. A worker's first
+/// and last windows are shorter than the others. In milliseconds; 0 without windows.
 fn usual_interval(windows: &[SeriesRow]) -> u64 {
     let mut intervals: Vec<u64> = windows.iter().map(|window| window.interval_ms).collect();
     intervals.sort_unstable();
@@ -547,11 +549,13 @@ fn usual_interval(windows: &[SeriesRow]) -> u64 {
 }
 
 /// The shortest step that is at least `wanted_ms` and one window, and with which a range has at most
-/// [`MAX_POINTS`] aligned steps: a multiple of what is wanted while that stays below [`ROLLUP_MS`],
-/// else of [`ROLLUP_MS`], because windows are already added up so.
+/// [`MAX_POINTS`] aligned steps.
+///
+/// It is a multiple of the larger of these two while it stays below [`ROLLUP_MS`]. Beyond that it is a multiple of
+/// [`ROLLUP_MS`], because windows are already added up in such steps.
 fn fitting_step(range_ms: u64, window_ms: u64, wanted_ms: u64) -> u64 {
     let unit = wanted_ms.max(window_ms).max(1);
-    // A range that does not begin with a step touches one more.
+    // A range that does not begin at the beginning of a step touches one step more.
     let needed = unit.max(range_ms.div_ceil(MAX_POINTS - 1));
     let step = needed.next_multiple_of(unit);
     if step < ROLLUP_MS { step } else { needed.next_multiple_of(ROLLUP_MS) }
@@ -567,10 +571,10 @@ fn ceil(time: OffsetDateTime, unit_ms: u64) -> OffsetDateTime {
     if floor == time { time } else { floor + Duration::from_millis(unit_ms) }
 }
 
-// The statements are put together once, from the names of the counters, in the order in which rows
+// The statements are composed once from the names of the counters, in the order in which rows
 // are read and written above.
 
-/// A sum of counts that stays within its column: beyond the largest number it is the largest.
+/// A sum of counts that fits its column: a sum beyond the largest number becomes the largest number.
 fn sum(column: &str) -> String {
     format!("CAST(LEAST(SUM({column}), {}) AS UNSIGNED)", u64::MAX)
 }
@@ -617,7 +621,7 @@ static REPLACE_ROLLUP: LazyLock<String> = LazyLock::new(|| {
 
 static SELECT_STEPS: LazyLock<String> = LazyLock::new(|| select_steps(&windows_between()));
 
-/// What the sums of whole five minutes leave over at both ends is taken from the windows themselves.
+/// The sums of whole five minutes, and at both ends of the range the windows themselves.
 static SELECT_STEPS_BY_ROLLUP: LazyLock<String> = LazyLock::new(|| {
     let sums = format!(
         "SELECT interval_start, worker, incarnation, sequence, window_count, interval_ms, cache_size, \
@@ -635,8 +639,8 @@ fn windows_between() -> String {
     )
 }
 
-/// Whole numbers throughout, and the difference of two times instead of UNIX_TIMESTAMP(), which
-/// depends on the session's time zone.
+/// Adds up `parts` over steps. It computes with whole numbers only, and with the difference of two times instead of
+/// UNIX_TIMESTAMP(), which depends on the session's time zone.
 fn select_steps(parts: &str) -> String {
     format!(
         "SELECT CAST(TIMESTAMPDIFF(MICROSECOND, TIMESTAMP'1970-01-01 00:00:00', interval_start) DIV ? AS SIGNED) \

@@ -1,4 +1,4 @@
-//! Rows that are too old are removed, a few at a time, so that nothing else waits for long.
+//! Removes rows that are too old, a few at a time, so that other statements don't wait for long.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use crate::repository::Repository;
 const EVERY: Duration = Duration::from_secs(3600);
 /// When to try again after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
-/// Rows removed by one statement.
+/// The most rows that one statement removes.
 const BATCH: u32 = 2000;
-/// The pause between two of them, in which others get their turn.
+/// The pause between two such statements, in which other statements can run.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Removes rows that are older than `days`, at once and then every hour, until `shutdown`.
@@ -28,7 +28,7 @@ pub(crate) async fn remove_old_rows(repository: Repository, days: u32, shutdown:
     shutdown.run_until_cancelled(rounds).await;
 }
 
-/// Removes everything before `end`; returns when to look again.
+/// Removes all rows before `end`, and returns the time until the next look.
 async fn round(repository: &Repository, end: OffsetDateTime) -> Duration {
     let mut removed_rows = 0;
     loop {

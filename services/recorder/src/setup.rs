@@ -1,6 +1,6 @@
 //! The NATS user `setup`, which makes streams and consumers: connected only for as long as that takes.
 //!
-//! A consumer delivers wherever its maker says. So the connections that stand may make, change and delete none.
+//! A consumer delivers wherever its maker says. So the lasting connections have no right to make, change or delete one.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use crate::config::Config;
 
 /// The user in nats.conf.
 const USER: &str = "setup";
-/// How long a connection is waited for while the recorder runs, before the next try.
+/// How long one try waits for a connection while the recorder runs.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long leaving may take.
+/// How long leaving the bus may take.
 const LEAVE: Duration = Duration::from_millis(500);
-/// This connection subscribes to nothing but its replies.
+/// Messages that one subscription holds: few, because this connection subscribes only to its replies.
 const SUBSCRIPTION_CAPACITY: usize = 64;
-/// What a server assumes where a consumer's maker says nothing. Said all the same, so that a difference is seen.
+/// The server's default for a consumer. It is set all the same, so that another value is seen as a difference.
 const MAX_WAITING: i64 = 512;
-/// What the server adds by itself, or an operator may have chosen.
+/// Fields that the server adds by itself, or that an operator may have chosen.
 const NOT_COMPARED: [&str; 3] = ["name", "num_replicas", "metadata"];
 
 /// Connects as the user `setup`.
@@ -44,12 +44,12 @@ pub(crate) struct Wanted {
     pub(crate) name: &'static str,
     /// The subjects that it takes.
     pub(crate) filter: String,
-    /// How long a message may be on its way to its row before it is delivered again.
+    /// How long the server waits for an acknowledgement before it delivers a message again.
     pub(crate) ack_wait: Duration,
     pub(crate) max_ack_pending: i64,
 }
 
-/// What JetStream keeps under the name of a consumer.
+/// The state of a consumer in JetStream, compared with the one that is wanted.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// No such consumer, or no such stream.
@@ -69,7 +69,8 @@ impl Setup {
         }
     }
 
-    /// Proves that the server takes the password: at the start, and not when a lost store is to be made anew.
+    /// Proves at the start that the server accepts the password. Otherwise a wrong one would be noticed only when a
+    /// lost store has to be made anew.
     ///
     /// # Errors
     /// [`BusError`], after `limit`.
@@ -81,7 +82,7 @@ impl Setup {
     /// Connects, does `work`, and disconnects.
     ///
     /// # Errors
-    /// Those of `work`, and when the server refuses the connection, or a right.
+    /// The errors of `work`, and an error when the server refuses the connection or a right.
     pub(crate) async fn run<F>(&self, work: impl FnOnce(Bus) -> F) -> anyhow::Result<()>
     where
         F: Future<Output = anyhow::Result<()>>,
@@ -103,7 +104,7 @@ impl Setup {
         let mut refusals = self.refusal.subscribe();
         match refusals.wait_for(Option::is_some).await.map(|refusal| refusal.clone()) {
             Ok(Some(refusal)) => refusal,
-            // The sender lives as long as this does.
+            // Unreachable: the sender lives as long as `self`.
             _ => std::future::pending().await,
         }
     }
@@ -114,7 +115,7 @@ impl Setup {
 }
 
 impl Wanted {
-    /// Looks for it. Needs no right but to read.
+    /// Looks for the consumer. Only the right to read is needed.
     ///
     /// # Errors
     /// When JetStream does not answer.
@@ -132,8 +133,8 @@ impl Wanted {
         }
     }
 
-    /// Makes it, or sets right what was found. If that can't be done by a change, it is deleted and made anew; messages
-    /// that then come again have their rows already.
+    /// Makes the consumer, or corrects the configuration of the one that was found. If a change can't do that, the
+    /// consumer is deleted and made anew. Messages that then come again have their rows already.
     ///
     /// # Errors
     /// When JetStream does not answer, or can't make it.
@@ -150,7 +151,7 @@ impl Wanted {
                 return Ok(());
             }
             Response::Ok(_) => "it stays a push consumer".to_owned(),
-            // Then there is nothing to delete, or JetStream is not ready for anything.
+            // There is no consumer to delete, or JetStream is not ready at all (503).
             Response::Err { error } if *found == Found::Nothing || error.code() == 503 => {
                 return Err(error.into());
             }
@@ -175,8 +176,8 @@ impl Wanted {
         }
     }
 
-    /// By the older subject, which does not repeat the filter: a server refuses a wildcard in a subject that goes from
-    /// one account into another.
+    /// Creates or changes the consumer, by the older subject, which does not repeat the filter. A server refuses a
+    /// wildcard in a subject that goes from one account into another.
     async fn create(&self, jetstream: &jetstream::Context) -> anyhow::Result<Response<Value>> {
         let subject = format!("CONSUMER.DURABLE.CREATE.{}.{}", self.stream, self.name);
         let wanted = json!({ "stream_name": self.stream, "config": self.config()? });
@@ -198,7 +199,8 @@ impl Wanted {
         serde_json::to_value(config.into_consumer_config())
     }
 
-    /// Compared as JSON: a newer server knows fields that the client's types have not.
+    /// Compares the found configuration with the wanted one, as JSON: a newer server has fields that the client's types
+    /// lack.
     fn compare(&self, info: &Value) -> Found {
         let (Some(found), Ok(Value::Object(wanted))) = (info["config"].as_object(), self.config()) else {
             return Found::Different;
@@ -219,7 +221,7 @@ fn are_alike(found: &Map<String, Value>, wanted: &Map<String, Value>) -> bool {
     found.keys().chain(wanted.keys()).filter(|field| !NOT_COMPARED.contains(&field.as_str())).all(alike)
 }
 
-/// Whether a field says what its absence says too.
+/// Whether a field's value means the same as the absence of the field.
 fn is_unset(value: &Value) -> bool {
     match value {
         Value::Null => true,

@@ -1,4 +1,4 @@
-//! Charts: the rows of a series in, an SVG out. Knows nothing of HTTP or NATS.
+//! Charts: turns the rows of a series into an SVG. It knows nothing of HTTP or NATS.
 //!
 //! plotters draws with fixed colours. Here it draws with stand-ins, which are then replaced by CSS
 //! classes, so that one drawing serves both themes and a strict content security policy. The canvas
@@ -27,13 +27,13 @@ const DOT: i32 = 3 * TENTHS;
 /// Rows further apart than this many steps have a gap between them: a window that starts a little
 /// late is no gap, a missing one is.
 const GAP_STEPS: f64 = 1.5;
-/// The most gridlines above zero, and the most times below the axis: what fits at 390 pixels.
+/// The most gridlines above zero, and the most times below the axis: as many as fit at 390 pixels.
 const MAX_Y_TICKS: f64 = 5.0;
 const MAX_X_TICKS: f64 = 7.0;
 /// Marks nearer to each other than this have one number for all of them, that of the first.
 const MARK_SPACE: i32 = 14 * TENTHS;
 
-/// What a chart shows over time.
+/// A chart, by the quantity that it shows over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Chart {
     /// Resident entries.
@@ -54,10 +54,10 @@ pub enum Chart {
     Served,
 }
 
-/// Where a row stands in every chart of its series: for reading values off.
+/// The position of a row in every chart of its series: for reading values off.
 #[derive(Debug, Clone, Copy)]
 pub struct Position<'a> {
-    /// How far from the left, in units of the drawing.
+    /// The distance from the left, in units of the drawing.
     pub x: i32,
     /// The row.
     pub row: &'a SeriesRow,
@@ -80,7 +80,7 @@ pub struct ChartError {
 
 type DrawingError = DrawingAreaErrorKind<std::io::Error>;
 
-/// What a colour stands for while plotters draws; in the SVG it becomes a class.
+/// The meaning of a stand-in colour while plotters draws; in the SVG it becomes a class.
 #[derive(Clone, Copy)]
 enum Ink {
     Grid,
@@ -154,8 +154,8 @@ impl Ink {
     }
 }
 
-/// An axis from zero to `end` with lines at exactly the values that were asked for; plotters' own
-/// choose theirs by themselves, and know neither powers of two nor the clock.
+/// An axis from zero to `end` with lines at exactly the given values. The axes of plotters choose their values by
+/// themselves, and know neither powers of two nor the clock.
 struct Axis {
     end: f64,
     ticks: Vec<f64>,
@@ -266,7 +266,7 @@ impl Chart {
 
     /// The value axis for values up to `most`: where it ends, and the values with a gridline.
     fn scale(self, most: f64) -> (f64, Vec<f64>) {
-        // Without any value an axis still wants a sensible unit.
+        // An axis without any value still needs a sensible unit.
         let is_bytes = matches!(self, Self::Size | Self::Served);
         let most = if is_bytes && most <= 0.0 { MEGABYTE as f64 } else { most };
         let step = match self {
@@ -390,7 +390,7 @@ impl Chart {
 }
 
 impl Chart {
-    /// What the drawing shows, in words, for those who cannot see it.
+    /// The content of the drawing in words, for people who cannot see it.
     fn description(self, timeline: &Timeline<'_>, lines: &[Line], offset: UtcOffset) -> String {
         let zone = units::zone(offset);
         let range = match (timeline.moment(0.0, offset), timeline.moment(timeline.span_ms, offset)) {
@@ -410,7 +410,7 @@ impl Chart {
     }
 }
 
-/// A small line without axes, for beside a figure that is given in words.
+/// A small line without axes, to stand beside a figure that is given in words.
 ///
 /// # Errors
 /// [`ChartError`] as [`Chart::draw`].
@@ -419,8 +419,8 @@ pub fn sparkline(chart: Chart, series: &Series) -> Result<String, ChartError> {
     const HEIGHT: i32 = 32 * TENTHS;
     let timeline = Timeline::new(series);
     let mut lines = timeline.lines(|row| chart.value(row));
-    // It is stretched to its place, in which a circle would not stay one: a single point is a line of
-    // no length with round ends.
+    // The page stretches the drawing, which would distort a circle. So a single point is a line of no length with round
+    // ends.
     lines.iter_mut().filter(|line| line.len() == 1).for_each(|line| line.extend_from_within(..));
     let most = lines.iter().flatten().map(|(_, value)| *value).fold(0.0, f64::max);
     let mut drawing = String::new();
@@ -472,7 +472,7 @@ struct Timeline<'a> {
     from: OffsetDateTime,
     span_ms: f64,
     step_ms: f64,
-    /// Rows that overlap the range, with the milliseconds from its begin to theirs.
+    /// Rows that overlap the range, with the milliseconds from its beginning to theirs.
     rows: Vec<(f64, &'a SeriesRow)>,
 }
 
@@ -491,7 +491,7 @@ impl<'a> Timeline<'a> {
         Self { from: series.from, span_ms, step_ms, rows }
     }
 
-    /// How far from the left of a chart something is that happens so many milliseconds after the begin.
+    /// The distance from the left of a chart, so many milliseconds after the beginning.
     fn x(&self, ms: f64) -> i32 {
         LEFT + (f64::from(WIDTH - LEFT - RIGHT) * (ms / self.span_ms).clamp(0.0, 1.0)).round() as i32
     }
@@ -535,12 +535,12 @@ impl<'a> Timeline<'a> {
         gaps
     }
 
-    /// The time so many milliseconds after the begin, if a calendar has it.
+    /// The time so many milliseconds after the beginning, if the calendar has it.
     fn moment(&self, ms: f64, offset: UtcOffset) -> Option<OffsetDateTime> {
         self.from.checked_add(time::Duration::checked_seconds_f64(ms / 1000.0)?)?.checked_to_offset(offset)
     }
 
-    /// Round times in the zone, as milliseconds since the begin, and the step between them.
+    /// Round times in the zone, as milliseconds since the beginning, and the step between them.
     fn ticks(&self, offset: UtcOffset) -> (Vec<f64>, f64) {
         const S: f64 = 1000.0;
         const M: f64 = 60.0 * S;
@@ -655,7 +655,7 @@ mod tests {
         svg.matches(&format!("class=\"{class}\"")).count()
     }
 
-    /// What stands at the axes, in order.
+    /// The labels at the axes, in order.
     fn labels(svg: &str) -> Vec<String> {
         let texts = svg.split("<text ").skip(1);
         texts.map(|text| text.split(['>', '<']).nth(1).unwrap().trim().replace('\u{a0}', " ")).collect()

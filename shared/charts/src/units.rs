@@ -32,10 +32,10 @@ pub fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{}\u{a0}{}", count(number), if number == 1 { one } else { many })
 }
 
-/// Up to so many, what is stored is counted for a page.
+/// The number up to which a page counts the stored images.
 pub const MOST_COUNTED: u64 = 10_000;
 
-/// As [`counted`], of what was counted no further than one beyond [`MOST_COUNTED`]: `over 10,000 images`.
+/// As [`counted`], for a number that was counted only to one beyond [`MOST_COUNTED`]: `over 10,000 images`.
 pub fn counted_in_part(number: u64, one: &str, many: &str) -> String {
     if number > MOST_COUNTED {
         format!("over\u{a0}{}", counted(MOST_COUNTED, one, many))
@@ -52,7 +52,7 @@ pub fn compact(value: f64) -> String {
 
 /// A ratio in percent, with one decimal unless it is exactly none or all: `99.9 %`, `100 %`.
 ///
-/// What is not quite all never reads as all: 0.99999 is `99.9 %`.
+/// A ratio below 1 never reads as 100 %: 0.99999 is `99.9 %`.
 pub fn percent(ratio: f64) -> String {
     let percent = (ratio.clamp(0.0, 1.0) * 1000.0).floor() / 10.0;
     if percent == 0.0 || percent == 100.0 {
@@ -102,7 +102,7 @@ fn scaled(mut value: f64, base: f64) -> (f64, usize) {
 fn short(value: f64) -> String {
     let decimals = match value.abs() {
         0.0 => 0,
-        // Two significant digits: a rate of 0.0012/s must not read as none.
+        // Two significant digits: a rate of 0.0012/s must not read as zero.
         size if size < 1.0 => (1.0 - size.log10().floor()).min(9.0) as usize,
         size if size < 99.95 => 1,
         _ => 0,

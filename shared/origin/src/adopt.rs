@@ -11,7 +11,7 @@ use crate::identity::{Identity, Ids, Standing};
 use crate::images::Images;
 use crate::open::{self, OriginArgs};
 
-/// What has to be typed.
+/// The word that confirms the joining when it is typed.
 const WORD: &str = "adopt";
 
 /// Joins an image store and a database that do not belong together. It first says what it finds in both and what
@@ -28,10 +28,10 @@ pub struct AdoptConfig {
     pub yes: bool,
 }
 
-/// Says what is there and, if that is wanted, joins it.
+/// Describes the store and the database and, if that is confirmed, joins them.
 ///
 /// # Errors
-/// When one of both can't be read or written, or it is not wanted.
+/// When one of the two can't be read or written, or the joining is not confirmed.
 pub async fn run(config: AdoptConfig, mut output: impl Write) -> anyhow::Result<()> {
     let blobs = open::files(&config.origin).await?;
     let database = open::database(&config.origin, 4)?;

@@ -1,11 +1,11 @@
 //! The files of the images, in a folder or in S3-compatible storage.
 //!
-//! A file is written once, under a name of its own that says nothing about its key, and never changed:
-//! which file belongs to which key is for the rows alone to say. A file that no row names any more lies in
-//! `trash/` for some days, so that a database restored from a backup finds its files.
+//! A file is written once, under a name of its own that says nothing about its key, and never changed. The rows alone
+//! say which file belongs to which key. A file that no row names any more lies in `trash/` for some days, so that a
+//! database restored from a backup finds its files.
 //!
-//! Each call has a time limit. A folder on a network that hangs keeps a thread for each call; once a probe
-//! has found that, further calls fail at once.
+//! Each call has a time limit. A network folder that hangs keeps a thread for each call. Once a probe has found that it
+//! hangs, further calls fail at once.
 
 use std::fs::File;
 use std::io::{ErrorKind, Seek as _, SeekFrom, Write as _};
@@ -37,19 +37,19 @@ use crate::names::{SHELVES, is_location, location_of, new_location, shelf_name};
 
 /// How much of an upload is collected before it is written. S3 takes no smaller parts than 5 MiB.
 const S3_PART_BYTES: usize = 5 << 20;
-/// The same for the folder, where nothing speaks against less.
+/// The same for the folder, which has no such minimum.
 const FOLDER_PART_BYTES: usize = 1 << 20;
 /// How many parts of one upload may be on their way at once: one is written while the next comes in.
 const PARTS_IN_FLIGHT: usize = 2;
 /// How much of a file is read at once while it is sent.
 const READ_BYTES: usize = 128 << 10;
-/// The folder of the files that no row names any more. It has the same shelves.
+/// The folder of the files that no row names any more, divided into the same shelves.
 const TRASH: &str = "trash";
 /// The file that says which installation the store belongs to.
 const ID_FILE: &str = "pixcache-id";
-/// What is written to find out whether the store can be written to, and what time it is there.
+/// The file that a probe writes, to find out whether the store can be written to and what time its clock shows.
 const PROBE_FILE: &str = "pixcache-probe";
-/// Enough for a disk without room to refuse it.
+/// The size of the probe: large enough for a full disk to refuse it.
 const PROBE_BYTES: usize = 16 << 10;
 /// How often a call to S3 is tried again, within the time limit of the call.
 const S3_RETRIES: usize = 2;
@@ -66,7 +66,7 @@ pub enum BlobError {
     /// The file is not what the row says.
     #[error("the file {location} has {found} bytes, and its row says {expected}")]
     Damaged {
-        /// Its name.
+        /// The name of the file.
         location: String,
         /// Its size.
         found: u64,
@@ -112,43 +112,43 @@ impl From<BlobError> for Error {
     }
 }
 
-/// What the store says when it fails, as the reason of an answer.
+/// The failure of the store as an error of the origin.
 pub fn unavailable(error: &BlobError) -> Error {
     Error::Unavailable { part: STORE, reason: error.reason() }
 }
 
-/// Where in the store a file is.
+/// The place of a file in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Where rows name it.
+    /// The place of the files that rows name.
     Images,
-    /// Where it waits to be removed.
+    /// The place of the files that wait to be removed.
     Trash,
 }
 
 /// A file in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Its name, which in the trash is the one that it had.
+    /// Its name. In the trash it is the name that the file had before.
     pub location: String,
     /// When it was written or came into the trash, by the store's clock.
     pub written: SystemTime,
 }
 
-/// Where the files are. Clones share it.
+/// The image store. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     /// The folder, unless the files are in S3.
     folder: Option<Arc<Path>>,
-    /// What stands before each name, in S3.
+    /// The prefix of each name, in S3.
     prefix: String,
     part_bytes: usize,
     /// How long a call may take.
     limit: Duration,
     /// Whether files go to the trash before they are removed.
     has_trash: bool,
-    /// Whether the folder hangs, as the last probe found.
+    /// Whether the last probe found that the folder hangs.
     hangs: Arc<AtomicBool>,
 }
 
@@ -163,7 +163,7 @@ impl Blobs {
         if let Some(parent) = folder.parent() {
             File::open(parent)?.sync_all()?;
         }
-        // All at once and before the first upload: it would have to wait for them to be on the disk.
+        // All shelves are made before the first upload, which would otherwise wait for them to be on the disk.
         for shelf in SHELVES {
             std::fs::create_dir_all(folder.join(shelf_name(shelf)))?;
         }
@@ -198,10 +198,10 @@ impl Blobs {
         let path = url.strip_prefix("s3://").unwrap_or_default();
         let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
         anyhow::ensure!(!bucket.is_empty(), "BLOB_URL is {url:?}; it must look like s3://bucket/prefix");
-        // object_store leaves the choice of a TLS implementation to the process. One that was chosen
+        // object_store leaves the choice of a TLS implementation to the process. An implementation that was chosen
         // already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // A connection that hangs leaves time for another one.
+        // A connection that hangs must leave time for another one.
         let retry = RetryConfig { max_retries: S3_RETRIES, retry_timeout: limit, ..RetryConfig::default() };
         let of_client = |key| AmazonS3ConfigKey::Client(key);
         let store = builder
@@ -226,7 +226,7 @@ impl Blobs {
         })
     }
 
-    /// Where the files are, for people.
+    /// The place of the files, for people.
     pub fn describe(&self) -> String {
         match &self.folder {
             Some(folder) => folder.display().to_string(),
@@ -260,7 +260,7 @@ impl Blobs {
         }
     }
 
-    /// Something done in the folder, by a thread that may wait for the disk.
+    /// Runs work in the folder on a thread that may wait for the disk.
     async fn in_folder_now<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
@@ -279,7 +279,7 @@ impl Blobs {
         }
     }
 
-    /// The whole file, in memory. Only for what is known to be small enough.
+    /// The whole file, in memory. Only for files that are known to be small enough.
     pub async fn read(&self, location: &str, size: u64) -> Result<Bytes, BlobError> {
         let bytes = self.read_any(location).await?;
         check_size(location, bytes.len() as u64, size)?;
@@ -289,7 +289,7 @@ impl Blobs {
     /// As [`Blobs::read`], whatever size the file has.
     pub async fn read_any(&self, location: &str) -> Result<Bytes, BlobError> {
         match &self.folder {
-            // One trip to the thread pool, where object_store makes two.
+            // This takes one trip to the thread pool, where object_store makes two.
             Some(folder) => match self.within(tokio::fs::read(folder.join(location))).await {
                 Ok(bytes) => Ok(bytes.into()),
                 Err(BlobError::Folder(error)) if error.kind() == ErrorKind::NotFound => {
@@ -309,14 +309,14 @@ impl Blobs {
         Ok(self.get(location, GetOptions { head: true, ..GetOptions::default() }).await?.meta.size)
     }
 
-    /// Writes a small file under a name that follows from another one. Written twice, it is the same.
+    /// Writes a small file under a name that follows from another one. Writing it twice has the same result.
     pub async fn put(&self, location: &str, bytes: Bytes) -> Result<(), BlobError> {
         self.within(self.store.put(&self.path(location), bytes.into())).await?;
         Ok(())
     }
 
-    /// A range of the file, read as it is sent. The file is open when this returns: that it is removed
-    /// afterwards does no harm.
+    /// A range of the file, read while it is sent. The file is open when this returns, so a removal afterwards does no
+    /// harm.
     pub async fn open(&self, location: &str, size: u64, range: Range<u64>) -> Result<Pieces, BlobError> {
         let whole = range == (0..size);
         let options = if self.folder.is_some() || whole {
@@ -360,7 +360,7 @@ impl Blobs {
             .map_err(|error| gone(error, location))
     }
 
-    /// Removes a file; that it is gone already is fine.
+    /// Removes a file. It is no error if the file is gone already.
     pub async fn remove(&self, location: &str) -> Result<(), BlobError> {
         is_removed(self.within(self.store.delete(&self.path(location))).await)
     }
@@ -376,8 +376,8 @@ impl Blobs {
         self.take_away(location, self.has_trash).await
     }
 
-    /// Moves the file of an image to the trash, or removes it, and removes those of its variants; that one is gone
-    /// already is fine.
+    /// Moves the file of an image to the trash, or removes it, and removes the files of its variants. It is no error if
+    /// one of them is gone already.
     async fn take_away(&self, location: &str, to_trash: bool) -> Result<(), BlobError> {
         let variants = Variant::ALL.map(|variant| location_of(location, variant));
         let Some(folder) = self.folder.clone() else {
@@ -390,7 +390,7 @@ impl Blobs {
             }
             return Ok(());
         };
-        // In one trip to the thread pool.
+        // All of it takes one trip to the thread pool.
         let location = location.to_owned();
         let taken = self.in_folder_now(move || {
             let original = folder.join(&location);
@@ -411,7 +411,7 @@ impl Blobs {
         taken.await
     }
 
-    /// Brings a file back from the trash, because a row names it. False if it is not there.
+    /// Brings a file back from the trash, because a row names it. Returns false if it is not there.
     pub async fn put_back(&self, location: &str) -> Result<bool, BlobError> {
         match self.move_to(Place::Images, location).await {
             Ok(()) => Ok(true),
@@ -425,7 +425,7 @@ impl Blobs {
         is_removed(self.within(self.store.delete(&self.path(&placed(Place::Trash, location)))).await)
     }
 
-    /// Moves a file to one place from the other. In the trash its age begins anew.
+    /// Moves a file to `place` from the other place. In the trash its age begins anew.
     async fn move_to(&self, place: Place, location: &str) -> Result<(), BlobError> {
         let other = if place == Place::Trash { Place::Images } else { Place::Trash };
         let (from, to) = (placed(other, location), placed(place, location));
@@ -438,7 +438,7 @@ impl Blobs {
         moved.await.map_err(|error| gone(error, location))
     }
 
-    /// Whether a file is where a row says, in a store that has this id.
+    /// Whether a file that a row names is in the store, and the store has this id.
     pub async fn holds(&self, location: &str, id: OriginId) -> Result<bool, BlobError> {
         let Some(folder) = &self.folder else {
             return match self.within(self.store.head(&self.path(location))).await {
@@ -448,7 +448,7 @@ impl Blobs {
             };
         };
         let (file, id_file) = (folder.join(location), folder.join(ID_FILE));
-        // A folder that is not mounted any more is another one.
+        // If the folder is not mounted any more, its path leads to another folder.
         let looked = self.in_folder_now(move || {
             let has_id = std::fs::read_to_string(id_file)?.trim().parse() == Ok(id);
             Ok(has_id && file.symlink_metadata()?.is_file())
@@ -469,7 +469,7 @@ impl Blobs {
         text.parse().map(Some).map_err(|_| BlobError::NoId(text.chars().take(40).collect()))
     }
 
-    /// Gives the store an id unless it has one, by one step. Which it has now, [`Blobs::id`] says.
+    /// Gives the store an id unless it has one, in one step. [`Blobs::id`] tells the id that it has now.
     pub async fn offer_id(&self, id: OriginId) -> Result<(), BlobError> {
         let payload = PutPayload::from(format!("{id}\n"));
         let path = self.path(ID_FILE);
@@ -479,13 +479,13 @@ impl Blobs {
         }
     }
 
-    /// Gives the store this id, whichever it had.
+    /// Gives the store this id, whatever id it had.
     pub async fn replace_id(&self, id: OriginId) -> Result<(), BlobError> {
         self.put(ID_FILE, Bytes::from(format!("{id}\n"))).await
     }
 
-    /// Writes a little, and says what time it is in the store. Works also while the store hangs, and notes
-    /// whether it does.
+    /// Writes a small file, and returns the time by the store's clock. It makes the call even while the folder is known
+    /// to hang, and notes whether it still does.
     pub async fn probe(&self) -> Result<SystemTime, BlobError> {
         let Some(folder) = &self.folder else {
             let path = self.path(PROBE_FILE);
@@ -499,7 +499,7 @@ impl Blobs {
         probed
     }
 
-    /// Whether there is any image file, in the trash too.
+    /// Whether there is any image file, be it in place or in the trash.
     pub async fn has_files(&self) -> Result<bool, BlobError> {
         if self.folder.is_none() {
             let all = (!self.prefix.is_empty()).then(|| StorePath::from(self.prefix.trim_end_matches('/')));
@@ -523,11 +523,11 @@ impl Blobs {
         Ok(false)
     }
 
-    /// The files on one of the [`SHELVES`], unfinished uploads included. Only names that this module gives
-    /// are among them, whatever else lies there.
+    /// The files on one of the [`SHELVES`], unfinished uploads included. Files with other names than those that this
+    /// crate gives are left out.
     ///
-    /// A folder is read directly, because object_store does not list unfinished uploads. Those in S3 are
-    /// no objects at all: a lifecycle rule of the bucket removes them.
+    /// A folder is read directly, because object_store does not list unfinished uploads. Unfinished uploads in S3 are
+    /// no objects at all. A lifecycle rule of the bucket removes them.
     pub async fn list(&self, place: Place, shelf: u8) -> Result<Vec<Listed>, BlobError> {
         let shelf = placed(place, &shelf_name(shelf));
         let Some(folder) = self.folder.clone() else { return self.list_s3(place, &shelf).await };
@@ -554,7 +554,7 @@ impl Blobs {
         Ok(found)
     }
 
-    /// Removes what [`Blobs::list`] named and is no original. object_store takes the names of unfinished
+    /// Removes a file that [`Blobs::list`] named and that is no original. object_store takes the names of unfinished
     /// uploads for invalid, so in a folder they are removed directly.
     pub async fn remove_listed(&self, location: &str) -> Result<(), BlobError> {
         let Some(folder) = &self.folder else { return self.remove(location).await };
@@ -566,13 +566,13 @@ impl Blobs {
     }
 }
 
-/// Moves a file of the folder to a place from the other.
+/// Moves a file of the folder to `place` from the other place.
 fn move_file(place: Place, from: &Path, to: &Path) -> std::io::Result<()> {
     if place == Place::Trash {
         touch(from)?;
     }
     match std::fs::rename(from, to) {
-        // The trash has no shelf for it yet, or there is no such file.
+        // Either the trash has no shelf for the file yet, or there is no such file.
         Err(error) if error.kind() == ErrorKind::NotFound => {
             if let Some(shelf) = to.parent() {
                 std::fs::create_dir_all(shelf)?;
@@ -583,14 +583,14 @@ fn move_file(place: Place, from: &Path, to: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Runs what may wait for the disk on a thread for that.
+/// Runs work that may wait for the disk on a thread for such work.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> std::io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
-/// That there is no such file, as an error of its own.
+/// Makes the error of a missing file [`BlobError::Gone`].
 fn gone(error: BlobError, location: &str) -> BlobError {
     match error {
         BlobError::Store(object_store::Error::NotFound { .. }) => BlobError::Gone(location.to_owned()),
@@ -601,7 +601,7 @@ fn gone(error: BlobError, location: &str) -> BlobError {
     }
 }
 
-/// That a file to be removed is gone already is fine.
+/// Takes the error of a missing file as success, for a file that was to be removed.
 fn is_removed(removed: Result<(), BlobError>) -> Result<(), BlobError> {
     match removed.map_err(|error| gone(error, "")) {
         Err(BlobError::Gone(_)) => Ok(()),
@@ -609,14 +609,14 @@ fn is_removed(removed: Result<(), BlobError>) -> Result<(), BlobError> {
     }
 }
 
-/// Makes a file as old as this moment, by the clock of whoever keeps it.
+/// Sets a file's times to this moment, by the clock of the file system that holds it.
 fn touch(path: &Path) -> std::io::Result<()> {
-    // With both times alike, whoever may write to it may do so, and not its owner alone.
+    // If both times are set to now, any user who may write to the file may set them, not only its owner.
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     Ok(futimens(File::open(path)?, &Timestamps { last_access: now, last_modification: now })?)
 }
 
-/// Writes a file, and says when that was by the clock of whoever keeps it.
+/// Writes a file, and returns the time of that by the clock of the file system that holds it.
 fn probe_folder(path: &Path) -> std::io::Result<SystemTime> {
     let probed = (|| {
         let mut file = File::create(path)?;
@@ -624,7 +624,7 @@ fn probe_folder(path: &Path) -> std::io::Result<SystemTime> {
         file.metadata()?.modified()
     })();
     match std::fs::remove_file(path) {
-        // Another gateway probes at the same moment.
+        // A missing file is no error: another gateway probes at the same moment.
         Err(error) if error.kind() != ErrorKind::NotFound => probed.and(Err(error)),
         _ => probed,
     }
@@ -657,7 +657,7 @@ fn check_size(location: &str, found: u64, expected: u64) -> Result<(), BlobError
 fn list_folder(root: &Path, inside: &mut PathBuf, found: &mut Vec<Listed>) -> std::io::Result<()> {
     let entries = match std::fs::read_dir(root.join(&*inside)) {
         Ok(entries) => entries,
-        // No upload has needed it yet.
+        // No file has needed this shelf yet.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -667,7 +667,7 @@ fn list_folder(root: &Path, inside: &mut PathBuf, found: &mut Vec<Listed>) -> st
         if entry.file_type()?.is_dir() {
             list_folder(root, inside, found)?;
         } else if let Some(name) = inside.to_str().filter(|name| is_location(name)) {
-            // A file that disappears while the folder is read was somebody's, and is nobody's now.
+            // A file may disappear while the folder is read. It is then left out.
             let written = match entry.metadata().and_then(|metadata| metadata.modified()) {
                 Ok(written) => Some(written),
                 Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -680,14 +680,14 @@ fn list_folder(root: &Path, inside: &mut PathBuf, found: &mut Vec<Listed>) -> st
     Ok(())
 }
 
-/// A file while it comes in. It holds at most a few parts in memory, whatever its size, and nothing of
-/// it is visible before [`BlobWriter::finish`]. Dropping it gives it up.
+/// A file that is being received. At most a few parts of it are in memory, whatever its size, and nothing of it is
+/// visible before [`BlobWriter::finish`]. Dropping this gives up the file.
 #[derive(Debug)]
 pub struct BlobWriter {
     blobs: Blobs,
     location: String,
     size: u64,
-    /// What has come in and is not written yet, as long as that is less than one part.
+    /// The bytes that have come in and are not written yet, as long as they are less than one part.
     held: PutPayloadMut,
     /// The upload in parts, once there is more.
     parts: Option<WriteMultipart>,
@@ -716,7 +716,7 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// Puts the file in its place, and makes it survive a loss of power. Its name, and its size.
+    /// Puts the file in its place, and makes it survive a loss of power. Returns its name and its size.
     pub async fn finish(mut self) -> Result<(String, u64), BlobError> {
         let location = std::mem::take(&mut self.location);
         match self.parts.take() {
@@ -729,7 +729,7 @@ impl BlobWriter {
         Ok((location, self.size))
     }
 
-    /// Gives it up, and leaves nothing behind.
+    /// Gives up the file, and leaves nothing behind.
     pub async fn abort(mut self) -> Result<(), BlobError> {
         match self.parts.take() {
             Some(parts) => self.blobs.within(parts.abort()).await,
@@ -741,8 +741,8 @@ impl BlobWriter {
 impl Drop for BlobWriter {
     fn drop(&mut self) {
         let Some(parts) = self.parts.take() else { return };
-        // Whoever sent it has hung up. Without a runtime the process is ending; in a folder the sweep
-        // then finds what is left, in S3 a lifecycle rule of the bucket.
+        // The sender has closed the connection. Without a runtime the process is ending. Then the sweep removes the
+        // rest in a folder, and a lifecycle rule of the bucket does so in S3.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let blobs = self.blobs.clone();
             runtime.spawn(async move {
@@ -911,7 +911,7 @@ pub(crate) mod tests {
         assert!(reason.contains("32 hexadecimal digits, got \"something else\""), "{reason}");
     }
 
-    /// Whoever opens a pipe to read or write waits for the other end: such a file hangs like one on a network.
+    /// The file is a pipe. Opening one waits for its other end, so it hangs like a file on a network.
     #[tokio::test]
     async fn a_file_that_hangs_is_given_up_and_a_folder_that_hangs_is_not_asked_again() {
         let folder = tempfile::tempdir().unwrap();

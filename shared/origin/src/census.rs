@@ -1,5 +1,5 @@
-//! What is in the store, held against the rows: for the sweep, for an installation that has no id yet, and for
-//! whoever is about to join a store and a database.
+//! The files in the store, compared with the rows. The sweep uses the comparison, and so does an installation that has
+//! no id yet. So does `gateway adopt`, before it joins a store and a database.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
@@ -11,10 +11,10 @@ use crate::names::{SHELVES, original_of};
 
 /// How many names of each kind are remembered at most; the next sweep goes on with the rest.
 const MOST_NAMES: usize = 100_000;
-/// How many files one question to the rows is about.
+/// How many files one statement asks the rows about.
 pub(crate) const BATCH: usize = 500;
 
-/// The counts, and the files that something is to be done with.
+/// The counts, and the files that the sweep moves or removes.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
     /// Files of images, their variants and unfinished uploads not among them.
@@ -39,8 +39,8 @@ pub(crate) struct Census {
 
 /// Goes through all files and all rows.
 ///
-/// The files are listed first and the rows asked afterwards. A file that no row names then, and that was
-/// complete long before, will never be named: names are never used twice.
+/// The files are listed first, and the rows are read afterwards. A file that was complete long before and that no row
+/// names then will never be named, because names are never used twice.
 pub(crate) async fn take(images: &Images, blobs: &Blobs) -> Result<Census, Error> {
     let mut census = Census::default();
     for shelf in SHELVES {
@@ -59,8 +59,8 @@ pub(crate) async fn take(images: &Images, blobs: &Blobs) -> Result<Census, Error
     Ok(census)
 }
 
-/// How many rows of a shelf name a file that is not there. What was stored or replaced since the first listing is
-/// seen now.
+/// How many rows of a shelf name a file that is not there. The files are listed once more, so that images stored or
+/// replaced since the first listing are not counted.
 async fn still_absent(
     images: &Images,
     blobs: &Blobs,
@@ -116,13 +116,13 @@ impl Census {
 }
 
 impl Listed {
-    /// How old it is at the moment `now` of the store.
+    /// The file's age at the moment `now` of the store.
     pub fn age(&self, now: SystemTime) -> Duration {
         now.duration_since(self.written).unwrap_or_default()
     }
 }
 
-/// Whether a name is that of an image as it was stored.
+/// Whether this is the name of an original: an image as it was stored.
 fn is_original(name: &str) -> bool {
     !name.contains('#') && original_of(name) == name
 }

@@ -1,4 +1,4 @@
-//! What can go wrong at the origin.
+//! The errors of the origin.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub enum Error {
     /// MySQL or the image store does not answer, or refuses for a reason of its own.
     #[error("{part} can't be reached now: {reason}")]
     Unavailable {
-        /// Which part: `MySQL` or `the image store`.
+        /// The part that failed: `MySQL` or `the image store`.
         part: &'static str,
         /// The reason in a few words.
         reason: String,
@@ -51,10 +51,10 @@ pub enum Error {
 #[error("{0}")]
 pub struct Unmet(pub &'static str);
 
-/// How often is logged what any reader can cause again and again.
+/// The shortest time between two log lines of a kind that any reader can cause again and again.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
-/// Says something now and then, with how often it could have been said.
+/// Limits how often a message is logged, and counts how often it occurred.
 #[derive(Debug)]
 pub struct Seldom {
     every: Duration,
@@ -62,12 +62,13 @@ pub struct Seldom {
 }
 
 impl Seldom {
-    /// Says something at most once in that time.
+    /// Allows a message at most once in `every`.
     pub const fn new(every: Duration) -> Self {
         Self { every, last: Mutex::new((None, 0)) }
     }
 
-    /// How often it came since it was said last, this time included; `None` when that was just now.
+    /// How often the message occurred since it was last allowed, this time included. `None` if that was less than
+    /// `every` ago.
     pub fn now(&self) -> Option<u64> {
         let mut last = self.last.lock();
         last.1 += 1;
@@ -79,8 +80,8 @@ impl Seldom {
     }
 }
 
-/// Why MySQL refuses a statement for a reason that lies with the server or its administrator, by the number of its
-/// error ("MySQL Error Message Reference" and "MariaDB Error Codes"). `None` where the statement itself is wrong.
+/// Why MySQL refuses a statement, where the reason lies with the server or its administrator. The numbers are those of
+/// the "MySQL Error Message Reference" and of "MariaDB Error Codes". `None` where the statement itself is wrong.
 fn reason_of(number: u16) -> Option<&'static str> {
     Some(match number {
         1146 => "its tables are not there yet",
@@ -104,7 +105,7 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// Several may have shared the statement that failed.
+/// The error is shared, because several readers may have shared the statement that failed.
 impl From<Arc<sqlx::Error>> for Error {
     fn from(error: Arc<sqlx::Error>) -> Self {
         let reason = match &*error {

@@ -1,7 +1,7 @@
 //! Rows that several readers ask for at once, by one statement.
 //!
-//! Up to [`STATEMENTS`] statements are on their way; whoever asks meanwhile waits for a turn, and the first who has
-//! one asks for all who wait. So a gateway that misses once sends one statement, and one that misses a thousand
+//! Up to [`STATEMENTS`] statements run at once. A reader that asks meanwhile waits for its turn. The first reader that
+//! gets one asks for all that wait. So a gateway that misses once sends one statement, and one that misses a thousand
 //! times at once sends a few dozen. Each row is read after it was asked for (design rule 2).
 
 use parking_lot::{Mutex, MutexGuard};
@@ -15,13 +15,13 @@ use wire::Key;
 
 use crate::rows::Columns;
 
-/// So many statements are on their way at once, and at most half as many as there are connections. With fewer, one
-/// that takes long would hold up all others; with more, each would be for fewer rows.
+/// How many statements run at once; never more than half the number of connections. With fewer, one slow statement
+/// would hold up all others. With more, each statement would be for fewer rows.
 const STATEMENTS: usize = 2;
 /// The most rows of one statement.
 const MOST_ROWS: usize = 64;
 
-/// Those who wait for rows. Clones share them.
+/// The readers that wait for rows. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Gathered {
     shared: Arc<Shared>,
@@ -37,7 +37,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// In the order in which they came.
+    /// The questions, in the order in which they came.
     asked: VecDeque<Asked>,
     last_number: u64,
 }
@@ -50,11 +50,11 @@ struct Asked {
     answer: oneshot::Sender<Answer>,
 }
 
-/// What is answered to each who shares a statement.
+/// The answer to each reader that shares a statement.
 type Answer = Result<Option<Columns>, Arc<sqlx::Error>>;
 
 impl Gathered {
-    /// Nobody waits yet.
+    /// No reader waits yet.
     pub(crate) fn new(database: Database) -> Self {
         let connections = database.max_connections() as usize;
         let turns = Semaphore::new((connections / 2).clamp(1, STATEMENTS));
@@ -64,7 +64,7 @@ impl Gathered {
     /// The row of `key`.
     ///
     /// # Errors
-    /// Whatever the statement failed with.
+    /// The error with which the statement failed.
     pub(crate) async fn get(&self, key: &Key) -> Answer {
         let shared = &self.shared;
         loop {
@@ -76,12 +76,12 @@ impl Gathered {
                     while shared.queue().is_waiting(number) {
                         shared.ask().await;
                     }
-                    // It is with somebody else, or answered.
+                    // Another reader has asked for it, or it is answered.
                     drop(turn);
                     answer.await
                 }
             };
-            // Without an answer, whoever asked for this row too has given up.
+            // If no answer comes, the reader whose statement included this row has given up; so this one asks again.
             if let Ok(answer) = answered {
                 return answer;
             }
@@ -90,11 +90,11 @@ impl Gathered {
 }
 
 impl Shared {
-    /// Asks for all who have waited longest.
+    /// Asks for the rows of the readers that have waited longest.
     async fn ask(&self) {
         let asked = self.queue().take();
         let Some(last) = asked.last() else { return };
-        // Few lengths, since each is a statement that the server prepares.
+        // The list is filled up to a power of two: the server prepares a statement for each length.
         let fill = std::iter::repeat_n(&last.key, asked.len().next_power_of_two() - asked.len());
         let mut statement = QueryBuilder::<MySql>::new(
             "SELECT image_key, location, content_type, size, width, height, sha256, created_at, updated_at, \
@@ -115,7 +115,7 @@ impl Shared {
                 Ok(rows) => Ok(rows.get(one.key.as_str().as_bytes()).cloned()),
                 Err(error) => Err(error.clone()),
             };
-            // Whoever does not wait any more needs no answer.
+            // A reader that no longer waits needs no answer.
             let _ = one.answer.send(answer);
         }
     }
@@ -136,7 +136,7 @@ impl Queue {
         self.asked.front().is_some_and(|first| first.number <= number)
     }
 
-    /// Those who have waited longest, and wait still.
+    /// The questions that have waited longest and still wait, at most [`MOST_ROWS`] of them.
     fn take(&mut self) -> Vec<Asked> {
         let count = self.asked.len().min(MOST_ROWS);
         self.asked.drain(..count).filter(|asked| !asked.answer.is_closed()).collect()

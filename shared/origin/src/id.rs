@@ -3,12 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Which installation a store or a database is of.
+/// The id of the installation that a store or a database belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OriginId([u8; 16]);
 
 impl OriginId {
-    /// One that no other installation has.
+    /// An id that no other installation has: 128 random bits.
     pub(crate) fn draw() -> Self {
         Self(rand::random())
     }
@@ -20,7 +20,7 @@ impl fmt::Display for OriginId {
     }
 }
 
-/// What is no id.
+/// The text is no id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an id must be 32 hexadecimal digits")]
 pub struct NoId;

@@ -1,12 +1,12 @@
-//! Whether store and database belong together: one id in both, made at the first start.
+//! The check that store and database belong together: one id in both, made at the first start.
 //!
-//! A gateway with another database would take all files for unnamed, and one with another store all images for
-//! lost. So both know which installation they are of, in the file `pixcache-id` and in the one row of
-//! `origin_identity`, and a gateway that finds two ids, or one, changes nothing.
+//! A gateway with another database would take all files for unnamed, and one with another store all images for lost. So
+//! both hold the id of their installation: the store in the file `pixcache-id`, the database in the one row of
+//! `origin_identity`. A gateway that finds two different ids, or only one, changes nothing.
 //!
-//! The row comes first and is *unconfirmed* until the file is there, which is written only if there is none:
-//! gateways that start at once agree on one id, a start that broke off goes on where it was, and of two
-//! databases that are given one store, the second is refused.
+//! The row is written first and is *unconfirmed* until the file is there. The file is written only if there is none. So
+//! gateways that start at once agree on one id, and a start that broke off goes on where it was. Of two databases that
+//! are given one store, the second is refused.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::rows::answered;
 
 /// How long the rows and files of an installation of the version before may be counted.
 const CENSUS_LIMIT: Duration = Duration::from_secs(3600);
-/// How often both are looked at again, because they changed while they were read.
+/// How often both ids are read at most, when they change while they are read.
 const MAX_ROUNDS: u32 = 5;
 
 /// Why store and database do not belong together.
@@ -33,15 +33,15 @@ pub enum Mismatch {
     /// They are of two installations.
     #[error("the image store has the id {store} and the database {database}: they are of two installations")]
     Differ {
-        /// That of the store.
+        /// The id of the store.
         store: OriginId,
-        /// That of the database.
+        /// The id of the database.
         database: OriginId,
     },
     /// The database is new, or from before there were ids.
     #[error("the image store has the id {store} and the database none, so it is not this store's database")]
     DatabaseHasNone {
-        /// That of the store.
+        /// The id of the store.
         store: OriginId,
     },
     /// The store is new, not mounted, or from before there were ids.
@@ -49,7 +49,7 @@ pub enum Mismatch {
         "the database has the id {database} and the image store none, so it is not this database's store"
     )]
     StoreHasNone {
-        /// That of the database.
+        /// The id of the database.
         database: OriginId,
     },
     /// The file with the store's id was emptied or damaged.
@@ -63,13 +63,13 @@ pub enum Mismatch {
     FilesMissing {
         /// The rows.
         rows: u64,
-        /// Those without a file.
+        /// The rows whose file is missing.
         missing: u64,
     },
 }
 
 impl Mismatch {
-    /// What is wrong and what to do, in sentences for whoever runs the system.
+    /// The problem and its remedies, in sentences for the operator.
     pub fn advice(&self) -> String {
         format!(
             "{self}. Nothing is stored, deleted or swept until they belong together: give this gateway the right \
@@ -79,29 +79,29 @@ impl Mismatch {
     }
 }
 
-/// How store and database stand to each other.
+/// Whether store and database belong together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// They belong together.
     Joined(OriginId),
-    /// They do not.
+    /// They do not belong together.
     Apart(Mismatch),
 }
 
 /// The ids of both, as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ids {
-    /// That of the store.
+    /// The id of the store.
     pub store: Option<OriginId>,
-    /// Whether the store has a file for it, with something else in it.
+    /// Whether the store has a file for its id that does not hold one.
     pub store_is_unreadable: bool,
-    /// That of the database.
+    /// The id of the database.
     pub database: Option<OriginId>,
-    /// Whether the database knows that the store has it.
+    /// Whether the database knows that the store has the id too.
     confirmed: bool,
 }
 
-/// Both sides. Clones share them.
+/// Access to the ids of store and database. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Identity {
     database: Database,
@@ -110,7 +110,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Of this database and this store.
+    /// For this database and this store.
     pub fn new(database: Database, images: Images, blobs: Blobs) -> Self {
         Self { database, images, blobs }
     }
@@ -126,7 +126,7 @@ impl Identity {
             };
             let after = self.database_id().await?;
             rounds += 1;
-            // Somebody gives them an id at this moment.
+            // If the two differ, another program is giving them an id at this moment.
             if before == after || rounds == MAX_ROUNDS {
                 let (database, confirmed) =
                     after.map_or((None, false), |(id, confirmed)| (Some(id), confirmed));
@@ -135,7 +135,7 @@ impl Identity {
         }
     }
 
-    /// How they stand to each other. At the very first start they are joined.
+    /// Finds out whether they belong together. At the very first start it joins them.
     pub async fn settle(&self) -> Result<Standing, Error> {
         let ids = self.ids().await?;
         if ids.store_is_unreadable {
@@ -157,7 +157,7 @@ impl Identity {
         }
     }
 
-    /// The first start, or that of a version that knows no ids with what one without them has left.
+    /// Joins both at the first start, or at the first start after a version that knew no ids.
     async fn join(&self, unconfirmed: Option<OriginId>) -> Result<Standing, Error> {
         let has_rows = self.images.count(1).await? > 0;
         if has_rows {
@@ -190,8 +190,8 @@ impl Identity {
         }
     }
 
-    /// Joins what does not belong together, under a new id: another gateway that has one of the two is refused
-    /// from now on. The cache is cleared, since it may hold images of another database.
+    /// Joins a store and a database that do not belong together, under a new id. Another gateway that has only one of
+    /// the two is refused from now on. The cache is cleared, since it may hold images of another database.
     pub async fn adopt(&self) -> Result<OriginId, Error> {
         let id = OriginId::draw();
         let change = async {
@@ -229,7 +229,7 @@ impl Identity {
         Ok(Some((id, confirmed)))
     }
 
-    /// Gives the database an id unless it has one. Which it has now is returned.
+    /// Gives the database an id unless it has one, and returns the id that it has now.
     async fn offer_to_database(&self, id: OriginId) -> Result<OriginId, Error> {
         let offer = sqlx::query(
             "INSERT INTO origin_identity (one, id, confirmed, made_at) VALUES (1, ?, 0, UTC_TIMESTAMP(6)) \

@@ -1,7 +1,7 @@
-//! The rows of `images`: which key has which file.
+//! The rows of `images`, which say the file of each key.
 //!
-//! Each transaction that changes one also notes that the cache must be told (`pending.rs`, design rule 6),
-//! as its first statement: the note's row serialises the writers of a key.
+//! Each transaction that changes a row also notes that the cache must be told (`pending.rs`, design rule 6). The note
+//! is its first statement, because the note's row serialises the writers of a key.
 
 use std::time::Duration;
 
@@ -20,21 +20,22 @@ use crate::rows::{
 };
 use crate::writers::Writers;
 
-/// How often a transaction is tried again that lost to another one.
+/// How often a transaction that lost to another one is tried again.
 const MAX_RETRIES: u32 = 5;
-/// And for how long: a lock is waited for as long as the session says, once.
+/// The time after which it is not tried again. It is shorter than the session's wait for a lock, so such a wait is not
+/// repeated.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// How many dates of deleted images are removed at once.
 const DATES_AT_ONCE: u32 = 1000;
 /// How many rows one transaction of [`Images::delete_batch`] removes.
 const BATCH_ROWS: u32 = 500;
 
-/// A file that is there and that a row may name.
+/// A file that is complete and that a row may name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewImage {
     /// The name of the file.
     pub location: String,
-    /// What the bytes are.
+    /// The format and the size in pixels.
     pub image: sniff::Image,
     /// The size in bytes.
     pub size: u64,
@@ -42,20 +43,20 @@ pub struct NewImage {
     pub tag: Tag,
 }
 
-/// What must hold for a change: of the image that is stored now, by its tag and its date, or of there being none.
+/// A condition for a change, on the tag and the date of the image that is stored now, or on there being none.
 pub trait Precondition: Sync {
     /// # Errors
     /// [`Unmet`], when it does not hold.
     fn check(&self, current: Option<(&Tag, Modified)>) -> Result<(), Unmet>;
 }
 
-/// What a transaction did. The cache must be told in either case.
+/// The result of a transaction. The cache must be told, whatever the outcome.
 #[derive(Debug)]
 pub struct Change<T> {
-    /// The note that goes once the cache has acknowledged.
+    /// The note that is removed once the cache has acknowledged.
     pub note: Note,
-    /// What came of it. An error is the asker's: nothing was changed, but an earlier change of this key is
-    /// still to be told of.
+    /// The outcome. An error means that a condition of the asker did not hold. Nothing was changed then, but the cache
+    /// must still be told of an earlier change of this key.
     pub outcome: Result<T, Error>,
 }
 
@@ -71,7 +72,7 @@ pub struct Written {
 /// Rows that were deleted.
 #[derive(Debug)]
 pub struct Batch {
-    /// The note that stands for everything.
+    /// The note that the cache must drop everything.
     pub note: Note,
     /// The files that no row names any more.
     pub locations: Vec<String>,
@@ -82,9 +83,9 @@ pub struct Batch {
 /// A transaction that did not succeed.
 #[derive(Debug)]
 pub struct Failed {
-    /// Why.
+    /// The reason.
     pub error: Error,
-    /// Whether it may have been committed all the same: its connection was lost while it was.
+    /// Whether it may have been committed all the same, because no answer to its commit came.
     pub may_have_committed: bool,
     /// Whether its connection can be used again.
     is_answer: bool,
@@ -104,7 +105,7 @@ impl From<Error> for Failed {
 
 /// One try of a transaction.
 enum Try {
-    /// Another transaction had the better of it.
+    /// Another transaction held the lock, and nothing was changed.
     Lost(sqlx::Error),
     Failed(Failed),
 }
@@ -130,7 +131,7 @@ impl Answered for Try {
     }
 }
 
-/// Runs a transaction, again when another one got in its way.
+/// Runs a transaction, and tries it again when it loses to another one.
 macro_rules! retried {
     ($images:ident, $connection:ident, $attempt:ident $arguments:tt) => {{
         let (mut retries, began) = (0, Instant::now());
@@ -152,7 +153,7 @@ macro_rules! retried {
                 }
                 Err(Try::Lost(_)) => {
                     retries += 1;
-                    // Apart by chance, so that the same two don't meet again.
+                    // The pause is random, so that the same two transactions don't meet again.
                     let pause = rand::random_range(1..=10 * u64::from(retries));
                     sleep(Duration::from_millis(pause)).await;
                 }
@@ -171,7 +172,7 @@ pub struct Images {
 }
 
 impl Images {
-    /// In this database.
+    /// The table in this database.
     pub fn new(database: Database) -> Self {
         let writers = Writers::new(database.max_connections());
         Self { gathered: Gathered::new(database.clone()), writers, database }
@@ -221,8 +222,8 @@ impl Images {
         keys.iter().map(|key| Key::from_bytes(key).map_err(|_| corrupt("key"))).collect()
     }
 
-    /// How many images are stored, counted no further than `most`: to count all of a million rows takes as
-    /// long as to read them.
+    /// The number of images, counted no further than `most`. A count of all of a million rows would take as long as
+    /// reading them.
     ///
     /// # Errors
     /// As [`Images::get`].
@@ -230,7 +231,7 @@ impl Images {
         self.count_beginning("", most).await
     }
 
-    /// The same of those whose keys begin with `prefix`.
+    /// As [`Images::count`], of the images whose keys begin with `prefix`.
     ///
     /// # Errors
     /// As [`Images::get`].
@@ -254,7 +255,7 @@ impl Images {
 }
 
 impl Images {
-    /// Names `image` as that of `key`, if `conditions` hold.
+    /// Makes `image` the image of `key`, if `conditions` hold.
     pub async fn put(
         &self,
         key: &Key,
@@ -314,8 +315,8 @@ impl Images {
         Ok(Change { note, outcome: Ok(Written { row, previous: current }) })
     }
 
-    /// Gives `key` back the image that it had before `location` became its file, if that still is it: the file is
-    /// not there. The note is for the cache, which must be told.
+    /// Gives `key` back the image that it had before `location` became its file, because that file is missing. It does
+    /// nothing if the key has another file by now. The returned note is for the cache, which must be told.
     pub async fn take_back(
         &self,
         key: &Key,
@@ -347,7 +348,7 @@ impl Images {
                 let deletion = sqlx::query("DELETE FROM images WHERE image_key = ?").bind(key);
                 deletion.execute(&mut *transaction).await?;
             }
-            // It is a change like any other, and has a date of its own.
+            // This is a change like any other, so it gets a date of its own.
             Some(row) => {
                 let dates = Dates::of_next(now, Some(current.dates.latest()));
                 sqlx::query(
@@ -371,10 +372,10 @@ impl Images {
         Ok(Some(note))
     }
 
-    /// Deletes the row of `key`, if `conditions` hold, and says which file it named.
+    /// Deletes the row of `key`, if `conditions` hold, and returns the file that it named.
     ///
-    /// That there is none is noted too: the cache may hold an image under this key all the same, from a
-    /// deletion that it has not been told of or put there by an operator.
+    /// A deletion is noted even if there is no row. The cache may hold an image under this key all the same. Either it
+    /// has not been told of an earlier deletion, or an operator has put the image there.
     pub async fn delete(
         &self,
         key: &Key,
@@ -407,7 +408,7 @@ impl Images {
         Ok(Change { note, outcome: Ok(current.map(|current| current.location)) })
     }
 
-    /// Deletes the first rows behind `after`. Each batch notes anew that everything must be cleared: an
+    /// Deletes the first rows behind `after`. Each batch notes anew that everything must be cleared, because an
     /// acknowledgement between two batches says nothing about the second.
     pub async fn delete_batch(&self, after: &[u8]) -> Result<Batch, Failed> {
         retried!(self, connection, try_delete_batch(connection, after))
@@ -446,7 +447,7 @@ impl Images {
         Ok(Batch { note, locations, last: keys.into_iter().next_back() })
     }
 
-    /// Which of `locations` are named by a row.
+    /// The subset of `locations` that rows name.
     pub async fn named(&self, locations: &[String]) -> Result<Vec<String>, Error> {
         if locations.is_empty() {
             return Ok(Vec::new());
@@ -459,7 +460,7 @@ impl Images {
         answered(query.push(")").build_query_scalar().fetch_all(&self.database)).await
     }
 
-    /// Removes dates of deleted images that nobody has to know any more, some at a time. Whether there may be more.
+    /// Removes some of the dates of deleted images that no longer matter, and returns whether there may be more.
     pub async fn forget_dates(&self) -> Result<bool, Error> {
         let deletion = sqlx::query(
             "DELETE FROM deleted_dates WHERE latest_at < UTC_TIMESTAMP(6) - INTERVAL 1 DAY \
@@ -471,7 +472,7 @@ impl Images {
 
     /// The files on a shelf that rows name.
     pub async fn named_on(&self, shelf: u8) -> Result<Vec<String>, Error> {
-        // The byte behind the slash.
+        // The bound `0` is the byte behind the slash.
         let question = sqlx::query_scalar("SELECT location FROM images WHERE location >= ? AND location < ?")
             .bind(format!("{shelf:02x}/"))
             .bind(format!("{shelf:02x}0"))
@@ -479,7 +480,7 @@ impl Images {
         answered(question).await
     }
 
-    /// What the database says of itself.
+    /// The version and the uptime of the database server.
     pub async fn server(&self) -> Result<DatabaseServer, Error> {
         let version = answered(sqlx::query_scalar("SELECT VERSION()").fetch_one(&self.database)).await?;
         let uptime = sqlx::query_as("SHOW GLOBAL STATUS LIKE 'Uptime'");
@@ -487,19 +488,19 @@ impl Images {
         Ok(DatabaseServer { version, uptime_s: uptime.parse().ok() })
     }
 
-    /// Whether the gateway's tables are there.
+    /// Checks that the gateway's tables are there.
     pub async fn probe(&self) -> Result<(), sqlx::Error> {
         sqlx::query("SELECT earlier_at FROM images FORCE INDEX (images_size) LIMIT 1")
             .execute(&self.database)
             .await?;
-        // The last one that was added.
+        // The table that was added last.
         sqlx::query("SELECT image_key FROM deleted_dates LIMIT 1").execute(&self.database).await?;
         sqlx::query("SELECT image_key FROM pending_invalidations LIMIT 1").execute(&self.database).await?;
         sqlx::query("SELECT id FROM origin_identity LIMIT 1").execute(&self.database).await?;
         Ok(())
     }
 
-    /// Whether the server takes writes. A replica does not, nor does one in the middle of a failover.
+    /// Checks that the server takes writes. A replica takes none, nor does a server in the middle of a failover.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when it takes none, or does not answer.
@@ -516,27 +517,27 @@ impl Images {
     }
 }
 
-/// What the database says of itself.
+/// The version and the uptime of the database server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseServer {
-    /// Its version, and which kind it is.
+    /// Its version, which also tells MySQL from MariaDB.
     pub version: String,
     /// How long it has been up, in seconds.
     pub uptime_s: Option<u64>,
 }
 
-/// What a transaction finds under a key.
+/// The state of a key as a transaction finds it.
 struct Looked {
     /// The database's time.
     now: OffsetDateTime,
     current: Option<ImageRow>,
-    /// Without a current image, the latest date of those that were deleted, if it matters still.
+    /// Without a current image, the latest date of the deleted images, if it still matters.
     left_behind: Option<OffsetDateTime>,
 }
 
-/// Looks at what stands under `key`: in one question, since each takes a round trip.
+/// Reads the state of `key` in one query, since each query takes a round trip.
 async fn look(transaction: &mut MySqlConnection, key: &Key) -> Result<Looked, Try> {
-    // The time is there in any case, the columns of the image all or none, but for `earlier_at`.
+    // The time is always there. The columns of the image are either all there or none, except for `earlier_at`.
     let row = sqlx::query(
         "SELECT UTC_TIMESTAMP(6) AS now, images.image_key, location, content_type, size, width, height, sha256, \
          created_at, updated_at, earlier_at, latest_at \
@@ -566,7 +567,7 @@ async fn look(transaction: &mut MySqlConnection, key: &Key) -> Result<Looked, Tr
     Ok(Looked { now, current: Some(ImageRow::try_from(columns)?), left_behind: None })
 }
 
-/// Notes the dates of images that this transaction deletes, as far as the next ones must know them.
+/// Notes the dates of the images that this transaction deletes, as far as they matter to the next images.
 async fn leave_behind(
     transaction: &mut MySqlConnection,
     now: OffsetDateTime,
@@ -590,8 +591,8 @@ fn check(conditions: &dyn Precondition, current: Option<&ImageRow>) -> Result<()
     conditions.check(current.map(|current| (&current.tag, current.dates.modified())))
 }
 
-/// Ends a transaction whose conditions don't hold. It leaves everything as it was, except that an earlier
-/// change of the key that the cache has not been told of is told of again before anything is answered.
+/// Ends a transaction whose conditions don't hold. It leaves everything as it was, with one exception. If the cache has
+/// not been told of an earlier change of the key, it is told again before the request is answered.
 async fn finish_unmet<T>(
     transaction: sqlx::Transaction<'_, MySql>,
     note: Note,
@@ -606,7 +607,7 @@ async fn finish_unmet<T>(
     Ok(Change { note, outcome: Err(unmet.into()) })
 }
 
-/// A commit that failed may have succeeded: only its acknowledgement was lost then.
+/// A commit that seems to fail may have succeeded, if only its acknowledgement was lost.
 fn unknown(error: sqlx::Error) -> Try {
     match Try::from(error) {
         Try::Failed(failed) => Try::Failed(Failed { may_have_committed: true, ..failed }),

@@ -1,7 +1,7 @@
-//! The origin of pixcache: image files and their rows, the only way to the truth.
+//! The origin of pixcache: the image files and their rows, which alone are authoritative.
 //!
-//! It knows neither HTTP nor the cache. A file is written before its row and read after it; what keeps the two together
-//! is the id of the installation ([`identity`]), and what tidies up is the [`sweep`].
+//! It knows neither HTTP nor the cache. A file is written before its row and read after it. The id of the installation
+//! ([`identity`]) keeps store and database together, and the [`sweep`] removes files that no row names.
 
 pub mod adopt;
 pub mod blobs;

@@ -1,8 +1,8 @@
 //! Pages of the list of images, in any of its orders.
 //!
-//! A page begins behind a row, not at a number: it is as quick a million rows further on. Each order has an index
-//! that holds it, so a page is read from neighbouring entries of it; sorting what begins with a prefix by something
-//! else than the key has none, and is done only for so few rows that they can be sorted in one go.
+//! A page begins behind a row, not at a number, so a page a million rows further on is as quick. Each order has an
+//! index, and a page is read from neighbouring entries of it. No index sorts the keys with a prefix by anything but the
+//! key. The database sorts these in one go, and is asked to only for few rows.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::images::Images;
 use crate::rows::{Columns, ImageRow, answered, behind};
 
-/// What a list is sorted by. Rows that are equal in it come in the order of their keys.
+/// The column that sorts a list. Rows with the same value come in the order of their keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     Key,
@@ -27,15 +27,15 @@ enum By {
 pub enum Order {
     /// By key, byte for byte.
     Key,
-    /// The same from the end.
+    /// By key, byte for byte, in descending order.
     KeyDown,
-    /// Those stored last first.
+    /// By the time of storing, the latest first.
     Newest,
-    /// Those stored first first.
+    /// By the time of storing, the earliest first.
     Oldest,
-    /// Those with the most bytes first.
+    /// By size, the largest first.
     Largest,
-    /// Those with the fewest bytes first.
+    /// By size, the smallest first.
     Smallest,
 }
 
@@ -44,7 +44,7 @@ impl Order {
     pub const ALL: [Self; 6] =
         [Self::Key, Self::KeyDown, Self::Newest, Self::Oldest, Self::Largest, Self::Smallest];
 
-    /// The word for addresses.
+    /// The name in URLs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Key => "key",
@@ -68,7 +68,7 @@ impl Order {
         matches!(self, Self::KeyDown | Self::Newest | Self::Largest)
     }
 
-    /// Whether it is one of those by key, for which a prefix needs no sorting.
+    /// Whether it is an order by key, for which a prefix needs no sorting.
     pub fn is_by_key(self) -> bool {
         self.by() == By::Key
     }
@@ -86,7 +86,7 @@ impl FromStr for Order {
     }
 }
 
-/// A row's place in an order. In addresses it is the key or, where that is not enough, `<size>:<key>` or
+/// A row's place in an order. In URLs it is the key or, where that is not enough, `<size>:<key>` or
 /// `<microseconds since 1970>:<key>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -94,7 +94,7 @@ pub struct Place {
     key: Vec<u8>,
 }
 
-/// What stands before the key in a place.
+/// The value before the key in a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Value {
     None,
@@ -103,7 +103,7 @@ enum Value {
 }
 
 impl Place {
-    /// That of a row.
+    /// The place of a row.
     pub fn of(row: &ImageRow, order: Order) -> Self {
         let value = match order.by() {
             By::Key => Value::None,
@@ -116,7 +116,7 @@ impl Place {
     /// Reads a place in this order.
     ///
     /// # Errors
-    /// [`Error::NoPlace`] for what is none.
+    /// [`Error::NoPlace`] for a text that is no place in this order.
     pub fn parse(text: &str, order: Order) -> Result<Self, Error> {
         let bad = |what: &str| {
             let order = order.as_str();
@@ -132,7 +132,7 @@ impl Place {
             By::Stored => {
                 const WHAT: &str = "<microseconds since 1970>";
                 let (stored, key) = apart(WHAT)?;
-                // Within four digits of a year, which the database knows too.
+                // The year must have four digits, as in the database.
                 let stored: i64 = stored.parse().map_err(|_| bad(WHAT))?;
                 let stored = OffsetDateTime::from_unix_timestamp_nanos(i128::from(stored) * 1000);
                 let stored = stored.ok().filter(|stored| (1970..=9999).contains(&stored.year()));
@@ -154,7 +154,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Where a page lies.
+/// The position of a page in the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Position {
     /// At the beginning.
@@ -170,17 +170,17 @@ pub enum Position {
 pub struct Page {
     /// The rows, in the list's order.
     pub rows: Vec<ImageRow>,
-    /// Whether there may be rows before them.
+    /// Whether there may be rows before this page.
     pub has_previous: bool,
-    /// Whether there may be rows behind them.
+    /// Whether there may be rows behind this page.
     pub has_next: bool,
 }
 
 impl Images {
     /// The rows whose keys begin with `prefix`, in this order: the `size` of them at `position`.
     ///
-    /// With a prefix and another order than one by key, all rows with that prefix are read: whoever asks has counted
-    /// them ([`Images::count_beginning`]).
+    /// With a prefix and another order than one by key, all rows with that prefix are read. The caller must have
+    /// counted them before ([`Images::count_beginning`]).
     ///
     /// # Errors
     /// [`Error::Unavailable`] when MySQL does not answer.
@@ -232,7 +232,7 @@ impl Images {
             By::Size => (Some("size"), "images_size"),
             By::Stored => (Some("updated_at"), "images_updated_at"),
         };
-        // A planner that guesses wrong reads all of a million rows.
+        // The index is forced, because a planner that guesses wrong would read all of a million rows.
         let index = if prefix.is_empty() { index } else { "PRIMARY" };
         let mut question = QueryBuilder::<MySql>::new(
             "SELECT image_key, location, content_type, size, width, height, sha256, created_at, updated_at, \

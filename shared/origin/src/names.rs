@@ -1,4 +1,4 @@
-//! Names of files: drawn at random for images, and following from those for their variants.
+//! Names of files: random for images, and derived from those for their variants.
 
 use std::ops::RangeInclusive;
 
@@ -20,7 +20,7 @@ pub(crate) fn original_of(location: &str) -> &str {
     }
 }
 
-/// 128 random bits, on one of the [`SHELVES`], so that no folder grows large: `3f/3fa9…`.
+/// A new name of 128 random bits, on one of the [`SHELVES`], so that no folder grows large: `3f/3fa9…`.
 pub(crate) fn new_location() -> String {
     let name: u128 = rand::random();
     let digits = format!("{name:032x}");
@@ -31,9 +31,9 @@ pub(crate) fn shelf_name(shelf: u8) -> String {
     format!("{shelf:02x}")
 }
 
-/// Whether a name is one that [`new_location`] gives, or that of a variant of it, or of an unfinished upload to
-/// either, which has a `#` and a number behind it. Nothing else is ever swept away: a person may have put it
-/// there.
+/// Whether a name is one that [`new_location`] gives, or that of its variant, or of an unfinished upload to either. The
+/// name of an unfinished upload ends with a `#` and a number. Nothing else is ever swept away, because a person may
+/// have put it there.
 pub(crate) fn is_location(name: &str) -> bool {
     let (location, part) = name.split_once('#').unwrap_or((name, "0"));
     let location = original_of(location);

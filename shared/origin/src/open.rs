@@ -16,13 +16,13 @@ use crate::images::Images;
 
 /// How long a statement waits for a connection to MySQL.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(3);
-/// A connection to MySQL that was idle for longer is tested before it is used. No server restarts within it.
+/// A connection to MySQL that was idle for longer is tested before it is used. No server restarts within that time.
 const UNTESTED: Duration = Duration::from_millis(100);
-/// Rows of a key are changed one writer at a time, who holds the key's note: locks on what is not there would only stop
-/// others. No writer waits for another one for long.
+/// One writer at a time changes the rows of a key: the one that holds the lock of the key's note. Locks on gaps between
+/// rows would only stop other writers. No writer waits long for another one.
 const SESSION: Session = Session { isolation: Isolation::ReadCommitted, lock_wait: Duration::from_secs(3) };
 
-/// Where rows and files are.
+/// The places of the rows and the files.
 #[derive(Debug, Clone, Args)]
 pub struct OriginArgs {
     /// URL of the MySQL or MariaDB database, as the gateway's own account
@@ -63,7 +63,7 @@ impl OriginArgs {
     }
 }
 
-/// The image files.
+/// Opens the image store: the folder, or S3 if a URL is given.
 ///
 /// # Errors
 /// When the folder or the URL can't be used.
@@ -84,10 +84,10 @@ pub async fn files(origin: &OriginArgs) -> anyhow::Result<Blobs> {
 /// Waits for MySQL with the gateway's tables.
 ///
 /// # Errors
-/// When they are not there in time, or the URL is none.
+/// When MySQL or the tables are not there in time, or the URL is malformed.
 pub async fn connect(origin: &OriginArgs, max_connections: u32, limit: Duration) -> anyhow::Result<Database> {
     let options = database_options(origin)?;
-    // A pool reports all causes as a timeout; a connection says which it was.
+    // A pool reports every cause as a timeout; a single connection reports the cause.
     let server = format!("MySQL at {}:{}", options.get_host(), options.get_port());
     wait::until(&server, limit, || async { options.connect().await?.close().await }).await?;
     let database = database(origin, max_connections)?;
@@ -104,7 +104,7 @@ fn database_options(origin: &OriginArgs) -> anyhow::Result<MySqlConnectOptions> 
 /// Connections that are made when they are needed.
 ///
 /// # Errors
-/// When the URL is none.
+/// When the URL is malformed.
 pub(crate) fn database(origin: &OriginArgs, max_connections: u32) -> anyhow::Result<Database> {
     let pool_options = MySqlPoolOptions::new()
         .max_connections(max_connections)
@@ -112,7 +112,7 @@ pub(crate) fn database(origin: &OriginArgs, max_connections: u32) -> anyhow::Res
         .test_before_acquire(false)
         .before_acquire(|connection, meta| {
             Box::pin(async move {
-                // To ask a connection that was just in use would be a round trip more for every statement.
+                // A test of a connection that was just in use would cost every statement one more round trip.
                 if meta.idle_for > UNTESTED {
                     connection.ping().await?;
                 }

@@ -13,7 +13,7 @@ use wire::Key;
 use crate::error::Error;
 use crate::rows::{LOCK_IS_TAKEN, answered, corrupt, is_one_of};
 
-/// What the cache must be told to drop.
+/// The images that the cache must drop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
     /// The image under this key.
@@ -22,10 +22,10 @@ pub enum Scope {
     Everything,
 }
 
-/// A change that the cache must be told of.
+/// A change that the cache must learn of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// What it must drop.
+    /// The images that the cache must drop.
     pub scope: Scope,
     /// Drawn anew for each change. A note is removed by its token only, so that the acknowledgement of an
     /// earlier change never removes the note of a later one.
@@ -39,7 +39,7 @@ impl Note {
     }
 }
 
-/// A note that nobody seems to be telling of.
+/// A note whose change no gateway seems to be telling the cache of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftBehind {
     /// The note.
@@ -56,8 +56,8 @@ impl Scope {
     }
 }
 
-/// Writes a note within the transaction that makes the change, and says whether one was there already.
-/// Until the transaction ends, others that note the same key wait here.
+/// Writes a note within the transaction that makes the change, and returns whether one was there already. Until that
+/// transaction ends, other transactions that note the same key wait here.
 pub(crate) async fn note(transaction: &mut MySqlConnection, note: &Note) -> Result<bool, sqlx::Error> {
     let done = sqlx::query(
         "INSERT INTO pending_invalidations (image_key, token, noted_at) VALUES (?, ?, UTC_TIMESTAMP(6)) \
@@ -117,7 +117,7 @@ impl Pending {
         notes.collect()
     }
 
-    /// How many there are: 0 in peace.
+    /// The number of pending notes: 0 in normal operation.
     pub async fn count(&self) -> Result<u64, Error> {
         let question =
             sqlx::query_scalar("SELECT COUNT(*) FROM pending_invalidations").fetch_one(&self.database);
@@ -125,7 +125,7 @@ impl Pending {
         Ok(u64::try_from(count).unwrap_or_default())
     }
 
-    /// Removes notes whose changes the cache has acknowledged, but for those that a later change has replaced.
+    /// Removes notes whose changes the cache has acknowledged, except notes that a later change has replaced.
     ///
     /// # Errors
     /// When MySQL does not answer, or some of them are locked for long; the others are removed all the same.
@@ -136,7 +136,7 @@ impl Pending {
         let deletion = async {
             let mut deletion = QueryBuilder::new("DELETE FROM pending_invalidations WHERE ");
             push_in(&mut deletion, notes);
-            // One in which the lock of one row was not to be had has removed none.
+            // A deletion that could not get the lock of one row has removed none.
             let deleted = deletion.build().execute(&self.database).await;
             match deleted {
                 Err(error) if is_one_of(&error, &LOCK_IS_TAKEN) => {
@@ -149,7 +149,7 @@ impl Pending {
         answered(deletion).await
     }
 
-    /// Removes those of `notes` that nobody has locked.
+    /// Removes those of `notes` that no other transaction has locked.
     async fn remove_unlocked(&self, notes: &[Note]) -> Result<(), sqlx::Error> {
         let mut held = self.database.acquire().await?;
         let connection = &mut *held;
@@ -173,8 +173,8 @@ impl Pending {
     }
 }
 
-/// The condition that a row is one of these, and not one that a later change has replaced. Not as a list of pairs:
-/// MariaDB reads the whole table for that, and waits for the lock of each row in it.
+/// Adds the condition that a row is one of these notes, and not one that a later change has replaced. It is not a list
+/// of pairs: for such a list MariaDB reads the whole table, and waits for the lock of each row.
 fn push_in(statement: &mut QueryBuilder<MySql>, notes: &[Note]) {
     let mut conditions = statement.separated(" OR ");
     for note in notes {

@@ -10,19 +10,19 @@ use wire::{Key, Tag};
 use crate::dates::Dates;
 use crate::error::Error;
 
-/// How long a question or a transaction may take. A database that stands still is no better than none.
+/// How long a query or a transaction may take. A database that does not answer counts as unavailable.
 pub(crate) const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
 /// MySQL's codes for a deadlock and for a lock that did not become free in time. Nothing was changed.
 pub(crate) const LOCK_IS_TAKEN: [u16; 2] = [1213, 1205];
 
-/// One row of `images`: all that is known of an image but its bytes.
+/// One row of `images`: everything known of an image except its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageRow {
     /// The key.
     pub key: Key,
     /// The name of the file in the image store.
     pub location: String,
-    /// What its bytes are.
+    /// The format of its bytes.
     pub format: Format,
     /// The file's size in bytes.
     pub size: u64,
@@ -38,7 +38,7 @@ pub struct ImageRow {
     pub dates: Dates,
 }
 
-/// The columns of an [`ImageRow`], as they come.
+/// The columns of an [`ImageRow`], as MySQL returns them.
 pub(crate) type Columns =
     (Vec<u8>, String, String, u64, u32, u32, Vec<u8>, OffsetDateTime, OffsetDateTime, Option<OffsetDateTime>);
 
@@ -69,7 +69,7 @@ pub(crate) fn is_one_of(error: &sqlx::Error, codes: &[u16]) -> bool {
     error.is_some_and(|error| codes.contains(&error.number()))
 }
 
-/// The answer to a question, if it comes in time.
+/// The result of a query, if it comes within [`STATEMENT_LIMIT`].
 pub(crate) async fn answered<T>(question: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Error> {
     match timeout(STATEMENT_LIMIT, question).await {
         Ok(answer) => Ok(answer?),

@@ -1,8 +1,9 @@
-//! The sweep: files that no row names go to the trash, and from there away after some days.
+//! The sweep moves files that no row names to the trash, and removes them from there after some days.
 //!
 //! A crash between a file and its row, or between a row and the removal of the file that it replaced, leaves such a
-//! file; so does a database that was restored from a backup, whose next sweep finds the files in the trash that it
-//! names. Nothing is swept while store and database do not belong together, or when it would be too much at once.
+//! file. A database that was restored from a backup leaves such files too. Its next sweep finds in the trash the files
+//! that its rows name, and puts them back. Nothing is swept while store and database do not belong together, or when it
+//! would be too much at once.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -17,17 +18,17 @@ use crate::images::Images;
 use crate::swept::Swept;
 use crate::ties::Ties;
 
-/// How old a file must be. An upload that is still on its way to its row is younger: it may take half an
-/// hour at most.
+/// How old a file must be. The file of an upload whose row is not written yet is younger: an upload takes at most half
+/// an hour.
 pub const AGE: Duration = Duration::from_secs(3600);
 /// How often the sweep goes through all files.
 const INTERVAL: Duration = Duration::from_secs(24 * 3600);
-/// How soon it tries again when it failed or had to leave it.
+/// The pause after a sweep that failed, or that left everything as it was.
 const RETRY: Duration = Duration::from_secs(600);
-/// How soon it tries again while nothing may be changed: a restore is waited for.
+/// The pause while nothing may be changed, as during a restore from a backup.
 const APART_RETRY: Duration = Duration::from_secs(10);
 
-/// What the sweep keeps to.
+/// The limits of a sweep.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
     /// How old a file must be, by the store's clock.
@@ -51,7 +52,7 @@ pub async fn run(
         let sweep = sweep(&identity, &images, &blobs, rules);
         let pause = match shutdown.run_until_cancelled(sweep).await {
             None => return Ok(()),
-            // That they are apart was said where it was found.
+            // The code that found them apart has logged it.
             Some(Ok(None)) => APART_RETRY,
             Some(Ok(Some(swept))) => {
                 swept.log(rules.max_percent);
@@ -92,7 +93,7 @@ pub async fn sweep(
         missing: census.rows_without_file,
         ..Swept::default()
     };
-    // Both may have been exchanged while they were read.
+    // Store or database may have been exchanged while they were read.
     if identity.settle().await? != Standing::Joined(id) {
         return Ok(None);
     }
@@ -120,12 +121,12 @@ pub async fn sweep(
     Ok(Some(swept))
 }
 
-/// Of how many files so many are taken away at once at most.
+/// The most files that one sweep may take away.
 fn most(files: u64, max_percent: u64) -> u64 {
     files.saturating_mul(max_percent).div_ceil(100)
 }
 
-/// Those that no row names: the question is asked again right before something is done to them.
+/// The files that still no row names. The rows are asked again right before the files are moved or removed.
 async fn still_unnamed<'a>(images: &Images, files: &'a [Listed]) -> Result<Vec<&'a Listed>, Error> {
     let mut unnamed = Vec::with_capacity(files.len());
     for batch in files.chunks(BATCH) {

@@ -1,8 +1,8 @@
-//! What a sweep came to.
+//! The result of a sweep.
 
 use std::time::Duration;
 
-/// What a sweep came to.
+/// The result of a sweep.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Files of images before it.
@@ -11,7 +11,7 @@ pub struct Swept {
     pub unnamed: u64,
     /// How old the oldest of them is.
     pub oldest: Duration,
-    /// Those that went to the trash, or away if there is none.
+    /// The files of these that were moved to the trash, or removed if there is none.
     pub moved: u64,
     /// Variants without original and unfinished uploads that were removed.
     pub leftovers: u64,
@@ -21,9 +21,9 @@ pub struct Swept {
     pub missing: u64,
     /// Files that were removed from the trash.
     pub purged: u64,
-    /// How long the oldest of those had been there.
+    /// How long the oldest of those had been in the trash.
     pub oldest_purged: Duration,
-    /// Whether everything was left as it was, because it would have been too much at once.
+    /// Whether nothing was taken away, because it would have been too much at once.
     pub held: bool,
 }
 

@@ -1,5 +1,5 @@
-//! What is known at each moment of store and database: whether they belong together, whether the store can be
-//! written to, and what the last sweep came to.
+//! The present state of store and database: whether they belong together, whether the store can be written to, and the
+//! result of the last sweep.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::id::OriginId;
 use crate::identity::{Identity, Standing};
 use crate::swept::Swept;
 
-/// How often both are looked at. A probe of S3 costs money.
+/// How often both are checked. A probe of S3 costs money.
 const FOLDER_EVERY: Duration = Duration::from_secs(5);
 const S3_EVERY: Duration = Duration::from_secs(30);
-/// The shortest time between two looks, however many ask for one.
+/// The shortest time between two checks, however many are asked for.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Who knows it. Clones share it.
+/// The present state of store and database. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Ties(Arc<Shared>);
 
@@ -31,13 +31,13 @@ struct Shared {
     wake: Notify,
 }
 
-/// What was found last.
+/// The result of the last check.
 #[derive(Debug, Clone, Default)]
 struct Known {
     standing: Option<Standing>,
-    /// Why that could not be found out, if it never was.
+    /// Why the standing could not be found out, if it never was.
     unknown: Option<String>,
-    /// What is wrong with the store.
+    /// The problem of the store, if it has one.
     trouble: Option<String>,
     swept: Option<Swept>,
 }
@@ -62,7 +62,7 @@ impl Ties {
         }
     }
 
-    /// Those of a store and a database that belong together.
+    /// The state of a store and a database that belong together.
     #[cfg(test)]
     pub(crate) fn joined() -> Self {
         let ties = Self::default();
@@ -70,7 +70,7 @@ impl Ties {
         ties
     }
 
-    /// Whether everything is as it should be, or in a sentence what is not.
+    /// The state of the store in a sentence. It is an error if nothing can be stored or changed.
     pub fn health(&self, max_percent: u64) -> Result<String, String> {
         if let Err(Error::Apart(reason) | Error::Unavailable { reason, .. }) = self.may_change() {
             return Err(reason);
@@ -89,27 +89,27 @@ impl Ties {
         Ok(message)
     }
 
-    /// What the last sweep came to.
+    /// The result of the last sweep, if there was one.
     pub fn swept(&self) -> Option<Swept> {
         self.lock().swept.clone()
     }
 
-    /// What a sweep came to.
+    /// Notes the result of a sweep.
     pub(crate) fn note_sweep(&self, swept: Swept) {
         self.lock().swept = Some(swept);
     }
 
-    /// Something went wrong in the store: it is looked at now.
+    /// Asks for a check soon, because a call to the store failed.
     pub fn look_soon(&self) {
         self.0.wake.notify_one();
     }
 
-    /// Looks at both, now.
+    /// Checks both now.
     pub async fn look(&self, identity: &Identity, blobs: &Blobs) {
         let probed = blobs.probe().await.err();
         let trouble = probed.as_ref().map(trouble);
         let settled = match &probed {
-            // It would only hang once more.
+            // The store would only hang once more.
             Some(error @ BlobError::TimedOut(_)) => Err(unavailable(error)),
             _ => identity.settle().await,
         };
@@ -133,12 +133,12 @@ impl Ties {
                 }
                 known.standing = Some(standing);
             }
-            // What was found before stands: MySQL may be away for a while.
+            // The earlier result remains valid: MySQL may be away for a while.
             Err(error) => known.unknown = Some(error.to_string()),
         }
     }
 
-    /// Looks at both again and again, until the stop.
+    /// Checks both again and again, until the stop.
     pub async fn run(
         self,
         identity: Identity,
@@ -147,7 +147,7 @@ impl Ties {
     ) -> anyhow::Result<()> {
         let every = if blobs.is_folder() { FOLDER_EVERY } else { S3_EVERY };
         loop {
-            // While something is wrong, whoever mends it wants to see that soon.
+            // While something is wrong, both are checked often, so that a repair shows soon.
             let pause = if self.health(0).is_ok() { every } else { FOLDER_EVERY };
             let look = async {
                 tokio::select! {

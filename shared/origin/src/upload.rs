@@ -14,14 +14,14 @@ use crate::blobs::Blobs;
 use crate::error::Error;
 use crate::images::NewImage;
 
-/// How long a body may send nothing.
+/// How long a body may pause between two pieces.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
-/// How long an upload may take from its first byte to its row. Far below
-/// [`sweep::AGE`](crate::sweep::AGE), so that the sweep meets no file that is still to be named. It goes on while the
-/// machine sleeps, as the file's age does.
+/// How long an upload may take from its first byte to its row. It is far below [`sweep::AGE`](crate::sweep::AGE), so
+/// that the sweep meets no file whose row is still to be written. The time goes on while the machine sleeps, as the
+/// file's age does.
 pub const UPLOAD_LIMIT: Duration = Duration::from_secs(30 * 60);
 
-/// What an image may be at most.
+/// The most bytes and pixels of an image.
 #[derive(Debug, Clone, Copy)]
 pub struct UploadLimits {
     /// Bytes.
@@ -46,14 +46,14 @@ impl UploadLimits {
 pub struct Staged {
     image: NewImage,
     blobs: Blobs,
-    /// Until when a row may name it.
+    /// The moment until which a row may name it.
     deadline: Moment,
-    /// Whether it is to stay.
+    /// Whether the file stays when this is dropped.
     kept: bool,
 }
 
 impl Staged {
-    /// What a row says of it.
+    /// The facts that a row holds about it.
     ///
     /// # Errors
     /// When so much time has gone by that it may be swept away at any moment.
@@ -64,7 +64,7 @@ impl Staged {
         Ok(&self.image)
     }
 
-    /// A row names it, or may name it: it stays.
+    /// Keeps the file, because a row names it or may name it.
     pub fn keep(mut self) {
         self.kept = true;
     }
@@ -76,33 +76,32 @@ impl Drop for Staged {
             return;
         }
         let (blobs, location) = (self.blobs.clone(), std::mem::take(&mut self.image.location));
-        // Without a runtime the process is ending; the sweep finds what is left.
+        // Without a runtime the process is ending; the sweep finds the file.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { remove(&blobs, &location).await });
         }
     }
 }
 
-/// Takes away the files of an image that no row names any more. What can't be moved now is left to the sweep.
+/// Takes away the files of an image that no row names any more. Files that can't be moved now are left to the sweep.
 pub async fn discard(blobs: &Blobs, location: &str) {
     if let Err(error) = blobs.discard_image(location).await {
         tracing::warn!(location, reason = error.reason(), "a file that no row names is left to the sweep");
     }
 }
 
-/// Removes the files of an image that no row has ever named. What can't be removed now is left to the sweep.
+/// Removes the files of an image that no row has ever named. Files that can't be removed now are left to the sweep.
 async fn remove(blobs: &Blobs, location: &str) {
     if let Err(error) = blobs.remove_image(location).await {
         tracing::warn!(location, %error, "a file that no row names is left to the sweep");
     }
 }
 
-/// Takes in a body. Whatever its size, a few parts of it are in memory at once; on any error nothing of
-/// it is left.
+/// Takes in a body. Whatever its size, only a few parts of it are in memory at once. On any error its file is removed.
 ///
 /// # Errors
-/// That of the body; [`Error::TooLarge`] or [`Error::NoImage`], as soon as the bytes so far can't become an image within
-/// the limits; [`Error::BodyTimeout`].
+/// The body's own error; [`Error::TooLarge`] or [`Error::NoImage`], as soon as the bytes so far can't become an image
+/// within the limits; [`Error::BodyTimeout`].
 pub async fn receive<E: From<Error>>(
     blobs: &Blobs,
     limits: UploadLimits,
@@ -149,7 +148,7 @@ async fn receive_until<E: From<Error>>(
 /// The next bytes of a body, waiting neither for long nor beyond `deadline`.
 ///
 /// # Errors
-/// That of the body; [`Error::BodyTimeout`].
+/// The body's own error; [`Error::BodyTimeout`].
 pub async fn next<S, T, E: From<Error>>(body: &mut S, deadline: Moment) -> Result<Option<T>, E>
 where
     S: Stream<Item = Result<T, E>> + Unpin,
@@ -166,7 +165,7 @@ where
     }
 }
 
-/// What is found out about the bytes while they pass.
+/// The checks of the bytes while they pass.
 struct Checks {
     limits: UploadLimits,
     size: u64,
@@ -284,7 +283,7 @@ mod tests {
             "{received:?}"
         );
         assert!(began.elapsed() < limit, "tokio's clock went on");
-        // Nor is it taken when the sleep comes between its last byte and its row.
+        // An upload is refused too when the machine sleeps between its last byte and its row.
         assert!(matches!(late(whole).image(), Err(Error::BodyTimeout(_))));
     }
 

@@ -1,14 +1,14 @@
 //! The variants of images: made when they are first asked for, and kept beside the original.
 //!
-//! The file of a variant has the name of the original's file with the variant behind it. Such a name is given
-//! to one image only and never again, so a variant can't outlive the image that it was made of: once a row names
-//! another file, nobody asks for it any more, and it is removed with the original or swept away. So it needs
-//! no row, and reading it is as fresh as the row that the original's name came from.
+//! The file of a variant has the name of the original's file with the variant behind it. Such a name is given to one
+//! image only and never again, so a variant can't outlive the image that it was made of. Once a row names another file,
+//! the variant is no longer asked for, and it is removed with the original or swept away. So it needs no row, and it is
+//! as fresh as the row that gave the original's name.
 //!
-//! Making one takes long beside all else that a gateway does, and anybody may ask for many. So those that are not
-//! made yet wait in a queue of their own, and are made by threads that leave a processor alone and step back behind
-//! everybody else; whoever asks for more than the queue takes is told to come again, and so is whoever has waited
-//! for long. What can't be made is remembered, so that it costs nothing a second time.
+//! Making a variant takes long compared with the other work of a gateway, and anybody may ask for many. So variants
+//! that are not made yet wait in a queue of their own. The threads that make them leave one processor free and run at
+//! the lowest priority. A reader that finds the queue full is told to come again, and so is a reader that has waited
+//! for long. Images that can't be made narrower are remembered, so that they cost nothing a second time.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
@@ -37,25 +37,25 @@ use crate::ties::Ties;
 
 /// How many variants may wait to be made.
 const QUEUE: usize = 64;
-/// How many are made at once at most, however many processors there are: each holds its original.
+/// The most variants that are made at once, however many processors there are: each holds its original in memory.
 const MOST_AT_ONCE: usize = 8;
-/// How long somebody waits for a variant.
+/// How long a reader waits for a variant.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// How much memory all that is decoded at once takes at most, in bytes for each pixel of the largest image.
+/// The memory for all images that are decoded at once, in bytes for each pixel of the largest allowed image.
 const BYTES_A_PIXEL: u64 = 5;
-/// And in any case, so that small limits leave room for what a decoder takes whatever the size.
+/// The memory on top of that, so that small limits leave room for the fixed needs of a decoder.
 const SPARE_KILOBYTES: u64 = 32 << 10;
 /// How many kilobytes of files are read at once to find out whether they are whole.
 const EXAMINED_KILOBYTES: u32 = 64 << 10;
-/// How many files are remembered as whole: two megabytes.
+/// How many files are remembered as whole; that takes two megabytes.
 const KNOWN: usize = 8192;
-/// When a reader that was turned away is told to come again (`Retry-After`).
+/// The time after which a refused reader is told to come again (`Retry-After`).
 const COME_AGAIN: Duration = Duration::from_secs(1);
-/// How many variants are remembered whose readers were turned away: half a megabyte.
+/// How many variants with refused readers are remembered; that takes half a megabyte.
 const TURNED_AWAY: usize = 4096;
-/// How many images are remembered that can't be made narrower: a megabyte.
+/// How many images that can't be made narrower are remembered; that takes a megabyte.
 const REMEMBERED: usize = 4096;
-/// And how much of the reason.
+/// The length to which a remembered reason is cut, in bytes.
 const REASON_BYTES: usize = 300;
 
 /// Finds and makes variants. Clones share it.
@@ -67,24 +67,24 @@ struct Inner {
     blobs: Blobs,
     ties: Ties,
     max_pixels: u64,
-    /// The files that are being made or wait for it, and who says so when they are.
+    /// The files that are being made or wait for that, each with the sender of its outcome.
     under_way: Mutex<HashMap<String, watch::Sender<Option<Outcome>>>>,
     queue: Arc<Semaphore>,
-    /// Whoever waits takes the turn of a request, of which there must be some left for others.
+    /// Permits to wait for a variant. Each waiting reader occupies a request, and some must be left for other requests.
     readers: Semaphore,
     workers: Arc<Semaphore>,
-    /// What may be decoded at once, in kilobytes of memory.
+    /// Permits for the memory of decoding, one for each kilobyte.
     memory: Arc<Semaphore>,
     all_memory: u32,
     refused: Mutex<Refused>,
-    /// Format and size of files that are known to be whole. A request for a head alone reads none of them.
+    /// Format and size of files that are known to be whole. A HEAD request reads none of these files.
     known: Cache<String, (Format, u64)>,
     examined: Arc<Semaphore>,
-    /// The variants whose readers were told to come again, and when.
+    /// The variants whose readers were told to come again, each with the time of the last refusal.
     turned_away: Cache<Item, Instant>,
 }
 
-/// A variant, none if the image does for it.
+/// A variant; none if the image itself is narrow enough.
 type Outcome = Result<Option<Rendition>, VariantError>;
 
 /// A variant.
@@ -92,9 +92,9 @@ type Outcome = Result<Option<Rendition>, VariantError>;
 pub struct Rendition {
     /// The name of its file.
     pub location: String,
-    /// What it is.
+    /// The format of its bytes.
     pub format: Format,
-    /// How many bytes it has.
+    /// The size in bytes.
     pub size: u64,
     /// Its bytes, where they had to be read or made.
     pub bytes: Option<Bytes>,
@@ -106,10 +106,10 @@ impl Rendition {
     }
 }
 
-/// Why there is no variant. All who waited for it are told.
+/// Why there is no variant. Every reader that waited for it gets this.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum VariantError {
-    /// The original's file is gone: its row has moved on (design rule 5).
+    /// The original's file is gone: its row names another file by now (design rule 5).
     #[error("the file {0} is gone")]
     Gone(String),
     /// The original's file is not what its row says.
@@ -118,18 +118,18 @@ pub enum VariantError {
     /// The storage failed.
     #[error("{part} can't be reached now: {reason}")]
     Unavailable {
-        /// Which part.
+        /// The part that failed.
         part: &'static str,
-        /// What it said.
+        /// The reason in a few words.
         reason: String,
     },
     /// The image can't be made narrower, now or later.
     #[error("{0}")]
     Refused(Arc<str>),
-    /// As many wait for variants as may.
+    /// As many readers wait for variants as may.
     #[error("as many variants are waited for as may be")]
     Busy,
-    /// It is not made yet.
+    /// The variant was not made before the deadline.
     #[error("the variant is not made yet")]
     Late,
     /// Something that should not happen.
@@ -155,7 +155,7 @@ impl VariantError {
 }
 
 impl Variants {
-    /// Those of images of at most `max_pixels` pixels, for which at most `max_readers` requests may wait.
+    /// The variants of images of at most `max_pixels` pixels. At most `max_readers` requests may wait for them.
     pub fn new(blobs: Blobs, ties: Ties, max_pixels: u64, max_readers: usize) -> Self {
         let processors = available_parallelism().map_or(1, NonZeroUsize::get);
         let at_once = processors.saturating_sub(1).clamp(1, MOST_AT_ONCE);
@@ -179,17 +179,17 @@ impl Variants {
         }))
     }
 
-    /// The right to wait for a variant.
+    /// Takes the right to wait for a variant.
     pub fn wait(&self) -> Result<tokio::sync::SemaphorePermit<'_>, TryAcquireError> {
         self.0.readers.try_acquire()
     }
 
-    /// The variant of the image of a row; none if the image is not wider itself, and does for it.
+    /// The variant of the image of a row; none if the image itself is not wider than the variant.
     ///
     /// # Errors
-    /// [`VariantError`]; that the original's file is gone means that the row has moved on (design rule 5).
+    /// [`VariantError`]; [`VariantError::Gone`] means that the row names another file by now (design rule 5).
     pub async fn get(&self, row: &ImageRow, variant: Variant, deadline: Instant) -> Outcome {
-        // Turned upright, it may be as wide as it is high.
+        // After it is turned upright, the image may be as wide as it was high.
         if row.width.max(row.height) <= variant.width() {
             return Ok(None);
         }
@@ -216,8 +216,8 @@ impl Variants {
         outcome.unwrap_or_else(|| Err(VariantError::other("its making broke off")))
     }
 
-    /// Whether a reader of this variant was turned away less than [`COME_AGAIN`] ago, and would be once more: the queue is
-    /// still full. Neither the cache nor the database need be asked to say so.
+    /// Whether a reader of this variant was refused less than [`COME_AGAIN`] ago, and would be again, because the queue
+    /// is still full. The answer needs neither the cache nor the database.
     pub fn are_busy_with(&self, item: &Item) -> bool {
         let inner = &self.0;
         let is_full = || inner.queue.available_permits() == 0 || inner.readers.available_permits() == 0;
@@ -226,8 +226,8 @@ impl Variants {
             && inner.turned_away.get(item).is_some_and(|since| since.elapsed() < COME_AGAIN)
     }
 
-    /// Has the file at `location` examined anew when it is asked for again, since it could not be read. Whether it was
-    /// taken for the whole file of a variant.
+    /// Makes the next request for the file at `location` examine it anew, since it could not be read. Returns whether
+    /// it was known as the whole file of a variant.
     pub fn forget(&self, location: &str) -> bool {
         self.0.known.remove(location).is_some()
     }
@@ -249,7 +249,7 @@ impl Inner {
             Err(BlobError::Gone(_)) => return Ok(None),
             Err(error) => return Err(VariantError::of_original(error)),
         };
-        // Somebody else may have examined it meanwhile.
+        // Another task may have examined it meanwhile.
         if let Some(known) = self.known_whole(location) {
             return Ok(Some(known));
         }
@@ -304,7 +304,7 @@ impl Inner {
         }
         let original = self.blobs.read(&row.location, row.size).await.map_err(VariantError::of_original)?;
         let format = row.format;
-        // What was stored under another limit stays as it is.
+        // An image that was stored under a higher limit is still made narrower.
         let pixels = u64::from(row.width) * u64::from(row.height);
         let limits = Limits { max_pixels: self.max_pixels.max(pixels) };
         let (sender, receiver) = oneshot::channel();
@@ -316,7 +316,7 @@ impl Inner {
                 let reason = format!("the pixels of the {format} image can't be decoded: the decoder failed");
                 Err(VariantError::Refused(reason.into()))
             });
-            // Somebody may have stopped the process meanwhile.
+            // The receiver may be gone, because the process is stopping.
             let _ = sender.send(decoded);
         });
         thread.map_err(VariantError::other)?;
@@ -343,7 +343,7 @@ impl Inner {
         Ok(Some(Rendition::with_bytes(location, made.format, bytes)))
     }
 
-    /// Decodes, once there is as much memory for it as it takes.
+    /// Decodes the image, as soon as there is enough memory for it.
     fn decode(
         &self,
         original: &[u8],
@@ -377,7 +377,7 @@ impl Inner {
     }
 }
 
-/// A variant that is being made, or waits for it.
+/// A variant that is being made, or waits for that.
 struct Making {
     inner: Arc<Inner>,
     location: String,
@@ -396,12 +396,12 @@ impl Making {
         drop(place);
         let outcome = self.inner.make(&row, variant, &self.location, &self.inner).await;
         drop(worker);
-        // Whoever asks from now on finds the file, or the reason why there is none.
+        // A reader that asks from now on finds the file, or the reason why there is none.
         self.inner.under_way().remove(&self.location);
         self.sender.send_replace(Some(outcome));
     }
 
-    /// Whether nobody waits for it any more; then nobody will, either.
+    /// Whether no reader waits for it any more. Then it is removed, so that no reader can start to wait for it.
     fn is_given_up(&self) -> bool {
         let mut under_way = self.inner.under_way();
         let given_up = self.sender.receiver_count() == 0;
@@ -414,7 +414,8 @@ impl Making {
 
 impl Drop for Making {
     fn drop(&mut self) {
-        // However it ended; where it is another one's already, that one was begun after this had been removed.
+        // The entry is removed however the making ended. An entry of another making stays: that one began after this
+        // entry had been removed.
         let mut under_way = self.inner.under_way();
         if under_way.get(&self.location).is_some_and(|making| making.same_channel(&self.sender)) {
             under_way.remove(&self.location);
@@ -422,7 +423,7 @@ impl Drop for Making {
     }
 }
 
-/// The images that can't be made narrower, by their bytes, whatever keys they have.
+/// The images that can't be made narrower, by the hash of their bytes, whatever keys they have.
 #[derive(Debug, Default)]
 struct Refused {
     reasons: HashMap<(Tag, Variant), Arc<str>>,
@@ -446,8 +447,8 @@ impl Refused {
     }
 }
 
-/// The entity tag of a variant. It follows from the tag of the original, so that it is known what a variant was
-/// made of; the number is to change with the way in which variants are made.
+/// The entity tag of a variant. It follows from the tag of the original, so that the original of a variant is known.
+/// The number in it must change whenever variants are made in another way.
 pub fn tag_of(original: Tag, variant: Variant) -> Tag {
     let hash = Sha256::new().chain_update("pixcache variant 1 ").chain_update(variant.as_str());
     Tag(hash.chain_update(original.0).finalize().into())
@@ -507,7 +508,7 @@ mod tests {
         for other in all {
             assert_eq!(other.unwrap().unwrap().bytes, first.bytes);
         }
-        // From now on without the original.
+        // From now on the original is missing.
         blobs.remove(&row.location).await.unwrap();
         assert_eq!(variants.get(&row, Variant::W160, later()).await.unwrap().unwrap().bytes, first.bytes);
         let gone = variants.get(&row, Variant::W320, later()).await.unwrap_err();
@@ -537,7 +538,7 @@ mod tests {
             );
             variants.forget(&location);
         }
-        // What is known to be whole is not read for its size and format, until it turns out to be gone.
+        // A file known to be whole is not read for its size and format, until it turns out to be gone.
         variants.get(&row, Variant::W320, later()).await.unwrap().unwrap();
         let known = variants.get(&row, Variant::W320, later()).await.unwrap().unwrap();
         assert_eq!((known.size, known.bytes), (whole.len() as u64, None));
@@ -604,11 +605,11 @@ mod tests {
         let made = variants.get(&row, Variant::W160, later()).await.unwrap().unwrap();
         assert_eq!(width_of(&made), 160);
         assert!(!folder.path().join(location_of(&many[0].location, Variant::W160)).exists());
-        // And of those who may wait for one, there are only so many.
+        // The number of readers that may wait for one is limited too.
         let few = Variants::new(blobs.clone(), Ties::joined(), MAX_PIXELS, 1);
         let waiting = few.wait().unwrap();
         assert!(matches!(few.get(&row, Variant::W320, later()).await, Err(VariantError::Busy)));
-        // What is there already needs no waiting.
+        // A variant that is there already needs no waiting.
         assert!(few.get(&row, Variant::W160, later()).await.is_ok());
         drop(waiting);
     }

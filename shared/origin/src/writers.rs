@@ -1,7 +1,7 @@
-//! Writers of rows, in the order in which they come to the database.
+//! Limits on writers of rows, so that they leave connections to the readers.
 //!
-//! A row that somebody else has locked keeps its writers waiting, each with a connection. So of the writers of one key
-//! in this process only one has a connection at a time, and of all connections a quarter is left to readers.
+//! A row that another process has locked keeps its writers waiting, each with a connection. So of the writers of one
+//! key in this process only one has a connection at a time. A quarter of all connections is left to readers.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -14,12 +14,12 @@ use wire::Key;
 
 use crate::error::Error;
 
-/// How long a writer waits for those before it.
+/// How long a writer waits for the writers before it.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
 type Lock = Arc<tokio::sync::Mutex<()>>;
 
-/// Those who write. Clones share them.
+/// The writers of this process. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Writers {
     connections: Arc<Semaphore>,
@@ -36,7 +36,7 @@ pub(crate) struct Writer {
 }
 
 impl Writers {
-    /// Those of a database with so many connections.
+    /// For a database with so many connections.
     pub(crate) fn new(connections: u32) -> Self {
         let most = (connections as usize * 3 / 4).max(1);
         Self { connections: Arc::new(Semaphore::new(most)), keys: Arc::default() }
@@ -45,7 +45,7 @@ impl Writers {
     /// Waits for the turn to write the row of `key`.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when others are not done in time. Nothing was written then.
+    /// [`Error::Unavailable`] when other writers are not done in time. Nothing was written then.
     pub(crate) async fn enter(&self, key: &Key) -> Result<Writer, Error> {
         let lock = self.keys().entry(key.clone()).or_default().clone();
         let both = async {
@@ -70,7 +70,7 @@ impl Writers {
         }
     }
 
-    /// Removes the lock of a key that nobody uses.
+    /// Removes the lock of a key if no writer uses it.
     fn forget(&self, key: &Key) {
         let mut keys = self.keys();
         if keys.get(key).is_some_and(|lock| Arc::strong_count(lock) == 1) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-/// Where the bus is.
+/// The address of NATS, the bus.
 #[derive(Debug, Clone, Args)]
 pub struct NatsArgs {
     /// URL of a NATS server of your own, or several apart by commas. Without it: 127.0.0.1 at NATS_PORT

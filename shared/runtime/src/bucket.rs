@@ -1,4 +1,4 @@
-//! The entries of KV buckets, as they are read at their stream's leader and written by compare-and-set.
+//! The entries of KV buckets. They are read at their stream's leader and written by compare-and-set.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::Bus;
 use crate::bus::{Refused, RequestFailure};
 use crate::clock::Moment;
 
-/// The header by which the entry of a bucket is known as removed.
+/// The header that marks the entry of a bucket as removed.
 pub const KV_OPERATION: &str = "KV-Operation";
 
 /// The last message under one subject of a stream, as the stream's leader has it. The client's own reads may be
@@ -33,8 +33,8 @@ pub async fn last(
 ) -> Result<Option<Message>, RequestFailure> {
     let begin = Moment::now();
     let found = message(bus, stream, &serde_json::json!({ "last_by_subj": of }), limit).await?;
-    // These streams hold one subject each. An older nats-server that can't read the blocks of a newer one says that it
-    // has messages, and finds none.
+    // These streams hold one subject each. An older nats-server that can't read the blocks of a newer one reports
+    // messages, but finds none.
     if found.is_none() && message_count(bus, stream, limit.saturating_sub(begin.elapsed())).await? > 0 {
         bus.note_messages(stream, None);
         return Err(RequestFailure::Other(format!(
@@ -45,7 +45,7 @@ pub async fn last(
     Ok(found)
 }
 
-/// The message with this number, if it is still kept, in the same way.
+/// The message with this number, if it is still kept, as the stream's leader has it.
 ///
 /// # Errors
 /// As [`last`].
@@ -58,10 +58,10 @@ pub async fn with_number(
     message(bus, stream, &serde_json::json!({ "seq": number }), limit).await
 }
 
-/// A nats-server that is asked for a message of a stream which it is just creating ends by a nil pointer (`jsMsgGetRequest`
-/// reads the stream's store before `setupStore` has made it; seen with 2.9.10, and in the sources up to 2.14). The
-/// stream's state can be asked for at any time. So the first question on each connection is for the state, and a
-/// message is asked for only where the stream holds one.
+/// Asks for a message, without crashing the server. A nats-server that is asked for a message of a stream that it is
+/// just creating crashes on a nil pointer. `jsMsgGetRequest` reads the stream's store before `setupStore` has made it
+/// (seen with 2.9.10, and in the sources up to 2.14). The stream's state can be asked for at any time. So the first
+/// request on each connection is for the state. A message is asked for only if the stream holds one.
 async fn message(
     bus: &Bus,
     stream: &'static str,
@@ -90,7 +90,7 @@ async fn message(
             let value = if is_removed { None } else { Some(decoded(&message.data)?.into()) };
             Ok(Some(Message { value, revision: message.seq }))
         }
-        // No stream, which may be created at any moment from now on, or no such message in it.
+        // Either the stream has no such message, or there is no stream, which may be created at any moment from now on.
         (None, Some(error)) if error.code == 404 => {
             bus.note_messages(stream, None);
             Ok(None)
@@ -100,7 +100,7 @@ async fn message(
     }
 }
 
-/// How many messages the stream holds; none if there is no such stream.
+/// The number of messages in the stream; 0 if there is no such stream.
 async fn message_count(bus: &Bus, stream: &str, limit: Duration) -> Result<u64, RequestFailure> {
     let subject = subject::stream_info(stream);
     let info: InfoAnswer = ask(bus, &subject, Bytes::new(), limit).await?;
@@ -170,19 +170,19 @@ struct ApiError {
     description: String,
 }
 
-/// What came of a write.
+/// The outcome of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
-    /// It has this revision.
+    /// The entry was written, with this revision.
     Done(u64),
-    /// Somebody else was first, and nothing was written.
+    /// Another process wrote first, so nothing was written.
     Overtaken,
 }
 
 /// Writes `body` under a subject if the last message under it has the number `over`; 0 if there is none.
 ///
 /// # Errors
-/// [`RequestFailure`]. Unless [`RequestFailure::had_no_effect`], it may be written all the same.
+/// [`RequestFailure`]. Unless [`RequestFailure::had_no_effect`], `body` may be written all the same.
 pub async fn write(
     bus: &Bus,
     entry: &str,

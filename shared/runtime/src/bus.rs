@@ -1,4 +1,4 @@
-//! The connection to NATS: made with back-off, watched by its events, left in the right order.
+//! The connection to NATS: made with back-off, watched by its events, closed in the right order.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -19,21 +19,22 @@ use wire::{Meta, meta, subject};
 use crate::args::NatsArgs;
 use crate::wait;
 
-/// How often an idle connection is tried. The library's own minute would notice a dead peer after three.
+/// How often an idle connection is pinged. With the library's own interval, a minute, a dead peer would be noticed
+/// after three minutes.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest pause between two attempts to reconnect.
 const LONGEST_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a message is waited for that is to prove a subscription, before another one is sent.
+/// How long the wait for a message that proves a subscription lasts, before another one is sent.
 const PROOF_PAUSE: Duration = Duration::from_millis(50);
 
-/// The server says so when it refuses a message or a subscription; the subject stands behind it.
+/// The beginning of the server's refusal of a message or of a subscription. The subject follows it.
 const PUBLISH_REFUSED: &str = "Permissions Violation for Publish to ";
 const SUBSCRIPTION_REFUSED: &str = "Permissions Violation for Subscription to ";
 
-/// When the client dies, its subscriptions end one after the other, within this time.
+/// When the client ends, its subscriptions end one after the other, within this time.
 const DYING_TIME: Duration = Duration::from_secs(1);
 
 /// A connection to NATS as one of the users of `nats.conf`. Clones share it.
@@ -54,11 +55,11 @@ struct Shared {
     filled_streams: Mutex<HashMap<&'static str, u64>>,
 }
 
-/// Requests that wait for their reply. The library's own table keeps an entry for each request that
-/// timed out, for good; here it leaves with the request, however that ends.
+/// Requests that wait for their reply. The library's own table keeps an entry for each request that timed out, for
+/// good; here the entry leaves with the request, however that ends.
 type Waiting = Mutex<HashMap<u64, oneshot::Sender<Message>>>;
 
-/// What the events of the connection said so far.
+/// The state of the connection, as its events have told it so far.
 #[derive(Debug)]
 struct Signs {
     slow_consumers: AtomicU64,
@@ -69,12 +70,12 @@ struct Signs {
     died: CancellationToken,
     /// Whether this user publishes nothing but answers.
     only_answers: bool,
-    /// What the server refuses on this connection, in a sentence.
+    /// The right that the server refuses on this connection, if any.
     refusal: watch::Sender<Option<Refusal>>,
     refused_answers: AtomicU64,
 }
 
-/// A right that this user lacks: `nats.conf` and this program don't fit each other.
+/// A right that this user lacks, because `nats.conf` and this program don't match.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the NATS server refuses {user} {what} (is its nats.conf that of this version?)")]
 pub struct Refusal {
@@ -107,10 +108,10 @@ impl User {
 /// No connection could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
-    /// Nobody let us in within the time for waiting.
+    /// No server accepted the connection within the time for waiting.
     #[error(transparent)]
     Wait(#[from] wait::WaitError),
-    /// The connection stood, but the inbox for replies did not come about.
+    /// The connection was made, but the inbox for replies could not be subscribed.
     #[error("the inbox for replies could not be subscribed")]
     Inbox(#[from] async_nats::SubscribeError),
 }
@@ -120,7 +121,7 @@ pub enum BusError {
 pub struct Reply {
     /// The body.
     pub payload: Bytes,
-    /// What the header [`meta::HEADER`] said; empty when there was none.
+    /// The metadata in the header [`meta::HEADER`]; empty if there was none.
     pub meta: Meta,
 }
 
@@ -138,7 +139,7 @@ pub enum RequestFailure {
     TimedOut {
         /// The subject asked on.
         subject: String,
-        /// For how long.
+        /// How long the request waited.
         limit: Duration,
     },
     /// Payload and headers are more than the server takes. Nothing was sent.
@@ -173,11 +174,11 @@ pub struct Refused {
 }
 
 impl Bus {
-    /// Connects as `user`, with `_INBOX_<user>` as the prefix of its inboxes, waiting for the server
-    /// for at most `limit`. Once made, the connection comes back by itself, for ever.
+    /// Connects as `user`, with `_INBOX_<user>` as the prefix of its inboxes, waiting for the server for at most
+    /// `limit`. Once made, the connection is made again by itself whenever it is lost.
     ///
-    /// `subscription_capacity` is the number of messages that one subscription holds before the client
-    /// drops further ones; think of it times the size of what comes in.
+    /// `subscription_capacity` is the number of messages that one subscription holds before the client drops further
+    /// ones. The memory for them is that number times the size of the messages.
     ///
     /// # Errors
     /// [`BusError`], after `limit`: the last reason says whether the server was away or the password wrong.
@@ -236,12 +237,12 @@ impl Bus {
                 while let Some(message) = replies.next().await {
                     let id = message.subject.rsplit('.').next().and_then(|id| id.parse().ok());
                     let asker = id.and_then(|id: u64| locked(&waiting).remove(&id));
-                    // A reply that nobody waits for any more came too late.
+                    // A reply whose request no longer waits came too late.
                     if let Some(asker) = asker {
                         let _ = asker.send(message);
                     }
                 }
-                // The client has gone, and all its subscriptions with it.
+                // The client has ended, and all its subscriptions with it.
                 died.cancel();
             }
         });
@@ -260,13 +261,13 @@ impl Bus {
         &self.shared.jetstream
     }
 
-    /// Whether the connection stands, as far as the client knows.
+    /// Whether the client is connected, as far as it knows.
     pub fn is_connected(&self) -> bool {
         self.shared.client.connection_state() == State::Connected
     }
 
-    /// How many connections were made so far, this one included. Counted before the first message of a
-    /// new connection is handled.
+    /// The number of connections made so far, this one included. A new connection is counted before its first message
+    /// is handled.
     pub fn connection_count(&self) -> u64 {
         self.shared.client.statistics().connects.load(Ordering::Acquire)
     }
@@ -285,23 +286,23 @@ impl Bus {
         };
     }
 
-    /// Since when the connection stands, or since when it does not.
+    /// The time since which the client has been connected, or has not been.
     pub fn since(&self) -> SystemTime {
         *locked(&self.shared.signs.since)
     }
 
-    /// A value that changes after each new connection. Only a nudge: it may come a little late, where
-    /// [`Bus::connection_count`] never does.
+    /// A value that changes after each new connection. The change may come a little late. [`Bus::connection_count`]
+    /// never does.
     pub fn connections(&self) -> watch::Receiver<u64> {
         self.shared.signs.connections.subscribe()
     }
 
-    /// How often the client or the server said that this process reads too slowly.
+    /// How often the client or the server reported that this process reads too slowly.
     pub fn slow_consumer_count(&self) -> u64 {
         self.shared.signs.slow_consumers.load(Ordering::Relaxed)
     }
 
-    /// What the server refuses to this connection, if anything. It remains until the next connection.
+    /// The right that the server refuses to this connection, if any. It remains until the next connection.
     pub fn refusal(&self) -> Option<Refusal> {
         self.shared.signs.refusal.borrow().clone()
     }
@@ -311,25 +312,25 @@ impl Bus {
         let mut refusals = self.shared.signs.refusal.subscribe();
         match refusals.wait_for(Option::is_some).await.map(|refusal| refusal.clone()) {
             Ok(Some(refusal)) => refusal,
-            // The sender lives as long as this does.
+            // The channel is never closed, since its sender lives as long as `self`.
             _ => std::future::pending().await,
         }
     }
 
-    /// How many answers did not go out, since whoever asked named a reply subject that is no inbox.
+    /// The number of answers that were not sent, because the asker named a reply subject that is no inbox.
     pub fn refused_answer_count(&self) -> u64 {
         self.shared.signs.refused_answers.load(Ordering::Relaxed)
     }
 
-    /// Counts an answer that has nowhere to go.
+    /// Counts an answer that is not sent, because its reply subject is no inbox.
     pub(crate) fn note_refused_answer(&self) {
         self.shared.signs.refused_answers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether the client has ended for good, or does so at this moment; then only a new one helps.
     ///
-    /// The library panics on a message with a header that its types can't hold, such as a carriage return
-    /// within a value (nats-io/nats.rs#1612), which nats-server passes on from whoever may publish.
+    /// The library panics on a message with a header that its types can't hold, such as a carriage return within a
+    /// value (nats-io/nats.rs#1612). nats-server passes on such a message from any client that may publish.
     pub async fn has_died(&self) -> bool {
         timeout(DYING_TIME, self.shared.signs.died.cancelled()).await.is_ok()
     }
@@ -341,8 +342,8 @@ impl Bus {
 
     /// Asks on `subject` and waits for one reply for at most `limit`.
     ///
-    /// Without a connection it fails at once: what the client would queue would be sent, stale, after
-    /// the reconnection.
+    /// Without a connection it fails at once. The client would queue the request, and send it too late, after the
+    /// reconnection.
     ///
     /// # Errors
     /// [`RequestFailure`]: each kind is a decision of the caller.
@@ -356,7 +357,7 @@ impl Bus {
         self.question(subject).ask(meta, payload, limit).await
     }
 
-    /// The same with headers of one's own.
+    /// As [`Bus::request`], with headers of the caller's own.
     ///
     /// # Errors
     /// As [`Bus::request`].
@@ -370,7 +371,7 @@ impl Bus {
         self.question(subject).ask_with(Some(headers), payload, limit).await
     }
 
-    /// A question that is yet to be asked, for those whom it concerns whether its reply comes late.
+    /// A request that is yet to be sent, for callers that must know whether its reply comes late.
     pub fn question(&self, subject: String) -> Question {
         let id = self.shared.next_request.fetch_add(1, Ordering::Relaxed);
         let (asker, reply) = oneshot::channel();
@@ -378,8 +379,8 @@ impl Bus {
         Question { bus: self.clone(), id, subject, reply, is_open: false }
     }
 
-    /// Asks on `subject` and takes the replies of all who answer: those that come within `first`, and after the
-    /// first one, for as long as none is further than `quiet` from the one before.
+    /// Asks on `subject` and takes the replies of all services that answer. All replies must come within `first`. After
+    /// the first reply, it ends as soon as no other has come for `quiet`.
     ///
     /// # Errors
     /// [`RequestFailure`], when it could not be asked.
@@ -416,8 +417,8 @@ impl Bus {
 
     /// Sends a message to this connection's own inbox and waits until it is back, for at most `limit`.
     ///
-    /// A server handles what one connection says in order, so afterwards every subscription that was
-    /// made before stands. A flush would only say that bytes have left this machine.
+    /// A server handles the messages of one connection in order. So afterwards every subscription made before is in
+    /// force. A flush would only show that bytes have left this machine.
     ///
     /// # Errors
     /// [`RequestFailure`], when it did not come back.
@@ -437,9 +438,9 @@ impl Bus {
     /// Waits until a message that `other` sends has come in on this connection, for at most `limit`. This connection
     /// needs no right to publish for it.
     ///
-    /// A server handles what one connection says in order, and passes on in order what it knows of subscriptions. So
-    /// afterwards every subscription that was made before on this connection stands, also for those who are connected
-    /// where `other` is.
+    /// A server handles the messages of one connection in order, and passes on its subscriptions in order. So
+    /// afterwards every subscription made before on this connection is in force, also for clients of the server to
+    /// which `other` is connected.
     ///
     /// # Errors
     /// [`RequestFailure`], when none came.
@@ -450,7 +451,7 @@ impl Bus {
         let proof = async {
             let mut heard = self.client().subscribe(subject.clone()).await.map_err(|error| failed(&error))?;
             loop {
-                // The first ones may be sent before the subscription stands.
+                // The first messages may be sent before the subscription is in force.
                 let sent = other.client().publish(subject.clone(), Bytes::new()).await;
                 sent.map_err(|error| failed(&error))?;
                 match timeout(PROOF_PAUSE, heard.next()).await {
@@ -464,8 +465,8 @@ impl Bus {
         outcome.unwrap_or_else(|_| Err(RequestFailure::TimedOut { subject: subject.clone(), limit }))
     }
 
-    /// Leaves: no more messages come in, what was published is sent, then the connection is closed.
-    /// Waits for that for at most `limit`.
+    /// Ends the connection. No more messages come in, published messages are still sent, then the connection is closed.
+    /// It waits for that for at most `limit`.
     pub async fn drain(&self, limit: Duration) {
         let mut closed = self.shared.signs.closed.subscribe();
         if self.shared.client.drain().await.is_err() {
@@ -489,7 +490,7 @@ pub fn headers_of(meta: &Meta) -> HeaderMap {
     headers
 }
 
-/// The metadata in a message's headers; empty without any.
+/// The metadata in a message's headers; empty if there is none.
 ///
 /// # Errors
 /// A sentence that names the field that can't be read.
@@ -525,7 +526,7 @@ fn read_reply(message: Message) -> Result<Reply, RequestFailure> {
     })))
 }
 
-/// One request. It leaves the table of those that wait when this is dropped.
+/// One request. It leaves the table of waiting requests when this is dropped.
 #[derive(Debug)]
 pub struct Question {
     bus: Bus,
@@ -536,7 +537,7 @@ pub struct Question {
 }
 
 impl Question {
-    /// Asks it, once, and waits for the reply for at most `limit`.
+    /// Sends the request, once, and waits for the reply for at most `limit`.
     ///
     /// # Errors
     /// As [`Bus::request`].
@@ -592,13 +593,13 @@ impl Question {
         read_reply(message)
     }
 
-    /// Whether it was asked and its reply has not come.
+    /// Whether the request was sent and its reply has not come.
     pub fn is_open(&self) -> bool {
         self.is_open
     }
 
-    /// Waits until the reply to an open question has come after all, or a new connection was made, which
-    /// what was on its way over the old one does not reach.
+    /// Waits until the reply to an open request has come after all, or a new connection was made. A reply that was on
+    /// its way over the old connection does not reach the new one.
     pub async fn close(mut self) {
         if self.is_open {
             let mut connections = self.bus.connections();
@@ -624,12 +625,12 @@ impl Drop for Question {
     }
 }
 
-/// The table holds no invariant that a panic elsewhere could break.
+/// Locks a table. It has no invariant that a panic elsewhere could break.
 fn locked<T>(shared: &Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
     shared.lock()
 }
 
-/// The action that an error of the server refuses, if it is about a right.
+/// The action that an error of the server refuses, if the error is about a right.
 fn refused_of(error: &str) -> Option<String> {
     let error = error.trim_matches('\'');
     let publish = error.strip_prefix(PUBLISH_REFUSED).map(|subject| format!("to publish on {subject}"));
@@ -699,7 +700,7 @@ impl Signs {
                     self.refusal.send_replace(Some(Refusal { user, what }));
                 }
             }
-            // Each failed attempt to reconnect is one; that the connection is lost has been said.
+            // Each failed attempt to reconnect is such an error. The loss of the connection is logged already.
             Event::ClientError(error) => tracing::debug!(user, %error, "NATS client"),
             Event::LameDuckMode | Event::Draining => tracing::info!(user, %event, "NATS"),
         }
@@ -720,7 +721,7 @@ mod tests {
         assert_eq!(header_size(&headers), "NATS/1.0\r\nPixcache: type=image/png fresh=1\r\n\r\n".len());
     }
 
-    /// The refusal and the number of refused answers that are known after the server has said this.
+    /// The refusal and the number of refused answers that are known after this error of the server.
     fn after(only_answers: bool, word: &str) -> (Option<String>, u64) {
         let signs = Signs::new(only_answers);
         signs.take("memcache", &Event::ServerError(ServerError::Other(word.to_owned())));

@@ -6,12 +6,12 @@ use crate::args::NatsArgs;
 use crate::bus::{Bus, BusError, Refusal, User};
 
 /// The connections of a service, each as a user of its own. The asker of a request chooses the reply subject, so the
-/// connection that answers may publish to inboxes only, and the service publishes by itself on the other one.
+/// connection that answers may publish to inboxes only. All other messages of the service go over the other connection.
 #[derive(Debug, Clone)]
 pub struct Buses {
-    /// Answers requests.
+    /// The connection that answers requests.
     pub answers: Bus,
-    /// JetStream, events, and requests of the service's own.
+    /// The connection for JetStream, for events and for the service's own requests.
     pub own: Bus,
 }
 
@@ -47,7 +47,7 @@ impl Buses {
         answers || own
     }
 
-    /// Leaves on both connections, as [`Bus::drain`] does.
+    /// Ends both connections, as [`Bus::drain`] does.
     pub async fn drain(&self, limit: Duration) {
         tokio::join!(self.answers.drain(limit), self.own.drain(limit));
     }

@@ -6,21 +6,22 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// `std::time::Instant` stands still while a Linux machine sleeps, and so would a lease that counts by it:
-/// after the sleep its holder would go on where it stopped, though for all others the time is over.
+/// The clock that goes on during a sleep. `std::time::Instant` stands still while a Linux machine sleeps, and so would
+/// a lease that counts by it. After the sleep its holder would still count on the lease, though it is over for all
+/// other processes.
 #[cfg(target_os = "linux")]
 const CLOCK: ClockId = ClockId::Boottime;
 /// Elsewhere the monotonic clock goes on during a sleep.
 #[cfg(not(target_os = "linux"))]
 const CLOCK: ClockId = ClockId::Monotonic;
 
-/// A length by somebody else's clock, which may run slower than this one by up to an eighth.
+/// A length of time by another process's clock, which may run slower than this one by up to an eighth.
 pub const fn with_margin(length: Duration) -> Duration {
     length.saturating_add(Duration::from_nanos_u128(length.as_nanos() / 8))
 }
 
-/// A moment on a clock that never goes back, is never set, and goes on while the machine sleeps: in
-/// nanoseconds since its zero, which lasts for 584 years.
+/// A moment on a clock that never goes back, is never set, and goes on while the machine sleeps: in nanoseconds since
+/// the clock's zero. The number suffices for 584 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
@@ -28,18 +29,18 @@ impl Moment {
     /// This moment.
     pub fn now() -> Self {
         let now = clock_gettime(CLOCK);
-        // Both parts are never negative on a clock that counts from the machine's start.
+        // Neither part is negative on a clock that counts from the machine's start.
         let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
         let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or_default();
         Self(seconds * 1_000_000_000 + nanoseconds)
     }
 
-    /// How long it is after `earlier`; zero if it is not.
+    /// The time from `earlier` to this moment; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// How long ago it was.
+    /// The time from this moment to now.
     pub fn elapsed(self) -> Duration {
         Self::now().since(self)
     }
@@ -59,7 +60,7 @@ impl Add<Duration> for Moment {
 pub struct AtomicMoment(AtomicU64);
 
 impl AtomicMoment {
-    /// With this value.
+    /// A shared moment with this value.
     pub fn new(moment: Moment) -> Self {
         Self(AtomicU64::new(moment.0))
     }

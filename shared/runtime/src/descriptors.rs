@@ -2,8 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Takes as many as the machine allows this process to take, and returns how many that are; `None` is any
-/// number. What a process gets by itself is often 1,024, for the sake of programs that use `select`.
+/// Raises the limit as far as the machine allows, and returns the new limit; `None` means that there is no limit. The
+/// default limit is often 1,024, for the sake of programs that use `select`.
 pub fn raise_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

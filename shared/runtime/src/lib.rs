@@ -1,5 +1,5 @@
-//! What every service of pixcache does alike: settings that all have, logs, signals, the connection
-//! to the bus, waiting for what is not there yet, and background tasks that must not end unseen.
+//! The common parts of all services of pixcache: shared settings, logs, signals, the connection to the bus, waiting for
+//! other services, and background tasks that must not end unseen.
 
 pub mod args;
 pub mod bucket;

@@ -17,8 +17,8 @@ pub fn init(args: &LogArgs) -> Result<(), String> {
             args.log_filter
         )
     })?;
-    // A log that nobody reads any longer, since a Procfile runner was killed, ends nothing: by itself
-    // the subscriber would report that with `eprintln!`, which panics.
+    // A log that has lost its reader, because a Procfile runner was killed, must not end the process. By default the
+    // subscriber would report the loss with `eprintln!`, which panics.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

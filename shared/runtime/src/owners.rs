@@ -1,5 +1,5 @@
-//! The entry that says who serves, as workers and gateways read it at its stream's leader and write it by
-//! compare-and-set; and what may be concluded from what was seen of it.
+//! The entry that names the serving worker, and the conclusions from what a process has seen of it. Workers and
+//! gateways read the entry at its stream's leader and write it by compare-and-set.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,32 +13,32 @@ use crate::bucket::{self, Message, Written};
 use crate::bus::RequestFailure;
 use crate::clock::{Moment, with_margin};
 
-/// So many former lives of a process are remembered. Only the last one that got as far as the bucket counts.
+/// The number of remembered former lives of a process. Only the last one that wrote to the bucket matters.
 const FORMER_LIVES: usize = 8;
-/// How long an owner is waited for of whom nothing is known: until no claim is valid any more, whatever its length,
-/// nor any near lease that was granted by it.
+/// How long a process waits for an unknown owner. After that time, no claim is valid any more, whatever its length, nor
+/// any near lease that its owner granted.
 pub const UNKNOWN_OWNER_LASTS: Duration =
     with_margin(Duration::from_millis(LONGEST_CLAIM_MS + LONGEST_LEASE_MS));
 
-/// What stands in the bucket.
+/// The state of the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// The entry, or what is there instead.
+    /// The entry, or the content of the bucket in its place.
     pub standing: Standing,
     /// Its revision, which a write over it expects; 0 if there is none.
     pub revision: u64,
 }
 
-/// The entry, or what is there instead.
+/// The entry, or the content of the bucket in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// There is none, or no bucket.
     Missing,
     /// An entry.
     Entry(Entry),
-    /// That of a later release, which must not be written over by this one.
+    /// An entry of a later release, which this release must not overwrite.
     Newer(u32),
-    /// Something else, or the mark of a removal, and what.
+    /// Something else, or the mark of a removal, with a description.
     Junk(String),
 }
 
@@ -59,7 +59,7 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// By a user of `nats.conf` who may read and write the entry.
+    /// The bucket over a connection whose user of `nats.conf` may read and write the entry.
     pub fn new(bus: Bus) -> Self {
         Self { bus }
     }
@@ -69,7 +69,7 @@ impl Owners {
         &self.bus
     }
 
-    /// What the stream's leader has.
+    /// Reads the state of the bucket at the stream's leader.
     ///
     /// # Errors
     /// [`RequestFailure`], when none answers.
@@ -90,42 +90,42 @@ impl Owners {
     /// Writes `entry` over the one with the revision `over`, if that is the last one.
     ///
     /// # Errors
-    /// [`RequestFailure`]; then it may be written all the same.
+    /// [`RequestFailure`]. The entry may be written all the same then.
     pub async fn write(&self, entry: &Entry, over: u64, limit: Duration) -> Result<Written, RequestFailure> {
         let body = serde_json::to_vec(entry).map_err(|error| RequestFailure::Other(error.to_string()))?;
         bucket::write(&self.bus, subject::OWNERS_WRITE, body.into(), over, limit).await
     }
 }
 
-/// What one process has seen of the entry, by its own clock.
+/// The observations that one process has made of the entry, by its own clock.
 #[derive(Debug, Clone)]
 pub struct Observer {
-    /// What was seen last, and when it was first seen so.
+    /// The state that was seen last, and when it was first seen.
     seen: Option<(Found, Moment)>,
     /// The last entry that was seen.
     known: Option<Entry>,
-    /// Since when somebody may own the claim of whom nothing is known.
+    /// The moment since which an unknown owner may have the claim.
     unknown_since: Option<Moment>,
-    /// The last lives of this very process, which serve no more.
+    /// The last lives of this very process, which no longer serve.
     former: VecDeque<String>,
     /// Whether there must be an entry, though this process has seen none.
     expects_one: bool,
 }
 
-/// What may be done about the entry that was seen last.
+/// The action that the state seen last allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outlook {
     /// Nothing was seen yet.
     Unseen,
-    /// Nobody serves. The entry that follows on it may be written.
+    /// No worker serves. The next entry may be written.
     Free,
-    /// The owner has not renewed its claim for longer than that was valid. It may be ended, or taken over.
+    /// The owner has not renewed its claim for longer than the claim was valid. The claim may be ended, or taken over.
     RunOut,
-    /// Somebody serves, or may, for so long.
+    /// A worker serves, or may serve, for this time.
     Owned {
-        /// Who, in a few words.
+        /// The owner, in a few words.
         by: String,
-        /// How long from now on, if the entry stays as it is.
+        /// The time from now, if the entry stays as it is.
         left: Duration,
     },
     /// The entry is of a later release, and stays as it is.
@@ -133,12 +133,12 @@ pub enum Outlook {
 }
 
 impl Observer {
-    /// Nothing was seen yet. With `expects_one`, a missing entry is one that was lost.
+    /// An observer that has seen nothing yet. With `expects_one`, a missing entry counts as lost.
     pub fn new(expects_one: bool) -> Self {
         Self { seen: None, known: None, unknown_since: None, former: VecDeque::new(), expects_one }
     }
 
-    /// From now on, a missing entry is one that was lost.
+    /// From now on, a missing entry counts as lost.
     pub fn expect_one(&mut self) {
         if !self.expects_one
             && self.seen.as_ref().is_some_and(|(found, _)| found.standing == Standing::Missing)
@@ -148,20 +148,20 @@ impl Observer {
         self.expects_one = true;
     }
 
-    /// Takes a look that ended at `now`. Looks must be taken in their order.
+    /// Notes the result of a read that ended at `now`. Reads must be noted in their order.
     pub fn note(&mut self, found: &Found, now: Moment) {
         if self.seen.as_ref().is_some_and(|(seen, _)| seen == found) {
             return;
         }
-        // Where there was nothing, or nothing that can be read, whoever had the claim before can't have renewed it: its time
-        // is counted since then, whatever is written there afterwards.
+        // While the entry was missing or unreadable, the owner before can't have renewed its claim. So the time of that
+        // claim counts since then, whatever is written afterwards.
         let is_counted = self.unknown_since.is_some()
             && matches!(&self.seen, Some((seen, _)) if matches!(seen.standing, Standing::Missing | Standing::Junk(_)));
         let is_unknown = match &found.standing {
             Standing::Entry(_) if is_counted => false,
             Standing::Missing => self.expects_one || self.known.is_some(),
             Standing::Entry(entry) => self.known.as_ref().is_some_and(|known| !entry.descends_from(known)),
-            // Whoever had the claim before may not know it yet.
+            // The owner before may not know yet that its entry is gone.
             Standing::Junk(_) => true,
             Standing::Newer(_) => false,
         };
@@ -171,7 +171,7 @@ impl Observer {
         self.set(found.clone(), now);
     }
 
-    /// Takes what this process has written itself.
+    /// Notes an entry that this process has written itself.
     pub fn wrote(&mut self, entry: &Entry, revision: u64, now: Moment) {
         self.set(Found { standing: Standing::Entry(entry.clone()), revision }, now);
     }
@@ -183,8 +183,8 @@ impl Observer {
         self.seen = Some((found, now));
     }
 
-    /// The claim of this life of this very process is none to wait for: it serves no more, or not before the write that
-    /// makes it the owner is known to have succeeded.
+    /// Notes a life of this very process, whose claim need not be waited for. That life no longer serves, or does not
+    /// serve before the write that makes it the owner is known to have succeeded.
     pub fn lived(&mut self, incarnation: &str) {
         if self.former.len() == FORMER_LIVES {
             self.former.pop_front();
@@ -192,7 +192,7 @@ impl Observer {
         self.former.push_back(incarnation.to_owned());
     }
 
-    /// What may be done about the entry that was seen last.
+    /// The action that the state seen last allows.
     pub fn outlook(&self, now: Moment) -> Outlook {
         let Some((found, since)) = &self.seen else { return Outlook::Unseen };
         if let Standing::Newer(version) = found.standing {
@@ -225,8 +225,8 @@ impl Observer {
         }
     }
 
-    /// What follows on what was seen last: `next` of the entry, or `first` if there is none to follow on; and the
-    /// revision over which to write it.
+    /// The entry that follows the one seen last, and the revision over which to write it. It is `next` of that entry,
+    /// or `first` if there is no entry to follow.
     pub fn following(
         &self,
         next: impl FnOnce(&Entry) -> Entry,
@@ -241,7 +241,7 @@ impl Observer {
     }
 }
 
-/// Zero only when more than `length` has passed.
+/// The rest of `length`; zero only when more than `length` has passed.
 fn left_of(length: Duration, passed: Duration) -> Duration {
     if passed > length { Duration::ZERO } else { length - passed + Duration::from_millis(1) }
 }
@@ -280,7 +280,7 @@ mod tests {
         observer.note(&found(&entry.renewed(), 8), end);
         assert!(is_owned(&observer, end));
         assert_eq!(observer.outlook(end + Duration::from_millis(1)), Outlook::RunOut);
-        // The same words again under another number are a renewal of a worker that counts no beats.
+        // The same entry again under another revision is a renewal by a worker that counts no beats.
         observer.note(&found(&entry.renewed(), 9), end);
         assert!(is_owned(&observer, end + Duration::from_millis(1)));
     }
@@ -310,7 +310,7 @@ mod tests {
         observer.note(&missing(), now);
         assert!(is_owned(&observer, now + UNKNOWN_OWNER_LASTS));
         assert_eq!(observer.outlook(waited_out), Outlook::Free);
-        // This process has seen one.
+        // A process that has seen an entry takes a missing one as lost.
         let mut observer = Observer::new(false);
         observer.note(&found(&first().ended(), 1), now);
         observer.note(&missing(), now);
@@ -324,13 +324,13 @@ mod tests {
         let mut observer = Observer::new(false);
         observer.note(&found(&first(), 7), now);
         observer.note(&missing(), now);
-        // A gateway has waited as well, has made sure that nobody serves, and was first.
+        // A gateway has waited as well, has noted that no worker serves, and was first.
         let other = Entry::first("b".into(), "memcache-2", "4567".into(), 3000);
         observer.note(&found(&other.ended(), 1), now + Duration::from_secs(1));
         assert!(is_owned(&observer, now + UNKNOWN_OWNER_LASTS));
         let waited_out = now + UNKNOWN_OWNER_LASTS + Duration::from_millis(1);
         assert_eq!(observer.outlook(waited_out), Outlook::Free);
-        // A worker has: it is waited for as any other.
+        // If a worker was first, its claim counts like any other.
         observer.note(&found(&other.ended().taken("memcache-2", "89ab".into(), 3000), 2), waited_out);
         assert!(is_owned(&observer, waited_out + Duration::from_millis(3375)));
         assert!(!is_owned(&observer, waited_out + Duration::from_millis(3376)));
@@ -344,13 +344,13 @@ mod tests {
         // The stream has taken two writes back.
         observer.note(&found(&old, 7), now);
         assert!(is_owned(&observer, now + UNKNOWN_OWNER_LASTS));
-        // Whoever follows does not shorten the time.
+        // An entry that follows does not shorten the time.
         let next = old.taken("memcache-3", "89ab".into(), 3000);
         observer.note(&found(&next, 8), now + Duration::from_secs(1));
         observer.note(&found(&next.ended(), 9), now + Duration::from_secs(2));
         assert!(is_owned(&observer, now + UNKNOWN_OWNER_LASTS));
         assert_eq!(observer.outlook(now + LONG), Outlook::Free);
-        // Nor what stands in another bucket; but for one's own writes.
+        // An entry of another bucket does not shorten it either. Only the process's own write does.
         let other = Entry { id: "b".into(), ..next.ended() };
         observer.note(&found(&other, 1), now + LONG);
         assert!(is_owned(&observer, now + LONG));

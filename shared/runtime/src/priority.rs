@@ -1,10 +1,10 @@
-//! Work that has time: it takes the processors only as far as nobody else wants them.
+//! Work of low priority: it takes the processors only as far as no other thread wants them.
 
-/// How far back a thread steps, of 19: beside one that did not, it gets a seventieth of a processor.
+/// The nice value of such a thread, of at most 19. Beside an ordinary thread, it gets a seventieth of a processor.
 const NICENESS: i32 = 19;
 
-/// Makes the thread that calls this, and nobody else, wait behind others. On Linux alone it is the thread's own
-/// affair; elsewhere nothing happens.
+/// Lowers the priority of the calling thread, and of no other thread. It does so on Linux only, where each thread has a
+/// nice value of its own. On other systems it does nothing.
 pub fn step_back() {
     if cfg!(target_os = "linux")
         && let Err(error) = rustix::process::nice(NICENESS)

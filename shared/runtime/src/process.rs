@@ -24,11 +24,11 @@ pub trait Settings: Parser {
     fn check(&self) -> anyhow::Result<()>;
 }
 
-/// Runs a service until it ends or a signal stops it: with 0 after a stop, 1 after a failure, which is the last line of
-/// the log, and 2 when a setting can't be used.
+/// Runs a service until it ends or a signal stops it. The exit code is 0 after a stop, 1 after a failure, and 2 when a
+/// setting can't be used. The last line of the log names the failure.
 ///
-/// Each service calls it in its library, in a function that is not generic. What is awaited in `main.rs` would be compiled
-/// once more there.
+/// Each service calls it in its library, in a function that is not generic. Code that is awaited in `main.rs` would be
+/// compiled once more there.
 pub fn main<C: Settings>(
     name: &str,
     threads: &mut Builder,
@@ -55,7 +55,7 @@ pub fn main<C: Settings>(
     })
 }
 
-/// Runs `work` on such threads, of which none is waited for afterwards: a folder that hangs keeps its threads for ever.
+/// Runs `work` on such threads, and waits for none of them afterwards: a folder that hangs keeps its threads for ever.
 pub fn block_on(name: &str, threads: &mut Builder, work: impl AsyncFnOnce() -> ExitCode) -> ExitCode {
     match threads.enable_all().build() {
         Ok(runtime) => {

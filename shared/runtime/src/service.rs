@@ -14,14 +14,14 @@ use wire::{Meta, subject};
 use crate::Bus;
 use crate::bus::headers_of;
 
-/// What a service says of itself to whoever looks for it: `pairs`, and since when.
+/// The metadata with which a service answers to `$SRV.PING`: `pairs`, and the time of this call as `since`.
 pub fn metadata<const N: usize>(pairs: [(&str, String); N]) -> HashMap<String, String> {
     let since = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
     let pairs = pairs.into_iter().chain([("since", since)]);
     pairs.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// What a service answers.
+/// The answer of a service to a request.
 #[derive(Debug)]
 pub enum Answer {
     /// A body without headers, such as JSON.
@@ -49,10 +49,10 @@ impl Answer {
     }
 }
 
-/// Sends `answer`. When it is larger than the bus carries, a refusal that says so goes instead.
+/// Sends `answer`. If it is larger than the bus carries, a refusal that says so is sent instead.
 ///
-/// A message without a reply subject asks for no answer and gets none; nor does one whose reply subject is no
-/// inbox, since whoever asks could publish by it where it must not.
+/// A message without a reply subject asks for no answer and gets none; nor does one whose reply subject is no inbox. By
+/// such a subject, the asker could publish where it must not.
 pub async fn respond(bus: &Bus, request: &Request, answer: Answer) {
     let Some(reply) = &request.message.reply else { return };
     if !subject::is_reply_to_an_asker(reply) {
@@ -88,7 +88,7 @@ async fn refuse(request: &Request, refusal: &Refusal, meta: Option<&Meta>) -> Re
     request.respond_with_headers(Err(error), headers).await
 }
 
-/// The longest sentence of a refusal, in characters. A parser may show all that it was given.
+/// The longest sentence of a refusal, in characters. The limit is needed because a parser may show its whole input.
 const MAX_SENTENCE_CHARS: usize = 1000;
 
 /// A header's value is one line: the library panics on a line break in it.

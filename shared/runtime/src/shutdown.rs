@@ -5,8 +5,8 @@ use tokio_util::sync::CancellationToken;
 
 /// A token that is cancelled by the first SIGINT or SIGTERM.
 ///
-/// Later ones are taken and passed over: Ctrl-C under a Procfile runner sends SIGINT from the terminal
-/// and then SIGTERM from the runner, and the second must not cut a clean stop short.
+/// Later signals are received and ignored. Ctrl-C under a Procfile runner sends SIGINT from the terminal and then
+/// SIGTERM from the runner. The second signal must not cut a clean stop short.
 ///
 /// # Errors
 /// When the handlers can't be installed.

@@ -1,6 +1,6 @@
 //! The JetStream stream of events and the KV bucket of the configuration.
 //!
-//! Worker and recorder both make sure of them, so that either may come first.
+//! Worker and recorder both make them if they are not there, so either may start first.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 use async_nats::jetstream::{self, ErrorCode, kv};
 use wire::subject;
 
-/// How long an event is kept for a recorder that is away.
+/// How long an event is kept for a recorder that does not run.
 const EVENT_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The most bytes of events that are kept.
 const EVENT_BYTES: i64 = 512 << 20;
@@ -20,9 +20,9 @@ const CONFIG_HISTORY: i64 = 4096;
 #[derive(Debug, thiserror::Error)]
 #[error("the JetStream stream {stream} is not available: {source}")]
 pub struct StreamError {
-    /// Which one.
+    /// The name of the stream.
     pub stream: &'static str,
-    /// Why.
+    /// The reason.
     pub source: async_nats::Error,
 }
 
@@ -96,7 +96,7 @@ async fn create(
 ) -> Result<(), StreamError> {
     match jetstream.create_stream(config).await {
         Ok(_) => Ok(()),
-        // An operator may have changed its limits; that is his right.
+        // An operator may have changed its limits on purpose, so they stay.
         Err(error)
             if matches!(error.kind(), CreateStreamErrorKind::JetStream(ref reason)
                 if reason.error_code() == ErrorCode::STREAM_NAME_EXIST) =>

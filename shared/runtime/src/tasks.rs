@@ -1,4 +1,4 @@
-//! Background tasks. One that ends before the stop ends its process, with the reason.
+//! Background tasks. A task that ends before the stop ends its process, with the reason.
 
 use std::future::Future;
 use std::time::Duration;
@@ -6,15 +6,15 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// A task that ended although nobody had asked the process to stop.
+/// A task that ended before the stop of its process, or did not end in time after it.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskFailure {
-    /// It gave up.
+    /// It returned an error.
     #[error("{name} failed: {source:#}")]
     Failed {
-        /// Which task.
+        /// The name of the task.
         name: &'static str,
-        /// Why.
+        /// The error.
         source: anyhow::Error,
     },
     /// It returned as if it were done.
@@ -41,7 +41,7 @@ impl Tasks {
         Self { set: JoinSet::new(), shutdown }
     }
 
-    /// Starts one.
+    /// Starts a task.
     pub fn spawn(
         &mut self,
         name: &'static str,

@@ -1,19 +1,19 @@
-//! Waiting for what is not there yet. Services start in any order.
+//! Waiting for services that are not there yet, since services start in any order.
 
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-/// What was waited for did not come in time.
+/// The wait ended without success.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} was not there within {} s: {last}", waited.as_secs())]
 pub struct WaitError {
-    /// What was waited for.
+    /// The thing that was waited for.
     pub what: String,
-    /// For how long.
+    /// The length of the wait.
     pub waited: Duration,
-    /// What the last try said.
+    /// The error of the last attempt.
     pub last: String,
 }
 

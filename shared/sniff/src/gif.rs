@@ -23,9 +23,9 @@ pub(crate) struct Gif {
 enum State {
     Screen,
     GlobalColors,
-    /// The byte that says what kind of block follows.
+    /// The byte that names the kind of the next block.
     Introducer,
-    /// What kind of extension it is, which does not matter here.
+    /// The kind of an extension, which does not matter here.
     Label,
     Frame,
     LocalColors,
@@ -36,7 +36,7 @@ enum State {
     SubBlockData(Chain),
 }
 
-/// What a chain of sub-blocks is part of.
+/// The block that a chain of sub-blocks is part of.
 #[derive(Debug, Clone, Copy)]
 enum Chain {
     Extension,

@@ -1,10 +1,9 @@
 //! JPEG (ITU-T T.81): segments of marker and length, and between them, behind each SOS,
 //! entropy-coded data in which only a marker can end it.
 //!
-//! Previews inside APPn segments are passed over with their segment. As in libjpeg, bytes that
-//! belong to no segment are skipped until the next marker, and what follows EOI is ignored:
-//! cameras write both. Hierarchical images, and those whose height comes only behind the first
-//! scan (DNL), are refused: no common viewer shows them.
+//! Previews inside APPn segments are passed over with their segment. As in libjpeg, bytes that belong to no segment are
+//! skipped until the next marker, and bytes behind EOI are ignored: cameras write both. Hierarchical images, and images
+//! whose height comes only behind the first scan (DNL), are refused: no common viewer shows them.
 
 use crate::{Format, Image, Limits, SniffError, Step, Walk};
 
@@ -193,7 +192,7 @@ impl Jpeg {
         if count > self.components || selection.len() != usize::from(count) * 2 + 3 {
             return malformed(BAD_SCAN);
         }
-        // A decoder goes over all blocks for each, whatever little the scan says about them.
+        // A decoder goes over all blocks for each scan, however little the scan says about them.
         self.scanned = self.scanned.saturating_add(self.image.map_or(0, Image::pixels));
         self.limits.admit_scanned(Format::Jpeg, self.scanned)?;
         if self.scans == Scans::None {
@@ -261,9 +260,9 @@ impl Walk for Jpeg {
 /// Where the first 0xFF lies that may be a marker's: one that no zero follows, or the last byte.
 /// The length of `data` if there is none.
 ///
-/// Nearly every 0xFF in entropy-coded data is stuffed, about one in 256 bytes. Looking for the
-/// pair rather than for 0xFF alone, and at whole blocks without a branch within, which the
-/// compiler turns into vector instructions, keeps them from costing anything.
+/// Nearly every 0xFF in entropy-coded data is stuffed, about one in 256 bytes. So the search is for the pair, not for
+/// 0xFF alone. It looks at whole blocks without a branch inside, which the compiler turns into vector instructions.
+/// Stuffed bytes then cost nothing.
 fn marker_prefix(data: &[u8]) -> usize {
     const BLOCK: usize = 64;
     let Some((last, earlier)) = data.split_last() else {
@@ -404,7 +403,7 @@ mod tests {
         for whole in [
             &[app(), sof(), sos(), data(), eoi()][..],
             &[sof(), sos(), data(), segment(DHT, &[]), sos(), data(), eoi()],
-            // libjpeg skips what belongs to no segment, and so do viewers.
+            // libjpeg and viewers skip bytes that belong to no segment.
             &[app(), vec![0, 0, 0], sof(), sos(), data(), eoi()],
         ] {
             assert_eq!(sniff(&jpeg(whole), LIMITS), Ok(IMAGE));

@@ -1,16 +1,15 @@
-//! Tells PNG, JPEG, GIF and WebP by their bytes while these stream by, and walks the structure of
-//! the image to its end, pixels undecoded.
+//! Tells PNG, JPEG, GIF and WebP by their bytes while these stream by, and walks the structure of the image to its end
+//! without decoding pixels.
 //!
-//! A file name and a declared content type are claims; only the bytes decide what is stored. A
-//! [`Sniffer`] takes a body in chunks of any size, keeps a few dozen bytes whatever the image's
-//! size, says the dimensions as soon as the header is there, and fails with the first byte that
-//! rules an image out. What it accepts begins with a signature, has a legal header and every part
-//! up to its last one: PNG's IEND, JPEG's EOI, GIF's trailer, the length in WebP's RIFF header.
-//! An upload that broke off is therefore never taken for an image.
+//! A file name and a declared content type are claims; only the bytes decide what is stored. A [`Sniffer`] takes a body
+//! in chunks of any size, and keeps a few dozen bytes whatever the image's size. It says the dimensions as soon as the
+//! header is there, and fails with the first byte that rules an image out. An accepted image begins with a signature,
+//! has a legal header and every part up to its last one: PNG's IEND, JPEG's EOI, GIF's trailer, the length in WebP's
+//! RIFF header. An upload that broke off is therefore never taken for an image.
 //!
-//! The yardstick is what viewers show, not every letter of the specifications: bytes behind the
-//! image's end are ignored in all four formats (cameras append previews and video there), and so
-//! is what the common decoders skip with a warning. Each module says where it is lenient.
+//! The measure is the behaviour of viewers, not every letter of the specifications. Bytes behind the image's end are
+//! ignored in all four formats, because cameras append previews and video there. Parts that the common decoders skip
+//! with a warning are ignored too. Each module says where it is lenient.
 
 mod crc32;
 mod gif;
@@ -25,7 +24,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-/// Eats an image chunk by chunk; see the crate's description for what it checks.
+/// Reads an image chunk by chunk; see the crate's description for the checks.
 ///
 /// After an error every further [`push`](Sniffer::push), and [`finish`](Sniffer::finish) too,
 /// returns that error again, so a caller that goes on reading cannot turn it into a success.
@@ -43,16 +42,16 @@ impl Sniffer {
         Self { limits, state: State::Signature, held: Held::default() }
     }
 
-    /// Takes the next bytes of the body, of any number.
+    /// Takes the next bytes of the body, in a chunk of any size.
     ///
     /// # Errors
-    /// Fails as early as the bytes seen so far rule out an image within the limits; never with
-    /// [`SniffError::Empty`] or [`SniffError::Truncated`], which only the end can tell.
+    /// An error as soon as the bytes seen so far rule out an image within the limits. It is never [`SniffError::Empty`]
+    /// or [`SniffError::Truncated`], which only the end can tell.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), SniffError> {
         self.advance(chunk).inspect_err(|error| self.state = State::Failed(*error))
     }
 
-    /// What the image's header says, once it has been seen.
+    /// The format and the dimensions in the image's header, once it has been seen.
     ///
     /// The header alone proves nothing about the rest: only [`finish`](Sniffer::finish) does.
     pub fn header(&self) -> Option<Image> {
@@ -62,10 +61,10 @@ impl Sniffer {
         }
     }
 
-    /// Says that the body has ended, and asks whether it was a whole image.
+    /// Ends the body, and returns the image if it was whole.
     ///
     /// # Errors
-    /// The error of an earlier push, or that there was nothing or too little.
+    /// The error of an earlier push, or an error that there were no bytes or too few.
     pub fn finish(self) -> Result<Image, SniffError> {
         match self.state {
             State::Walking(_, Step::End(image)) => Ok(image),
@@ -202,7 +201,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// What the header of an image says.
+/// The format and the dimensions of an image, by its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Image {
     /// The format that the bytes have, whatever was claimed.
@@ -220,32 +219,31 @@ impl Image {
     }
 }
 
-/// What is too much.
+/// The limits of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The most pixels, width times height, that a canvas may have. It is checked as soon as the
     /// header is parsed, because a few bytes can claim a picture that no memory holds.
     ///
-    /// What a decoder does again and again is bounded by it too: the scans of a JPEG go over at most
-    /// [`SCANS`](Limits::SCANS) times as many pixels, the frames of an animation have at most
-    /// [`FRAMES`](Limits::FRAMES) times as many together.
+    /// It also bounds the work that a decoder repeats: the scans of a JPEG go over at most [`SCANS`](Limits::SCANS)
+    /// times as many pixels, the frames of an animation have at most [`FRAMES`](Limits::FRAMES) times as many together.
     pub max_pixels: u64,
 }
 
 impl Limits {
-    /// How many scans a JPEG of [`Limits::max_pixels`] pixels may have; a smaller one may have more. Encoders write up to
-    /// about a dozen, of which each can be a few bytes long and has a decoder go over the whole picture.
+    /// How many scans a JPEG of [`Limits::max_pixels`] pixels may have; a smaller one may have more. Encoders write up
+    /// to about a dozen. Each scan can be a few bytes long, but makes a decoder go over the whole picture.
     pub const SCANS: u64 = 16;
     /// How many frames of [`Limits::max_pixels`] pixels an animation may have; smaller ones may be more. A
     /// rendition needs the first one only, a browser needs all.
     pub const FRAMES: u64 = 100;
 
-    /// Refuses more scans than these pixels have been gone over for.
+    /// Refuses an image whose scans go over too many pixels. `got` is their number so far.
     fn admit_scanned(self, format: Format, got: u64) -> Result<(), SniffError> {
         self.admit_work(format, "scans x pixels", Self::SCANS, got)
     }
 
-    /// Refuses more pixels in frames than these.
+    /// Refuses an animation whose frames have too many pixels. `got` is their number so far.
     fn admit_framed(self, format: Format, got: u64) -> Result<(), SniffError> {
         self.admit_work(format, "frames x pixels", Self::FRAMES, got)
     }
@@ -273,30 +271,30 @@ impl Limits {
 /// into the header of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SniffError {
-    /// There was not one byte.
+    /// There was no byte.
     #[error("the image is empty: send the bytes of a PNG, JPEG, GIF or WebP image")]
     Empty,
     /// The bytes are something else, an image of another format included.
     #[error("not an image that is stored here: PNG, JPEG, GIF and WebP are allowed")]
     Unsupported,
-    /// All bytes are fine, and then they stop before the image does.
+    /// All bytes are legal, but they end before the image does.
     #[error("the {format} image is cut off before its end: send the whole file")]
     Truncated {
-        /// What the bytes began to be.
+        /// The format that the bytes began with.
         format: Format,
     },
     /// The signature is there, and something behind it is illegal.
     #[error("not a valid {format} image: {reason}")]
     Malformed {
-        /// What the signature says.
+        /// The format that the signature names.
         format: Format,
-        /// What is wrong, to be read behind a colon.
+        /// The fault, worded to stand behind a colon.
         reason: &'static str,
     },
     /// The header claims more pixels than the limits allow.
     #[error("the {format} image has {width} x {height} pixels: at most {max_pixels} pixels are allowed")]
     TooManyPixels {
-        /// What the signature says.
+        /// The format that the signature names.
         format: Format,
         /// Pixels across, of the canvas or to the end of a GIF frame beyond it.
         width: u32,
@@ -305,16 +303,16 @@ pub enum SniffError {
         /// [`Limits::max_pixels`].
         max_pixels: u64,
     },
-    /// Few bytes make a decoder do so much: the scans of a JPEG, the frames of an animation.
+    /// A few bytes make a decoder do too much work: the scans of a JPEG, the frames of an animation.
     #[error("decoding the {format} image takes too long: {product} must be at most {most}, got {got}")]
     TooMuchWork {
-        /// What the signature says.
+        /// The format that the signature names.
         format: Format,
-        /// What was multiplied.
+        /// The factors of the product that is limited.
         product: &'static str,
         /// The most that is allowed.
         most: u64,
-        /// What it was when the limit was passed; the image may have more.
+        /// The product when the limit was passed; that of the whole image may be larger.
         got: u64,
     },
 }
@@ -326,8 +324,8 @@ enum State {
     Failed(SniffError),
 }
 
-/// What a walker asks for next. The driver in [`Sniffer::advance`] sees to it that the seams
-/// between chunks are visible nowhere but in [`Walk::read`].
+/// The next step that a walker asks for. The driver in [`Sniffer::advance`] hides the borders between chunks everywhere
+/// but in [`Walk::read`].
 #[derive(Debug, Clone, Copy)]
 enum Step {
     /// So many bytes in one piece, at least 1 and at most [`Held::CAPACITY`].
@@ -340,15 +338,15 @@ enum Step {
     End(Image),
 }
 
-/// The structure of one format behind its signature, as a machine that is told bytes and answers
-/// what it needs next.
+/// The structure of one format behind its signature: a state machine that takes bytes and answers with the step that it
+/// needs next.
 trait Walk {
-    /// Gets what a [`Step::Take`] asked for, or nothing after a [`Step::Skip`]. Another number of
-    /// bytes cannot come; walkers call it malformed, because that is safer than a panic.
+    /// Gets the bytes that a [`Step::Take`] asked for, or nothing after a [`Step::Skip`]. Another number of bytes
+    /// cannot come; walkers call it malformed, because that is safer than a panic.
     fn take(&mut self, bytes: &[u8]) -> Result<Step, SniffError>;
 
-    /// Gets all bytes at hand, never none, after a [`Step::Read`], and says how many of them it
-    /// has dealt with. A format that asks for no such step needs none of this.
+    /// Gets all bytes at hand, at least one, after a [`Step::Read`], and returns how many of them it has handled. A
+    /// format without such a step does not need this.
     fn read(&mut self, piece: &[u8]) -> Result<(usize, Step), SniffError> {
         Ok((piece.len(), Step::Read))
     }
@@ -365,7 +363,7 @@ enum Walker {
 }
 
 impl Walker {
-    /// The walker for what follows `signature`, and its first wish.
+    /// The walker for the bytes behind `signature`, and its first step.
     fn new(format: Format, signature: &[u8], limits: Limits) -> Result<(Self, Step), SniffError> {
         Ok(match format {
             Format::Png => (Self::Png(png::Png::new(limits)), png::FIRST),
@@ -456,7 +454,7 @@ enum Identity {
     Empty,
     /// A whole signature.
     Known(Format),
-    /// Not enough bytes to tell, and so far those of this format.
+    /// Too few bytes to tell; so far they are those of this format.
     Beginning(Format),
     Unknown,
 }

@@ -1,9 +1,8 @@
 //! PNG (W3C "Portable Network Graphics, Third Edition"): chunks of length, type, data and CRC,
 //! from IHDR to IEND.
 //!
-//! The CRC of every critical chunk is checked, because a decoder refuses the image if it is wrong.
-//! Ancillary chunks are passed over by their length: a decoder that dislikes one leaves it out and
-//! shows the image.
+//! The CRC of every critical chunk is checked, because a decoder refuses the image if it is wrong. Ancillary chunks are
+//! passed over by their length: a decoder that refuses one leaves it out and shows the image.
 
 use crate::crc32::Crc32;
 use crate::{Format, Image, Limits, SniffError, Step, Walk};

@@ -1,4 +1,4 @@
-//! What holds for all formats alike; what holds for one is tested in its module.
+//! Tests of the rules for all formats. The rules of one format are tested in its module.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::path::Path;
@@ -223,8 +223,8 @@ fn errors_are_one_plain_line() {
     }
 }
 
-/// A picture of 2 x 2 pixels whose decoder does the same `times` times, and how often that may be for each pixel
-/// of the largest picture: a JPEG of so many scans, or an animation of so many frames.
+/// A picture of 2 x 2 pixels that makes a decoder repeat its work `times` times: a JPEG of so many scans, or an
+/// animation of so many frames. The second value is how often that is allowed for each pixel of the largest picture.
 fn repeated(format: Format, times: usize) -> (Vec<u8>, u64) {
     let again = |part: &[u8]| part.repeat(times);
     match format {
@@ -316,8 +316,8 @@ fn behind_a_signature() -> impl Strategy<Value = Vec<u8>> {
     (start, proptest::collection::vec(any::<u8>(), 0..400)).prop_map(|(start, rest)| [start, &rest].concat())
 }
 
-/// A PNG of which single chunks say something else, are gone or come twice, each with the checksum that belongs to it, so
-/// that what is behind that check is reached.
+/// A PNG in which single chunks are changed, missing or repeated. Each chunk has the right checksum, so that the code
+/// behind that check is reached.
 fn resealed_png() -> impl Strategy<Value = Vec<u8>> {
     let edit = (0..4_u8, any::<Index>(), any::<Index>(), any::<u8>());
     let png = select(vec![STILL_PNG.bytes, PALETTE_PNG.bytes, ANIMATED_PNG.bytes]);
@@ -352,7 +352,7 @@ fn resealed_png() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// What is kept of a body has a fixed size: a sniffer owns no memory but its own few bytes, whatever it is fed.
+/// The state of a sniffer has a fixed size: it owns no memory but its own few bytes, whatever it reads.
 const _: () = assert!(!std::mem::needs_drop::<Sniffer>() && size_of::<Sniffer>() <= 256);
 
 proptest! {
@@ -403,8 +403,8 @@ proptest! {
         bytes in prop_oneof![mutated(), resealed_png(), behind_a_signature()],
         cut in any::<Index>(),
     ) {
-        // Once an image has ended it stays the same whatever follows, and an error that a
-        // beginning gave, other than being too short, is that of the whole.
+        // Once an image has ended, further bytes do not change it. An error of a beginning, other than being too short,
+        // is also that of the whole.
         let beginning = sniff(&bytes[..cut.index(bytes.len() + 1)], LIMITS);
         match beginning {
             Err(SniffError::Empty | SniffError::Truncated { .. }) => {}

@@ -12,7 +12,7 @@ pub(crate) const FIRST: Step = Step::Take(CHUNK_HEADER);
 /// A chunk's type and length.
 const CHUNK_HEADER: usize = 8;
 
-/// What of a bitstream is looked at.
+/// The sizes of the bitstream headers; no other part of a bitstream is read.
 const VP8_HEADER: u64 = 10;
 const VP8L_HEADER: u64 = 5;
 
@@ -23,7 +23,7 @@ const ANIMATION: u8 = 0b0000_0010;
 pub(crate) struct Webp {
     limits: Limits,
     state: State,
-    /// What is left of the RIFF chunk behind the top-level chunk at hand.
+    /// The bytes that are left of the RIFF chunk behind the top-level chunk at hand.
     left: u64,
     /// The ANMF chunk at hand.
     frame: Option<Frame>,
@@ -54,7 +54,7 @@ enum State {
     Skipped,
 }
 
-/// What the first chunk has decided.
+/// The layout of the file, as the first chunk decides it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layout {
     Undecided,
@@ -69,7 +69,7 @@ enum Layout {
 struct Frame {
     width: u32,
     height: u32,
-    /// What is left of the frame's chunk.
+    /// The bytes that are left of the frame's chunk.
     left: u64,
     padding: u64,
     picture_seen: bool,
@@ -209,8 +209,8 @@ impl Webp {
         Ok(())
     }
 
-    /// Compares what a bitstream's header says with the frame or the canvas around it; a simple
-    /// file has none but its bitstream's.
+    /// Compares the size in a bitstream's header with that of the frame or the canvas around it; a simple file has no
+    /// size but its bitstream's.
     fn sized(&mut self, width: u32, height: u32) -> Result<(), SniffError> {
         let around = match (self.frame, self.image) {
             (Some(frame), _) => (frame.width, frame.height),

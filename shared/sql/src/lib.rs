@@ -1,9 +1,9 @@
 //! Connections to MySQL whose state is known.
 //!
-//! A statement or a transaction that is given up (a time limit, a request that was cancelled) leaves a connection of
-//! which nobody knows what the server has done on it. If the answer to a `BEGIN` is late, sqlx counts no transaction, so
-//! it rolls none back, and neither a ping nor the next statement notices: that one then runs in a transaction that
-//! nobody commits. Such a connection is closed here and not used again. The server then rolls back what was open.
+//! A statement or a transaction that is given up (a time limit, a request that was cancelled) leaves a connection in an
+//! unknown state. If the answer to a `BEGIN` is late, sqlx counts no transaction, so it rolls none back. Neither a ping
+//! nor the next statement notices. That statement then runs in a transaction that is never committed. Such a connection
+//! is closed here and not used again. The server then rolls back the open transaction.
 //!
 //! The isolation of transactions is set on each connection, because the server's default is its administrator's choice.
 
@@ -20,7 +20,8 @@ use sqlx::mysql::{
 use sqlx::pool::PoolConnection;
 use sqlx::{Describe, Either, Execute, Executor, MySql, MySqlConnection, SqlStr};
 
-/// A pool of connections that are made when they are needed, and closed when they were given up. Clones share them.
+/// A pool of connections. They are made when they are needed, and closed after a statement on them was given up. Clones
+/// share them.
 ///
 /// It executes single statements itself; for more on one connection, see [`Database::acquire`].
 #[derive(Clone)]
@@ -29,18 +30,18 @@ pub struct Database(MySqlPool);
 /// How the transactions on each connection behave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Session {
-    /// What a transaction sees of others.
+    /// The visibility of other transactions' changes.
     pub isolation: Isolation,
     /// How long a statement waits for a lock, in whole seconds, at least one.
     pub lock_wait: Duration,
 }
 
-/// What a transaction sees of others.
+/// The visibility of other transactions' changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
     /// Each statement sees what was committed before it, and locks only the rows that it finds.
     ReadCommitted,
-    /// What was read stays as it is, and an `INSERT … SELECT` locks what it reads, gaps included.
+    /// Rows that were read stay as they are, and an `INSERT … SELECT` locks the rows that it reads, gaps included.
     RepeatableRead,
 }
 
@@ -70,7 +71,7 @@ impl Database {
     /// A connection for several statements. It is closed when it is dropped, unless it was given back.
     ///
     /// # Errors
-    /// When none is free in time, or none can be made.
+    /// When no connection is free in time, or none can be made.
     pub async fn acquire(&self) -> sqlx::Result<Held> {
         Ok(Held { connection: self.0.acquire().await?, is_known: false })
     }
@@ -100,8 +101,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// Gives it back to the pool if `done` leaves no doubt about its state: the server has answered the last statement,
-    /// be it with an error. A transaction that was dropped open is rolled back first.
+    /// Gives the connection back to the pool if its state is known: by `done`, the server has answered the last
+    /// statement, be it with an error. A transaction that was dropped open is rolled back first.
     pub fn give_back<T, E: Answered>(mut self, done: &Result<T, E>) {
         self.is_known = done.as_ref().err().is_none_or(Answered::is_answer);
     }
@@ -128,7 +129,7 @@ impl Drop for Held {
     }
 }
 
-/// An error that may be what the server answered.
+/// An error that may be an answer of the server.
 pub trait Answered {
     /// Whether the server has answered, so that the state of the connection is known.
     fn is_answer(&self) -> bool;
@@ -140,8 +141,8 @@ impl Answered for sqlx::Error {
     }
 }
 
-/// Each statement on a connection of its own. Its results are read to their end before the first of them is handed on,
-/// so that the connection does not wait for whoever looks at them.
+/// Executes each statement on a connection of its own. Its results are read to their end before the first of them is
+/// handed on, so that the connection does not wait for their consumer.
 impl<'c> Executor<'c> for &Database {
     type Database = MySql;
 

@@ -1,4 +1,4 @@
-//! A way between a service and its server on which an answer can be held back.
+//! A connection between a service and its server on which an answer can be held back.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 /// How much is read at once.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// A port of this process behind which a server is. All that is sent to it passes through here.
+/// A port of this process that forwards to a server. All bytes between service and server pass through here.
 #[derive(Debug)]
 pub struct AnswerHold {
     port: u16,
@@ -20,13 +20,13 @@ pub struct AnswerHold {
 
 #[derive(Debug)]
 struct Holds {
-    /// Once the service says this, nothing of what the server says arrives on that connection.
+    /// The words of the service after which nothing from the server arrives on that connection.
     words: watch::Sender<Option<&'static [u8]>>,
     held: watch::Sender<usize>,
 }
 
 impl AnswerHold {
-    /// One to the server on this port of the machine.
+    /// A port that forwards to the server on this port of the machine.
     ///
     /// # Panics
     /// When no port is free.
@@ -50,18 +50,18 @@ impl AnswerHold {
         self.port
     }
 
-    /// From now on a connection on which the service says these words gets no answer to them, nor to anything
-    /// after them, until [`AnswerHold::release`]. The server does what it is told.
+    /// From now on, a connection on which the service sends these words gets no answer to them, nor to anything after
+    /// them, until [`AnswerHold::release`]. The server still carries out its requests.
     pub fn hold_answers_to(&self, words: &'static str) {
         self.holds.words.send_replace(Some(words.as_bytes()));
     }
 
-    /// On how many connections answers are held back.
+    /// The number of connections on which answers are held back.
     pub fn held(&self) -> usize {
         *self.holds.held.borrow()
     }
 
-    /// Lets everything pass, what was held back first.
+    /// Lets everything pass, beginning with the bytes that were held back.
     pub fn release(&self) {
         self.holds.words.send_replace(None);
     }
@@ -96,7 +96,7 @@ async fn pass_questions(
             break;
         }
     }
-    // Whoever is gone already need not be told.
+    // An error is ignored, because the receiver may be gone already.
     let _ = to.shutdown().await;
 }
 

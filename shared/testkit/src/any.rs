@@ -1,7 +1,7 @@
-//! Arbitrary input for property tests: what nobody would send, and what is nearly right.
+//! Arbitrary input for property tests, both absurd and nearly right.
 //!
-//! The properties that are made of it say what holds for every input. `bench/fuzz` runs them for as long as one
-//! likes, with `PROPTEST_CASES` for how many at a time; each run has a seed of its own.
+//! The properties that use it hold for every input. `bench/fuzz` runs them for any length of time, and `PROPTEST_CASES`
+//! sets the number of cases at a time. Each run has a seed of its own.
 
 use std::ops::Range;
 use std::path::Path;
@@ -13,11 +13,11 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::basics::repository_root;
 
-/// What tries a property whose cases need servers, so that they are fewer than usual: `cases`, unless
-/// `PROPTEST_CASES` says otherwise. What fails is shrunk and printed, and kept nowhere.
+/// The runner of a property whose cases need servers, so that they are fewer than usual: `cases`, unless
+/// `PROPTEST_CASES` gives another number. A failing case is shrunk and printed, and stored nowhere.
 ///
 /// # Panics
-/// When that is no number.
+/// When `PROPTEST_CASES` is no number.
 pub fn runner(cases: u32) -> TestRunner {
     let given = std::env::var("PROPTEST_CASES").ok();
     let cases = given.map_or(cases, |text| text.parse().expect("PROPTEST_CASES is a number"));
@@ -62,7 +62,7 @@ fn read(path: &Path) -> Vec<u8> {
     std::fs::read(path).expect("a fixture can be read")
 }
 
-/// JSON, or what is nearly JSON: objects with the `fields` of some message, and values that may or may not suit them.
+/// JSON, or nearly JSON: objects with the `fields` of some message, and values that may or may not suit them.
 pub fn json(fields: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
     const WORDS: [&str; 24] = [
         "null",

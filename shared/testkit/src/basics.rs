@@ -1,4 +1,4 @@
-//! What all servers of a test need.
+//! The common needs of all servers of a test.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

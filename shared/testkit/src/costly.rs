@@ -1,6 +1,6 @@
-//! Pictures that are small files and cost much to decode: what a stranger may send.
+//! Pictures that are small files and costly to decode, as a stranger may send them.
 
-/// A PNG of black pixels; of its `depth`, `colours` and `interlaced` as in its header.
+/// A PNG of black pixels, with `depth`, `colours` and `interlaced` in its header.
 pub fn black_png(width: u32, height: u32, depth: u8, colours: u8, interlaced: bool) -> Vec<u8> {
     png(width, height, depth, colours, interlaced, &[])
 }
@@ -15,12 +15,12 @@ pub fn profile(bytes: u64) -> Vec<u8> {
     chunk(b"iCCP", &[b"a\0\0", &zeros(bytes)[..]].concat())
 }
 
-/// Text in as many bytes, compressed in the same way.
+/// A text that is `bytes` long once it is inflated, compressed in the same way.
 pub fn compressed_text(bytes: u64) -> Vec<u8> {
     chunk(b"zTXt", &[b"a\0\0", &zeros(bytes)[..]].concat())
 }
 
-/// The same in its international form.
+/// The same text in the international form of the chunk.
 pub fn international_text(bytes: u64) -> Vec<u8> {
     chunk(b"iTXt", &[b"XML:com.adobe.xmp\0\x01\0\0\0", &zeros(bytes)[..]].concat())
 }
@@ -30,7 +30,7 @@ pub fn turned() -> Vec<u8> {
     chunk(b"eXIf", b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
 }
 
-/// A PNG whose data is nothing but the heads of so many blocks, each with codes of its own that have to be set up.
+/// A PNG whose data is nothing but the heads of `count` blocks, each with codes of its own that have to be set up.
 pub fn png_of_empty_blocks(count: usize) -> Vec<u8> {
     let mut bits = Bits::default();
     for _ in 0..count {
@@ -103,7 +103,7 @@ pub fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     [&length[..], kind, data, &crc.to_be_bytes()].concat()
 }
 
-/// So many zeros, compressed as far as the format allows: two bits for 258 of them.
+/// `count` zeros, compressed as far as the format allows: two bits for 258 of them.
 fn zeros(count: u64) -> Vec<u8> {
     let mut bits = Bits::default();
     let order = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1];
@@ -184,7 +184,7 @@ impl Bits {
     }
 }
 
-/// A grey progressive JPEG of so many scans, each of which goes over all blocks and says in a few bytes that there is
+/// A grey progressive JPEG of `scans` scans. Each scan goes over all blocks, and says in a few bytes that there is
 /// nothing in them.
 pub fn jpeg_of_scans(width: u16, height: u16, scans: usize) -> Vec<u8> {
     let segment = |code: u8, content: &[u8]| {
@@ -212,14 +212,14 @@ pub fn jpeg_of_scans(width: u16, height: u16, scans: usize) -> Vec<u8> {
     jpeg
 }
 
-/// A JPEG with so many segments of `content` behind its beginning.
+/// A JPEG with `count` segments of `content` behind its beginning.
 pub fn jpeg_with_segments(jpeg: &[u8], code: u8, content: &[u8], count: usize) -> Vec<u8> {
     let length = u16::try_from(content.len() + 2).expect("a segment is shorter than that").to_be_bytes();
     let segment = [&[0xFF, code], &length[..], content].concat();
     [&jpeg[..2], &segment.repeat(count), &jpeg[2..]].concat()
 }
 
-/// A GIF whose frame is larger than its screen, and all of one colour.
+/// A GIF whose frame is larger than its screen, and has one colour.
 pub fn gif_with_frame(screen: u16, frame: u16) -> Vec<u8> {
     let ([s0, s1], [f0, f1]) = (screen.to_le_bytes(), frame.to_le_bytes());
     let mut gif = [b"GIF89a", &[s0, s1, s0, s1, 0x80, 0, 0, 9, 9, 9, 200, 0, 0][..]].concat();
@@ -240,7 +240,7 @@ pub fn gif_with_frame(screen: u16, frame: u16) -> Vec<u8> {
     gif
 }
 
-/// A lossless WebP of 1024 × 1024 pixels with so many groups of codes, each of which takes a decoder tables of 20
+/// A lossless WebP of 1024 × 1024 pixels with `groups` groups of codes. For each group a decoder needs tables of 20
 /// kilobytes.
 pub fn webp_of_groups(groups: u64) -> Vec<u8> {
     let mut bits = Bits::default();

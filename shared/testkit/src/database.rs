@@ -20,8 +20,8 @@ use crate::tools;
 /// The server of this test process. It is never dropped; its guardian ends it with the process.
 static SHARED: OnceCell<MariaDb> = OnceCell::const_new();
 
-/// What MySQL 8 and 9 have by default, which refuses more than MariaDB does by itself: tests against
-/// MariaDB then find statements that MySQL would refuse.
+/// The default SQL mode of MySQL 8 and 9, which refuses more than MariaDB's default. With it, tests against MariaDB
+/// find statements that MySQL would refuse.
 const SQL_MODE: &str = "ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,\
     ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION";
 
@@ -45,22 +45,23 @@ pub struct Database {
     admin_password: String,
 }
 
-/// Who connects to a [`Database`].
+/// An account that connects to a [`Database`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Account {
-    /// The gateway's: rights on its own tables, as far as they have been granted.
+    /// The gateway's account: it has rights on its own tables, as far as they have been granted.
     Gateway,
-    /// The recorder's, likewise.
+    /// The recorder's account, likewise.
     Recorder,
-    /// Which migrates: all rights on the database, to give away too, and none on anything else.
+    /// The account that migrates: it has all rights on the database, with the right to grant them, and none on anything
+    /// else.
     Migration,
-    /// Which may do everything on the server: for a test to look, and to arrange things.
+    /// The account that may do everything on the server, so that a test can inspect it and prepare its state.
     Admin,
 }
 
 impl Database {
-    /// A database without tables, on the server that all tests of this process share: for the
-    /// recorder, which migrates.
+    /// A database without tables, on the server that all tests of this process share: for tests of the recorder, which
+    /// migrates.
     ///
     /// # Panics
     /// When MariaDB is not installed or does not start.
@@ -68,8 +69,8 @@ impl Database {
         MariaDb::shared().await.database().await
     }
 
-    /// A database with every table and with the rights that the recorder gives, on the shared
-    /// server: for what needs the tables and not the recorder.
+    /// A database with every table and with the rights that the recorder gives, on the shared server: for tests that
+    /// need the tables but not the recorder.
     ///
     /// # Panics
     /// When MariaDB is not installed or does not start, or a migration fails.
@@ -160,13 +161,13 @@ const ADMIN: &str = "testkit_admin";
 pub struct MariaDb {
     guardian: Arc<Mutex<Guardian>>,
     port: u16,
-    /// Random, so that whoever accepts it is this server and not another on the same port.
+    /// A random password: a server that accepts it is this one, and not another one on the same port.
     admin_password: String,
     databases: AtomicU32,
 }
 
 impl MariaDb {
-    /// Starts one on a free port, and returns when it takes connections.
+    /// Starts a server on a free port, and returns when it takes connections.
     ///
     /// # Panics
     /// When MariaDB is not installed or does not start.
@@ -174,7 +175,7 @@ impl MariaDb {
         Self::start_with(&[]).await
     }
 
-    /// [`MariaDb::start`] with further options, which win over those that it has by itself.
+    /// [`MariaDb::start`] with further options, which override its own.
     ///
     /// # Panics
     /// As [`MariaDb::start`].
@@ -220,7 +221,7 @@ impl MariaDb {
     pub async fn database(&self) -> Database {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
         let database = Database {
-            // In a GRANT, `_` in a database's name stands for any character: the name has none.
+            // In a GRANT, `_` in a database's name stands for any character, so the name has none.
             name: format!("pixcache{number}"),
             port: self.port,
             password: unique("p"),
@@ -244,7 +245,7 @@ impl MariaDb {
         self.order(Order::Terminate).await;
     }
 
-    /// Kills it as a crash would (SIGKILL). What was committed stays.
+    /// Kills it as a crash would (SIGKILL). Committed transactions stay.
     pub async fn kill(&self) {
         self.order(Order::Kill).await;
     }
@@ -256,7 +257,7 @@ impl MariaDb {
     pub async fn start_again(&self) {
         let start = Instant::now();
         loop {
-            // A try before this one has left the message that means a taken port.
+            // An attempt before this one may have left the message that means a taken port.
             self.lock().clear_log();
             self.order(Order::Start).await;
             if self.is_ready_unless_its_port_is_taken().await {
@@ -332,7 +333,7 @@ fn prepare(
 ) -> Guardian {
     let guardian = Guardian::new(|folder| {
         let mut command = Command::new(server);
-        // A program's own option files would bring in the machine's settings. It has to come first.
+        // This option must come first. Without it, option files would bring in the machine's settings.
         command.arg("--no-defaults").args(owner(folder));
         command.arg(option("datadir", folder.join("data")));
         command.arg(option("socket", folder.join("socket")));
@@ -342,7 +343,7 @@ fn prepare(
         command.args([
             "--bind-address=127.0.0.1",
             "--skip-name-resolve",
-            // Odd, so that what depends on the server's zone instead of UTC is found out.
+            // An odd time zone exposes code that depends on the server's zone instead of UTC.
             "--default-time-zone=+05:45",
             "--character-set-server=utf8mb4",
             "--collation-server=utf8mb4_general_ci",
@@ -359,8 +360,8 @@ fn prepare(
         command
     });
     let folder = guardian.folder();
-    // A server that starts removes the temporary tables that it finds in its folder for them. In one
-    // that several share, those are the others'.
+    // A server that starts removes the temporary tables that it finds in its folder for them. In a shared folder it
+    // would remove those of other servers.
     std::fs::create_dir(folder.join("tmp")).expect("the temporary folder can be written to");
     std::fs::write(
         folder.join("init.sql"),

@@ -15,20 +15,20 @@ pub struct Guardian {
     answers: BufReader<ChildStdout>,
 }
 
-/// What a server is asked to do.
+/// An order to the guardian of a server.
 #[derive(Debug, Clone, Copy)]
 pub enum Order {
-    /// Begin to run.
+    /// Start the server.
     Start,
-    /// Leave cleanly, and be gone on return.
+    /// Stop it cleanly, and return when it is gone.
     Terminate,
     /// As [`Order::Terminate`], for servers whose clean signal this is.
     Interrupt,
-    /// Be gone at once.
+    /// Kill it at once.
     Kill,
-    /// Stand still with every connection open.
+    /// Make it stand still with every connection open.
     Pause,
-    /// Go on.
+    /// Let it go on.
     Resume,
 }
 
@@ -49,7 +49,7 @@ impl Guardian {
     /// A guardian for `command`, which is built for the folder it gets and not yet started.
     ///
     /// # Panics
-    /// When there is no folder to be had, or no shell.
+    /// When no folder can be made, or no shell started.
     pub fn new(command: impl FnOnce(&Path) -> Command) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("pixcache-test-")
@@ -69,8 +69,8 @@ impl Guardian {
         let mut shell = shell
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // A group of its own: Ctrl-C in the terminal, or a test runner that signals the test's
-            // group, ends the test; the guardian has to live on to clean up.
+            // The shell has a process group of its own. Ctrl-C in the terminal, or a test runner that signals the
+            // test's group, ends the test. The guardian must live on to clean up.
             .process_group(0)
             .spawn()
             .expect("/bin/sh runs");
@@ -96,7 +96,7 @@ impl Guardian {
         &self.folder
     }
 
-    /// The process that was started last, if there was one yet.
+    /// The id of the server process that was started last, if there was one yet.
     pub fn pid(&self) -> Option<u32> {
         std::fs::read_to_string(self.folder.join("pid")).ok()?.trim().parse().ok()
     }
@@ -106,7 +106,7 @@ impl Guardian {
         std::fs::write(self.folder.join("log"), "").expect("the log can be written");
     }
 
-    /// What the server has written to its log.
+    /// The log of the server.
     pub fn log(&self) -> String {
         let bytes = std::fs::read(self.folder.join("log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -116,7 +116,7 @@ impl Guardian {
 impl Drop for Guardian {
     fn drop(&mut self) {
         drop(self.orders.take());
-        // An error here would hide the test's own failure, and the shell does its work unobserved too.
+        // An error here would hide the test's own failure. The shell does its work unobserved too.
         drop(self.shell.wait());
     }
 }

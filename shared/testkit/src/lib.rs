@@ -31,7 +31,8 @@ pub use nats::{ACCOUNTS, NatsServer, Route, account_of, witness_of};
 pub use port::free_port;
 pub use service::service_binary;
 
-/// Waits until `check` says yes, and returns what it found: the way to wait for another process.
+/// Waits until the condition of `check` is met, and returns the value that it found. Tests wait for other processes in
+/// this way.
 ///
 /// `what` completes the sentence "… did not come true".
 ///
@@ -52,11 +53,11 @@ pub async fn eventually<C: Condition>(
     }
 }
 
-/// What the closure given to [`eventually`] may return.
+/// The possible results of the closure given to [`eventually`].
 pub trait Condition {
-    /// What [`eventually`] then returns.
+    /// The value that [`eventually`] then returns.
     type Found;
-    /// What was found, if the condition is met.
+    /// The value that was found, if the condition is met.
     fn found(self) -> Option<Self::Found>;
 }
 

@@ -1,4 +1,4 @@
-//! A link between a service and a server, which can be cut, closed by half, delayed or held up.
+//! A link between a service and a server, which can be cut, closed in one direction, delayed or held up.
 
 use parking_lot::Mutex;
 use std::net::Ipv4Addr;
@@ -15,33 +15,33 @@ use tokio_util::sync::CancellationToken;
 
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;
-/// How many chunks may be on their way in one direction; then the sender has to wait, as with TCP itself.
+/// How many chunks may be on their way in one direction. Beyond that the sender has to wait, as with TCP itself.
 const CHUNKS_ON_THE_WAY: usize = 64;
 
 /// A direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// What the service says.
+    /// From the service to the server.
     ToServer,
-    /// What the server says.
+    /// From the server to the service.
     ToService,
 }
 
 impl Way {
-    /// Both.
+    /// Both directions.
     pub const BOTH: [Self; 2] = [Self::ToServer, Self::ToService];
 }
 
 /// How a direction behaves.
 #[derive(Debug, Clone, Copy, Default)]
 struct Flow {
-    /// How late everything arrives.
+    /// The delay of everything that arrives.
     delay: Duration,
-    /// Nothing arrives until this ends. Then all of it does: packets that are dropped are sent again.
+    /// Nothing arrives until this ends. Then everything arrives, as dropped packets do that are sent again.
     held: bool,
 }
 
-/// A port of this process behind which a server is. All that is sent to it passes through here.
+/// A port of this process that forwards to a server. All bytes between service and server pass through here.
 #[derive(Debug)]
 pub struct Link {
     port: u16,
@@ -51,7 +51,7 @@ pub struct Link {
 #[derive(Debug, Default)]
 struct Controls {
     flows: [watch::Sender<Flow>; 2],
-    /// Ends the connections that stand, one direction each.
+    /// Ends the open connections, one direction each.
     ends: Mutex<[CancellationToken; 2]>,
 }
 
@@ -75,36 +75,35 @@ impl Link {
         Ok(Self { port, controls })
     }
 
-    /// Where the service finds it.
+    /// The port to which the service connects.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Ends every connection that stands.
+    /// Ends every open connection.
     pub fn cut(&self) {
         for way in Way::BOTH {
             self.close(way);
         }
     }
 
-    /// Ends one direction of every connection that stands: its receiver sees the end, the other direction
-    /// goes on.
+    /// Ends one direction of every open connection. Its receiver sees the end, and the other direction goes on.
     pub fn close(&self, way: Way) {
         let mut ends = self.controls.ends.lock();
         std::mem::take(&mut ends[way as usize]).cancel();
     }
 
-    /// Makes everything late by so much.
+    /// Delays everything in this direction by `delay`.
     pub fn delay(&self, way: Way, delay: Duration) {
         self.controls.flow(way).send_modify(|flow| flow.delay = delay);
     }
 
-    /// Lets nothing through, or with `false` everything again.
+    /// Lets nothing through in this direction; with `false`, lets everything through again.
     pub fn hold(&self, way: Way, held: bool) {
         self.controls.flow(way).send_modify(|flow| flow.held = held);
     }
 
-    /// No delay, and nothing held up.
+    /// Removes all delays, and holds nothing up any more.
     pub fn clear(&self) {
         for way in Way::BOTH {
             self.controls.flow(way).send_replace(Flow::default());
@@ -118,7 +117,7 @@ async fn accept(listener: TcpListener, server: u16, controls: Arc<Controls>) {
             Ok((service, _)) => {
                 tokio::spawn(connect(service, server, Arc::clone(&controls)));
             }
-            // The service gave up before it was taken in.
+            // The service gave up before its connection was accepted.
             Err(error) => eprintln!("a connection could not be taken: {error}"),
         }
     }
@@ -143,7 +142,7 @@ async fn connect(service: TcpStream, server: u16, controls: Arc<Controls>) {
     );
 }
 
-/// Passes on what comes, until its end, a failure, or `end`; then the receiver sees the end.
+/// Passes on the bytes until their end, a failure, or `end`. Then the receiver sees the end.
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -155,7 +154,7 @@ async fn pass(
         let mut buffer = BytesMut::new();
         loop {
             buffer.reserve(CHUNK);
-            // The end of a connection and its loss are the same to whoever is told of it.
+            // To the receiver, the end of a connection and its loss are the same.
             let Ok(1..) = from.read_buf(&mut buffer).await else { break };
             let due = Instant::now() + flow.borrow().delay;
             if sender.send((due, buffer.split().freeze())).await.is_err() {
@@ -175,7 +174,7 @@ async fn pass(
         drop(receiver);
     };
     end.run_until_cancelled(async { tokio::join!(reading, writing) }).await;
-    // Whoever is gone already need not be told.
+    // An error is ignored, because the receiver may be gone already.
     let _ = to.shutdown().await;
 }
 

@@ -1,4 +1,4 @@
-//! A nats-server of a test's own, with the configuration that ships.
+//! A nats-server of a test's own, with the shipped configuration.
 
 use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
@@ -19,12 +19,12 @@ use crate::tools;
 /// The roles of `nats.conf`. A service's second user, `<role>_own`, has the password of its role.
 const ROLES: [&str; 5] = ["gateway", "memcache", "recorder", "setup", "operator"];
 
-/// The user whom only tests have: may do everything in the account of JetStream, where nobody else enters.
+/// A user that only tests have. It may do everything in the account of JetStream, which no other user may enter.
 const ADMINISTRATOR: &str = "administrator";
 /// The accounts of `nats.conf`.
 pub const ACCOUNTS: [&str; 7] = ["CACHE", "STORE", "GATEWAY", "MEMCACHE", "RECORDER", "SETUP", "OPERATOR"];
 
-/// A user whom only tests have, one in each account: hears everything that is said there.
+/// A user that only tests have, one in each account. It receives every message there.
 pub fn witness_of(account: &str) -> String {
     format!("witness_{}", account.to_lowercase())
 }
@@ -38,15 +38,15 @@ pub fn account_of(user: &str) -> String {
     }
 }
 
-/// A real nats-server with the repository's `nats.conf`, JetStream on, in a temporary folder. One user more may enter:
-/// `administrator`, to see and to break what JetStream keeps.
+/// A real nats-server with the repository's `nats.conf`, JetStream on, in a temporary folder. It has one more user,
+/// `administrator`, that can read and break the data of JetStream.
 ///
 /// It is killed, and its folder removed, when this is dropped.
 #[derive(Debug)]
 pub struct NatsServer {
     guardian: Arc<Mutex<Guardian>>,
     port: u16,
-    /// The name by which it is told from a server that happened to take the same port.
+    /// The name that distinguishes it from a server that happened to take the same port.
     name: String,
     secrets: Secrets,
 }
@@ -71,7 +71,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// Lets nothing through, in either direction, and ends the connections that stand.
+    /// Lets nothing through, in either direction, and ends the open connections.
     pub fn cut(&self) {
         for link in &self.links {
             for way in Way::BOTH {
@@ -84,7 +84,7 @@ impl Route {
     /// Lets everything through again.
     pub fn heal(&self) {
         for link in &self.links {
-            // What was tried meanwhile would stand, and wait.
+            // Connections that were attempted meanwhile would stay open and wait, so they are ended.
             link.cut();
             link.clear();
         }
@@ -92,7 +92,7 @@ impl Route {
 }
 
 impl NatsServer {
-    /// Starts one on a free port, and returns when it takes connections.
+    /// Starts a server on a free port, and returns when it takes connections.
     ///
     /// # Panics
     /// When it does not start.
@@ -100,7 +100,8 @@ impl NatsServer {
         Self::start_without(&[]).await
     }
 
-    /// As [`NatsServer::start`], but no user has the rights that `nats.conf` writes so: a server that was set up wrongly.
+    /// As [`NatsServer::start`], but without `rights`, given as `nats.conf` writes them: a server that was set up
+    /// wrongly.
     ///
     /// # Panics
     /// When it does not start.
@@ -114,7 +115,7 @@ impl NatsServer {
         }
     }
 
-    /// Starts two that are a cluster, with JetStream on both, and the route between them. Either may hold a stream.
+    /// Starts a cluster of two servers, with JetStream on both, and the route between them. Either may hold a stream.
     ///
     /// # Panics
     /// When they do not start.
@@ -220,8 +221,8 @@ impl NatsServer {
         async_nats::jetstream::with_domain(client, "STORE")
     }
 
-    /// Publishes a message with these lines as its header block, as they stand: a client library would not
-    /// send whatever they hold. Returns when the server has passed it on.
+    /// Publishes a message with exactly these lines as its header block, because a client library would not send all of
+    /// them. Returns when the server has passed it on.
     ///
     /// # Panics
     /// When the server does not take it.
@@ -243,12 +244,12 @@ impl NatsServer {
         panic!("the server did not take the message: {last}");
     }
 
-    /// Stops it cleanly. What JetStream has stored stays.
+    /// Stops it cleanly. Data that JetStream has stored stay.
     pub async fn stop(&self) {
         self.order(Order::Interrupt).await;
     }
 
-    /// Kills it as a crash would (SIGKILL). What JetStream has acknowledged stays.
+    /// Kills it as a crash would (SIGKILL). Data that JetStream has acknowledged stay.
     pub async fn kill(&self) {
         self.order(Order::Kill).await;
     }
@@ -260,7 +261,7 @@ impl NatsServer {
     pub async fn start_again(&self) {
         let start = Instant::now();
         loop {
-            // A try before this one has left the message that means a taken port.
+            // An attempt before this one may have left the message that means a taken port.
             self.clear_log();
             self.order(Order::Start).await;
             if self.is_ready_unless_its_port_is_taken().await {
@@ -289,7 +290,7 @@ impl NatsServer {
         self.start_again().await;
     }
 
-    /// Keeps what one stream has on disk now. It is stopped for that, and started again.
+    /// Copies the files that one stream has on disk now. The server is stopped for that, and started again.
     ///
     /// # Panics
     /// When there is no such stream.
@@ -302,8 +303,8 @@ impl NatsServer {
         KeptStream { place, copy }
     }
 
-    /// Takes back what the stream has stored since, although it had acknowledged it: as a power failure does before it
-    /// is all on disk. Connections are lost with it.
+    /// Undoes all that the stream has stored since `kept`, although it had acknowledged it. A power failure does the
+    /// same before everything is on disk. Connections are lost with it.
     ///
     /// # Panics
     /// When the files can't be put back, or it does not start.
@@ -325,7 +326,7 @@ impl NatsServer {
         self.order(Order::Resume).await;
     }
 
-    /// What it has written to its log since it was last started.
+    /// Its log since it was last started.
     pub fn log(&self) -> String {
         self.lock().log()
     }
@@ -393,7 +394,7 @@ fn with_administrator(password: &str) -> String {
     conf
 }
 
-/// What a stream had on disk at some time.
+/// The files that a stream had on disk at some time.
 #[derive(Debug)]
 pub struct KeptStream {
     place: PathBuf,
@@ -421,7 +422,7 @@ fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether the server called `name` greets whoever connects to `port`.
+/// Whether the server called `name` greets a client that connects to `port`.
 async fn greets(port: u16, name: &str) -> bool {
     let Ok(stream) = TcpStream::connect(("127.0.0.1", port)).await else { return false };
     let mut greeting = String::new();

@@ -5,13 +5,13 @@
 pub struct Sample {
     /// The file's name, which also does as a key.
     pub name: &'static str,
-    /// Its type.
+    /// Its content type.
     pub content_type: &'static str,
     /// Width in pixels.
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
-    /// The file.
+    /// The bytes of the file.
     pub bytes: &'static [u8],
 }
 

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-/// Where servers lie that are not on an ordinary user's PATH.
+/// The folders of servers that are not on an ordinary user's PATH.
 const SERVER_FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin"];
 
 /// The program `name`, from PATH or one of the folders where servers are installed.

@@ -1,4 +1,4 @@
-//! Pictures as rows: what decoding one takes, and the decoding.
+//! Pictures as rows: the memory that decoding one takes, and the decoding.
 
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::vp8l;
 
 /// A compressed profile that is longer than this inflates to more than is looked at, or hardly shrinks.
 const COMPRESSED_PROFILE_BYTES: u32 = 1 << 20;
-/// How often it is looked at whether decoding has taken too long: after so many bytes and so many rows.
+/// How often the time of decoding is checked: after so many bytes and so many rows.
 const BYTES_A_LOOK: usize = 16 << 10;
 const ROWS_A_LOOK: u32 = 1 << 10;
 
@@ -76,8 +76,8 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Time of the processor that this thread may still take: however busy the machine is, the same picture is decoded
-/// or it is not.
+/// The processor time that this thread may still take. It does not depend on how busy the machine is, so a picture is
+/// either always decoded or never.
 #[derive(Debug, Clone, Copy)]
 struct Clock {
     limit: Duration,
@@ -99,8 +99,8 @@ impl Clock {
     }
 }
 
-/// The bytes of a picture for a decoder, which fails once it has taken too long: a decoder can be interrupted where it
-/// reads, and there is no other place.
+/// The bytes of a picture for a decoder. Reading fails once decoding has taken too long, because a decoder can be
+/// interrupted only where it reads.
 struct Input<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -152,7 +152,7 @@ impl Seek for Input<'_> {
     }
 }
 
-/// All pixels at once, of a decoder that gives them so.
+/// Decodes all pixels at once, for a decoder that gives no rows.
 fn whole(
     decoder: impl ImageDecoder,
     exif: Option<Vec<u8>>,
@@ -346,7 +346,7 @@ fn webp_memory(bytes: &[u8], image: sniff::Image) -> Result<u64, Reason> {
     Ok(memory + each * pixels)
 }
 
-/// What the codes of a lossless picture or alpha channel take.
+/// The bytes that the codes of a lossless picture or alpha channel take.
 fn codes_memory(kind: [u8; 4], content: &[u8], size: (u32, u32)) -> Result<u64, Reason> {
     let memory = match (&kind, content) {
         (b"VP8L", content) => vp8l::codes_memory(content, None),

@@ -1,4 +1,4 @@
-//! What of a JPEG a rendition needs, and what decoding that takes.
+//! The parts of a JPEG that a rendition needs, and the memory that decoding them takes.
 
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -7,8 +7,8 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::target::{METADATA_BYTES, Reason, Target};
 
-/// A JPEG without what the decoder would keep copies of and nobody asks for: notes, previews, whatever comes in
-/// segments of its own. Of those there may be hundreds of thousands, which the decoder compares with each other.
+/// A JPEG without the segments that no rendition needs, such as notes and previews. The decoder would keep copies of
+/// them. There may be hundreds of thousands of them, which the decoder compares with each other.
 pub(crate) struct Essential {
     bytes: Vec<u8>,
     frame: Option<Frame>,
@@ -28,7 +28,7 @@ const EXIF: &[u8] = b"Exif\0\0";
 const ICC: &[u8] = b"ICC_PROFILE\0";
 
 impl Essential {
-    /// Copies what is needed of a JPEG whose structure is sound.
+    /// Copies the needed parts of a JPEG whose structure is sound.
     pub(crate) fn of(jpeg: &[u8]) -> Self {
         let mut bytes = Vec::with_capacity(jpeg.len());
         bytes.extend_from_slice(&[0xFF, 0xD8]);
@@ -46,7 +46,7 @@ impl Essential {
             let Some(content) = jpeg.get(start + 4..end) else { break };
             let is_needed = match code {
                 0xE0 | 0xEE => true,
-                // Of two, viewers take the first.
+                // Viewers take the first of two.
                 0xE1 if content.starts_with(EXIF) => !std::mem::replace(&mut has_exif, true),
                 0xE2 if content.starts_with(ICC) => {
                     profile_bytes += content.len();
@@ -78,7 +78,7 @@ impl Essential {
     /// The most bytes that decoding it takes.
     pub(crate) fn memory(&self) -> u64 {
         let copy = self.bytes.len() as u64;
-        // What is not supported is refused with the header.
+        // A JPEG that is not supported is refused with its header.
         let Some(frame) = &self.frame else { return copy };
         let pixels = frame.width * frame.height;
         let channels = if frame.sampling.len() == 1 { 1 } else { 3 };

@@ -4,10 +4,10 @@
 //! orientation that the camera noted (Exif) and the colours that the image means (its ICC profile). Of an
 //! animation it has the first frame.
 //!
-//! Pictures come from strangers, so what one may cost is known before it is decoded. [`Picture::memory`] says the
-//! most bytes that it takes, by its own pixels: a PNG goes through row by row, unless it is interlaced; what is said
-//! about a picture (profiles, Exif) is looked at up to 4 MB, inflated, and text is never inflated. The time is
-//! bounded by the limits of [`sniff`], and at last by a limit of its own on the processor's.
+//! Pictures come from strangers, so the cost of one is known before it is decoded. [`Picture::memory`] returns the most
+//! bytes that a picture takes, by its own pixels. A PNG is decoded row by row, unless it is interlaced. Metadata
+//! (profiles, Exif) is read up to 4 MB, inflated, and text is never inflated. The limits of [`sniff`] bound the time of
+//! decoding, and at last a limit on the processor's time does.
 
 mod decode;
 mod jpeg;
@@ -34,11 +34,11 @@ const JPEG_QUALITY: u8 = 82;
 const LONGEST_PROFILE_BYTES: usize = 8 << 10;
 /// The most pixels down that a JPEG can have.
 const MOST_PIXELS_DOWN: u32 = 65_535;
-/// What a rendition takes besides the picture that it is made of, in bytes for each of its own pixels: four
-/// channels, twice while it is turned, and the file.
+/// The memory of a rendition besides its source picture, in bytes for each of its own pixels: four channels, twice
+/// while it is turned, and the file.
 const RENDITION_BYTES_A_PIXEL: u64 = 10;
-/// How much of the processor's time decoding may take. The largest picture of the usual kinds takes a third of it; what takes
-/// longer was made to.
+/// The most processor time that decoding may take. The largest picture of the usual kinds takes a third of it; a
+/// picture that takes longer was made to.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// A rendition.
@@ -54,7 +54,7 @@ pub struct Thumbnail {
     pub bytes: Vec<u8>,
 }
 
-/// There is no rendition of the image, whoever asks for it and however often.
+/// There is no rendition of the image, and a repeated request does not change that.
 #[derive(Debug, thiserror::Error)]
 #[error("the pixels of the {format} image can't be decoded: {reason}")]
 pub struct DecodeError {
@@ -71,7 +71,7 @@ pub struct Picture<'a> {
 }
 
 impl<'a> Picture<'a> {
-    /// Looks at an image, undecoded, and refuses what would not be stored within these limits.
+    /// Examines an image without decoding it, and refuses one that would not be stored within these limits.
     ///
     /// # Errors
     /// [`DecodeError`].
@@ -90,7 +90,7 @@ impl<'a> Picture<'a> {
     /// The most bytes of memory that making a rendition takes besides the image's own bytes.
     pub fn memory(&self, width: u32) -> u64 {
         let Image { width: across, height: down, .. } = self.image;
-        // As it is stored, and if it is to be turned; what is not wider is not made.
+        // The heights as it is stored, and if it is to be turned. A rendition is made only if the image is wider.
         let high = if across > width { scaled(down, width, across) } else { 0 };
         let wide = if down > width { scaled(across, width, down) } else { 0 };
         let scaling = scale::memory(across, width.max(wide), 4);
@@ -98,7 +98,7 @@ impl<'a> Picture<'a> {
         self.decoding.saturating_add(scaling).saturating_add(rendition)
     }
 
-    /// That it takes more memory than there is for it.
+    /// The error of a rendition that takes more memory than the `most` bytes that there are for it.
     pub fn too_large(&self, width: u32, most: u64) -> DecodeError {
         DecodeError { format: self.image.format, reason: Reason::Memory { needed: self.memory(width), most } }
     }
@@ -203,7 +203,7 @@ impl Making {
             _ => RgbaImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgba8),
         };
         let mut image = image.ok_or(Reason::Incomplete)?;
-        // Looked for here, where there are few pixels.
+        // Transparency is looked for here, where there are few pixels.
         let seen_through = image.as_rgba8().is_some_and(|small| small.pixels().any(|pixel| pixel.0[3] < 255));
         if !seen_through {
             image = DynamicImage::ImageRgb8(image.into_rgb8());
@@ -227,7 +227,7 @@ fn write(
     profile: Option<Vec<u8>>,
 ) -> Result<(), ImageError> {
     if let Some(profile) = profile {
-        // Without it the image is there all the same, in colours that are a little off.
+        // A failure is ignored: without the profile, the colours are only a little off.
         let _ = encoder.set_icc_profile(profile);
     }
     image.write_with_encoder(encoder)

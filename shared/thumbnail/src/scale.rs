@@ -1,7 +1,7 @@
-//! Scales a picture that comes row by row, so that memory goes with its width and not with its pixels.
+//! Scales a picture that comes row by row, so that the memory grows with its width and not with its pixels.
 //!
 //! The filter is Catmull-Rom's cubic, stretched to the scale, in both directions one after the other. Colours are
-//! weighted by how opaque they are: what does not show has none to give.
+//! weighted by their opacity, because an invisible pixel has no colour to give.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -120,7 +120,7 @@ fn rounded(value: f32) -> u8 {
     (value + 0.5).clamp(0.0, 255.0) as u8
 }
 
-/// What the pixel `at` of `small` ones depends on, of `large` ones.
+/// The window of the pixel `at`, when `large` pixels are scaled to `small` ones.
 fn window(at: u32, large: u32, small: u32) -> Window {
     let scale = f64::from(large) / f64::from(small);
     let stretch = scale.max(1.0);
@@ -165,7 +165,7 @@ fn across<const CHANNELS: usize>(columns: &[Window], row: &[u8], into: &mut [f32
     }
 }
 
-/// The same of three colours by how opaque they are, the fourth channel.
+/// The same for three colours, weighted by the fourth channel, their opacity.
 fn across_weighted(columns: &[Window], row: &[u8], into: &mut [f32]) {
     let (pixels, _) = row.as_chunks::<4>();
     let (into, _) = into.as_chunks_mut::<4>();

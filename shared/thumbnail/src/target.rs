@@ -1,9 +1,9 @@
-//! What decoders of all formats have in common: where the rows go, and why there may be none.
+//! Shared by the decoders of all formats: the target of the rows, and the reasons why there may be none.
 
 use std::time::Duration;
 
-/// How much of what is said about a picture is looked at, in bytes: of a compressed colour profile that is what it
-/// is inflated to. Text is never inflated. A longer profile is left out.
+/// The most bytes of a picture's metadata that are read; for a compressed colour profile, its inflated size. Text is
+/// never inflated. A longer profile is left out.
 pub(crate) const METADATA_BYTES: usize = 4 << 20;
 
 /// Why a picture has no rendition.
@@ -36,7 +36,7 @@ impl Reason {
     }
 }
 
-/// What takes the rows of a picture.
+/// The receiver of the rows of a picture.
 pub(crate) trait Target {
     /// Gets the size and the channels of the rows that will come, and the Exif block; false if none are wanted.
     fn begin(&mut self, across: u32, down: u32, channels: usize, exif: Option<&[u8]>)

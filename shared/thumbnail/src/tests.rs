@@ -137,7 +137,7 @@ fn it_stands_as_the_camera_was_held() {
         let height = if is_turned { 213 } else { 120 };
         assert_eq!((thumbnail.width, thumbnail.height), (160, height), "{orientation}");
         assert_eq!(colours(&decoded(&thumbnail)), colours_then, "{orientation}");
-        // Whether it is wide enough to be made narrower counts as it is seen.
+        // The width that counts is that of the picture as it is seen, turned upright.
         assert_eq!(
             make(&bytes, Format::Jpeg, 700, MAX_PIXELS).unwrap().is_none(),
             is_turned,
@@ -264,7 +264,7 @@ fn what_takes_too_long_is_given_up() {
         computing(|| picture.rendition_within(160, Duration::from_millis(50)).unwrap_err());
     assert!(given_up.to_string().contains("of computing"), "{given_up}");
     assert!(took < Duration::from_millis(500), "{took:?}");
-    // With time enough it is seen that there are no pixels.
+    // With enough time, the decoder finds that there are no pixels.
     let incomplete = make(&png, Format::Png, 160, MAX_PIXELS).unwrap_err();
     assert!(!incomplete.to_string().contains("of computing"), "{incomplete}");
 }

@@ -1,8 +1,8 @@
 //! How much memory the codes of a lossless WebP bitstream take (RFC 9649, section 3).
 //!
-//! Up to 65,536 groups of five Huffman codes may be announced, each in a few dozen bytes, and a decoder sets up tables of many
-//! kilobytes for each of them before the first pixel. How many there are stands in a picture of its own, compressed in the
-//! same way, so that has to be read; the tables themselves need not be made.
+//! Up to 65,536 groups of five Huffman codes may be announced, each in a few dozen bytes. A decoder sets up tables of
+//! many kilobytes for each of them before the first pixel. Their number stands in a picture of its own, compressed in
+//! the same way, so that picture has to be read. The tables themselves need not be made.
 
 /// The symbols of the codes of green (with lengths and, behind them, the cache), red, blue, alpha, distance.
 const ALPHABETS: [usize; 5] = [256 + 24, 256, 256, 256, 40];
@@ -14,7 +14,7 @@ const CACHE: usize = ALPHABETS[0];
 /// Decoders look up so many bits at once, in entries of four bytes, and the rest of longer codes in a tree.
 const TABLE_BITS: usize = 10;
 const NODE_BYTES: u64 = 64;
-/// What a group takes besides.
+/// The bytes that a group takes besides its codes.
 const GROUP_BYTES: u64 = 1 << 10;
 /// The offsets of the first 120 distances lie within eight columns and seven rows.
 const NEAR: usize = 120;
@@ -113,7 +113,7 @@ impl Bits<'_> {
         (1..=11).contains(&bits).then_some(Some(bits))
     }
 
-    /// A group of codes, and what they take.
+    /// A group of codes, and the bytes that they take.
     fn group(&mut self, cache: Option<usize>) -> Option<([Code; 5], u64)> {
         let mut memory = GROUP_BYTES;
         let mut codes = [const { Code::One(0) }; 5];
@@ -263,7 +263,7 @@ impl Code {
             return Some(Self::One(one));
         }
         symbols.sort_by_key(|symbol| lengths[*symbol]);
-        // All codes together say everything that there is to say.
+        // The codes must use up the whole code space: the sum of 2^-length is 1.
         let said: usize =
             counts.iter().enumerate().skip(1).map(|(length, count)| count << (15 - length)).sum();
         (said == 1 << 15).then_some(Self::Many { counts, symbols })

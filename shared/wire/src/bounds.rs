@@ -1,13 +1,14 @@
-//! The times and lengths that a message may hold. Whoever reads one may add to it, or show it in any zone.
+//! The times and lengths that a message may hold. They are limited, so that a reader may add to one, or show it in any
+//! zone.
 
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
-/// The years that a time may be of, in UTC.
+/// The years in which a time may lie, in UTC.
 const YEARS: std::ops::RangeInclusive<i32> = 1970..=9000;
-/// The longest length, in seconds or milliseconds: more than thirty years of these.
+/// The longest length, in seconds or milliseconds: more than thirty years, even in milliseconds.
 const LONGEST: u64 = 1_000_000_000_000;
 
 /// A time as RFC 3339 writes it, for `#[serde(with)]`.
@@ -25,7 +26,7 @@ pub mod moment {
     /// Reads a time, into UTC.
     ///
     /// # Errors
-    /// When it is none of the years 1970 to 9000.
+    /// When the time is not in the years 1970 to 9000.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
         let time = OffsetDateTime::parse(&text, &Rfc3339).ok();

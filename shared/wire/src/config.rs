@@ -12,7 +12,7 @@ use crate::words::listed;
 /// Bytes in one of the megabytes in which people give a capacity (2^20).
 pub const MEGABYTE: u64 = 1 << 20;
 
-/// Which entry leaves when the cache is full.
+/// The rule for the entry that leaves when the cache is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// Nothing is kept: each get is a miss.
@@ -21,7 +21,7 @@ pub enum Policy {
     Random,
     /// Exactly the least recently used entry leaves.
     Lru,
-    /// CLOCK-Pro (Jiang, Chen and Zhang, USENIX ATC 2005), which a scan does not wash out.
+    /// CLOCK-Pro (Jiang, Chen and Zhang, USENIX ATC 2005), which keeps its frequently used entries during a scan.
     ClockPro,
 }
 
@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for Policy {
     }
 }
 
-/// How much the cache may weigh, in whole megabytes of 2^20 bytes.
+/// The largest weight that the cache may have, in whole megabytes of 2^20 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Capacity(u64);
@@ -106,23 +106,23 @@ impl Capacity {
     }
 }
 
-/// The configuration as it stands in the KV bucket. Its revision is the entry's.
+/// The configuration as the KV bucket holds it. Its revision is that of the entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheConfig {
-    /// The most that the cache may weigh, in megabytes.
+    /// The largest weight that the cache may have, in megabytes.
     pub capacity_mb: Capacity,
-    /// Which entry leaves when it is full.
+    /// The rule for the entry that leaves when the cache is full.
     pub policy: Policy,
     /// Drawn anew with each clear, so that a worker that was away clears when it returns.
     pub generation: u64,
-    /// Who asked for the change.
+    /// The name of the person or program that asked for the change.
     pub changed_by: String,
-    /// When.
+    /// The time of the change.
     #[serde(with = "crate::bounds::moment")]
     pub changed_at: OffsetDateTime,
 }
 
-/// What `cache.config.set` asks for: either field may be left out, not both.
+/// The request of `cache.config.set`. Either the capacity or the policy may be left out, but not both.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct ConfigChange {
     /// The new capacity, in megabytes.
@@ -131,12 +131,12 @@ pub struct ConfigChange {
     /// The new policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
-    /// Who asks, for the history: at most [`MAX_BY_CHARS`] characters.
+    /// The name of the asker, for the history: at most [`MAX_BY_CHARS`] characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }
 
-/// The longest name of who changed something, in characters.
+/// The longest name of an asker of a change, in characters.
 pub const MAX_BY_CHARS: usize = 64;
 
 /// Why a change of the configuration is refused. Nothing is changed then.
@@ -156,7 +156,7 @@ pub enum InvalidConfig {
         "capacity_mb {value} is not allowed: a whole number of megabytes from 1 to {max_mb} is (up to three quarters of this machine's memory)"
     )]
     Capacity {
-        /// What was given.
+        /// The value that was given.
         value: String,
         /// The most that is allowed.
         max_mb: u64,
@@ -221,17 +221,17 @@ fn shown(value: &Value) -> String {
     if text.chars().count() <= 64 { text } else { text.chars().take(63).chain(['…']).collect() }
 }
 
-/// What is in force: the answer to each `cache.config.*` request.
+/// The configuration in force: the answer to each `cache.config.*` request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigReply {
     /// The worker that answers.
     pub worker: String,
-    /// This life of it.
+    /// The worker's present life.
     #[serde(default)]
     pub incarnation: String,
     /// The revision of the KV entry that is in force.
     pub revision: u64,
-    /// What is in force.
+    /// The configuration in force.
     #[serde(flatten)]
     pub config: CacheConfig,
     /// The capacity in bytes.

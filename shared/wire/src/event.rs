@@ -1,4 +1,4 @@
-//! What a worker publishes by itself, besides its windows ([`crate::stats::Window`]).
+//! The events that a worker publishes by itself, besides its windows ([`crate::stats::Window`]).
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,13 +10,13 @@ use crate::config::Policy;
 use crate::item::Variant;
 use crate::key::Key;
 
-/// What happened to a key, and the token for it in `cache.event.key.<kind>.<key>`.
+/// The kind of a key event, and the token for it in `cache.event.key.<kind>.<key>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyEventKind {
     /// A get found the entry.
     Hit,
-    /// A get did not.
+    /// A get found no entry.
     Miss,
     /// An entry was inserted, by a fill or a put.
     Put,
@@ -63,30 +63,30 @@ impl FromStr for KeyEventKind {
     }
 }
 
-/// One thing that happened to a key, published on core NATS while somebody watches.
+/// A key event, published on core NATS while a watch lasts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyEvent {
-    /// What happened.
+    /// The kind of the event.
     pub kind: KeyEventKind,
-    /// To which key.
+    /// The key.
     pub key: Key,
-    /// To which variant of it; none is the original.
+    /// The variant; none is the original.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<Variant>,
     /// The image's size in bytes; 0 where no bytes are known (a miss).
     pub bytes: u64,
-    /// How often. More than once only in what a gateway reports of its near cache.
+    /// How often it happened. Only a gateway that reports of its near cache gives more than once.
     #[serde(default = "once", skip_serializing_if = "is_once")]
     pub count: u64,
-    /// Whether a gateway has served it from its near cache, and reports it.
+    /// Whether a gateway reports it, having served it from its near cache.
     #[serde(default, skip_serializing_if = "is_false")]
     pub near: bool,
-    /// The worker that says so.
+    /// The worker that publishes it.
     pub worker: String,
-    /// When.
+    /// The time of the event.
     #[serde(with = "crate::bounds::moment")]
     pub time: OffsetDateTime,
-    /// Events of this watch that were left out so far, because there were more than the limit per second.
+    /// The number of events of this watch left out so far, because there were more than the limit per second.
     pub dropped_count: u64,
 }
 
@@ -109,7 +109,7 @@ fn is_false(value: &bool) -> bool {
 pub struct Configured {
     /// The worker.
     pub worker: String,
-    /// Its life.
+    /// The worker's life.
     pub incarnation: String,
     /// The revision now in force.
     pub revision: u64,
@@ -117,7 +117,7 @@ pub struct Configured {
     pub capacity_bytes: u64,
     /// The policy.
     pub policy: Policy,
-    /// Who asked for the change.
+    /// The name of the person or program that asked for the change.
     pub changed_by: String,
     /// When it took effect.
     #[serde(with = "crate::bounds::moment")]
@@ -129,7 +129,7 @@ pub struct Configured {
 pub struct Cleared {
     /// The worker.
     pub worker: String,
-    /// Its life.
+    /// The worker's life.
     pub incarnation: String,
     /// The revision of the configuration that carries the new generation.
     pub revision: u64,
@@ -139,9 +139,9 @@ pub struct Cleared {
     pub entries: u64,
     /// Their weight, in bytes.
     pub bytes: u64,
-    /// Who asked for it.
+    /// The name of the person or program that asked for it.
     pub changed_by: String,
-    /// When.
+    /// The time of the event.
     #[serde(with = "crate::bounds::moment")]
     pub time: OffsetDateTime,
 }

@@ -1,4 +1,4 @@
-//! Requests with which one looks into a worker or changes what it holds, and their answers.
+//! Requests that inspect a worker or change its entries, and their answers.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ pub struct PutReply {
     pub stored: bool,
     /// The image's size in bytes.
     pub bytes: u64,
-    /// Its type.
+    /// The image's content type.
     pub content_type: String,
-    /// Its SHA-256, in hexadecimal.
+    /// The SHA-256 of its bytes, in hexadecimal.
     pub tag: String,
-    /// How long the near lease is that came with it, in milliseconds from when the put was sent.
+    /// The length of the near lease that came with it, in milliseconds from when the put was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub granted_ms: Option<u64>,
 }
@@ -27,18 +27,18 @@ pub struct PutReply {
 /// The answer to `cache.invalidate`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InvalidateReply {
-    /// Whether an entry was resident, the original or a variant.
+    /// Whether an entry of the key was resident, be it the original or a variant.
     pub resident: bool,
-    /// The life of the worker that says so. It counts if that one owns the claim (design rule 9).
+    /// The life of the worker that answers. The answer counts if that life owns the claim (design rule 9).
     #[serde(default)]
     pub incarnation: String,
 }
 
-/// What `cache.clear` is asked for; an empty payload is fine.
+/// The request of `cache.clear`. An empty payload is allowed too.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClearRequest {
-    /// Who asks, for the history.
+    /// The name of the asker, for the history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }
@@ -54,7 +54,7 @@ pub struct ClearReply {
     pub generation: u64,
     /// The revision of the configuration that carries it.
     pub revision: u64,
-    /// The life of the worker that says so. It counts if that one owns the claim (design rule 9).
+    /// The life of the worker that answers. The answer counts if that life owns the claim (design rule 9).
     #[serde(default)]
     pub incarnation: String,
 }
@@ -68,24 +68,24 @@ pub enum KeySort {
     Recent,
     /// The largest first.
     Size,
-    /// Those with the most hits since they became resident first.
+    /// The most hits since they became resident first.
     Hits,
     /// By key, byte for byte, and the original before its variants.
     Key,
 }
 
-/// What `cache.keys` is asked for; an empty payload takes the defaults.
+/// The request of `cache.keys`. An empty payload takes the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeysRequest {
-    /// Only keys that begin so.
+    /// Only keys that begin with this text.
     pub prefix: String,
-    /// Only these keys, unless there are none here: of a list of images, which are resident?
+    /// Only these keys, unless the list is empty. It serves to find the resident ones in a list of images.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<Key>,
     /// The most entries to answer with, 1 to 1,000.
     pub limit: u32,
-    /// Where to go on: the `next` of the answer before; for `sort` `key`, any key.
+    /// The place behind which the list goes on: the `next` of the answer before; for `sort` `key`, any key.
     pub after: Option<String>,
     /// The order.
     pub sort: KeySort,
@@ -125,16 +125,16 @@ pub struct KeysReply {
     pub next: Option<String>,
 }
 
-/// What a service says to `$SRV.PING` (ADR-32).
+/// The answer of a service to `$SRV.PING` (ADR-32).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePing {
-    /// What it is: [`crate::subject::MEMCACHE_SERVICE`] or another one.
+    /// The service's name: [`crate::subject::MEMCACHE_SERVICE`] or another one.
     pub name: String,
-    /// Which one of those.
+    /// The id of this instance among those of the same name.
     pub id: String,
     /// Its version.
     pub version: String,
-    /// What it says of itself: `worker`, `incarnation`, `address`, `state`, `since`, where they apply.
+    /// Its metadata: `worker`, `incarnation`, `address`, `state`, `since`, where they apply.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
 }
@@ -145,19 +145,19 @@ impl ServicePing {
     /// The `state` of a worker that waits for the claim.
     pub const STANDING_BY: &str = "standing by";
 
-    /// What it says of itself under this name; empty if nothing.
+    /// The metadata under this name; empty if there is none.
     pub fn said(&self, name: &str) -> &str {
         self.metadata.get(name).map_or("", String::as_str)
     }
 }
 
-/// What `cache.watch` is asked for.
+/// The request of `cache.watch`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WatchRequest {
     /// How long key events are published, in seconds, 1 to 3,600. A later request can only make it longer.
     pub seconds: u32,
-    /// Which kinds.
+    /// The kinds of events to publish.
     pub kinds: Vec<KeyEventKind>,
 }
 
@@ -172,13 +172,13 @@ impl Default for WatchRequest {
 pub struct WatchReply {
     /// The worker that publishes.
     pub worker: String,
-    /// This life of it: the next one knows nothing of the watch.
+    /// The worker's present life. The next one knows nothing of the watch.
     #[serde(default)]
     pub incarnation: String,
-    /// For how long from now, in seconds.
+    /// How long it publishes from now, in seconds.
     pub seconds: u32,
     /// The kinds that it publishes.
     pub kinds: Vec<KeyEventKind>,
-    /// The most events in a second; more are counted as dropped.
+    /// The most events in a second. Further events are counted as dropped.
     pub max_per_second: u32,
 }

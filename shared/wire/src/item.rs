@@ -1,4 +1,4 @@
-//! What can be cached: the image of a key, or a smaller variant of it.
+//! The items of the cache: the image of a key, or a smaller variant of it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::key::Key;
 
-/// A rendition of an image that is at most so many pixels wide. None of them is the original.
+/// A rendition of an image with a limited width in pixels. No variant is the original.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Variant {
@@ -35,7 +35,7 @@ impl Variant {
         }
     }
 
-    /// How wide it is at most, in pixels.
+    /// The largest width, in pixels.
     pub fn width(self) -> u32 {
         match self {
             Self::W160 => 160,
@@ -61,8 +61,8 @@ impl FromStr for Variant {
     }
 }
 
-/// The image of a key, or a variant of it: what is looked up, filled and evicted by itself. What is done to
-/// the image of a key, such as an invalidation, is done to all of its items.
+/// The image of a key, or a variant of it. Each item is looked up, filled and evicted by itself. An invalidation of a
+/// key concerns all of its items.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Item {
     /// The key.
@@ -72,7 +72,7 @@ pub struct Item {
 }
 
 impl Item {
-    /// Shows each item that `key` may have: the original and the variants.
+    /// Calls `see` with each item that `key` may have: the original and the variants.
     pub fn for_each_of(key: &Key, mut see: impl FnMut(&Self)) {
         let mut item = Self::from(key.clone());
         see(&item);

@@ -103,7 +103,7 @@ impl Key {
     /// The key that `token` stands for; the inverse of [`Key::token`]. Lower-case digits are read too.
     ///
     /// # Errors
-    /// [`KeyError::BadToken`] when the token isn't well formed, otherwise what [`Key::new`] says of the text.
+    /// [`KeyError::BadToken`] when the token isn't well formed, otherwise the error of [`Key::new`] for the text.
     pub fn from_token(token: &str) -> Result<Self, KeyError> {
         let bad = || KeyError::BadToken(token.to_owned());
         let bytes = token.as_bytes();

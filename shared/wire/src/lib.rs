@@ -1,4 +1,4 @@
-//! What the parts of pixcache say to each other: keys, subjects, messages and reply codes.
+//! The protocol between the parts of pixcache: keys, subjects, messages and reply codes.
 //!
 //! Nothing here talks to a server. Each name that crosses the bus is spelled once, in this crate:
 //! subjects in [`subject`], the fields of messages in the type that carries them.

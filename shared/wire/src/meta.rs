@@ -1,9 +1,9 @@
 //! The one header that messages about image bytes carry.
 //!
-//! Headers are dear on NATS: three on a reply cost 24 % of the request rate at 10 bytes. So all of
-//! a message's metadata stands in one, [`HEADER`], as `name=value` pairs apart by a space:
-//! `type=image/png tag=9f86… modified=1764000000`. Unknown names are passed over, so that an older
-//! part understands a newer one.
+//! Headers are expensive on NATS: three on a reply cost 24 % of the request rate at 10 bytes. So one header,
+//! [`HEADER`], carries all of a message's metadata, as `name=value` pairs separated by a space:
+//! `type=image/png tag=9f86… modified=1764000000`. Unknown names are ignored, so that an older part understands a
+//! newer one.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -24,27 +24,27 @@ pub struct Tag(pub [u8; 32]);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease(pub u128);
 
-/// What the header of a `cache.get` or `cache.put`, or of its reply, says. All fields may be absent.
+/// The metadata in the header of a `cache.get` or `cache.put`, or of its reply. All fields may be absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Meta {
     /// `type`: the content type, such as `image/png`.
     pub content_type: Option<String>,
-    /// `tag`: in a get, what the asker already holds; elsewhere, the hash of the bytes.
+    /// `tag`: in a get, the tag of the bytes that the asker already holds; elsewhere, the hash of the bytes.
     pub tag: Option<Tag>,
     /// `modified`: when the image was stored, in seconds since 1970.
     pub modified_s: Option<i64>,
     /// `lease`: handed out by a miss, carried by a fill.
     pub lease: Option<Lease>,
-    /// `size`: the size in bytes of an image that is too large to be sent: in a put without bytes for the
-    /// bus, in the reply to a get for what the asker has room for.
+    /// `size`: the size in bytes of an image that is too large to be sent. In a put without bytes it is too large for
+    /// the bus. In the reply to a get it is too large for the room that the asker has.
     pub size: Option<u64>,
-    /// `fresh=1`: in the reply to a get, the tag that the asker holds is still the right one.
+    /// `fresh=1`: in the reply to a get, the tag that the asker holds is still the current one.
     pub fresh: bool,
-    /// `near`: in a get or a fill, who asks for a near lease.
+    /// `near`: in a get or a fill, the holder that asks for a near lease.
     pub near: Option<Holder>,
     /// `renewal=1`: in a get with a tag, only the near lease is to be renewed. It is no lookup.
     pub renewal: bool,
-    /// `granted`: in a reply, how long the near lease is, in milliseconds from when the request was sent.
+    /// `granted`: in a reply, the length of the near lease, in milliseconds from when the request was sent.
     pub granted_ms: Option<u64>,
 }
 
@@ -59,9 +59,9 @@ pub enum MetaError {
     BadValue {
         /// The field's name.
         name: &'static str,
-        /// What stood there.
+        /// The value that the header holds.
         value: String,
-        /// What may stand there.
+        /// A sentence that says which values are allowed.
         allowed: &'static str,
     },
 }

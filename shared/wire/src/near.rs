@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::item::Variant;
 use crate::key::Key;
 
-/// The longest near lease, in milliseconds. Whoever cannot ask who holds what waits that long, so it is a
-/// constant and no setting.
+/// The longest near lease, in milliseconds. A process that cannot find out the holders of copies waits that long, so it
+/// is a constant and no setting.
 pub const LONGEST_LEASE_MS: u64 = 1000;
 
 /// One life of a gateway, as a holder of near leases: a number drawn anew in each life.
@@ -51,9 +51,9 @@ impl<'de> Deserialize<'de> for Holder {
     }
 }
 
-/// What the worker asks of a holder: to drop a copy. The answer is empty, and is given once the copy is
-/// dropped and none that was granted before can be kept any more; if it is about every copy, once their hits
-/// are reported as well.
+/// The worker's request that a holder drop a copy. The answer is empty. It comes once the copy is dropped and no copy
+/// that was granted before can be kept any more. If the request is about every copy, their hits are reported before the
+/// answer as well.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DropRequest {
@@ -66,12 +66,12 @@ pub struct DropRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HitsReport {
-    /// Who reports.
+    /// The holder that reports.
     pub holder: Holder,
     /// 1, 2, 3, … for each holder: a report that comes twice counts once.
     pub number: u64,
-    /// The incarnation of the worker that is to count them. Another one does not, since it can't know whether
-    /// that one has.
+    /// The incarnation of the worker that is to count them. No other incarnation counts them, since it can't know
+    /// whether this one has.
     pub to: String,
     /// The hits, each item once.
     pub hits: Vec<KeyHits>,
@@ -89,9 +89,9 @@ pub struct KeyHits {
     /// The variant; none is the original.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<Variant>,
-    /// How many.
+    /// The number of hits.
     pub count: u64,
-    /// The bytes that they served, together.
+    /// The total of the bytes that they served.
     pub bytes: u64,
 }
 

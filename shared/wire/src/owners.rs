@@ -1,27 +1,28 @@
-//! Who serves: the one entry of the KV bucket `CACHE_OWNERS`.
+//! The claim to serve: the one entry of the KV bucket `CACHE_OWNERS`.
 //!
-//! Each write is a compare-and-set on what was just read, and counts the beat up by one, whoever makes it. So an
-//! entry whose beat has not changed was not written meanwhile, and one that a stream has taken back is known by a
-//! lower beat, one of a stream made anew by another id: revisions begin again in both.
+//! Each write is a compare-and-set on the entry just read, and raises the beat by one, whichever process makes it. So
+//! an entry whose beat has not changed was not written meanwhile. An entry that a stream has taken back has a lower
+//! beat, and an entry of a stream made anew has another id. Revisions show neither, because they begin again in both
+//! cases.
 
 use serde::{Deserialize, Serialize};
 
 /// The form of the entry that this release writes.
 const VERSION: u32 = 1;
-/// The longest time for which a claim can be valid without being renewed, in milliseconds. An owner of whom nothing
-/// is known is waited for that long.
+/// The longest time for which a claim can be valid without being renewed, in milliseconds. A process waits that long
+/// for an owner of which it knows nothing.
 pub const LONGEST_CLAIM_MS: u64 = 10_000;
-/// The longest validity that is believed of an entry: workers that write no beat could be set to a minute.
+/// The longest validity that a reader accepts from an entry: workers that write no beat could be set to a minute.
 const LONGEST_SAID_MS: u64 = 60_000;
 
 /// The entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its form.
+    /// The number of its form.
     #[serde(default)]
     pub version: u32,
-    /// Drawn when the first entry of a bucket was made, and kept by all that follow on it. Empty where it was written by
-    /// a worker that knows none.
+    /// The id of the chain of entries, drawn with the first entry of a bucket and kept by all that follow. It is empty
+    /// if a worker that knows no ids wrote the entry.
     #[serde(default)]
     pub id: String,
     /// How many entries came before this one.
@@ -29,15 +30,15 @@ pub struct Entry {
     pub beat: u64,
     /// The name of the owner, for people.
     pub worker: String,
-    /// The life of it that owns the claim.
+    /// The life of the worker that owns the claim.
     pub incarnation: String,
     /// How long the claim is valid after each renewal, in milliseconds.
     pub valid_ms: u64,
-    /// Whether it has ended: the owner gave it up, or it was seen to have run out. Nobody serves.
+    /// Whether the claim has ended, because the owner gave it up or it was seen to have run out. Then no worker serves.
     pub released: bool,
 }
 
-/// What stands in the bucket is no [`Entry`].
+/// The value in the bucket is no [`Entry`] that this release can read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// A later release wrote it.
@@ -55,7 +56,7 @@ struct Form {
 }
 
 impl Entry {
-    /// The first entry of a bucket, or of one whose last entry nobody can read.
+    /// The first entry of a bucket, or of a bucket whose last entry is unreadable.
     pub fn first(id: String, worker: &str, incarnation: String, valid_ms: u64) -> Self {
         let worker = worker.to_owned();
         Self { version: VERSION, id, beat: 1, worker, incarnation, valid_ms, released: false }
@@ -74,13 +75,13 @@ impl Entry {
         Self { version: VERSION, beat: self.beat.saturating_add(1), ..self.clone() }
     }
 
-    /// The entry that follows this one when nobody serves any more, or still nobody.
+    /// The entry that follows this one when no worker serves, be it no more or still not.
     #[must_use]
     pub fn ended(&self) -> Self {
         Self { released: true, ..self.renewed() }
     }
 
-    /// Reads what stands in the bucket.
+    /// Reads the value in the bucket.
     ///
     /// # Errors
     /// [`Unreadable`].
@@ -91,24 +92,24 @@ impl Entry {
             return Err(Unreadable::Newer(form.version));
         }
         let entry: Self = serde_json::from_slice(bytes).map_err(junk)?;
-        // None can follow on it.
+        // No entry could follow on it.
         if entry.beat == u64::MAX {
             return Err(Unreadable::Junk("its beat is the last number".to_owned()));
         }
         Ok(entry)
     }
 
-    /// For how long it is valid after each renewal, in milliseconds.
+    /// How long the claim is valid after each renewal, in milliseconds.
     pub fn valid_ms(&self) -> u64 {
         self.valid_ms.min(LONGEST_SAID_MS)
     }
 
-    /// Whether the life of a worker called `incarnation` may serve by it.
+    /// Whether the worker's life called `incarnation` may serve by it.
     pub fn names(&self, incarnation: &str) -> bool {
         !self.released && self.incarnation == incarnation
     }
 
-    /// Whether it can have followed on `earlier`, or is the same.
+    /// Whether it can be a successor of `earlier`, or is the same.
     pub fn descends_from(&self, earlier: &Self) -> bool {
         self == earlier || earlier.id.is_empty() || self.id == earlier.id && self.beat > earlier.beat
     }

@@ -8,7 +8,7 @@ pub const ERROR_CODE_HEADER: &str = "Nats-Service-Error-Code";
 /// The name of the header with the sentence.
 pub const ERROR_HEADER: &str = "Nats-Service-Error";
 
-/// Why a request was not met.
+/// The kind of a refusal, as a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
     /// The request is malformed, or a value in it is not allowed.
@@ -59,7 +59,7 @@ impl Code {
     }
 }
 
-/// A refusal: what a service answers instead of a result.
+/// A refusal, which a service answers instead of a result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {

@@ -47,7 +47,7 @@ impl FromStr for Span {
     type Err = SpanError;
 
     fn from_str(text: &str) -> Result<Self, SpanError> {
-        // A sentence shows what was written, not all of it.
+        // An error shows at most 64 characters of the text.
         let error = || SpanError(text.chars().take(64).collect());
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);

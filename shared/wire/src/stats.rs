@@ -9,7 +9,7 @@ use crate::span::Span;
 /// Declares the counters once; rows, replies and metrics take names and order from here.
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What a worker counts. Each value only grows during a worker's life; a window holds the differences.
+        /// The counters of a worker. Each value only grows during a worker's life; a window holds the differences.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct Counters {
             $($(#[$doc])* #[serde(default)] pub $name: u64,)*
@@ -30,7 +30,7 @@ macro_rules! counters {
                 Self { $($name),* }
             }
 
-            /// What was counted since `earlier`.
+            /// The counts since `earlier`.
             pub fn since(&self, earlier: &Self) -> Self {
                 Self { $($name: self.$name.saturating_sub(earlier.$name)),* }
             }
@@ -66,7 +66,7 @@ counters! {
     rejection_count,
     /// Bytes of image data sent in hits.
     served_bytes,
-    /// Those of the hits that gateways served from their near caches and reported.
+    /// The part of the hits that gateways served from their near caches and reported.
     near_hit_count,
 }
 
@@ -91,7 +91,7 @@ pub struct Window {
     pub capacity: u64,
     /// The resident entries at its end.
     pub key_count: u64,
-    /// What was counted in it.
+    /// The counts of the interval.
     #[serde(flatten)]
     pub counters: Counters,
 }
@@ -108,7 +108,7 @@ impl Window {
 pub struct CacheStats {
     /// The worker that answers.
     pub worker: String,
-    /// This life of it.
+    /// The worker's present life.
     pub incarnation: String,
     /// Its version.
     pub version: String,
@@ -127,15 +127,15 @@ pub struct CacheStats {
     pub key_count: u64,
     /// Hits ÷ lookups since the start; `null` before the first lookup.
     pub hit_ratio: Option<f64>,
-    /// Whether gets are served: false from a (re)connection until its subscriptions are proven.
+    /// Whether gets are served. False from a (re)connection until its subscriptions are proven.
     pub serving: bool,
     /// Windows that wait for JetStream's acknowledgement.
     pub pending_window_count: u64,
     /// Windows given up because they were more than an hour old without an acknowledgement.
     pub lost_window_count: u64,
-    /// Times that this worker read too slowly and its client dropped messages.
+    /// The number of times that this worker read too slowly and its client dropped messages.
     pub slow_consumer_count: u64,
-    /// Answers that were not sent, since their asker named a reply subject that is no inbox.
+    /// Answers that were not sent, because the asker named a reply subject that is no inbox.
     #[serde(default)]
     pub refused_answer_count: u64,
     /// Connections that its process has made to NATS. With each after the first, everything was dropped.
@@ -144,7 +144,7 @@ pub struct CacheStats {
     /// Key events that no watcher got, because there were too many in their second.
     #[serde(default)]
     pub dropped_event_count: u64,
-    /// What was counted since the start.
+    /// The counts since the start.
     #[serde(flatten)]
     pub counters: Counters,
 }
@@ -152,18 +152,19 @@ pub struct CacheStats {
 /// The windows that JetStream keeps for the recorder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backlog {
-    /// Those of which no row is known to be written.
+    /// The number of windows of which no row is known to be written.
     pub waiting_count: u64,
 }
 
-/// What `stats.series` is asked for.
+/// The request of `stats.series`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SeriesRequest {
-    /// How far back, up to now. Default 10 minutes.
+    /// The length of the range. Default: 10 minutes.
     #[serde(default = "ten_minutes")]
     pub range: Span,
-    /// The interval that one row stands for; made longer if more than [`MAX_POINTS`] rows would come. Default: the shortest.
+    /// The interval that one row stands for. It is made longer if more than [`MAX_POINTS`] rows would come. Default:
+    /// the shortest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<Span>,
     /// How long ago the range ends. Default: now.
@@ -200,7 +201,7 @@ pub struct SeriesRow {
     pub incarnation: Option<String>,
     /// The last window's sequence number, if all windows in it are of one life.
     pub sequence: Option<u64>,
-    /// How many windows it adds up.
+    /// The number of windows that it adds up.
     pub window_count: u64,
     /// The largest weight of all entries, in bytes.
     pub cache_size: u64,
@@ -208,7 +209,7 @@ pub struct SeriesRow {
     pub capacity: u64,
     /// The most resident entries.
     pub key_count: u64,
-    /// What was counted.
+    /// The counts, added up.
     #[serde(flatten)]
     pub counters: Counters,
 }
@@ -216,30 +217,30 @@ pub struct SeriesRow {
 /// The answer to `stats.series`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Series {
-    /// Where the range begins.
+    /// The beginning of the range.
     #[serde(with = "crate::bounds::moment")]
     pub from: OffsetDateTime,
-    /// Where it ends: by the recorder's clock now, if no earlier end was asked for.
+    /// The end of the range: now by the recorder's clock, if no earlier end was asked for.
     #[serde(with = "crate::bounds::moment")]
     pub to: OffsetDateTime,
     /// The interval that a row stands for, in milliseconds: two rows further apart have a gap between them.
     pub step_ms: u64,
-    /// The rows, the oldest first. Where nothing was recorded there is none.
+    /// The rows, the oldest first. An interval without records has no row.
     pub rows: Vec<SeriesRow>,
 }
 
-/// What `stats.config_history` is asked for.
+/// The request of `stats.config_history`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HistoryRequest {
-    /// How far back; without it, as far as there is.
+    /// The length of the range up to now; without it, the whole history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<Span>,
     /// The most changes to answer with, 1 to 1,000. Default 100.
     #[serde(default = "hundred")]
     pub limit: u32,
-    /// With it each change has an [`Effect`]: what was counted in up to that time before and after it.
-    /// Then the limit is at most 100.
+    /// With it, each change has an [`Effect`]: the counts of up to that time before and after it. Then the limit is at
+    /// most 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compare: Option<Span>,
 }
@@ -265,22 +266,22 @@ pub struct ConfigRevision {
     pub replacement_policy: Policy,
     /// Goes up with each clear: a row with another generation than the one before is a clear.
     pub generation: u64,
-    /// Who asked for it.
+    /// The name of the person or program that asked for it.
     pub changed_by: String,
     /// When it was made.
     #[serde(with = "crate::bounds::moment")]
     pub created_at: OffsetDateTime,
-    /// What it did, if that was asked for.
+    /// Its effect, if that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effect: Option<Effect>,
 }
 
-/// What was counted before and after a change, in whole windows between it and the changes beside it.
+/// The counts before and after a change, in whole windows between it and the neighbouring changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Effect {
-    /// In the windows that had ended when it was made.
+    /// The counts of the windows that had ended when it was made.
     pub before: Reads,
-    /// In those that began afterwards.
+    /// The counts of the windows that began afterwards.
     pub after: Reads,
 }
 

@@ -10,14 +10,14 @@ pub const MEMCACHE_SERVICE: &str = "memcache";
 /// The name of the recorder's NATS service.
 pub const RECORDER_SERVICE: &str = "recorder";
 
-/// The name of the gateways' NATS service, which has no endpoints: it only says that they are there.
+/// The name of the gateways' NATS service. It has no endpoints, and only shows that they are there.
 pub const GATEWAY_SERVICE: &str = "gateway";
 /// Asks every service whether it is there.
 pub const PING: &str = "$SRV.PING";
 /// The name under which `nats.conf` imports JetStream's API into the accounts of the services: `$JS.STORE.API.…`. The
-/// server answers `$JS.API.…` in each account by itself, and has no JetStream for theirs.
+/// server itself answers `$JS.API.…` in each account, and the services' accounts have no JetStream.
 pub const JETSTREAM_DOMAIN: &str = "STORE";
-/// Asks JetStream what waits for the recorder's consumer of windows.
+/// Asks JetStream for the state of the recorder's consumer of windows, which says how many wait.
 pub const WINDOW_CONSUMER_INFO: &str = "$JS.STORE.API.CONSUMER.INFO.CACHE_EVENTS.recorder_windows";
 
 /// Pattern of the gets: `cache.get.<key>[.<variant>]`.
@@ -26,33 +26,33 @@ pub const GET: &str = "cache.get.>";
 pub const PUT: &str = "cache.put.>";
 /// Pattern of the invalidations.
 pub const INVALIDATE: &str = "cache.invalidate.>";
-/// Drop everything.
+/// Drops every entry.
 pub const CLEAR: &str = "cache.clear";
-/// What is in force.
+/// Asks for the configuration in force.
 pub const CONFIG_GET: &str = "cache.config.get";
-/// Change it.
+/// Changes the configuration.
 pub const CONFIG_SET: &str = "cache.config.set";
-/// Read the bucket again.
+/// Makes the worker read the bucket again.
 pub const CONFIG_REFRESH: &str = "cache.config.refresh";
 /// The worker's counters.
 pub const STATS: &str = "cache.stats";
 /// The resident entries.
 pub const KEYS: &str = "cache.keys";
-/// Publish key events for a while.
+/// Makes the worker publish key events for a while.
 pub const WATCH: &str = "cache.watch";
-/// Commands of one word, so that an unknown one gets an answer and not a timeout.
+/// Pattern of the commands of one word, so that an unknown one gets an answer and not a timeout.
 pub const ANY_COMMAND: &str = "cache.*";
-/// Commands about the configuration, for the same reason.
+/// Pattern of the commands about the configuration, for the same reason.
 pub const ANY_CONFIG_COMMAND: &str = "cache.config.*";
 
-/// What holders of near leases report: hits that they served by themselves.
+/// Reports of the holders of near leases, about hits that they served by themselves.
 pub const NEAR_HITS: &str = "cache.near.hits";
 
-/// History in rows.
+/// The recorded history, in rows.
 pub const SERIES: &str = "stats.series";
 /// The changes of the configuration.
 pub const CONFIG_HISTORY: &str = "stats.config_history";
-/// Commands to the recorder, so that an unknown one gets an answer.
+/// Pattern of the commands to the recorder, so that an unknown one gets an answer.
 pub const ANY_STATS_COMMAND: &str = "stats.*";
 
 /// The JetStream stream of windows, configured and cleared events.
@@ -72,7 +72,7 @@ pub const CONFIG_STREAM: &str = "KV_CACHE_CONFIG";
 pub const CONFIG_KEY: &str = "live";
 /// The KV bucket that says which worker serves.
 pub const OWNERS_BUCKET: &str = "CACHE_OWNERS";
-/// The stream behind it.
+/// The stream behind that bucket.
 pub const OWNERS_STREAM: &str = "KV_CACHE_OWNERS";
 /// The entry for all keys. With partitions there would be one for each.
 pub const OWNERS_KEY: &str = "0";
@@ -86,9 +86,9 @@ pub const CONFIG_ENTRY: &str = "$KV.CACHE_CONFIG.live";
 pub const CONFIG_WRITE: &str = "$JS.STORE.API.$KV.CACHE_CONFIG.live";
 /// The recorder's durable consumer of the bucket's stream.
 pub const CONFIG_CONSUMER: &str = "recorder_config";
-/// Everything that workers publish by themselves.
+/// Pattern of all events that workers publish by themselves.
 pub const ALL_EVENTS: &str = "cache.event.>";
-/// All key events.
+/// Pattern of all key events.
 pub const ALL_KEY_EVENTS: &str = "cache.event.key.>";
 
 /// Asks the leader of a stream for one of its messages.
@@ -101,24 +101,24 @@ pub fn stream_info(stream: &str) -> String {
     format!("$JS.STORE.API.STREAM.INFO.{stream}")
 }
 
-/// `cache.proof.<token>`: the worker says so to itself, from one of its connections to the other.
+/// `cache.proof.<token>`: the worker sends it to itself, from one of its connections to the other.
 pub fn proof(token: &str) -> String {
     format!("cache.proof.{token}")
 }
 
 /// Whether an answer may go to this subject: to an inbox, or back to another account, where the server makes the reply
-/// subject. Whoever asks names it, and must not reach by it what it may not publish.
+/// subject. The asker names the subject, and must not reach by it a subject to which it may not publish.
 pub fn is_reply_to_an_asker(reply: &str) -> bool {
     reply.starts_with("_R_.") || is_inbox_of_gateway(reply)
 }
 
-/// Whether this is where a gateway, and no operator, waits for answers.
+/// Whether this is the inbox of a gateway, and not of an operator.
 pub fn is_inbox_of_gateway(reply: &str) -> bool {
     reply.starts_with("_INBOX_gateway.")
 }
 
-/// `cache.get.<key>[.<variant>]`. Its payload is empty, or the most bytes that the asker has room for, in decimal: a
-/// larger image is not sent, and the refusal says its size. Not a header, because those are dear.
+/// `cache.get.<key>[.<variant>]`. Its payload is empty, or the most bytes that the asker has room for, in decimal. A
+/// larger image is not sent, and the refusal says its size. It is no header, because headers are expensive.
 pub fn get(item: &Item) -> String {
     format!("cache.get.{}", item.tokens())
 }
@@ -128,7 +128,7 @@ pub fn put(item: &Item) -> String {
     format!("cache.put.{}", item.tokens())
 }
 
-/// `cache.invalidate.<key>`: of all its items.
+/// `cache.invalidate.<key>`: invalidates all items of the key.
 pub fn invalidate(key: &Key) -> String {
     format!("cache.invalidate.{}", key.token())
 }
@@ -158,10 +158,10 @@ pub fn key_event(kind: KeyEventKind, key: &Key) -> String {
     format!("cache.event.key.{}.{}", kind.as_str(), key.token())
 }
 
-/// The item that a get or put names: what stands behind the second dot of its subject.
+/// The item that a get or put names behind the second dot of its subject.
 ///
 /// # Errors
-/// A sentence, when that is not the token of a key, alone or with one of a variant behind it.
+/// A sentence, when that part is not the token of a key, alone or with the token of a variant behind it.
 pub fn item_of(subject: &str) -> Result<Item, String> {
     let tokens = behind_second_dot(subject);
     let Some((key, variant)) = tokens.split_once('.') else {
@@ -176,10 +176,10 @@ pub fn item_of(subject: &str) -> Result<Item, String> {
     Ok(Item { key: Key::from_token(key).map_err(|error| error.to_string())?, variant: Some(variant) })
 }
 
-/// The key that an invalidate names: what stands behind the second dot of its subject.
+/// The key that an invalidate names behind the second dot of its subject.
 ///
 /// # Errors
-/// A sentence, when that is not one token of a key.
+/// A sentence, when that part is not one token of a key.
 pub fn key_of(subject: &str) -> Result<Key, String> {
     let token = behind_second_dot(subject);
     if token.contains('.') {

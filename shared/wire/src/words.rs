@@ -1,8 +1,8 @@
-//! Lists in sentences.
+//! Lists within sentences.
 
 use std::fmt::Display;
 
-/// These as a sentence lists them: `a, b and c`.
+/// The words as a list within a sentence: `a, b and c`.
 pub fn listed(words: impl IntoIterator<Item = impl Display>) -> String {
     let mut words: Vec<String> = words.into_iter().map(|word| word.to_string()).collect();
     match words.pop() {

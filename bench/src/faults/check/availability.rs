@@ -30,19 +30,19 @@ fn soon(kind: Kind) -> Moment {
     }
 }
 
-/// What one kind of fault did to those who read.
+/// The effect of one kind of fault on readers and writers.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Figures {
     /// How often it struck.
     pub(crate) strikes: usize,
     /// Reads while it lasted and until all was well again, through gateways that it did not strike.
     pub(crate) reads: usize,
-    /// Those of them that failed.
+    /// The reads among them that failed.
     pub(crate) failed_reads: usize,
-    /// Changes in that time, and those of them that were not acknowledged.
+    /// Changes in that time, and the number of them that were not acknowledged.
     pub(crate) changes: usize,
     pub(crate) failed_changes: usize,
-    /// Reads of images that nobody changed, and those of them that failed.
+    /// Reads of images that no client changed, and the number of them that failed.
     pub(crate) steady_reads: usize,
     pub(crate) failed_steady_reads: usize,
     /// The longest time without a successful one of those, in milliseconds.

@@ -8,7 +8,7 @@ use crate::faults::history::{Moment, seconds};
 use crate::faults::load::{Change, InForce, Setting};
 use crate::faults::rows::PropertyRow;
 
-/// What both gateways said at a moment of calm.
+/// The configurations that both gateways reported at a moment of calm.
 #[derive(Debug, Clone)]
 pub(crate) struct Said {
     pub(crate) at: Moment,
@@ -83,9 +83,9 @@ pub(crate) fn check(changes: &[Change], said: &[Said], rows: &[PropertyRow], fir
     }
 }
 
-/// What may be in force at a moment: the last setting that was acknowledged, or one that was asked for and
-/// not answered. Its request may have waited somewhere, and be met later than one that was sent afterwards,
-/// but before the next calm.
+/// The settings that may be in force at a moment: the last one that was acknowledged, and those asked for without
+/// an answer. Such a request may have waited somewhere, and take effect after one that was sent later, but before
+/// the next calm.
 fn allowed<'a>(changes: &'a [Change], at: Moment, calms: &[Moment], first: &'a Setting) -> Vec<&'a Setting> {
     // With each, until when its request may be on its way.
     let mut allowed = vec![(first, 0)];

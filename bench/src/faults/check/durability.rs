@@ -7,7 +7,7 @@ use super::Verdict;
 use crate::faults::history::{Did, Failure, KeyId, Moment, Outcome, Record, Seen, seconds};
 use crate::faults::image::ImageId;
 
-/// What the sweep at the end did.
+/// The result of the sweep at the end.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Swept {
     /// Files before it that no row named.
@@ -77,7 +77,7 @@ pub(crate) fn check(records: &[Record], keys: usize, calms: &[(Moment, Moment)],
     }
 }
 
-/// What should never be seen or answered at any time.
+/// The damage that a record shows: a result that must never be seen or answered, at any time.
 fn damage(record: &Record) -> Option<String> {
     let at = seconds(record.end);
     match record.did {

@@ -19,18 +19,18 @@ use super::Verdict;
 use crate::faults::history::{CacheWord, Did, KeyId, Moment, Outcome, Record, Seen, Sent, seconds};
 use crate::faults::image::ImageId;
 
-/// What the search found.
+/// The results of the search.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
-    /// Reads that were looked at.
+    /// The number of reads that were checked.
     pub(crate) reads: usize,
-    /// Those of them that a gateway answered from a copy of its own.
+    /// The checked reads that a gateway answered from a copy of its own.
     pub(crate) near: usize,
-    /// Those of them that overlap the write which they return.
+    /// The checked reads that overlap the write whose image they return.
     pub(crate) overlapping: usize,
-    /// Writes that were looked at.
+    /// The number of writes that were checked.
     pub(crate) writes: usize,
-    /// Those of them that were never answered.
+    /// The checked writes that were never answered.
     pub(crate) unanswered: usize,
     /// A sentence for each key whose history is not linearizable.
     pub(crate) violations: Vec<String>,
@@ -231,7 +231,7 @@ fn events(operations: &[Operation]) -> Vec<(Moment, bool, usize)> {
     events
 }
 
-/// Stands for all images that no read has seen: to tell them apart explains nothing.
+/// Stands for all images that no read has seen: no answer depends on which of them it is.
 const UNSEEN: ImageId = ImageId::MAX;
 
 struct Search<'a> {
@@ -538,7 +538,7 @@ mod tests {
         records.push(record(18, 19, Did::Read { key: 0, seen: Ok(Image(2)), cache: Some(CacheWord::Near) }));
         let checked = check(&records, &images, &[10, 20]);
         assert_eq!((checked.near, checked.violations.len()), (1, 0), "{:?}", checked.violations);
-        // A copy that should have been dropped.
+        // A copy that should have been dropped is found.
         let stale = record(23, 24, Did::Read { key: 0, seen: Ok(Image(2)), cache: Some(CacheWord::Near) });
         let checked = check(&[&records[..], &[stale]].concat(), &images, &[10, 20]);
         assert_eq!((checked.near, checked.violations.len()), (2, 1), "{:?}", checked.violations);

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::history::Moment;
 use super::strike::Strike;
 
-/// A fault, and what came after it.
+/// A fault, and the recovery after it.
 #[derive(Debug, Clone)]
 pub(crate) struct Struck {
     pub(crate) strike: Strike,
@@ -23,12 +23,12 @@ pub(crate) struct Struck {
     pub(crate) recorded: Option<Moment>,
 }
 
-/// What came of one check.
+/// The outcome of one check.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Verdict {
-    /// What is promised.
+    /// The promise.
     pub(crate) promise: &'static str,
-    /// What was looked at.
+    /// A description of the records that were checked.
     pub(crate) looked_at: String,
     /// A sentence for each time it was not kept.
     pub(crate) violations: Vec<String>,

@@ -10,8 +10,8 @@ use crate::faults::history::{Moment, seconds};
 use crate::faults::rows::WindowRow;
 use crate::faults::watch::Sight;
 
-/// Checks who said that it serves, and in whose windows there were hits. Windows that begin within
-/// `skewed`, by the wall clock of their worker, prove nothing.
+/// Checks which lives said that they serve, and which had hits in their windows. Windows of the lives in `skewed`
+/// prove nothing, because the wall clock of their worker was set.
 pub(crate) fn check(sights: &[Sight], windows: &[WindowRow], skewed: &[String]) -> Verdict {
     let said = sights.iter().map(|sight| (sight.incarnation.as_str(), sight.start, sight.end));
     let mut violations = overlaps(said, "said that it serves");

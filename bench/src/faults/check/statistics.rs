@@ -3,8 +3,8 @@
 //! of calm to the next.
 //!
 //! Near hits are reported by the gateways, so they are counted a little later. A gateway that is killed takes
-//! with it those that it had not reported. And of a report whose answer was lost together with the life of the
-//! worker that it was sent to, nobody knows whether it was counted: it counts at most once.
+//! with it those that it had not reported. If the answer to a report was lost together with the life of the worker
+//! that it was sent to, it is unknown whether the report was counted: it counts at most once.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ use crate::faults::watch::Sight;
 /// How much earlier than the loss of JetStream's store a window may have ended that was lost with it: it
 /// was on its way to its row.
 const ON_ITS_WAY: Moment = 2_000_000_000;
-/// Of a gateway that is killed, the near hits of so long before are lost at most,
+/// A gateway that is killed loses at most the near hits of this time before,
 pub(crate) const UNREPORTED: Moment = 250_000_000;
-/// and those of the report before, if that was under way: so long does a gateway wait for its answer.
+/// and those of the report before, if it was under way. A gateway waits this long for the answer to a report.
 const UNDER_WAY: Moment = 500_000_000;
 /// A copy that was granted just before the end of a worker's life is served for so long (`NEAR_LEASE_MS`).
 const NEAR_LEASE: Moment = 1_000_000_000;
@@ -32,10 +32,10 @@ struct Lost {
     what: What,
 }
 
-/// What may be lost.
+/// The kinds of counts that may be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
-    /// Whatever a worker counted.
+    /// Everything that a worker counted.
     Windows,
     /// Near hits, of one gateway or of any.
     NearHits(Option<usize>),
@@ -59,7 +59,7 @@ impl Lost {
     }
 }
 
-/// What the rows added up to, when nothing was under way.
+/// The sums of the rows at a moment when no request was under way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counted {
     pub(crate) at: Moment,
@@ -69,20 +69,20 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    /// What these rows add up to.
+    /// The sums of these rows.
     pub(crate) fn of(windows: &[WindowRow], at: Moment) -> Self {
         let gets = windows.iter().map(|window| window.requests).sum();
         Self { at, gets, near: windows.iter().map(|window| window.near_hits).sum() }
     }
 }
 
-/// What the clients were answered.
+/// The numbers of the answers that clients got.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     /// By the cache, near hits among them.
     answered: u64,
     near: u64,
-    /// Those of them that may be lost.
+    /// The answered ones whose counts may be lost.
     lost: u64,
     near_lost: u64,
     /// Whether the cache was asked, and has counted it, is not known.
@@ -176,7 +176,7 @@ pub(crate) fn is_complete(
     before: Counted,
     now: Counted,
 ) -> bool {
-    // What is wrong with the windows themselves, the check says in the end.
+    // Errors in the windows themselves are reported by the check at the end.
     let lost = losses(&lives(windows), struck, sights, &mut Vec::new());
     let tally = Tally::of(between(records, before, now), &lost);
     now.gets.saturating_sub(before.gets) + tally.lost >= tally.answered
@@ -191,7 +191,7 @@ fn between(records: &[Record], before: Counted, now: Counted) -> impl Iterator<I
 fn between_calms(records: &[Record], lost: &[Lost], calms: &[Counted]) -> Vec<String> {
     let mut violations = Vec::new();
     let mut before = Counted::default();
-    // What had no row at the calm before, and may have come since.
+    // The counts that had no row at the calm before, and may have come since.
     let mut late = [0; 2];
     for now in calms {
         let tally = Tally::of(between(records, before, *now), lost);
@@ -216,7 +216,7 @@ fn between_calms(records: &[Record], lost: &[Lost], calms: &[Counted]) -> Vec<St
     violations
 }
 
-/// Everything that may be lost. What is missing without an excuse is a violation.
+/// Everything that may be lost. Windows that are missing without a permitted cause are violations.
 fn losses(
     lives: &BTreeMap<String, Vec<&WindowRow>>,
     struck: &[Struck],
@@ -316,8 +316,8 @@ impl<'a> Succession<'a> {
         Self { lives }
     }
 
-    /// What killed workers had not handed over: for each kill, the time from the last window that has its row
-    /// to the kill, or to when another worker served.
+    /// The counts that killed workers had not handed over. For each kill it is the time from the last window that has
+    /// its row to the kill, or to when another worker served.
     fn tails(&self, windows: &BTreeMap<String, Vec<&WindowRow>>, struck: &[Struck]) -> Vec<Lost> {
         let mut lost = Vec::new();
         let mut kills: Vec<&KilledWorker> =
@@ -339,7 +339,7 @@ impl<'a> Succession<'a> {
                     let from = last.map_or(first, |window| window.end).max(first);
                     Some(Lost { from, to: killed.at.min(next), what: What::Windows })
                 }
-                // It was killed again so soon that nobody saw whether it served in between, nor anybody else.
+                // It was killed again so soon that no sight shows whether it, or another worker, served in between.
                 (None, Some(before)) if !self.has_seen_any(before, killed.at) => {
                     Some(Lost { from: before, to: killed.at, what: What::Windows })
                 }

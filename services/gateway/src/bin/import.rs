@@ -1,7 +1,7 @@
 //! `import`: stores a folder of images through a gateway, each under its path as key.
 //!
-//! What is stored already is not sent again, so an import that was broken off is resumed by starting it again: no
-//! state is kept beside the gateway's own. Everything that was refused is listed at the end, with the reason.
+//! An image that is stored already is not sent again. So an import that was broken off is resumed by starting it
+//! again: no state is kept beside the gateway's own. Every refused file is listed at the end, with the reason.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -28,15 +28,15 @@ use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
 use wire::{Key, Tag};
 
-/// What may stand unescaped in a path.
+/// The characters that may stand unescaped in a path.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// So much of a file shows whether it is an image at all.
+/// How much of a file, in bytes, shows whether it is an image at all.
 const FIRST_BYTES: u64 = 64 << 10;
 /// How much of a file is read at once to hash it.
 const CHUNK_BYTES: usize = 256 << 10;
 /// How many images one question lists.
 const PAGE: u32 = 1000;
-/// How often something is tried that may pass by itself, and how long the first pause is.
+/// How often a request is tried whose failure may pass by itself, and how long the first pause is.
 const MOST_TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// A gateway that has not answered for so long will not.
@@ -48,7 +48,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 struct Arguments {
     /// The folder; files and folders whose names begin with a dot are left out
     folder: PathBuf,
-    /// What each key begins with, as in "photos/"
+    /// The beginning of each key, as in "photos/"
     #[arg(long, default_value = "")]
     prefix: String,
     /// The gateway
@@ -65,7 +65,7 @@ struct Arguments {
     keep: bool,
 }
 
-/// A file, and what it is to be stored as.
+/// A file, and the key that it is to be stored under.
 #[derive(Debug)]
 struct Found {
     path: PathBuf,
@@ -82,7 +82,7 @@ struct Refused {
     reason: String,
 }
 
-/// What came of a file.
+/// The outcome for a file that was not refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Done {
     Stored,
@@ -93,7 +93,7 @@ enum Done {
     NoImage,
 }
 
-/// What the gateway has under a key.
+/// An image that the gateway has under a key.
 #[derive(Debug, Deserialize)]
 struct Listed {
     key: String,
@@ -191,7 +191,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// At the first interrupt what is on its way is finished, at the second nothing.
+/// At the first interrupt, the images on their way are finished; the second one stops at once.
 async fn stop_at_interrupt(stop: CancellationToken) {
     if tokio::signal::ctrl_c().await.is_ok() {
         eprintln!("Stopping when what is on its way has arrived; again to stop at once.");
@@ -212,7 +212,7 @@ fn progress(bytes: u64) -> ProgressBar {
     bar
 }
 
-/// Every file below `folder`, in order. What can't have a key, or be read, is added to `refused`.
+/// Every file below `folder`, in order. A file that can't have a key, or can't be read, is added to `refused`.
 ///
 /// # Errors
 /// When the folder itself can't be read.
@@ -292,7 +292,7 @@ impl Gateway {
         if self.admin_token.is_empty() { request } else { request.bearer_auth(&self.admin_token) }
     }
 
-    /// What is stored under the keys of `found`.
+    /// The images that are stored under the keys of `found`.
     async fn list(&self, prefix: &str, found: &[Found]) -> anyhow::Result<HashMap<String, Listed>> {
         let wanted: std::collections::HashSet<&str> = found.iter().map(|file| file.key.as_str()).collect();
         let mut stored = HashMap::new();
@@ -356,8 +356,8 @@ impl Gateway {
     }
 }
 
-/// Sends a request until it is answered; what may pass by itself is tried again. A condition that does not hold is
-/// an answer. The error is the reason of a refusal.
+/// Sends a request until it is answered. After a failure that may pass by itself, it is tried again. A condition that
+/// does not hold is an answer. The error is the reason of a refusal.
 async fn patiently(send: impl AsyncFn() -> anyhow::Result<Response>) -> Result<Response, String> {
     let mut pause = FIRST_PAUSE;
     let mut tries = 0;
@@ -415,7 +415,7 @@ async fn is_image(path: PathBuf) -> Result<bool, String> {
         Ok(first)
     })
     .await?;
-    // How many pixels are too many the gateway knows.
+    // The gateway decides how many pixels are too many.
     let mut sniffer = Sniffer::new(Limits { max_pixels: u64::MAX });
     match sniffer.push(&first) {
         Ok(()) => Ok(true),

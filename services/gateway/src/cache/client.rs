@@ -18,18 +18,18 @@ use wire::{CacheStats, ConfigReply, Item, Key, Meta, subject};
 
 use crate::error::Error;
 
-/// What the worker is called in errors.
+/// The worker's name in errors.
 pub(crate) const CACHE: &str = "the cache";
-/// What the recorder is called in errors.
+/// The recorder's name in errors.
 pub(crate) const RECORDER: &str = "the recorder";
 
-/// What JetStream is called in errors.
+/// JetStream's name in errors.
 const JETSTREAM: &str = "JetStream";
 
 /// How long a service may take to say that it is there, and how long the next one behind it may take.
 const PING_LIMIT: Duration = Duration::from_secs(1);
 const PING_QUIET: Duration = Duration::from_millis(75);
-/// How long questions by people and monitors may take. They are no reads: nobody waits behind them.
+/// How long questions by people and monitors may take. They are no reads: no request for an image waits behind them.
 const QUESTION_LIMIT: Duration = Duration::from_secs(2);
 /// How long a change of the configuration may take: the worker writes it to JetStream first.
 pub(crate) const CHANGE_LIMIT: Duration = Duration::from_secs(5);
@@ -100,7 +100,7 @@ impl CacheClient {
     /// The worker's counters and gauges.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when no worker answers; what the worker refuses, in its own words.
+    /// [`Error::Unavailable`] when no worker answers; a refusal in the worker's own words.
     pub(crate) async fn stats(&self) -> Result<CacheStats, Error> {
         self.ask(CACHE, subject::STATS, Bytes::new(), QUESTION_LIMIT).await
     }
@@ -114,12 +114,12 @@ impl CacheClient {
     }
 
     /// Changes the configuration: `change` is a JSON object such as `{"capacity_mb":64,"policy":"lru"}`,
-    /// which the worker checks. `by` goes into the history, unless the object says itself who asks.
+    /// which the worker checks. `by` goes into the history, unless the object has a `by` of its own.
     ///
     /// # Errors
     /// As [`CacheClient::stats`]; a value that is not allowed is a 400 that names it.
     pub(crate) async fn set_config(&self, change: &[u8], by: &str) -> Result<ConfigReply, Error> {
-        // The worker alone decides what is valid, so that all interfaces refuse alike; what is no
+        // The worker alone decides what is valid, so that all interfaces refuse alike. A change that is no
         // object goes to it as it is.
         let payload = match serde_json::from_slice::<Value>(change) {
             Ok(Value::Object(mut fields)) => {
@@ -131,7 +131,7 @@ impl CacheClient {
         self.ask(CACHE, subject::CONFIG_SET, payload, CHANGE_LIMIT).await
     }
 
-    /// What is resident.
+    /// The resident items that `request` asks for.
     ///
     /// # Errors
     /// As [`CacheClient::stats`].
@@ -147,7 +147,7 @@ impl CacheClient {
         self.ask_with(CACHE, subject::WATCH, request).await
     }
 
-    /// Which services are there: gateways, workers, recorders. None, when the bus is away.
+    /// The services that are there: gateways, workers, recorders. None when the bus is away.
     pub(crate) async fn services(&self) -> Vec<ServicePing> {
         match self.own.gather(subject::PING, PING_LIMIT, PING_QUIET).await {
             Ok(replies) => replies.iter().filter_map(|reply| serde_json::from_slice(reply).ok()).collect(),

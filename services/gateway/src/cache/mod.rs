@@ -1,4 +1,4 @@
-//! The cache as the gateway sees it: the worker behind the bus, the copies that are near, what workers say by themselves.
+//! The cache as the gateway sees it: the worker behind the bus, the near copies, the events that workers publish.
 
 pub(crate) mod client;
 pub(crate) mod feed;

@@ -1,11 +1,11 @@
-//! Room for the bytes that the cache sends: what is asked for at once, and what is not sent on yet.
+//! Room for the bytes that the cache sends: the replies asked for at once, and the bytes that are not sent on yet.
 //!
-//! A reply is as large as its image, and how large that is shows only when it is here. nats-server cuts a
-//! connection off on which more waits than `max_pending`, and a reply stays in memory until its reader has
-//! taken it. So each get first reserves room, says how much that is, and keeps as much of it as did come
-//! until the bytes are gone. What was seen of an item last says how much to reserve, so that many small images
-//! are asked for at once; of one that was not seen, anything may come. If another gateway has stored a
-//! larger image meanwhile, the worker sends its size instead.
+//! A reply is as large as its image, and that size is known only when the reply is here. nats-server closes a
+//! connection on which more bytes wait than `max_pending`. A reply stays in memory until its reader has taken
+//! it. So each get first reserves room and tells the worker how much. It then keeps as much of the room as the
+//! reply takes, until the bytes are gone. The last known size of an item says how much to reserve, so that many
+//! small images are asked for at once. The reply for an item of unknown size may be as large as any. If another
+//! gateway has stored a larger image meanwhile, the worker sends its size instead.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -23,14 +23,14 @@ use wire::{Item, Meta};
 const SMALL_ROOM: usize = 16 << 20;
 /// Room for all others. Together they are half of `max_pending` in nats.conf.
 const LARGE_ROOM: usize = 48 << 20;
-/// What counts as small.
+/// The size up to which an image counts as small.
 const SMALL_BYTES: usize = 256 << 10;
-/// What room is counted in.
+/// The unit in which room is counted, in bytes.
 const UNIT: usize = 1024;
-/// How long a reply may still be on its way when nobody waits for it any more. A worker that says nothing
-/// for so long has lost its claim meanwhile, and sends no image.
+/// How long a reply may still be on its way when no read waits for it any more. A worker that is silent for
+/// so long has lost its claim meanwhile, and sends no image.
 const LATE: Duration = Duration::from_secs(5);
-/// How many items are remembered: two megabytes.
+/// How many items' sizes are remembered, which takes two megabytes.
 const SLOTS: usize = 1 << 18;
 
 /// The room of this process.
@@ -43,8 +43,8 @@ pub(crate) struct Room {
     sizes: Box<[AtomicU64]>,
 }
 
-/// Room for one reply. It is given back when this is dropped; but if the question is open then, only when
-/// its reply has come: it comes all the same, though nobody waits for it any more.
+/// Room for one reply, given back when this is dropped. If the question is still open then, the room is given
+/// back only when the reply has come: it comes all the same, though no read waits for it any more.
 #[derive(Debug)]
 pub(crate) struct Reserved {
     permit: Option<OwnedSemaphorePermit>,
@@ -81,7 +81,7 @@ impl Room {
         let (slot, mark) = self.slot(item);
         let size = u32::try_from(size).unwrap_or(u32::MAX - 1).min(u32::MAX - 1);
         let value = mark | u64::from(size + 1);
-        // A line of memory that nobody writes to is read by all processors at once.
+        // All processors can read a cache line at once as long as none writes to it.
         if slot.load(Ordering::Relaxed) != value {
             slot.store(value, Ordering::Relaxed);
         }
@@ -108,7 +108,7 @@ impl Room {
 const MARK: u64 = !(u32::MAX as u64);
 
 impl Reserved {
-    /// How many bytes there is room for; more than all the room is asked for alone, and then any number.
+    /// How many bytes there is room for. `None` if the reply has all the room to itself, and may have any size.
     fn bytes(&self) -> Option<usize> {
         let bytes = self.permit.as_ref()?.num_permits() * UNIT;
         Some(bytes).filter(|bytes| *bytes < LARGE_ROOM)
@@ -117,7 +117,7 @@ impl Reserved {
     /// Asks for the bytes of an image, and keeps as much room as they take until the last of them is gone.
     ///
     /// # Errors
-    /// As [`Question::ask`]; what is larger than the room is refused with its size.
+    /// As [`Question::ask`]; an image larger than the room is refused with its size.
     pub(crate) async fn ask(
         mut self,
         question: Question,
@@ -187,9 +187,9 @@ mod tests {
         }
         assert!(small.len() > 1000, "{}", small.len());
 
-        // What came to nothing takes none.
+        // A read that came to nothing takes no room.
         drop(large.pop());
-        // What has come takes only its own room, and that until it is gone.
+        // A reply that has come takes only the room for its own bytes, until they are gone.
         let mut reserved = room.reserve(&item("new"), MOST, NOW).await.unwrap();
         assert_eq!(reserved.bytes(), Some(MOST));
         let bytes = keep(reserved.permit.take().unwrap(), Bytes::from(vec![0; 1000]));

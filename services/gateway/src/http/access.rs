@@ -1,7 +1,7 @@
-//! Who may do what: the token that a change needs, and a read too if everything is private.
+//! Access: a change needs the token, and so does a read if everything is private.
 //!
-//! What is open is listed; whatever is not on the list needs the token. So a route that somebody adds is
-//! protected until he says that it only reads.
+//! The open routes are listed, and every other route needs the token. So a new route is protected until somebody lists
+//! it as one that only reads.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,7 +18,7 @@ use crate::hosts::Hosts;
 use crate::routes::answer::RESOURCE_POLICY;
 use crate::visitor::{TrustedProxies, Visitor, is_forwarded};
 
-/// What `GET` and `HEAD` only read, by the route as the router knows it.
+/// The routes that `GET` and `HEAD` only read, as the router knows them.
 const READS: &[&str] = &[
     "/",
     "/api/cache",
@@ -49,29 +49,30 @@ const READS: &[&str] = &[
     "/system",
     "/upload_image",
 ];
-/// What `POST` only reads, as existing clients do.
+/// The routes that `POST` only reads, as existing clients do.
 const READS_BY_POST: [&str; 3] = ["/api/key/", "/api/key/{*key}", "/api/list_keys"];
-/// What stays open though everything is private: a probe has no token, and the pages' own files say nothing of anybody.
+/// The routes that stay open though everything is private: a probe has no token, and the pages' own files hold nothing
+/// private.
 const NEVER_PRIVATE: [&str; 4] = ["/healthz", "/readyz", "/static/{*path}", "/favicon.ico"];
 
-/// Whoever has connected: one who asks, or a proxy.
+/// The address at the other end of the connection: that of a client, or of a proxy.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
 impl Default for Peer {
-    /// This machine, for what comes over no connection.
+    /// This machine, for a request that came over no connection.
     fn default() -> Self {
         Self(Ipv4Addr::LOCALHOST.into())
     }
 }
 
-/// Lets requests in or not.
+/// Decides which requests are let in.
 #[derive(Clone)]
 pub(crate) struct Gate {
-    /// Differs in each life of the process, so that nobody can tell from how long a comparison took
-    /// which digest he has guessed a part of.
+    /// Differs in each life of the process. So no client can compute the digest of a guess, and the time of a
+    /// comparison reveals nothing about the token.
     salt: [u8; 32],
-    /// The digest of salt and token, if one is set.
+    /// The digest of salt and token, if a token is set.
     digest: Option<[u8; 32]>,
     is_private: bool,
     hosts: Hosts,
@@ -89,10 +90,10 @@ impl fmt::Debug for Gate {
 }
 
 impl Gate {
-    /// As the settings say.
+    /// The gate that the settings ask for.
     ///
     /// # Errors
-    /// Those of [`Config::check`].
+    /// The errors of [`Config::check`].
     pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
         config.go_together()?;
         let salt: [u8; 32] = rand::random();
@@ -106,31 +107,31 @@ impl Gate {
         Ok(Self { salt, digest, is_private: config.private, hosts, proxies, attempts: Attempts::default() })
     }
 
-    /// Refuses what is meant for another host.
+    /// Refuses a request that is meant for another host.
     ///
     /// # Errors
-    /// Those of [`Hosts::check`].
+    /// The errors of [`Hosts::check`].
     pub(crate) fn check_host<B>(&self, request: &Request<B>) -> Result<(), Error> {
         self.hosts.check(request.version(), request.uri(), request.headers())
     }
 
-    /// Whether whoever has connected is a proxy that says who asks.
+    /// Whether the peer is a trusted proxy, which names the client that asks.
     pub(crate) fn trusts(&self, peer: Peer) -> bool {
         self.proxies.include(peer.0)
     }
 
-    /// Who asks.
+    /// The client that asks: the peer, or the one that a trusted proxy names.
     pub(crate) fn visitor(&self, peer: Peer, headers: &HeaderMap) -> Visitor {
         self.proxies.visitor(peer.0, headers)
     }
 
-    /// Whether this is done only for those with the token.
+    /// Whether a request with this method and route needs the token.
     pub(crate) fn needs_token(&self, method: &Method, route: Option<&str>) -> bool {
         let is_open = !self.is_private || route.is_some_and(|route| NEVER_PRIVATE.contains(&route));
         self.digest.is_some() && !(is_open && only_reads(method, route))
     }
 
-    /// Lets a request in, or says why not. `route` is the one that it matched, if any.
+    /// Lets a request in, or says why not. `route` is the route that it matched, if any.
     ///
     /// # Errors
     /// [`Error::NoToken`], [`Error::WrongToken`] and [`Error::TooManyTokens`].
@@ -141,7 +142,7 @@ impl Gate {
         headers: &HeaderMap,
         peer: Peer,
     ) -> Result<(), Error> {
-        // With a token, a probe is told more: see `routes::health`.
+        // A probe with a token gets more details: see `routes::health`.
         let is_told_more =
             self.is_private && route == Some("/readyz") && headers.contains_key(header::AUTHORIZATION);
         if !is_told_more && !self.needs_token(method, route) {
@@ -163,7 +164,7 @@ impl Gate {
         judged
     }
 
-    /// Whether [`Gate::admit`] would let a request in. Nothing is noted of one that it would not.
+    /// Whether [`Gate::admit`] would let a request in. A wrong token is not counted here.
     pub(super) fn admits(
         &self,
         method: &Method,
@@ -174,7 +175,7 @@ impl Gate {
         !self.needs_token(method, route) || self.judge(headers, peer).is_ok()
     }
 
-    /// Looks at the token, unless it is one of too many.
+    /// Checks the token, unless too many wrong ones have come from its address.
     fn judge(&self, headers: &HeaderMap, peer: Peer) -> Result<(), Error> {
         let given = headers.get(header::AUTHORIZATION).ok_or(Error::NoToken)?;
         let visitor = self.visitor(peer, headers);
@@ -187,8 +188,8 @@ impl Gate {
         Ok(())
     }
 
-    /// Keeps what was answered to somebody with the token from everybody else: no shared cache stores it,
-    /// no other web site shows it.
+    /// Keeps the answer to a client with the token private, if everything is: no shared cache stores it, and no other
+    /// web site shows it.
     pub(super) fn keep_private(&self, headers: &mut HeaderMap) {
         if !self.is_private {
             return;
@@ -203,7 +204,7 @@ impl Gate {
     }
 }
 
-/// Whether a request is known to change nothing. A path that no route has is answered by a 404.
+/// Whether a request is known to change nothing. A read of a path without a route is one: its answer is a 404.
 pub(super) fn only_reads(method: &Method, route: Option<&str>) -> bool {
     match (method, route) {
         (&Method::GET | &Method::HEAD, None) => true,
@@ -232,7 +233,7 @@ fn token_in(authorization: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// `Cache-Control` without what allows others to keep an answer, and with what forbids it.
+/// `Cache-Control` with `private`, and without the directives that allow shared caches to keep an answer.
 fn private(cache_control: &str) -> String {
     let allows_others = |directive: &str| {
         let name = directive.split('=').next().unwrap_or_default().trim();

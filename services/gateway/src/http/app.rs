@@ -1,4 +1,4 @@
-//! All of the interface: the routes, what surrounds them, and the short way past both.
+//! The whole HTTP interface: the routes, the layers around them, and the fast path that skips both.
 
 use axum::Router;
 use axum::extract::State;
@@ -18,7 +18,7 @@ use crate::routes::{self, WrongMethod, health};
 use crate::service::state::AppState;
 use crate::views::Views;
 
-/// Everything that the gateway answers to those whom the gate lets in.
+/// The HTTP interface of the gateway, once it has started. The gate decides which requests it lets in.
 #[derive(Debug)]
 pub(crate) struct App {
     hot: Hot,
@@ -26,7 +26,7 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// All of it.
+    /// The fast path and the routes, which share the gate and the turns.
     pub(crate) fn new(state: AppState, gate: Gate) -> Self {
         let turns = guard::Turns::new(&state.config);
         Self { hot: Hot::new(&state, &gate, &turns), routes: surrounded(state, gate, turns) }
@@ -48,7 +48,7 @@ fn surrounded(state: AppState, gate: Gate, turns: guard::Turns) -> Router {
         .layer(from_fn_with_state((state.clone(), gate.clone()), guard::admit))
         .layer(from_fn_with_state((state.clone(), gate, turns), guard::guard))
         .with_state(state.clone());
-    // The methods that are allowed are only known to what surrounds the routes.
+    // Only a layer around the routes knows the allowed methods.
     Router::new().fallback_service(routes).layer(map_response_with_state(state, name_methods))
 }
 
@@ -68,7 +68,7 @@ async fn name_methods(State(state): State<AppState>, mut response: Response) -> 
     named
 }
 
-/// What is answered until the gateway has found NATS and MySQL.
+/// The answer to a request before the gateway has found NATS and MySQL.
 pub(crate) fn starting<B>(
     views: &Views,
     gate: &Gate,
@@ -77,7 +77,7 @@ pub(crate) fn starting<B>(
     waiting_for: &Health,
 ) -> Response {
     let path = request.uri().path();
-    // Nothing can be changed yet; what is said is no less private.
+    // Nothing can be changed yet, so each request counts as a read. Its answer is as private as later.
     let route = Some(path).filter(|path| ["/healthz", "/readyz"].contains(path));
     let refused =
         gate.check_host(request).and_then(|()| gate.admit(&Method::GET, route, request.headers(), peer));

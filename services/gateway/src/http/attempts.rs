@@ -1,9 +1,9 @@
-//! Wrong tokens, counted by where they come from: guessing goes at the pace of one every two seconds.
+//! Counts wrong tokens by address, so that guesses are checked at a pace of one every two seconds.
 //!
-//! A right token would tell itself by an answer that comes at once, however late the others came, so slowing guesses
-//! down means not to look at them. Nobody else is kept out: another address has a count of its own, and an address
-//! from which the right token has come lately is looked at whatever else comes from it, because its owner may share it
-//! with a guesser (a proxy that is not named in `TRUSTED_PROXIES`, an office).
+//! A guess beyond that pace is refused unchecked. A late answer would not slow a guesser down: the right token would
+//! show by an answer that comes at once. No other client is locked out, because each address has a count of its own. If
+//! the right token has come from an address lately, all tokens from it are checked. Its owner may share it with a
+//! guesser, behind a proxy that is not named in `TRUSTED_PROXIES` or in an office.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -14,14 +14,15 @@ use tokio::time::Instant;
 
 use crate::visitor::Visitor;
 
-/// So many may be wrong at once.
+/// The wrong tokens that an address may send at once.
 const AT_ONCE: u32 = 10;
-/// After how long one more may.
+/// The time after which it may send one more.
 const EACH: Duration = Duration::from_secs(2);
-/// How long a right token speaks for its address.
+/// How long after a right token all tokens from its address are checked.
 const TRUSTED: Duration = Duration::from_secs(3600);
-/// The most addresses that are remembered: less than a megabyte. Whoever has more of them is not held up by a limit
-/// for each, and must not have others forgotten for long: what is over is forgotten first, then all.
+/// The most addresses that are remembered: less than a megabyte. A guesser with more addresses is not slowed down by a
+/// limit for each. It must not make the gateway forget other addresses for long. So expired records go first, then
+/// records without a right token, then all.
 const MOST: usize = 10_000;
 
 /// The addresses that have sent tokens.
@@ -30,9 +31,9 @@ pub(super) struct Attempts(Arc<Mutex<HashMap<Visitor, Record>>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Record {
-    /// When all wrong ones will be forgiven: each adds [`EACH`].
+    /// When all wrong tokens will be forgiven: each adds [`EACH`].
     forgiven: Instant,
-    /// Until when a right token speaks for it.
+    /// Until when all its tokens are checked, because a right one has come.
     trusted: Instant,
 }
 
@@ -41,17 +42,17 @@ impl Record {
         self.forgiven <= now && self.trusted <= now
     }
 
-    /// How long the next one has to wait.
+    /// How long the next token has to wait.
     fn wait(self, now: Instant) -> Duration {
         self.forgiven.saturating_duration_since(now).saturating_sub(EACH * (AT_ONCE - 1))
     }
 }
 
 impl Attempts {
-    /// Whether a token from there is looked at.
+    /// Whether a token from this address is checked now.
     ///
     /// # Errors
-    /// In how many seconds the next one is.
+    /// The seconds until the next token is checked.
     pub(super) fn may_try(&self, visitor: Visitor) -> Result<(), u64> {
         let now = Instant::now();
         let Some(record) = self.records().get(&visitor).copied() else { return Ok(()) };
@@ -62,7 +63,7 @@ impl Attempts {
         Err(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
     }
 
-    /// Counts a wrong token. Returns whether the next one from this address has to wait, and this one had not.
+    /// Counts a wrong token. Returns true if the next token from this address has to wait and this one had not.
     pub(super) fn was_wrong(&self, visitor: Visitor) -> bool {
         let now = Instant::now();
         let mut records = self.records();
@@ -129,7 +130,7 @@ mod tests {
             count += wrong_until_refused(&attempts, guesser);
         }
         assert_eq!(count, 300);
-        // Who gives up is forgiven.
+        // After a pause, all wrong tokens are forgiven.
         advance(EACH * AT_ONCE).await;
         assert_eq!(wrong_until_refused(&attempts, guesser), AT_ONCE);
     }
@@ -161,7 +162,7 @@ mod tests {
             attempts.was_wrong(visitor(number));
         }
         assert!(attempts.records().len() <= MOST);
-        // A crowd of guessers has no operator forgotten.
+        // Many guessers do not make the gateway forget the address of an operator.
         assert!(attempts.records().contains_key(&visitor(1)));
     }
 }

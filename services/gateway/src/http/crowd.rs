@@ -1,15 +1,16 @@
-//! Which connection gives way when there is no place for another one.
+//! Chooses the connection that is closed when all places are taken and another connection comes.
 //!
-//! Anybody can open as many connections as the gateway takes and say nothing on them. If further ones then
-//! waited, everybody else would. So when all places are taken, whoever has been waiting for a request for
-//! longest leaves: those who say nothing before those who have just come. Nobody leaves whose request is
-//! being worked on, of which there are fewer than places; nobody who follows events, though nothing may have
-//! happened for long, and who have half of the places at most; and whoever takes his answer slowly, only after
-//! he has taken nothing of it for a while.
+//! One client can open as many connections as the gateway takes, and send nothing on them. If new connections then
+//! waited, every other client would wait too. So the connection that has been waiting for a request for longest is
+//! closed: a silent one before one that has just come. Three kinds of connection are spared:
+//! - A connection whose request is handled. There are fewer of these than places.
+//! - A connection that follows events, even if nothing has happened for long. These have at most half of the places.
+//! - A connection whose peer reads its answer slowly, until it has read nothing for a while.
 //!
-//! All this lets an address keep every place that keeps them busy, by slow reading for one. So if one has more than its
-//! share, those who leave are of the address that has most, whatever they do; a further one of its own is closed
-//! unless an idle one can leave: in the queue it would hold up every other address behind it.
+//! By these rules alone, one address could keep every place with busy connections, for example by reading slowly. So if
+//! an address has more than its share, a connection of the address with the most places is closed, whatever it does. A
+//! further connection of that address is refused, unless one of its own may be closed: in the queue it would hold up
+//! every other address behind it.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -22,10 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::visitor::Visitor;
 
-/// For how long somebody may take nothing of his answer while others wait for his place.
+/// How long a peer may read nothing of its answer while another connection waits for the place.
 const BLOCKED_LIMIT: Duration = Duration::from_secs(5);
 
-/// An address may have a sixteenth of all places for good.
+/// The share of an address is all places divided by this. Its busy connections are safe within its share.
 const SHARES: usize = 16;
 
 /// All connections.
@@ -34,10 +35,10 @@ pub(crate) struct Crowd(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// The zero of all times.
+    /// The moment from which all times are counted.
     origin: Instant,
     next: AtomicU64,
-    /// The most places that an address has for good.
+    /// The most places in which the busy connections of an address are safe.
     share: usize,
     places: Mutex<Places>,
 }
@@ -48,18 +49,18 @@ struct Places {
     counts: HashMap<Visitor, usize>,
 }
 
-/// What became of a newcomer's wish for room.
+/// The outcome of the search for a place for a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Room {
-    /// A connection leaves.
+    /// A connection is closed for it.
     Made,
-    /// None can be asked to.
+    /// No connection may be closed now.
     None,
-    /// There is none for this one: its address has most places, and keeps all of them busy.
+    /// The new connection is refused: its address has the most places, and keeps all of them busy.
     Refused,
 }
 
-/// What is known of one connection.
+/// The state of one connection.
 #[derive(Debug)]
 struct Place {
     /// When bytes last went over it, in milliseconds since the crowd's origin.
@@ -68,7 +69,7 @@ struct Place {
     /// Whether its answer has no end.
     is_endless: AtomicBool,
     leave: CancellationToken,
-    /// Whose it is; nobody's, if a proxy has it for many.
+    /// The address that it counts for; none if a trusted proxy has it for many clients.
     visitor: Option<Visitor>,
 }
 
@@ -81,7 +82,7 @@ impl Place {
         self.moved_ms.load(Ordering::Relaxed)
     }
 
-    /// Whether it may be ended for a newcomer of any address.
+    /// Whether it may be closed for a new connection of any address.
     fn may_leave(&self, now_ms: u64) -> bool {
         let limit = u64::try_from(BLOCKED_LIMIT.as_millis()).unwrap_or(u64::MAX);
         let is_blocked = self.is_doing(Doing::Blocked);
@@ -92,19 +93,19 @@ impl Place {
     }
 }
 
-/// What a connection does.
+/// The activity of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Doing {
     /// Nothing, or sending the head of a request.
     Waiting,
-    /// Its request is being worked on.
+    /// Its request is handled.
     Working,
-    /// Its answer waits for being taken.
+    /// Its answer waits until the peer reads it.
     Blocked,
 }
 
-/// A place in the crowd, until it is dropped.
+/// The place of a connection, until its last clone is dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Seat(Arc<Taken>);
 
@@ -116,7 +117,7 @@ struct Taken {
 }
 
 impl Crowd {
-    /// Nobody is there, and there are so many places.
+    /// A crowd of so many places, all of them free.
     pub(crate) fn new(places: usize) -> Self {
         Self(Arc::new(Inner {
             origin: Instant::now(),
@@ -126,7 +127,7 @@ impl Crowd {
         }))
     }
 
-    /// A place for a connection that has just come; of nobody, if it is a proxy's.
+    /// Takes a place for a new connection. `visitor` is `None` if the connection is that of a trusted proxy.
     pub(crate) fn enter(&self, visitor: Option<Visitor>) -> Seat {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let place = Arc::new(Place {
@@ -145,7 +146,7 @@ impl Crowd {
         Seat(Arc::new(Taken { crowd: self.clone(), number, place }))
     }
 
-    /// Makes one connection leave for a newcomer, if one can be asked to.
+    /// Closes one connection for a new one of `newcomer`, if one may be closed.
     pub(crate) fn make_room(&self, newcomer: Option<Visitor>) -> Room {
         let now = self.now_ms();
         let mut places = self.places();
@@ -182,7 +183,7 @@ impl Crowd {
 }
 
 impl Places {
-    /// Has a connection leave, if it is still there.
+    /// Frees the place of a connection and asks it to close, if it still has the place.
     fn remove(&mut self, number: u64) {
         let Some(place) = self.taken.remove(&number) else { return };
         place.leave.cancel();
@@ -197,12 +198,12 @@ impl Places {
 }
 
 impl Seat {
-    /// Notes what the connection does from now on.
+    /// Notes the activity of the connection from now on.
     pub(crate) fn does(&self, doing: Doing) {
         self.0.place.doing.store(doing as u8, Ordering::Relaxed);
     }
 
-    /// Notes that its answer has no end: it waits for no request any more.
+    /// Notes that its answer has no end, so that it waits for no request any more.
     pub(crate) fn follows(&self) {
         self.0.place.is_endless.store(true, Ordering::Relaxed);
     }
@@ -212,7 +213,7 @@ impl Seat {
         self.0.place.moved_ms.store(self.0.crowd.now_ms(), Ordering::Relaxed);
     }
 
-    /// Returns when the connection is to leave.
+    /// Returns when the connection has to close.
     pub(crate) async fn asked_to_leave(&self) {
         self.0.place.leave.cancelled().await;
     }
@@ -254,7 +255,7 @@ mod tests {
         assert_eq!(crowd.make_room(None), Room::Made);
         assert!(has_to_leave(&talker) && !has_to_leave(&newcomer));
         drop(newcomer);
-        // Nobody is left but those who are served.
+        // All connections that are left are served.
         assert_eq!(crowd.make_room(None), Room::None);
         tokio::time::advance(BLOCKED_LIMIT).await;
         reading.moved();
@@ -262,7 +263,7 @@ mod tests {
         tokio::time::advance(BLOCKED_LIMIT).await;
         assert_eq!(crowd.make_room(None), Room::Made);
         assert!(has_to_leave(&reading) && !has_to_leave(&working));
-        // Nor do those who follow events, unless they take none.
+        // A connection that follows events stays too, unless its peer reads none of them.
         assert_eq!(crowd.make_room(None), Room::None);
         following.does(Doing::Blocked);
         assert_eq!(crowd.make_room(None), Room::Made);
@@ -283,12 +284,12 @@ mod tests {
         following.follows();
         reading.does(Doing::Blocked);
         let others: Vec<_> = (2..6).map(|number| crowd.enter(visitor(number))).collect();
-        // Within its share, it is like everybody else: what is idle leaves.
+        // Within its share, an address is treated like any other: an idle connection of any address is closed.
         assert_eq!(crowd.make_room(visitor(6)), Room::Made);
         assert!(has_to_leave(&proxy[0]));
         let (more, idle) = (crowd.enter(visitor(1)), crowd.enter(visitor(1)));
         more.does(Doing::Working);
-        // Beyond it, its own have to, the idle first, the working last.
+        // Beyond its share, its own connections are closed, the idle first, the working last.
         assert_eq!(crowd.make_room(visitor(1)), Room::Made);
         assert!(has_to_leave(&idle));
         let again = crowd.enter(visitor(1));

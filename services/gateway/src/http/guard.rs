@@ -1,5 +1,5 @@
-//! What surrounds every route: refusing what other web sites ask for and what needs the token, headers
-//! that keep browsers safe, counting.
+//! The layers around every route. They bound the requests that are handled at once. They refuse requests of other web
+//! sites and requests without a needed token. They add security headers, and count.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -27,27 +27,29 @@ use crate::routes::images;
 use crate::service::state::AppState;
 use crate::visitor::Visitor;
 
-/// Scripts, styles and images come from this gateway's own files, and nothing is written into the page.
+/// Scripts, styles and images come from this gateway's own files only, and none is inline in the page.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      font-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
 );
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// How long a request waits for the turn of one that was ended.
+/// How long a request waits for the turn of a request that was ended.
 const ENDING_LIMIT: Duration = Duration::from_secs(1);
-/// The label of what matched no route.
+/// The route label of a request that matched no route.
 const UNMATCHED: &str = "unmatched";
 
-/// What an address may have for each turn that nobody has: one alone gets three quarters of all, two get six
-/// sevenths, and there is always one left for another (Choudhury and Hahne, "Dynamic queue length thresholds", 1998).
+/// The turns that an address may have for each free turn. One address alone gets three quarters of all turns, two get
+/// six sevenths, and one turn is always left for another address (Choudhury and Hahne, "Dynamic queue length
+/// thresholds", 1998).
 const FOR_EACH_FREE: usize = 3;
 
-/// How many requests are worked on at once: those with a body apart, so that nobody who sends one slowly
-/// takes the turn of a reader. A connection waits for its answer with one request, so the answers that are
-/// still being sent are bounded by the connections.
+/// Bounds the requests that are handled at once. Requests with a body have turns of their own, so that a slow upload
+/// never takes the turn of a read. A connection has one request at a time, so the number of connections bounds the
+/// answers that are still being sent.
 ///
-/// A variant may take long, so that readers of variants alone can't take all turns: half of them are left to others.
+/// A variant may take long, so reads of variants get at most half of the turns. The other half is left to other
+/// requests.
 #[derive(Debug, Clone)]
 pub(super) struct Turns {
     without_body: Lane,
@@ -62,7 +64,7 @@ struct Lane {
     counts: Arc<Mutex<HashMap<Visitor, usize>>>,
 }
 
-/// The turn of a request, until it is dropped.
+/// The turn of a request, which is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
     _turn: SemaphorePermit<'a>,
@@ -75,10 +77,10 @@ impl Lane {
         Self { free: Arc::new(Semaphore::new(turns)), counts: Arc::default() }
     }
 
-    /// Whether another turn is within what an address may have.
+    /// Whether the address may have another turn.
     fn is_fair(&self, visitor: Visitor) -> bool {
         let free = self.free.available_permits();
-        // Where none is free, none of them is the last one.
+        // If no turn is free, the rule has nothing to protect. `take` then ends a slow body, or gives no turn.
         free == 0 || self.counts().get(&visitor).is_none_or(|count| *count < FOR_EACH_FREE * free)
     }
 
@@ -104,7 +106,7 @@ impl Drop for Turn<'_> {
 }
 
 impl Turns {
-    /// As many as the settings say.
+    /// As many turns as the settings allow, for requests with and without a body each.
     pub(super) fn new(config: &Config) -> Self {
         let most = config.max_requests as usize;
         let of_variants = Arc::new(Semaphore::new((most / 2).max(1)));
@@ -116,12 +118,12 @@ impl Turns {
         }
     }
 
-    /// One of the turns that readers of variants may have at once.
+    /// One of the turns that reads of variants may have at once, if one is free.
     fn take_for_variant(&self) -> Option<SemaphorePermit<'_>> {
         self.of_variants.try_acquire().ok()
     }
 
-    /// A turn for a request, for which the slowest of those with a body may have to end.
+    /// A turn for a request, if its address may have one. The slowest body may be ended for a request with a body.
     pub(super) async fn take(&self, has_body: bool, visitor: Visitor) -> Option<Turn<'_>> {
         let lane = if has_body { &self.with_body } else { &self.without_body };
         if !lane.is_fair(visitor) {
@@ -138,7 +140,7 @@ impl Turns {
     }
 }
 
-/// Surrounds every route.
+/// The layer around every route, down to the answer when a handler panics.
 pub(super) async fn guard(
     State((state, gate, turns)): State<(AppState, Gate, Turns)>,
     mut request: Request,
@@ -167,7 +169,7 @@ pub(super) async fn guard(
             next.run(request).await
         }
     };
-    // A panic was logged with its place, by the hook of the process; its request has an answer all the same.
+    // The panic hook of the process has logged the panic with its place. The request still gets an answer.
     let mut response = AssertUnwindSafe(handled).catch_unwind().await.unwrap_or_else(|_| {
         failure(&state.views, &path, Error::Internal(anyhow::anyhow!("the handler of {path} panicked")))
     });
@@ -178,8 +180,8 @@ pub(super) async fn guard(
     response
 }
 
-/// Passes on what may be done. Within [`guard`], so that a body that is refused here is read like any
-/// other, and whoever sends it sees why.
+/// Passes on the requests that are allowed. It runs within [`guard`], so that the body of a refused request is read
+/// like any other, and its sender sees the reason.
 pub(super) async fn admit(
     State((state, gate)): State<(AppState, Gate)>,
     request: Request,
@@ -207,7 +209,7 @@ fn peer(request: &Request) -> Peer {
     request.extensions().get::<Peer>().copied().unwrap_or_default()
 }
 
-/// Lets through what is sent as it is: nothing here unpacks anything.
+/// Refuses an encoded body, because the gateway decodes no `Content-Encoding`.
 fn is_plain(request: &Request) -> Result<(), Error> {
     match request.headers().get(header::CONTENT_ENCODING) {
         Some(coding) if coding != "identity" && lend::has_body(request) => Err(Error::UnsupportedType(
@@ -217,7 +219,7 @@ fn is_plain(request: &Request) -> Result<(), Error> {
     }
 }
 
-/// A method as a label: anybody can make up new ones.
+/// The label of a method. Unknown methods share one label, because a client can invent any number of them.
 fn label(method: &Method) -> &str {
     match method.as_str() {
         known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH") => known,
@@ -225,13 +227,13 @@ fn label(method: &Method) -> &str {
     }
 }
 
-/// Whether a browser would have asked before it let another web site read the answer.
+/// Whether the method does more than read. Of the others, a browser shows no answer to another web site without asking.
 fn is_no_read(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// Whether a browser sends this on behalf of another web site. Browsers say so in `Sec-Fetch-Site`, older
-/// ones in `Origin`; other programs send neither, and have nobody's rights to misuse.
+/// Whether a browser sends this on behalf of another web site. Browsers say so in `Sec-Fetch-Site`, older ones in
+/// `Origin`. Other programs send neither, and have no user's rights that could be misused.
 pub(super) fn is_from_another_site(uri: &Uri, headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get(SEC_FETCH_SITE) {
         return site != "same-origin" && site != "none";
@@ -243,7 +245,7 @@ pub(super) fn is_from_another_site(uri: &Uri, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Adds what every answer has, unless its handler has said something of its own.
+/// Adds the headers that every answer has. A header that the handler has set is kept.
 pub(super) fn add_security_headers(headers: &mut HeaderMap) {
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(PAGE_POLICY);
     headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
@@ -270,14 +272,14 @@ mod tests {
         assert!(!refused(&[("sec-fetch-site", "same-origin")]));
         assert!(!refused(&[("sec-fetch-site", "none")]));
         assert!(refused(&[("sec-fetch-site", "cross-site")]));
-        // Another port of this machine is the same site, and somebody else all the same.
+        // Another port of this machine is the same site, but another origin.
         assert!(refused(&[("sec-fetch-site", "same-site")]));
         assert!(!refused(&[("origin", "http://127.0.0.1:5000"), ("host", "127.0.0.1:5000")]));
         assert!(refused(&[("origin", "http://127.0.0.1:5001"), ("host", "127.0.0.1:5000")]));
         assert!(refused(&[("origin", "http://evil.example"), ("host", "127.0.0.1:5000")]));
         assert!(refused(&[("origin", "null"), ("host", "127.0.0.1:5000")]));
         assert!(refused(&[("origin", "http://127.0.0.1:5000")]));
-        // Proxies name the usual ports or don't, browsers never do.
+        // Proxies may name the default port, browsers never do.
         assert!(!refused(&[("origin", "https://example.com"), ("host", "example.com:443")]));
         assert!(!refused(&[("origin", "http://example.com"), ("host", "example.com:80")]));
         assert!(refused(&[("origin", "https://example.com"), ("host", "example.com:80")]));

@@ -1,8 +1,8 @@
-//! The short way of the most frequent requests: plain reads of an image.
+//! The fast path of the most frequent requests: plain reads of an image.
 //!
-//! The router, the layers around it and the futures that they box cost more than all the rest of a hit of
-//! this gateway's own copy, and a good part of one that crosses the bus. So both are answered before them, by
-//! the same functions and to the same rules; whatever is not quite as simple goes on to them.
+//! The router, the layers around it and the futures that they box cost more than the rest of a near hit. They also cost
+//! a good part of a hit that crosses the bus. So plain reads are answered before the router, by the same functions and
+//! to the same rules. Every other request goes on to the router.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,7 +21,7 @@ use crate::metrics::RequestCounter;
 use crate::routes::{api, images};
 use crate::service::state::AppState;
 
-/// What answers plain reads.
+/// Answers plain reads before they reach the router.
 #[derive(Debug)]
 pub(super) struct Hot {
     state: AppState,
@@ -32,7 +32,8 @@ pub(super) struct Hot {
     keys: RequestCounter,
 }
 
-/// A plain read.
+/// A plain read: a `GET` of an image without a width, or a `POST` for its base64. It has no body, and no escape in its
+/// key.
 #[derive(Debug, Clone, Copy)]
 struct Read<'a> {
     request: &'a Request<Incoming>,
@@ -45,7 +46,7 @@ struct Read<'a> {
 enum What {
     /// The bytes of an image.
     Image,
-    /// The same as base64 in JSON.
+    /// The bytes of an image as base64 in JSON.
     Key,
 }
 
@@ -59,7 +60,7 @@ impl What {
 }
 
 impl Hot {
-    /// One with the router's own gate and turns.
+    /// A fast path that shares the gate and the turns of the router.
     pub(super) fn new(state: &AppState, gate: &Gate, turns: &Turns) -> Self {
         let counter = |method: Method, route| {
             state.metrics.request_counter(method.as_str(), route, StatusCode::OK.as_str())
@@ -74,23 +75,23 @@ impl Hot {
         }
     }
 
-    /// The answer to a plain `GET` of an image, or a `POST` for its base64; `None` is for the router.
+    /// The answer to a plain `GET` of an image, or a `POST` for its base64. `None` leaves the request to the router.
     pub(super) async fn answer(&self, request: &Request<Incoming>, peer: Peer) -> Option<Response> {
         let read = Read::new(request)?;
         self.gate.check_host(request).ok()?;
-        // What is refused is told so by the router, and counted there.
+        // The router answers a refused request and counts it.
         if !self.gate.admits(request.method(), Some(read.what.pattern()), request.headers(), peer) {
             return None;
         }
         let answer = match self.near(read) {
             Some(answer) => answer,
-            // Boxed, or each connection would keep room for it.
+            // The future is boxed, or each connection would reserve memory for it.
             None => Box::pin(self.far(read, peer)).await?,
         };
         Some(self.finish(read, answer.unwrap_or_else(|error| error.into_response())))
     }
 
-    /// From the copy that is here.
+    /// Answers from the near copy of this gateway, if there is one.
     fn near(&self, read: Read<'_>) -> Option<Result<Response, Error>> {
         let (copy, bytes) = self.near.as_ref()?.hit(read.key, None)?;
         let took = read.started.elapsed();
@@ -102,7 +103,7 @@ impl Hot {
         })
     }
 
-    /// From wherever it is.
+    /// Answers from wherever the image is. `None` if the key is not valid, or there is no turn for the request.
     async fn far(&self, read: Read<'_>, peer: Peer) -> Option<Result<Response, Error>> {
         let key = Key::new(read.key).ok()?;
         let visitor = self.gate.visitor(peer, read.request.headers());
@@ -145,7 +146,7 @@ impl<'a> Read<'a> {
         } else {
             return None;
         };
-        // Escaped, it is another key than it looks.
+        // An escaped key is not the key that the path shows, so the router decodes it.
         (!key.contains('%')).then_some(Self { request, what, key, started })
     }
 }

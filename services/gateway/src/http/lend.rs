@@ -1,11 +1,11 @@
-//! Bodies are lent to handlers and taken back.
+//! Lends request bodies to handlers, and takes back the rest.
 //!
-//! A handler that refuses an upload answers before it has read all of it. If the connection were then
-//! closed on the rest, the peer's kernel would throw the answer away and show "connection reset" instead
-//! of the sentence. So what a refusing handler has left is read and dropped first, within limits.
+//! A handler that refuses an upload answers before it has read the whole body. If the connection were then closed on
+//! the rest, the peer's kernel would discard the answer and report "connection reset" instead. So the rest of a refused
+//! body is read and dropped first, within limits.
 //!
-//! A body may come slowly. But when there is no turn for another request with a body, the slowest one is
-//! ended, or whoever sends a byte now and then on enough connections would keep everybody from uploading.
+//! A body may come slowly. But when there is no turn for another request with a body, the slowest body is ended.
+//! Otherwise a client that sends a byte now and then on enough connections would block all uploads.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -23,9 +23,9 @@ use futures_util::{StreamExt as _, stream};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Nobody has to go who has been sending for less than this.
+/// A body that has been coming for less than this is not ended.
 const LEAST_TIME: Duration = Duration::from_secs(5);
-/// Nobody has to go who sends as many bytes a second: 128 kbit/s.
+/// A body of at least so many bytes a second, 128 kbit/s, is not ended.
 const LEAST_RATE: u64 = 16_000;
 /// How long the rest of a refused body is read for.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -35,11 +35,11 @@ pub(super) fn has_body(request: &Request) -> bool {
     !request.body().is_end_stream()
 }
 
-/// The bodies that are coming in.
+/// The request bodies that are being received.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bodies(Arc<Mutex<HashMap<u64, Coming>>>);
 
-/// A body that is coming in.
+/// A body that is being received.
 #[derive(Debug)]
 struct Coming {
     since: Instant,
@@ -47,7 +47,7 @@ struct Coming {
     go: CancellationToken,
 }
 
-/// The entry of one body, as long as it is coming in.
+/// The entry of one body, as long as it is being received.
 #[derive(Debug)]
 pub(super) struct Entry {
     bodies: Bodies,
@@ -65,7 +65,7 @@ impl Bodies {
         Entry { bodies: self.clone(), number, go }
     }
 
-    /// Ends the slowest, if it is too slow. Whether there was one.
+    /// Ends the slowest body, if it is too slow. Returns whether one was ended.
     pub(super) fn end_slowest(&self) -> bool {
         let mut bodies = self.0.lock();
         let rates = bodies.iter().filter_map(|(number, coming)| {
@@ -107,10 +107,10 @@ impl Drop for Entry {
     }
 }
 
-/// Runs the handlers, and reads what they have left of the body, up to `most` bytes. Once the body is
-/// ended, they see it break off.
+/// Runs the handlers. If they refuse the request, the rest of its body is then read, up to `most` bytes. The handlers
+/// see the body break off once it is ended.
 pub(super) async fn run(request: Request, next: Next, most: u64, entry: Arc<Entry>) -> Response {
-    // Whoever waits for a "100 Continue" sends nothing before it, and need not be asked to.
+    // A client that waits for a "100 Continue" sends no body before it, so an untouched body has no rest to read.
     let waits = request.headers().contains_key(header::EXPECT);
     let (parts, body) = request.into_parts();
     let lent = Arc::new(Mutex::new(Lent {
@@ -172,7 +172,7 @@ async fn drain(lent: &Mutex<Lent>, most: u64) {
             }
         }
     };
-    // Beyond the limits the peer has to live without the sentence.
+    // Beyond the limits the peer may not get the answer.
     let _ = timeout(DRAIN_LIMIT, reading).await;
 }
 

@@ -1,4 +1,4 @@
-//! HTTP: connections and their limits, who may do what, and the way of a request to its handler.
+//! HTTP: connections and their limits, access, and the way of a request to its handler.
 
 pub(crate) mod access;
 pub(crate) mod app;

@@ -1,6 +1,6 @@
-//! A connection that is given up when its peer takes nothing for too long.
+//! A connection that is closed when its peer reads nothing of its answer for too long.
 //!
-//! Without this, whoever asks for large images and reads none of them holds their bytes for ever.
+//! Without this limit, a peer that asks for large images and reads none of them would hold their bytes for ever.
 
 use std::io;
 use std::pin::Pin;
@@ -12,25 +12,25 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::http::crowd::{Doing, Seat};
 
-/// A stream whose writes fail once nothing could be written for a while.
+/// A stream whose writes fail once nothing could be written for as long as `patience`.
 #[derive(Debug)]
 pub(crate) struct Patient<S> {
     stream: S,
     patience: Duration,
-    /// Where it shows what goes on here.
+    /// The connection's place, which is told when bytes move and when a write waits.
     seat: Seat,
-    /// Runs while a write waits. Made at the first one that does, which on most connections never comes.
+    /// Runs while a write waits. It is made for the first such write, because most connections never have one.
     timer: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
 }
 
 impl<S> Patient<S> {
-    /// Gives `stream` so much patience.
+    /// Lets the writes of `stream` wait for at most `patience`.
     pub(crate) fn new(stream: S, patience: Duration, seat: Seat) -> Self {
         Self { stream, patience, seat, timer: None, is_waiting: false }
     }
 
-    /// Passes on what a write came to, unless it has waited for too long.
+    /// Passes on the result of a write, or fails if the write has waited for too long.
     fn judge<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             if std::mem::take(&mut self.is_waiting) {

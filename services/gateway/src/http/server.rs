@@ -34,23 +34,22 @@ use crate::visitor::Visitor;
 
 /// How long a connection may take to send a request's head, and how long it may stay idle before it.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
-/// How long a peer may take nothing of its answer.
+/// How long a peer may read nothing of its answer.
 const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// The most bytes of a request's head, and of an answer that waits for its peer, beyond the piece that is
 /// being sent.
 const BUFFER_BYTES: usize = 64 << 10;
-/// How often an idle connection is looked for while there is none and another one waits for its place.
+/// How often an idle connection is looked for while there is none and a new connection waits.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long to wait when the process has no file descriptor left for another connection.
 const OUT_OF_DESCRIPTORS_PAUSE: Duration = Duration::from_millis(100);
 
-/// The connections that may wait for being accepted; the system cuts it to its own limit.
+/// The most connections that may wait to be accepted. The system cuts it to its own limit.
 const BACKLOG: u32 = 4096;
-/// The file descriptors for all that is no connection: uploads, MySQL, NATS, the log.
+/// The file descriptors for all other uses than connections: uploads, MySQL, NATS, the log.
 const OTHER_DESCRIPTORS: u64 = 256;
 
-/// What takes requests from the first moment: it says what is being waited for, until the routes are
-/// there.
+/// Takes requests from the first moment. Until the routes are there, its answers name the parts that it waits for.
 #[derive(Debug, Clone)]
 pub(crate) struct Front {
     views: Views,
@@ -75,7 +74,7 @@ impl Front {
         Self { views, gate, app: Arc::default(), waiting_for: Arc::new(Mutex::new(health)) }
     }
 
-    /// Notes that a part is there.
+    /// Notes that a part is connected.
     pub(crate) fn found(&self, part: impl FnOnce(&mut Health) -> &mut Part) {
         let mut waiting_for = self.waiting_for.lock();
         *part(&mut waiting_for) = Part { ok: true, message: "connected".into() };
@@ -99,17 +98,17 @@ impl Front {
 /// How the server treats connections.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ServerLimits {
-    /// The most connections at once. For a further one the idlest leaves; without an idle one it waits.
+    /// The most connections at once. For a further one, the longest idle one is closed. Without an idle one it waits.
     pub(crate) max_connections: usize,
     /// How long the stop waits for requests in flight.
     pub(crate) grace: Duration,
 }
 
-/// Listens with room for as many connections that are not accepted yet as the system allows: the library would
-/// have 128, and whoever comes as the 129th of a crowd waits a second before its machine tries again.
+/// Listens with a queue of unaccepted connections that is as long as the system allows. The library's queue has 128
+/// places: the 129th connection of a burst would wait a second before its machine tries again.
 ///
 /// # Errors
-/// When the address can't be had.
+/// When the address can't be bound.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -117,8 +116,9 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// As many connections as `wanted`, or as the file descriptors of this process allow, of which it gets as
-/// many as it may have: a connection has one, and another one while its answer comes from a file.
+/// The number of connections: `wanted`, or fewer if the file descriptors of this process do not allow as many. The
+/// limit of descriptors is raised first, as far as the process may. A connection has one descriptor, and another one
+/// while its answer comes from a file.
 pub(crate) fn connections_within_descriptors(wanted: u32) -> usize {
     let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
     let Some(descriptors) = runtime::descriptors::raise_limit() else { return wanted };
@@ -133,7 +133,7 @@ pub(crate) fn connections_within_descriptors(wanted: u32) -> usize {
     wanted.min(allowed.max(1))
 }
 
-/// Serves until the stop, then finishes what is in flight, and cuts off what takes longer than the grace.
+/// Serves until the stop. Then it finishes the requests in flight, and cuts off those that take longer than the grace.
 pub(crate) async fn serve(
     listener: TcpListener,
     front: Front,
@@ -151,10 +151,10 @@ pub(crate) async fn serve(
     let accept = async {
         loop {
             let (stream, peer) = accepted(&listener).await?;
-            // A proxy that is trusted asks for many, so that no share is its own.
+            // A trusted proxy connects for many clients, so its connections count for no share.
             let visitor = (!front.gate.trusts(peer)).then(|| Visitor::from(peer.0));
             let Some(slot) = slot(&slots, &crowd, &metrics, visitor).await? else { continue };
-            // Answers are written whole: there is nothing to wait for.
+            // Answers are written whole, so there is nothing to wait for.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "a connection broke off");
                 continue;
@@ -201,8 +201,8 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// A slot for one more connection, for which another one has to leave if all are taken; none, if its address has more
-/// than its share of them.
+/// A slot for one more connection. If all are taken, another connection is closed for it. `None` if its address has
+/// more than its share and keeps all of it busy.
 async fn slot(
     slots: &Arc<Semaphore>,
     crowd: &Crowd,
@@ -227,7 +227,7 @@ async fn slot(
     }
 }
 
-/// The next connection. What goes wrong with one connection does not end the server.
+/// The next connection. An error of one connection does not end the server.
 async fn accepted(listener: &TcpListener) -> io::Result<(tokio::net::TcpStream, Peer)> {
     loop {
         let error = match listener.accept().await {
@@ -259,7 +259,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
         let allowed = allowed.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(128);
-        // Nobody is accepted here.
+        // No connection is accepted here.
         let crowd: Vec<_> = (0..allowed.min(600))
             .map(|_| TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap())
             .collect();

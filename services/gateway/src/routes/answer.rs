@@ -1,4 +1,4 @@
-//! What handlers share: failures in the shape of each interface, and parts of requests and answers.
+//! Shared by the handlers: failures in the form of each interface, and parts of requests and answers.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::views::{ErrorPage, Shell, Views};
 
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-/// Whose web pages may load an answer without asking; images have a setting for it.
+/// The sites whose web pages may load an answer without asking. Images have a setting for it.
 pub(crate) const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// A failure in the shape of the interface that `path` belongs to: a page for people, JSON for programs.
+/// A failure in the form of the interface that `path` belongs to: a page for people, JSON for programs.
 pub(crate) fn failure(views: &Views, path: &str, error: Error) -> Response {
     if is_for_programs(path) { error.into_response() } else { error_page(views, &error) }
 }
@@ -31,7 +31,7 @@ pub(crate) fn is_for_programs(path: &str) -> bool {
     ["api", "events", "images", "healthz", "readyz", "metrics"].contains(&first)
 }
 
-/// A path or another text of the asker's as a sentence shows it.
+/// A path or another text from the client, cut to 100 characters for a message.
 pub(crate) fn shortened(text: &str) -> String {
     if text.chars().count() <= 100 { text.to_owned() } else { text.chars().take(99).chain(['…']).collect() }
 }
@@ -52,7 +52,7 @@ pub(crate) fn error_page(views: &Views, error: &Error) -> Response {
     response
 }
 
-/// What people call a status.
+/// The title of a status, in plain words.
 pub(crate) fn title_of(status: StatusCode) -> &'static str {
     match status {
         StatusCode::BAD_REQUEST => "That can’t be understood",
@@ -94,7 +94,7 @@ pub(crate) fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T
     }
 }
 
-/// How long the cache took and, unless it was a hit, the origin with all that came behind it.
+/// `Server-Timing`: the time of the cache and, unless it was a hit, of the origin with everything after it.
 pub(crate) fn server_timing(read: &ReadOutcome) -> Result<HeaderValue, Error> {
     match read.cache_status {
         CacheStatus::Hit | CacheStatus::Near => cache_timing(read.cache_time),
@@ -107,7 +107,7 @@ pub(crate) fn server_timing(read: &ReadOutcome) -> Result<HeaderValue, Error> {
 }
 
 pub(crate) fn cache_timing(took: Duration) -> Result<HeaderValue, Error> {
-    // Without floating-point numbers, whose formatting takes longer than a near hit.
+    // Integers only: formatting floating-point numbers takes longer than a near hit.
     value(format!("cache;dur={}.{:03}", took.as_millis(), took.subsec_micros() % 1000))
 }
 

@@ -1,4 +1,4 @@
-//! The JSON API under `/api`, in the shape that existing clients know: `success` is a string.
+//! The JSON API under `/api`, in the form that existing clients know: `success` is a string.
 
 use std::time::Duration;
 
@@ -35,11 +35,11 @@ pub(crate) const KEY_PREFIX: &str = "/api/key/";
 /// The route of such an image, as the router knows it.
 pub(crate) const KEY_ROUTE: &str = "/api/key/{*key}";
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// What stands behind the base64.
+/// The end of the answer, behind the base64.
 const END: &[u8] = b"\"}";
-/// How many keys one question to MySQL is about while all of them are listed.
+/// How many keys one query to MySQL reads while all keys are listed.
 const KEYS_AT_ONCE: u32 = 4000;
-/// Up to this size an image is written into JSON at once.
+/// The most bytes of an image that are encoded at once. A larger image is encoded in chunks of this size.
 const WHOLE_BYTES: usize = 64 << 10;
 /// The most images that one page of the list has, and how many it has by default.
 const MOST_IMAGES: u32 = 1000;
@@ -58,7 +58,7 @@ pub(crate) fn router() -> Router<AppState> {
         .route("/api/images/", get(image_info))
 }
 
-/// What a call without anything else to say answers.
+/// The answer to a call that has no data to return.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Success {
     /// Always the string `true`.
@@ -99,7 +99,7 @@ pub(crate) struct KeyContent {
     content: String,
 }
 
-/// What is known of an image.
+/// The metadata of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct ImageInfo {
     /// The key.
@@ -146,7 +146,7 @@ impl From<&ImageRow> for ImageInfo {
 pub(crate) struct ImageList {
     /// Sorted by key, byte for byte.
     images: Vec<ImageInfo>,
-    /// The `after` with which the list goes on; `null` at its end.
+    /// The value of `after` for the next page; `null` at the end of the list.
     next: Option<String>,
 }
 
@@ -170,7 +170,7 @@ pub(crate) async fn upload(State(state): State<AppState>, request: Request) -> R
     Ok(Json(Uploaded { success: "true", key: stored.row.key }))
 }
 
-/// All keys, sorted. The answer is sent as it is read: a million keys cost no memory.
+/// All keys, sorted byte for byte. The answer is sent while the keys are read, so a million keys cost no memory.
 #[utoipa::path(
     post,
     path = "/api/list_keys",
@@ -182,8 +182,8 @@ pub(crate) async fn upload(State(state): State<AppState>, request: Request) -> R
 )]
 pub(crate) async fn list_keys(State(state): State<AppState>) -> Result<Response, Error> {
     let images = state.images.clone();
-    // The first keys come before the head of the answer, so that a failure can still be its status. A
-    // later one breaks the body off: a list that is not whole must not look whole.
+    // The first keys are read before the head of the answer is sent, so that a failure can still set the status. A
+    // later failure breaks the body off, because an incomplete list must not look complete.
     let first = images.keys(None, KEYS_AT_ONCE).await?;
     let pages = pages_from(images, first);
     let mut is_first = true;
@@ -222,13 +222,13 @@ fn pages_from(images: Images, first: Vec<Key>) -> impl Stream<Item = Result<Vec<
     stream::once(std::future::ready(Ok(first))).chain(behind)
 }
 
-/// JSON that is sent as it is made.
+/// JSON that is sent while it is made.
 fn json_stream(parts: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Response {
     let body = Body::from_stream(parts.inspect_err(Error::log));
     ([(header::CONTENT_TYPE, JSON)], body).into_response()
 }
 
-/// An image, its bytes in base64.
+/// An image, with its bytes in base64.
 #[utoipa::path(
     post,
     path = "/api/key/{key}",
@@ -245,7 +245,7 @@ pub(crate) async fn key(State(state): State<AppState>, uri: Uri) -> Result<Respo
     read_key(&state, &key).await
 }
 
-/// Reads the image and answers, once it is known which one is asked for.
+/// Reads the image and answers as [`key`] does, once the key is known.
 pub(crate) async fn read_key(state: &AppState, key: &Key) -> Result<Response, Error> {
     let read = state.read(key, None).await?;
     let timing = server_timing(&read)?;
@@ -266,7 +266,7 @@ fn respond(
     let key = serde_json::to_string(key).map_err(|error| Error::Internal(error.into()))?;
     let head = format!(r#"{{"success":"true","key":{key},"content":""#);
     let mut response = match content {
-        // What is large is encoded as it is sent: the text would be a copy, and a third larger.
+        // A large image is encoded while it is sent: the text would be a copy, and a third larger.
         Content::Bytes(bytes) if bytes.len() > WHOLE_BYTES => {
             let starts = (0..bytes.len()).step_by(WHOLE_BYTES);
             let chunks: Vec<_> =
@@ -292,19 +292,19 @@ fn respond(
     Ok(response)
 }
 
-/// The end of an answer: what stands before the base64, then that, as it is made.
+/// The answer with `head` before the base64 of the chunks, which is encoded while it is sent.
 fn encoded(head: String, chunks: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Response {
     let head = stream::once(std::future::ready(Ok(Bytes::from(head))));
     let tail = stream::once(std::future::ready(Ok(Bytes::from_static(END))));
     json_stream(head.chain(base64_chunks(chunks)).chain(tail))
 }
 
-/// The base64 of a body, chunk by chunk: of what does not divide by three, the rest waits for the next.
+/// The base64 of a body, chunk by chunk. Bytes that do not fill a group of three wait for the next chunk.
 fn base64_chunks(
     chunks: impl Stream<Item = Result<Bytes, Error>>,
 ) -> impl Stream<Item = Result<Bytes, Error>> {
     let mut held = BytesMut::new();
-    // An empty chunk marks the end, where the rest goes as it is.
+    // `None` marks the end, where the remaining bytes are encoded as they are.
     let with_end = chunks.map(|chunk| chunk.map(Some)).chain(stream::once(std::future::ready(Ok(None))));
     with_end.map(move |chunk| {
         let ready = match chunk? {
@@ -335,7 +335,7 @@ pub(crate) async fn delete_all(State(state): State<AppState>) -> Result<Json<Suc
     Ok(Json(Success { success: "true" }))
 }
 
-/// Which images are listed.
+/// The query of the list of images.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ListQuery {
@@ -344,7 +344,7 @@ pub(crate) struct ListQuery {
     limit: Option<String>,
 }
 
-/// What is known of the images, one page at a time.
+/// The metadata of the images, one page at a time.
 #[utoipa::path(
     get,
     path = "/api/images",
@@ -374,7 +374,7 @@ pub(crate) async fn list_images(
             })?
         }
     };
-    // One more than asked for tells whether the list goes on.
+    // One row more than asked for tells whether the list goes on.
     let mut rows = state.images.page(&query.prefix, query.after.as_deref(), limit + 1).await?;
     let goes_on = rows.len() > limit as usize;
     rows.truncate(limit as usize);
@@ -382,7 +382,7 @@ pub(crate) async fn list_images(
     Ok(Json(ImageList { images: rows.iter().map(ImageInfo::from).collect(), next }))
 }
 
-/// What is known of an image.
+/// The metadata of an image.
 #[utoipa::path(
     get,
     path = "/api/images/{key}",

@@ -13,9 +13,9 @@ use super::schema;
 use crate::error::{Error, Failure};
 use crate::service::state::AppState;
 
-/// Who changed something, in the history, when the request doesn't say.
+/// The author of a change in the history, when the request names none.
 const BY: &str = "http api";
-/// A change is a few words.
+/// The most bytes of a change, which is a few words.
 const CHANGE_BYTES: usize = 64 << 10;
 
 /// The routes.

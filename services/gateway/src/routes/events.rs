@@ -1,4 +1,4 @@
-//! `/events/…`: server-sent events, for pages that follow what happens.
+//! `/events/…`: server-sent events, for pages that show the cache live.
 
 use std::time::Duration;
 
@@ -21,16 +21,16 @@ use crate::error::{Error, Failure};
 use crate::service::state::AppState;
 use crate::visitor::Visitor;
 
-/// A comment goes over a stream that is quiet, so that nobody on the way takes it for dead.
+/// How often a comment goes over a quiet stream, so that no proxy on the way takes it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// When a browser comes back after a stream has broken off.
+/// How long a browser waits before it reconnects after a stream has broken off.
 const RETRY: Duration = Duration::from_secs(1);
-/// When it comes back after it had to give way: at once, it would only take the place of another one.
+/// How long it waits after its stream had to give way. At once, it would only take the place of another stream.
 const RETRY_LATER: Duration = Duration::from_secs(30);
 
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Marks an answer that goes on until one of the two hangs up: its connection is never idle.
+/// Marks an answer that goes on until one side closes the connection, which is never idle until then.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Endless;
 
@@ -39,11 +39,11 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/events/stats", get(stats)).route("/events/keys", get(keys))
 }
 
-/// Windows and changes as they come.
+/// Windows of counts, and changes of the configuration, as they come.
 ///
 /// A stream of server-sent events that goes on until either side ends it. The names of the events are `bus`, `window`,
-/// `configured`, `cleared`, `skipped` and, as the last of a stream whose place another reader has now, `gave_way`; the
-/// data of each is one JSON object.
+/// `configured`, `cleared`, `skipped` and `gave_way`. The event `gave_way` is the last one of a stream whose place
+/// another reader has now. The data of each event is one JSON object.
 #[utoipa::path(
     get,
     path = "/events/stats",
@@ -95,10 +95,11 @@ impl TryFrom<KeysQuery> for Filter {
     }
 }
 
-/// What happens to keys, four times a second.
+/// The events of keys, in batches four times a second.
 ///
 /// A stream of server-sent events that goes on until either side ends it. The names of the events are `watch`, `keys`
-/// and, as the last of a stream whose place another reader has now, `gave_way`; the data of each is one JSON object. Nothing comes while nothing happens.
+/// and `gave_way`. The event `gave_way` is the last one of a stream whose place another reader has now. The data of
+/// each event is one JSON object. No event comes while nothing happens.
 #[utoipa::path(
     get,
     path = "/events/keys",
@@ -129,7 +130,7 @@ fn stream<T: Serialize>(events: impl Stream<Item = (&'static str, T)> + Send + '
     let headers = response.headers_mut();
     // nginx would otherwise gather events until its buffer is full.
     headers.insert(BUFFERING, HeaderValue::from_static("no"));
-    // What has ended is over: the connection is no longer one of those that wait for a request.
+    // The connection ends with the stream: it no longer counts as one that waits for a request.
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response.extensions_mut().insert(Endless);
     response

@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz`: for those who start, watch and balance.
+//! `/healthz` and `/readyz`: for service managers, monitoring and load balancers.
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -16,7 +16,7 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz))
 }
 
-/// That the process serves.
+/// The process serves requests.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Alive {
     /// `ok`.
@@ -26,20 +26,20 @@ pub(crate) struct Alive {
 }
 
 impl Alive {
-    /// This process.
+    /// The answer of this process.
     pub(crate) const NOW: Self = Self { status: "ok", version: env!("CARGO_PKG_VERSION") };
 }
 
-/// Which parts are there.
+/// The parts of the system, and whether all of them are there.
 #[derive(Debug, Serialize)]
 pub(crate) struct Readiness {
-    /// Whether all of them are.
+    /// Whether all parts are there.
     ready: bool,
     /// Each part by its name.
     parts: Health,
 }
 
-/// Says that the process serves, whatever else is missing.
+/// Answers that the process serves, even if parts of the system are missing.
 #[utoipa::path(
     get,
     path = "/healthz",
@@ -65,7 +65,7 @@ pub(crate) async fn readyz(
     headers: HeaderMap,
 ) -> (StatusCode, Json<Readiness>) {
     let health = state.health().await;
-    // Anybody may ask, and messages have names in them. A token was looked at before this.
+    // Anybody may ask, and the messages contain names. A token in the request has been checked before.
     let is_stranger = state.config.private && !headers.contains_key(header::AUTHORIZATION);
     answer(if is_stranger { health.without_messages() } else { health })
 }

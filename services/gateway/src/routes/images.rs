@@ -33,23 +33,24 @@ use origin::variants;
 pub(crate) const PREFIX: &str = "/images/";
 /// The route of an image, as the router knows it.
 pub(crate) const ROUTE: &str = "/images/{*key}";
-/// An address that names the bytes by their hash can be kept for ever.
+/// For an address that names the bytes by their hash: its answer can be kept for ever.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
-/// An image is looked at, never run, even when it is opened by itself.
+/// A browser shows an image but runs nothing in it, even when it is opened by itself.
 const IMAGE_POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; sandbox");
 
 /// The routes.
 pub(crate) fn router() -> Router<AppState> {
     let methods: MethodRouter<AppState> =
         get(get_image).put(put_image).delete(delete_image).layer(DefaultBodyLimit::disable());
-    // The second one is for the empty key, which deserves a sentence of its own.
+    // The second route is for the empty key, which gets an error message of its own.
     Router::new().route(ROUTE, methods.clone()).route(PREFIX, methods)
 }
 
 /// The bytes of an image.
 ///
-/// `HEAD` answers the same without them. `Cache-Status` (RFC 9211) says what the cache did. With a width it is a
-/// variant of the image, which is made once and cached by itself; an image that is not wider comes as it is.
+/// `HEAD` answers the same without them. `Cache-Status` (RFC 9211) names the outcome in the cache. With a width the
+/// answer is a variant of the image, which is made once and cached by itself. An image that is not wider comes
+/// unchanged.
 #[utoipa::path(
     get,
     path = "/images/{key}",
@@ -93,7 +94,7 @@ pub(crate) async fn get_image(
     read_image(&state, &item, &uri, &headers, method == Method::HEAD).await
 }
 
-/// Reads the image and answers, once it is known which one is asked for.
+/// Reads `item` and answers as [`get_image`] does, once the key and the width are known.
 pub(crate) async fn read_image(
     state: &AppState,
     item: &Item,
@@ -101,7 +102,7 @@ pub(crate) async fn read_image(
     headers: &HeaderMap,
     is_head: bool,
 ) -> Result<Response, Error> {
-    // Both decisions below are made by the same clock.
+    // Both decisions below use the same time.
     let now = SystemTime::now();
     let decide = |image: &ImageMeta| decide(headers, image, is_head, now);
     let choose = |image: &ImageMeta| match decide(image) {
@@ -211,8 +212,8 @@ fn respond(
     Ok(response)
 }
 
-/// When the image was stored. A clock that is ahead elsewhere must not show: then it is the date of this answer
-/// (RFC 9110, section 8.8.2.1).
+/// Adds the time at which the image was stored. If the clock of another machine was ahead, it is the date of this
+/// answer instead (RFC 9110, section 8.8.2.1).
 fn add_last_modified(headers: &mut HeaderMap, head: &ImageHead) {
     let Some((text, modified)) = &head.last_modified else { return };
     let now = SystemTime::now();
@@ -224,7 +225,7 @@ fn add_last_modified(headers: &mut HeaderMap, head: &ImageHead) {
     }
 }
 
-/// A part of bytes that are there, without a copy.
+/// A part of bytes that are in memory, without a copy.
 fn part_of(bytes: &Bytes, range: &Range<u64>) -> Bytes {
     let at = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(bytes.len());
     bytes.slice(at(range.start)..at(range.end))
@@ -235,12 +236,12 @@ fn version(uri: &Uri) -> Option<Tag> {
     uri.query()?.split('&').find_map(|pair| pair.strip_prefix("v="))?.parse().ok()
 }
 
-/// Whether what has `tag` is the image of that version, or the variant asked for of it.
+/// Whether `tag` is that of the image `version`, or of its `variant`.
 fn is_of(tag: Tag, version: Tag, variant: Option<Variant>) -> bool {
     tag == version || variant.is_some_and(|variant| tag == variants::tag_of(version, variant))
 }
 
-/// What stands in the address as the width, `?w=…`.
+/// The text of the width in the address, `?w=…`.
 fn width_text(uri: &Uri) -> Option<&str> {
     uri.query()?.split('&').find_map(|pair| match pair.split_once('=') {
         Some((name, value)) => (name == "w").then_some(value),
@@ -269,7 +270,7 @@ fn width(uri: &Uri) -> Result<Option<Variant>, Error> {
     })
 }
 
-/// A change is one of the image with all its variants.
+/// Refuses a width, because a change is one of the image with all its variants.
 fn without_width(uri: &Uri) -> Result<(), Error> {
     if asks_for_width(uri) {
         let message = "w is for reading: the image is stored and deleted as a whole, its variants follow";
@@ -316,7 +317,7 @@ pub(crate) async fn put_image(
     without_width(&uri)?;
     let conditions = WriteConditions::from_headers(&headers)?;
     if headers.contains_key(header::CONTENT_RANGE) {
-        // Section 14.5: a part must not be stored as if it were all.
+        // RFC 9110, section 14.5: a part must not be stored as the whole image.
         return Err(Error::BadRequest("Content-Range is not allowed: send the whole image".into()));
     }
     let limits = state.upload_limits();

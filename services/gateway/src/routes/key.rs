@@ -8,12 +8,12 @@ use crate::error::Error;
 
 /// The key behind `prefix` in the path of `uri`.
 ///
-/// It is taken from the path as it was sent: `a/b` and `a%2Fb` name the same key, `a/` another one than
-/// `a`, and a plus sign is a plus sign. A router's own decoding would answer bytes that are not UTF-8 in
-/// words of its own.
+/// It is taken from the path as it was sent: `a/b` and `a%2Fb` name the same key, `a/` names another key than `a`, and
+/// a plus sign is a plus sign. The router's own decoding would refuse bytes that are not UTF-8 with a message of its
+/// own.
 ///
 /// # Errors
-/// What [`Key::from_bytes`] says, or [`Error::BadRequest`] for a `%` without two hexadecimal digits.
+/// The errors of [`Key::from_bytes`], or [`Error::BadRequest`] for a `%` without two hexadecimal digits.
 pub(crate) fn key_behind(prefix: &str, uri: &Uri) -> Result<Key, Error> {
     let rest = uri.path().strip_prefix(prefix).unwrap_or_default();
     if !is_well_encoded(rest) {

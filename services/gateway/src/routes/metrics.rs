@@ -26,7 +26,7 @@ pub(crate) fn router() -> Router<AppState> {
 pub(crate) async fn metrics(
     State(state): State<AppState>,
 ) -> Result<([(HeaderName, &'static str); 1], String), Error> {
-    // What does not answer is left out, and its part is said to be down.
+    // A part that does not answer is reported as down, and its values are left out.
     let (health, cache, pending, backlog) = tokio::join!(
         state.health(),
         state.cache.stats(),

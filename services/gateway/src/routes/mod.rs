@@ -27,7 +27,7 @@ use crate::service::state::AppState;
 /// The most bytes of a body that is no image.
 const SMALL_BODY: usize = 64 << 10;
 
-/// All routes. An answer with [`WrongMethod`] is yet to be completed.
+/// All routes. The caller has to complete an answer with [`WrongMethod`].
 pub(crate) fn router(needs_token: NeedsToken<'_>) -> Router<AppState> {
     Router::new()
         .merge(api::router())
@@ -48,7 +48,7 @@ async fn no_route(State(state): State<AppState>, uri: Uri) -> Response {
     failure(&state.views, uri.path(), Error::NoRoute(shortened(uri.path())))
 }
 
-/// What was asked for with a method that its path does not have.
+/// A request whose method its path does not have. It is part of the answer until the allowed methods are known.
 #[derive(Debug, Clone)]
 pub(crate) struct WrongMethod {
     /// The method.

@@ -19,12 +19,12 @@ use crate::service::state::AppState;
 /// Whether an operation needs the token.
 pub(crate) type NeedsToken<'a> = &'a dyn Fn(&Method, Option<&str>) -> bool;
 
-/// The routes. What needs the token depends on the settings, and so does what the document says about it.
+/// The routes. The settings decide which operations need the token, and the document says so.
 pub(crate) fn router(needs_token: NeedsToken<'_>) -> Router<AppState> {
     Router::new().route("/api/openapi.json", get(openapi)).with_state(Arc::new(document(needs_token)))
 }
 
-/// The document: what each operation says of itself, and what surrounds all of them.
+/// The document: the description of each operation, and the parts that all operations share.
 fn document(needs_token: NeedsToken<'_>) -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
     let schemes = [("bearer", HttpAuthScheme::Bearer), ("login", HttpAuthScheme::Basic)];
@@ -37,7 +37,8 @@ fn document(needs_token: NeedsToken<'_>) -> utoipa::openapi::OpenApi {
     document
 }
 
-/// Adds to each operation the answers that come from what surrounds it, and whether it needs the token. Returns whether any does.
+/// Adds to each operation the answers of the layers around it, and whether it needs the token. Returns whether any
+/// operation needs the token.
 fn complete(paths: &mut Paths, is_closed: NeedsToken<'_>, schemes: &[&'static str]) -> bool {
     let mut any_needs_token = false;
     for (path, item) in &mut paths.paths {
@@ -84,7 +85,7 @@ fn complete(paths: &mut Paths, is_closed: NeedsToken<'_>, schemes: &[&'static st
     any_needs_token
 }
 
-/// Adds an answer, unless the operation says something of its own about that status.
+/// Adds an answer, unless the operation itself describes that status.
 fn add(operation: &mut Operation, status: &str, response: Response) {
     operation.responses.responses.entry(status.into()).or_insert(response.into());
 }
@@ -94,7 +95,7 @@ fn failure(description: &str) -> Response {
     ResponseBuilder::new().description(description).content("application/json", content).build()
 }
 
-/// Adds the headers that belong to a status whatever was asked for.
+/// Adds the headers that every answer with a status has, whatever the operation.
 fn describe_headers(operation: &mut Operation, is_report: bool) {
     for (status, name, description) in [
         ("401", "WWW-Authenticate", "How to log in"),
@@ -196,7 +197,7 @@ mod tests {
         object.as_object().unwrap().keys().cloned().collect()
     }
 
-    /// Compares what a value is written as with what is said of it.
+    /// Compares the fields of a written value with those of its schema.
     fn assert_described(schema: &str, value: &impl serde::Serialize) {
         let properties = &document()["components"]["schemas"][schema]["properties"];
         assert_eq!(names(properties), names(&serde_json::to_value(value).unwrap()), "{schema}");
@@ -315,7 +316,7 @@ mod tests {
         }
     }
 
-    /// Every operation: its path, its method, what is said of it.
+    /// Every operation: its path, its method, its description.
     fn operations(document: &Value) -> Vec<(String, String, Value)> {
         let paths = document["paths"].as_object().unwrap().iter();
         let operations = paths.flat_map(|(path, item)| {
@@ -371,7 +372,7 @@ mod tests {
             let name = reference.split('"').next().unwrap();
             assert!(schemas.contains(name), "{name}");
         }
-        // What could not be read as a schema would be an empty one.
+        // A value that could not be read as a schema would be an empty schema.
         assert!(schemas.iter().all(|name| names(&document["components"]["schemas"][name]).len() > 1));
     }
 

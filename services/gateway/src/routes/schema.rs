@@ -1,7 +1,7 @@
-//! Schemas of what the interface takes and answers, where the types themselves can't say it.
+//! Schemas of requests and answers, where the types themselves can't describe them.
 //!
-//! What the bus answers passes through as it is, in types of `wire`, which knows nothing of HTTP. Its
-//! shape is described here, and a test of the document compares the two.
+//! The answers of the bus pass through unchanged, in types of `wire`, which knows nothing of HTTP. Their form is
+//! described here, and a test of the document compares the two.
 
 use serde_json::json;
 use utoipa::openapi::schema::{AdditionalProperties, KnownFormat, SchemaFormat, Type};
@@ -98,7 +98,7 @@ impl ToSchema for UploadForm {}
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "it describes images::version")]
 pub(crate) struct Version {
-    /// SHA-256 of the bytes: if they have it, the answer may be kept for ever.
+    /// SHA-256 of the bytes, in hexadecimal. If the bytes have this hash, the answer may be kept for ever.
     #[param(required = false)]
     v: String,
 }
@@ -107,7 +107,7 @@ pub(crate) struct Version {
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "it describes images::width")]
 pub(crate) struct Width {
-    /// How wide in pixels, at most: for a variant of the image.
+    /// The largest width in pixels: asks for a variant of the image.
     #[param(required = false, inline)]
     w: Widths,
 }
@@ -125,18 +125,18 @@ impl PartialSchema for Widths {
 
 impl ToSchema for Widths {}
 
-/// What is asked of the history. A length of time is a whole number and a unit (ms, s, m, h, d), from 1ms to 366d.
+/// The query of the history. A length of time is a whole number and a unit (ms, s, m, h, d), from 1ms to 366d.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "it describes stats::StatsQuery")]
 pub(crate) struct StatsParameters {
-    /// How far back; 10m if not given.
+    /// The length of time that the rows go back; 10m if not given.
     #[param(required = false)]
     range: Span,
-    /// The interval that one row stands for; made longer if more than 400 rows would come.
+    /// The interval of one row. A longer one is used if there would be more than 400 rows.
     #[param(required = false)]
     step: Span,
-    /// If not given, the header Accept decides, which a link can't set.
+    /// The format of the rows. If not given, the header Accept decides, which a link can't set.
     #[param(required = false, example = "json")]
     format: StatsFormat,
 }
@@ -157,22 +157,22 @@ pub(crate) enum StatsFormat {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "it describes conditional::decide")]
 pub(crate) struct ReadHeaders {
-    /// Entity tags that the asker holds.
+    /// The entity tags that the client holds.
     #[param(rename = "If-None-Match", required = false)]
     if_none_match: String,
-    /// A moment; it counts without If-None-Match.
+    /// A date. It counts only without If-None-Match.
     #[param(rename = "If-Modified-Since", required = false)]
     if_modified_since: String,
-    /// Entity tags of which the asker wants one.
+    /// Entity tags: the image must have one of them.
     #[param(rename = "If-Match", required = false)]
     if_match: String,
-    /// A moment; it counts without If-Match.
+    /// A date. It counts only without If-Match.
     #[param(rename = "If-Unmodified-Since", required = false)]
     if_unmodified_since: String,
     /// One range of bytes.
     #[param(rename = "Range", required = false, example = "bytes=0-99")]
     range: String,
-    /// An entity tag or a moment: the range counts only for this image.
+    /// An entity tag or a date: the range counts only for this image.
     #[param(rename = "If-Range", required = false)]
     if_range: String,
 }
@@ -233,18 +233,18 @@ pub(crate) struct WriteHeaders {
 pub(crate) struct CacheConfig {
     /// The worker that answers.
     worker: String,
-    /// This life of it.
+    /// The worker's incarnation: this life of its process.
     incarnation: String,
     /// The revision of the configuration.
     revision: u64,
     /// The most that the cache may weigh, in megabytes of 2^20 bytes.
     capacity_mb: u64,
     policy: Policy,
-    /// Drawn anew with each clear.
+    /// The generation of the cache, drawn anew with each clear.
     generation: u64,
-    /// Who asked for the change.
+    /// The author of the change.
     changed_by: String,
-    /// When.
+    /// The time of the change.
     #[schema(format = DateTime)]
     changed_at: String,
     /// The capacity in bytes.
@@ -253,18 +253,18 @@ pub(crate) struct CacheConfig {
     max_capacity_mb: u64,
 }
 
-/// Which entry leaves when the cache is full.
+/// The policy that chooses the entry to evict when the cache is full.
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "snake_case")]
 #[expect(dead_code, reason = "it describes wire::Policy")]
 pub(crate) enum Policy {
     /// Nothing is kept.
     None,
-    /// A uniformly random one.
+    /// A uniformly random entry is evicted.
     Random,
-    /// The least recently used one.
+    /// The least recently used entry is evicted.
     Lru,
-    /// CLOCK-Pro: not washed out by a scan.
+    /// CLOCK-Pro: a scan of many keys does not evict the entries in frequent use.
     ClockPro,
 }
 
@@ -273,7 +273,7 @@ pub(crate) enum Policy {
 pub(crate) struct CacheConfigChange;
 
 impl PartialSchema for CacheConfigChange {
-    /// Capacity and policy may each be left out, not both.
+    /// Capacity and policy may each be left out, but not both.
     fn schema() -> RefOr<Schema> {
         let properties = json!({
             "capacity_mb": {
@@ -300,16 +300,16 @@ impl PartialSchema for CacheConfigChange {
 
 impl ToSchema for CacheConfigChange {}
 
-/// A schema that the derived ones can't say. A test sees to it that each is one.
+/// A schema that can't be derived. A test checks that each of these is a schema.
 fn described(schema: serde_json::Value) -> RefOr<Schema> {
     serde_json::from_value(schema).unwrap_or_default()
 }
 
-/// What a clear dropped.
+/// The outcome of a clear.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it describes wire::inspect::ClearReply")]
 pub(crate) struct CacheCleared {
-    /// Entries.
+    /// The number of entries dropped.
     entries: u64,
     /// Their weight, in bytes.
     bytes: u64,
@@ -317,23 +317,23 @@ pub(crate) struct CacheCleared {
     generation: u64,
     /// The revision of the configuration that carries it.
     revision: u64,
-    /// The life of the worker that says so.
+    /// The incarnation of the worker that answers: this life of its process.
     incarnation: String,
 }
 
-/// What the cache did over time.
+/// The statistics of the cache over time.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it describes wire::stats::Series")]
 pub(crate) struct Stats {
-    /// Where the range begins.
+    /// The beginning of the range.
     #[schema(format = DateTime)]
     from: String,
-    /// Where it ends.
+    /// The end of the range.
     #[schema(format = DateTime)]
     to: String,
-    /// The interval that a row stands for, in milliseconds.
+    /// The interval of a row, in milliseconds.
     step_ms: u64,
-    /// The oldest first. Where nothing was recorded there is none.
+    /// The rows, the oldest first. There is none for a time in which nothing was recorded.
     rows: Vec<StatsRow>,
 }
 
@@ -341,18 +341,18 @@ pub(crate) struct Stats {
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it describes wire::stats::SeriesRow")]
 pub(crate) struct StatsRow {
-    /// When it begins.
+    /// The beginning of the row's interval.
     #[schema(format = DateTime)]
     interval_start: String,
     /// The time that its windows cover, in milliseconds.
     interval_ms: u64,
     /// The worker, if all windows in it are of one.
     worker: Option<String>,
-    /// The worker's life, if all windows in it are of one.
+    /// The worker's incarnation, if all windows in it are of one.
     incarnation: Option<String>,
-    /// The last window's number, if all windows in it are of one life.
+    /// The number of the last window, if all windows in it are of one incarnation.
     sequence: Option<u64>,
-    /// How many windows it adds up.
+    /// The number of windows that the row adds up.
     window_count: u64,
     /// The largest weight of all entries, in bytes.
     cache_size: u64,
@@ -386,7 +386,7 @@ pub(crate) struct StatsRow {
     near_hit_count: u64,
 }
 
-/// Which key events are wanted.
+/// The filter of key events.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "it describes events::KeysQuery")]
@@ -398,12 +398,12 @@ pub(crate) struct KeysParameters {
         pattern = "^(hit|miss|put|evicted|invalidated|rejected)(,(hit|miss|put|evicted|invalidated|rejected))*$"
     )]
     kinds: String,
-    /// Only keys that begin so.
+    /// Only events of keys that begin with this text.
     #[param(required = false, max_length = 255)]
     prefix: String,
 }
 
-/// One kind of what happens to a key, with how often it did.
+/// The number of events of each kind.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it describes feed::Counts")]
 pub(crate) struct KeyEventCounts {
@@ -415,19 +415,19 @@ pub(crate) struct KeyEventCounts {
     rejected: u64,
 }
 
-/// Something that happened to a key.
+/// An event: something that happened to a key.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it describes wire::event::KeyEvent")]
 pub(crate) struct KeyEvent {
     /// `hit`, `miss`, `put`, `evicted`, `invalidated` or `rejected`.
     kind: String,
     key: String,
-    /// Which variant of it, such as `w320`; left out for the original.
+    /// The variant of the image, such as `w320`; left out for the original.
     #[schema(required = false)]
     variant: String,
     /// The size of the image; 0 where it is not known.
     bytes: u64,
-    /// How often; 1 if not given.
+    /// How often it happened; 1 if not given.
     #[schema(required = false)]
     count: u64,
     /// Whether a gateway has served it from its near cache, and reports it; false if not given.
@@ -446,9 +446,9 @@ pub(crate) struct KeyEvent {
 pub(crate) struct KeysBatch {
     /// The newest events, up to 50, the oldest first.
     events: Vec<KeyEvent>,
-    /// How often each kind happened since the batch before, what is not shown included.
+    /// How often each kind happened since the batch before, including the events that are not shown.
     counts: KeyEventCounts,
-    /// How often all together happened in a second, on average over the last two.
+    /// How often all kinds together happened in a second, on average over the last two.
     rate_per_s: f64,
     /// Events of any kind that the worker has left out since the stream began, because there were too many.
     dropped_by_worker: u64,
@@ -456,18 +456,18 @@ pub(crate) struct KeysBatch {
     dropped_by_gateway: u64,
 }
 
-/// The data of the event `watch` of `/events/keys`: whether a worker publishes what happens.
+/// The data of the event `watch` of `/events/keys`: whether a worker publishes key events.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it describes feed::Watching")]
 pub(crate) struct KeysWatch {
     watching: bool,
-    /// Which worker does.
+    /// The worker that publishes them.
     worker: Option<String>,
-    /// The life of it.
+    /// The worker's incarnation: this life of its process.
     incarnation: Option<String>,
     /// The most events that it publishes in a second.
     max_per_second: Option<u32>,
-    /// Why none does; nothing while the first question has no answer yet.
+    /// The reason why no worker publishes them; nothing while the first question has no answer yet.
     reason: Option<String>,
 }
 
@@ -484,7 +484,7 @@ pub(crate) struct KeysEvents {
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it describes feed::GaveWay")]
 pub(crate) struct GaveWay {
-    /// Why.
+    /// The reason.
     reason: String,
 }
 
@@ -539,11 +539,11 @@ impl PartialSchema for StatsEvents {
 
 impl ToSchema for StatsEvents {}
 
-/// Which parts of the system are there.
+/// The parts of the system, and whether all of them are there.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it describes health::Readiness")]
 pub(crate) struct Readiness {
-    /// Whether all of them are.
+    /// Whether all parts are there.
     ready: bool,
     parts: Parts,
 }
@@ -565,6 +565,6 @@ pub(crate) struct Parts {
 pub(crate) struct Part {
     /// Whether it can be used.
     ok: bool,
-    /// What is wrong, or what it is.
+    /// The fault of the part, or a description of it.
     message: String,
 }

@@ -1,4 +1,4 @@
-//! `/api/stats`: what the cache did over time, as JSON or CSV.
+//! `/api/stats`: the statistics of the cache over time, as JSON or CSV.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -42,7 +42,7 @@ pub(crate) struct StatsQuery {
     format: Option<String>,
 }
 
-/// What the cache did over time.
+/// The statistics of the cache over time, as JSON or CSV.
 #[utoipa::path(
     get,
     path = "/api/stats",
@@ -92,7 +92,7 @@ fn span(name: &str, text: &str) -> Result<Span, Error> {
     text.parse().map_err(|error| Error::BadRequest(format!("{name}: {error}")))
 }
 
-/// Whether the asker names CSV and likes it at least as well as JSON.
+/// Whether the client names CSV and gives it at least the weight of JSON.
 fn prefers_csv(headers: &HeaderMap) -> bool {
     let accept: Vec<&str> =
         headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
@@ -101,7 +101,7 @@ fn prefers_csv(headers: &HeaderMap) -> bool {
     csv > 0.0 && csv >= weight(&accept, "application/json")
 }
 
-/// How much a header `Accept` likes exactly this type, 0 to 1.
+/// The weight that a header `Accept` gives to exactly this type, 0 to 1; 0 if it does not name the type.
 fn weight(accept: &str, media_type: &str) -> f32 {
     let weights = accept.split(',').filter_map(|range| {
         let mut parts = range.split(';').map(str::trim);

@@ -21,16 +21,16 @@ use origin::upload::{self, Staged};
 
 /// The most bytes that stand before a part of a form, its headers included.
 const MOST_HEAD_BYTES: u64 = 64 << 10;
-/// What a form may have besides the bytes of the image: boundaries, headers of its parts, the key.
+/// The most bytes of a form besides those of the image: boundaries, headers of its parts, the key.
 const FORM_OVERHEAD: u64 = 64 << 10;
 
-/// How much of a key is kept to be shown again, though it is too long for one.
+/// The most bytes of a key that are kept, so that a page can show a key that is too long.
 const SHOWN_KEY_BYTES: usize = 4 * wire::key::MAX_KEY_BYTES;
 
 /// How much of a form with too large an image is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// Nothing of a body that says so at its head; else up to the limit.
+    /// Nothing, if the head of the request claims a body that is too large; else up to the limit.
     AsLittleAsPossible,
     /// Up to twice the limit, because the key may come behind the image, and a page shows it again.
     ForTheKey,
@@ -41,7 +41,7 @@ pub(crate) enum Reading {
 pub(crate) struct RefusedForm {
     /// Why.
     pub(crate) error: Error,
-    /// What stood in the part `key`, whether or not it is one.
+    /// The text of the part `key`, even if it is not a valid key.
     pub(crate) key: Option<String>,
 }
 
@@ -51,14 +51,14 @@ impl From<RefusedForm> for Error {
     }
 }
 
-/// Reads the form and stores the image. It is answered by the caller, in the shape of its interface.
+/// Reads the form and stores the image. The caller answers, in the form of its interface.
 ///
-/// The parts may come in any order, with or without file name and type; the query string is not looked at.
-/// The route needs `DefaultBodyLimit::disable()`: the limits of this function are others.
+/// The parts may come in any order, with or without file name and type. The query string is ignored. The route needs
+/// `DefaultBodyLimit::disable()`, because this function has limits of its own.
 ///
 /// # Errors
-/// Whatever is wrong with the form, the key or the image; [`Error::StillTelling`] when it is stored and
-/// the cache may not know it yet.
+/// An error about the form, the key or the image. [`Error::StillTelling`] when the image is stored, but the cache may
+/// not know it yet.
 pub(crate) async fn store_form(
     state: &AppState,
     request: Request,
@@ -96,7 +96,7 @@ async fn store_typed(
     if content_length(request.headers()).is_some_and(|length| length > most) {
         return Err(limits.too_many_bytes().into());
     }
-    // multer reports what a body says as text. What it was is kept aside.
+    // multer reports an error of the body only as text, so the error itself is kept aside.
     let (trouble, heads) = (Trouble::default(), Heads::default());
     let request = request.map(|body| {
         let limited = limited(data(body), most, move || limits.too_many_bytes().into());
@@ -110,8 +110,8 @@ async fn store_typed(
     state.store(key, staged, WriteConditions::default()).await
 }
 
-/// `typed` gets what stands in the part `key`. It may come behind the file, so an image that is refused
-/// does not end the reading: a page would have forgotten the key.
+/// `typed` gets the text of the part `key`. That part may come behind the file, so a refused image does not end the
+/// reading: a page could not show the key again.
 async fn read_form(
     state: &AppState,
     mut form: Multipart,
@@ -128,7 +128,7 @@ async fn read_form(
         let mut part = match part {
             Ok(Ok(Some(part))) => part,
             Ok(Ok(None)) => break,
-            // A refused image says more than the end that its form then came to.
+            // The refusal of the image is a better reason than the broken end of its form.
             Ok(Err(error)) => {
                 return Err(file.and_then(Result::err).unwrap_or_else(|| broken(&error)));
             }
@@ -144,7 +144,7 @@ async fn read_form(
                     Err(
                         error @ (Error::TooLarge(_) | Error::UnsupportedType(_) | Error::Unprocessable(_)),
                     ) => {
-                        // multer reads the rest of the part, too, but then it would count as the head of the next one.
+                        // multer would skip the rest of the part too, but would count it as the head of the next part.
                         let rest = async { while let Some(Ok(_)) = part.next().await {} };
                         let _ = timeout(deadline.since(Moment::now()), rest).await;
                         Some(Err(error))
@@ -173,7 +173,7 @@ async fn read_form(
     Ok((key, file?))
 }
 
-/// Reads the key, of which little more is held in memory than a key may have.
+/// Reads the key. Of a longer text, only the bytes that a page shows are held in memory.
 async fn read_key(mut part: Field<'_>, deadline: Moment, typed: &mut Option<String>) -> Result<Key, Error> {
     let mut chunks = stream::poll_fn(|context| part.poll_next_unpin(context))
         .map(|chunk| chunk.map_err(|error| broken(&error)));
@@ -209,24 +209,24 @@ fn limited(
     })
 }
 
-/// Bounds what stands before a part of a form: the preamble of the first one, and headers. multer keeps it in memory
+/// Bounds the bytes before a part of a form: the preamble of the first one, and headers. multer keeps them in memory
 /// until the part begins.
 #[derive(Debug, Clone, Default)]
 struct Heads(Arc<Mutex<Option<u64>>>);
 
 impl Heads {
-    /// From now on, a part is looked for.
+    /// Starts to count: a part is looked for.
     fn begin(&self) {
         *self.bytes() = Some(0);
     }
 
-    /// It is found, or the form has ended.
+    /// Stops counting: the part is found, or the form has ended.
     fn end(&self) {
         *self.bytes() = None;
     }
 
-    /// Ends a body with an error when it has brought too much before a part begins. Its last piece may hold the
-    /// beginning of the part too, and does not count.
+    /// Ends a body with an error when too many bytes have come before a part begins. The last chunk does not count,
+    /// because it may hold the beginning of the part too.
     fn bound<S: Stream<Item = Result<Bytes, Error>>>(
         &self,
         body: S,
@@ -251,7 +251,7 @@ impl Heads {
     }
 }
 
-/// What went wrong with a body that somebody else reads.
+/// The error of a body that multer reads.
 #[derive(Debug, Clone, Default)]
 struct Trouble(Arc<Mutex<Option<Error>>>);
 

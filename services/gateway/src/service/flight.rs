@@ -1,10 +1,10 @@
 //! Single flight: concurrent misses of one item read the origin once (design rule 4).
 //!
-//! A flight is led by whoever holds the item's fill lease. While it is open, others who missed without a
-//! lease join it. It takes nobody in once its fill has been sent, and it is shared only if the fill was
-//! accepted: the cache accepts a fill only while its lease stands, so no upload can have been answered
-//! between the lease and then, and everybody on board joined before that. In every other case each reads
-//! for itself.
+//! A flight is led by the read that holds the item's fill lease. While it is open, other reads that missed
+//! without a lease join it. No read joins once the fill has been sent, and the result is shared only if the
+//! fill was accepted. The cache accepts a fill only while its lease stands. So no upload can have been
+//! answered between the lease and the acceptance, and every read joined before that. In every other case each
+//! read goes to the origin by itself.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -42,13 +42,13 @@ pub(crate) struct OpenFlight<T> {
     result: watch::Sender<Option<T>>,
 }
 
-/// A flight that nobody can join any more. Dropping it ends it without a result.
+/// A flight that no read can join any more. Dropping it ends it without a result.
 #[derive(Debug)]
 pub(crate) struct ClosedFlight<T> {
     result: watch::Sender<Option<T>>,
 }
 
-/// A place on somebody else's flight.
+/// A read that waits for the result of another read's flight.
 #[derive(Debug)]
 pub(crate) struct Passenger<T> {
     result: watch::Receiver<Option<T>>,
@@ -62,7 +62,7 @@ impl<T> Default for Flights<T> {
 }
 
 impl<T> Flights<T> {
-    /// Opens a flight to `item`. One that is still open there ends taking people in: its lease is older
+    /// Opens a flight for `item`. No read joins an earlier one any more that is still open: its lease is older
     /// than the new one, so it was used, has expired or was voided.
     pub(crate) fn lead(&self, item: &Item) -> OpenFlight<T> {
         let number = self.shared.next_number.fetch_add(1, Ordering::Relaxed);
@@ -71,7 +71,7 @@ impl<T> Flights<T> {
         OpenFlight { shared: self.shared.clone(), item: item.clone(), number, result }
     }
 
-    /// A place on the open flight to `item`, if there is one.
+    /// Joins the open flight for `item`, if there is one.
     pub(crate) fn join(&self, item: &Item) -> Option<Passenger<T>> {
         self.shared.open().get(item).map(|flight| Passenger { result: flight.result.clone() })
     }
@@ -92,7 +92,7 @@ impl<T> Shared<T> {
 }
 
 impl<T> OpenFlight<T> {
-    /// Takes nobody in any more. To be called before the fill is sent.
+    /// Lets no further read join. To be called before the fill is sent.
     pub(crate) fn close(self) -> ClosedFlight<T> {
         ClosedFlight { result: self.result.clone() }
     }
@@ -112,7 +112,7 @@ impl<T> ClosedFlight<T> {
 }
 
 impl<T: Clone> Passenger<T> {
-    /// The result, or none when there is nothing to share.
+    /// Waits for the result; `None` when there is nothing to share.
     pub(crate) async fn arrive(mut self) -> Option<T> {
         let result = self.result.wait_for(Option::is_some).await.ok()?;
         result.clone()

@@ -1,4 +1,4 @@
-//! What the gateway does for its routes: read through the cache, change the origin and tell the cache.
+//! The work behind the gateway's routes: read through the cache, change the origin and tell the cache.
 
 mod flight;
 pub(crate) mod reach;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::Error;
 
-/// What was noticed last. Clones share it. It decides only how long somebody waits for MySQL who would rather have
-/// an incomplete answer soon, and is never a reason not to ask.
+/// The last observation. Clones share it. It only shortens the wait for MySQL where an incomplete answer soon is better
+/// than a complete one late. It is never a reason not to ask.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reach(Arc<AtomicBool>);
 
@@ -16,7 +16,7 @@ impl Reach {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// What came of a question.
+    /// Notes whether a question was answered.
     pub(crate) fn note<T>(&self, answer: &Result<T, Error>) {
         self.0.store(matches!(answer, Err(Error::Unavailable { .. })), Ordering::Relaxed);
     }

@@ -1,9 +1,9 @@
-//! The look-aside read: the cache first, then the origin, and what came of it.
+//! The look-aside read: the cache first, then the origin; and its outcome.
 //!
-//! Each read is counted by the cache once, or not asked at all while too many bytes are on their way from
-//! it, so that the cache's own counts are those of the reads. A miss comes with a lease for one asker at a
-//! time, who alone fills (design rules 1 and 2): with bytes from a row that was read after the lease had
-//! arrived.
+//! Each read is counted by the cache once, so that the cache's own counts are those of the reads. Only while
+//! too many bytes are on their way from it, the cache is not asked at all. A miss comes with a lease for one
+//! asker at a time. That asker alone fills, with bytes from a row that was read after the lease had arrived
+//! (design rules 1 and 2).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,33 +35,33 @@ use origin::images::Images;
 use origin::ties::Ties;
 use origin::variants::{PATIENCE, Rendition, VariantError, Variants, tag_of};
 
-/// What the bus carries besides an image's bytes: the headers of a fill and of a hit.
+/// Bytes for the headers of a fill and of a hit, which the bus carries besides the image.
 const HEADER_ROOM: usize = 512;
-/// Up to this size, what is not filled is read at once; above, as it is sent.
+/// Up to this size in bytes, an image that is not filled is read at once; a larger one is read as it is sent.
 const SMALL_BYTES: u64 = 256 << 10;
 /// How often a row is read again because its file was gone. Each time, another upload of that key has
 /// been stored in between.
 const MAX_ROUNDS: u32 = 20;
 /// How long a read waits for a place at the origin.
 const BURST_LIMIT: Duration = Duration::from_secs(1);
-/// How long the cache is waited for when the origin does not answer: better late than not at all.
+/// How long a read waits for the cache when the origin does not answer: a late answer is better than none.
 const LAST_RESORT: Duration = Duration::from_secs(2);
-/// A fill may take so many times the budget of a read: its bytes have to get there.
+/// A fill may take this many times the budget of a read, because its bytes have to reach the worker.
 const FILL_BUDGETS: u32 = 4;
-/// The bytes in memory that come from the origin, in kilobytes, until whoever asked has taken them. When
-/// there are more, a miss is streamed and not filled, so that misses of many large images at once don't
-/// fill the memory instead.
+/// The most memory for bytes from the origin, in kilobytes, until the clients have taken them. When there
+/// are more, a miss is streamed and not filled. So misses of many large images at once don't exhaust the
+/// memory.
 const FILL_KILOBYTES: usize = 128 << 10;
 
-/// Reads images for everybody in this process.
+/// Reads images for all requests of this process.
 #[derive(Debug)]
 pub(crate) struct Reader {
     cache: CacheClient,
     images: Images,
     blobs: Blobs,
     variants: Variants,
-    /// The reads that are at the origin, and as many that wait for a place there. Together they are fewer than there are
-    /// turns, so that hits and pages find one while the origin is slow.
+    /// Places for reads at the origin, and as many for reads that wait for one there. Together they are fewer than
+    /// the requests that are worked on at once, so that hits and pages are served while the origin is slow.
     at_the_origin: Semaphore,
     before_the_origin: Semaphore,
     ties: Ties,
@@ -85,19 +85,19 @@ struct Source {
     bytes: Option<Bytes>,
 }
 
-/// What the cache said.
+/// The cache's answer to a read.
 enum Looked {
     Hit(ImageMeta, Content),
     /// Nothing is resident, and this asker is to fill it.
     Leased(Lease),
-    /// Nothing is resident, and somebody else is to fill it.
+    /// Nothing is resident, and another asker is to fill it.
     Missed,
-    /// The origin has to do without it.
+    /// The read is served from the origin, without the cache.
     Bypass(CacheStatus),
 }
 
 impl Reader {
-    /// A reader of these, of which so many reads may be at the origin at once, and as many wait for a place there.
+    /// A reader of these parts. At most `at_the_origin` reads are at the origin at once, and as many wait for that.
     #[expect(clippy::too_many_arguments, reason = "it is called once, with all that a read may need")]
     pub(crate) fn new(
         cache: CacheClient,
@@ -128,7 +128,7 @@ impl Reader {
         }
     }
 
-    /// The same with a near cache.
+    /// This reader, with a near cache.
     pub(crate) fn with_near(self, near: Option<Arc<Near>>) -> Self {
         Self { near, ..self }
     }
@@ -199,7 +199,8 @@ impl Reader {
         }
     }
 
-    /// A place at the origin, for which a read waits [`BURST_LIMIT`] at most. As many reads may wait as there are places.
+    /// A place at the origin, for which a read waits [`BURST_LIMIT`] at most. As many reads may wait as there are
+    /// places.
     async fn go_to_the_origin(&self) -> Option<SemaphorePermit<'_>> {
         if let Ok(place) = self.at_the_origin.try_acquire() {
             return Some(place);
@@ -212,12 +213,12 @@ impl Reader {
     async fn look(&self, item: &Item, held: Option<Tag>, limit: Duration) -> Looked {
         let asking_since = Instant::now();
         let asking = self.near.as_ref().map(|near| near.ask(item));
-        // With a near cache the bytes are wanted even if the asker holds them: the next one may not.
+        // With a near cache the bytes are wanted even if the asker holds them: the next asker may not.
         let tag = asking.as_ref().map_or(held, Asking::tag);
         let answer = match self.ask(item, tag, limit).await {
             Err(Some(RequestFailure::Refused(refused))) if refused.meta.size.is_some() => {
-                // Another gateway has stored a larger image there. With room for that the answer comes, and
-                // only that is counted.
+                // Another gateway has stored a larger image there. The second question has room for it, and
+                // only that one is counted.
                 self.room.note(item, refused.meta.size.unwrap_or_default());
                 self.ask(item, tag, limit.saturating_sub(asking_since.elapsed())).await
             }
@@ -237,7 +238,7 @@ impl Reader {
             Err(None) => return Looked::Bypass(CacheStatus::Busy),
             Err(Some(RequestFailure::Refused(refused))) => match refused.refusal.code {
                 Code::NotFound => (refused.meta.lease.map_or(Looked::Missed, Looked::Leased), None),
-                // It grows faster than it is asked for.
+                // A still larger image was stored between the two questions.
                 Code::TooLarge if refused.meta.size.is_some() => (Looked::Bypass(CacheStatus::Busy), None),
                 Code::TooLarge => (Looked::Bypass(CacheStatus::TooLarge), None),
                 _ => (Looked::Bypass(CacheStatus::Unavailable), Some(refused.refusal.message)),
@@ -251,7 +252,7 @@ impl Reader {
         looked
     }
 
-    /// The copy that is here is still the right image.
+    /// Serves the copy that is here: the worker has confirmed that it is still the right image.
     fn confirmed(&self, copy: Arc<Copy>, asking: Option<Asking<'_>>, answer: &Meta) -> Looked {
         if let (Some(asking), Some(granted_ms)) = (asking, answer.granted_ms) {
             asking.renew(Duration::from_millis(granted_ms));
@@ -262,7 +263,7 @@ impl Reader {
         }
     }
 
-    /// Asks the cache within `limit`, of which half may pass in waiting for room. `None` without any.
+    /// Asks the cache within `limit`, of which half may pass in waiting for room. `Err(None)` if there was none.
     async fn ask(
         &self,
         item: &Item,
@@ -300,7 +301,7 @@ impl Reader {
         }
     }
 
-    /// Reads the origin for everybody who misses this item, and fills the cache.
+    /// Reads the origin for all reads that miss this item, and fills the cache.
     async fn fill(
         &self,
         item: &Item,
@@ -333,7 +334,7 @@ impl Reader {
         Ok((image, Content::Bytes(bytes), status))
     }
 
-    /// What another read of this process has just filled the cache with, if there is one under way.
+    /// The image that another read of this process fills the cache with, if there is one under way.
     async fn share(&self, item: &Item, patience: Instant) -> Option<(ImageMeta, Bytes)> {
         let passenger = self.flights.join(item)?;
         let _waiting = Waiting::new(&self.waiting_reads);
@@ -370,7 +371,7 @@ impl Reader {
                 flight.land((image.clone(), bytes.clone()));
                 CacheStatus::Stored
             }
-            // Nothing is kept; others may not share what no lease has vouched for.
+            // Nothing is kept. Other reads may not share an image whose fill was not accepted under its lease.
             Ok(_) => CacheStatus::Miss,
             Err(RequestFailure::Refused(refused)) => match refused.refusal.code {
                 Code::Conflict => CacheStatus::Refused,
@@ -406,7 +407,7 @@ impl Reader {
         self.finish(item, source, choose, status, rounds).await
     }
 
-    /// Goes from a file to its bytes, reading the row again as long as the file is gone (design rule 5).
+    /// Gets the bytes of a file, and reads the row again as long as the file is gone (design rule 5).
     async fn finish(
         &self,
         item: &Item,
@@ -473,7 +474,7 @@ impl Reader {
         }
     }
 
-    /// Whether it makes sense to read the row again, after its file was not there.
+    /// Returns if it makes sense to read the row again after its file was not there, and fails with `error` if not.
     async fn again(&self, rounds: &mut Rounds, location: &str, error: BlobError) -> Result<(), Error> {
         if self.variants.forget(location) && matches!(error, BlobError::Damaged { .. }) {
             return Ok(());
@@ -504,7 +505,7 @@ impl Reader {
         usize::try_from(size).map_or(true, |size| size + HEADER_ROOM > self.cache.bus().max_payload())
     }
 
-    /// The right to hold so many bytes of the origin, if there is room.
+    /// The permit to hold `size` bytes from the origin, if there is room.
     fn fill_permit(&self, size: u64) -> Option<OwnedSemaphorePermit> {
         let kilobytes = u32::try_from(size.div_ceil(1024)).ok()?;
         self.fills.clone().try_acquire_many_owned(kilobytes).ok()
@@ -534,7 +535,7 @@ struct Rounds {
     last: Option<String>,
     /// Whether the file was looked for in the trash already.
     is_put_back: bool,
-    /// Until when it waits for a variant.
+    /// The moment until which the read waits for a variant.
     patience: Instant,
 }
 
@@ -556,7 +557,7 @@ impl Rounds {
     }
 }
 
-/// What it means that the file of a row is gone.
+/// The conclusion from a file that is gone although a row names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gone {
     /// The row may have moved on: it is read again (design rule 5).
@@ -585,7 +586,7 @@ impl Source {
     }
 }
 
-/// A hit, if it says what it is.
+/// The image of a hit, if the reply names a known format and a tag.
 fn hit(reply: Reply, asking: Option<Asking<'_>>) -> Option<(ImageMeta, Content)> {
     let granted = reply.meta.granted_ms.map(Duration::from_millis);
     let image = ImageMeta {

@@ -1,11 +1,11 @@
-//! Which worker serves, as the leader of the stream says; and making sure that none does (design rule 9).
+//! The worker that serves, as the leader of the stream says; and the proof that none does (design rule 9).
 //!
-//! "No responders" is the view of the one server that this gateway is connected to: behind a route that is cut a worker
-//! may serve on. Nor is a read a proof that nobody serves: a leader that was cut off answers from what it had. A
-//! compare-and-set write is one. It ends a claim that has run out, or finds that there is none; whoever serves after
-//! it has read whatever it holds after it.
+//! "No responders" is no proof: it is the view of the one server that this gateway is connected to. Behind a route that
+//! is cut, a worker may serve on. A read is no proof either: a leader that was cut off answers from its old state.
+//! A compare-and-set write is a proof. It ends a claim that has run out, or finds that there is none. A worker that
+//! serves after the write has read all that it holds after it.
 //!
-//! Reads and writes go one after the other, and each is for all who ask at that moment: it begins after they asked.
+//! Reads and writes are made one after the other. Each is for all questions of that moment: it begins after them.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use wire::owners::Entry;
 const LIMIT: Duration = Duration::from_secs(1);
 /// The least time between the beginnings of two reads.
 const TOGETHER: Duration = Duration::from_millis(2);
-/// After so long it is tried again where the bus, or somebody else's write, came between.
+/// The pause before the next try, after the bus failed or another write came between.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// What the bucket says of who serves. Clones share what is asked and what was seen.
+/// The claim to serve, as the bucket has it. Clones share the open questions and the last observation.
 #[derive(Debug, Clone)]
 pub(crate) struct Serving {
     shared: Arc<Shared>,
@@ -34,7 +34,7 @@ pub(crate) struct Serving {
 #[derive(Debug)]
 struct Shared {
     owners: Owners,
-    /// A gateway comes after the first worker, or can do without one until that comes.
+    /// It expects an entry: a gateway comes after the first worker, or can do without one until that comes.
     seen: Mutex<Observer>,
     asked: Mutex<Vec<Asked>>,
     /// When the last read began.
@@ -47,17 +47,17 @@ enum Asked {
     Nobody(oneshot::Sender<Nobody>),
 }
 
-/// Whether nobody serves.
+/// Whether it is sure that no worker serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Nobody {
-    /// A write that began after the question has made sure of it, and was known to by this moment.
+    /// No worker serves: a write that began after the question has proved it, and had done so by this moment.
     Sure(Moment),
-    /// Somebody does, or may. It is worth while to ask again after so long.
+    /// A worker serves, or may serve. The question is worth asking again after so long.
     Perhaps(Duration),
 }
 
 impl Serving {
-    /// By the connection of a user who may read and write the entry.
+    /// Asks by `bus`, the connection of a user that may read and write the entry.
     pub(crate) fn new(bus: Bus) -> Self {
         let (owners, seen) = (Owners::new(bus), Mutex::new(Observer::new(true)));
         Self { shared: Arc::new(Shared { owners, seen, asked: Mutex::default(), turn: Default::default() }) }
@@ -69,7 +69,7 @@ impl Serving {
         self.shared.ask(Asked::Owner).await
     }
 
-    /// Tries to make sure that nobody serves, by a write that begins after this was called.
+    /// Tries to make sure that no worker serves, by a write that begins after this was called.
     pub(crate) async fn nobody(&self) -> Nobody {
         self.shared.ask(Asked::Nobody).await
     }
@@ -84,11 +84,11 @@ impl Shared {
                 biased;
                 answered = &mut answer => answered,
                 mut turn = self.turn.lock() => {
-                    // Whoever had the turn before may have asked for this one too.
+                    // The task that had the turn before may have answered this question too.
                     if let Ok(answer) = answer.try_recv() {
                         return answer;
                     }
-                    // Under many changes, one read is for all that come within that time. A single change does not wait.
+                    // Under many changes, one read answers all that come in that time. A single change does not wait.
                     let left = turn.map_or(Duration::ZERO, |last| TOGETHER.saturating_sub(last.elapsed()));
                     if !left.is_zero() {
                         tokio::time::sleep(left).await;
@@ -99,14 +99,14 @@ impl Shared {
                     answer.await
                 }
             };
-            // Without an answer, whoever asked for this one too has given up.
+            // Without an answer, the task that read for this question too has given up: it is asked again.
             if let Ok(answer) = answered {
                 return answer;
             }
         }
     }
 
-    /// Reads, and writes if that is asked for and possible, for all who have asked.
+    /// Reads for all questions asked so far, and writes if one of them needs that and it is possible.
     async fn look(&self) {
         let asked = std::mem::take(&mut *self.asked.lock());
         if asked.is_empty() {
@@ -123,7 +123,7 @@ impl Shared {
         let mut doubters = Vec::new();
         for one in asked {
             match one {
-                // Whoever does not wait any more needs no answer.
+                // An asker that does not wait any more needs no answer.
                 Asked::Owner(asker) => drop(asker.send(owner.clone())),
                 Asked::Nobody(asker) => doubters.push(asker),
             }

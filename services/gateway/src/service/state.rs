@@ -1,4 +1,4 @@
-//! What all handlers share, and what they can do with it: read, store, delete, ask for health.
+//! The state that all handlers share, and its operations: read, store, delete, ask for health.
 
 use std::fmt;
 use std::future::Future;
@@ -47,7 +47,7 @@ use origin::variants::Variants;
 
 /// How long a part may take to say that it is there.
 const HEALTH_LIMIT: Duration = Duration::from_secs(1);
-/// How long a page waits for MySQL, and how long while that is known to be away.
+/// How long a page waits for MySQL, and how long while MySQL is known to be away.
 const PAGE_LIMIT: Duration = Duration::from_secs(2);
 const AWAY_LIMIT: Duration = Duration::from_millis(50);
 /// How often dates of deleted images are looked at that may be old enough to go.
@@ -59,9 +59,9 @@ const REMOVALS_AT_ONCE: usize = 16;
 #[derive(Clone)]
 pub(crate) struct AppState(Arc<Shared>);
 
-/// What an [`AppState`] points to.
+/// The contents of an [`AppState`], which all its clones share.
 pub(crate) struct Shared {
-    /// When the parts were asked last, and which were there.
+    /// When the parts were asked last, and their answer.
     health: tokio::sync::Mutex<Option<(Instant, Health)>>,
     /// The settings.
     pub(crate) config: Config,
@@ -82,7 +82,7 @@ pub(crate) struct Shared {
     reach: Reach,
     feed: Arc<Feed>,
     ties: Ties,
-    /// Changes on their way: they go on when their asker has hung up.
+    /// Changes on their way: they go on even if the client closes its connection.
     changes: TaskTracker,
 }
 
@@ -109,7 +109,7 @@ pub(crate) struct Stored {
 }
 
 impl AppState {
-    /// On connections that stand; with the copies that are to be renewed, unless the near cache is off.
+    /// The state on connections that are open; and the copies that are to be renewed, unless the near cache is off.
     ///
     /// # Errors
     /// When the metrics can't be registered, or the near cache can't be made.
@@ -165,7 +165,7 @@ impl AppState {
         Ok((state, to_renew))
     }
 
-    /// What keeps the near cache exact, unless that is off.
+    /// The upkeep of the near cache, unless that is off.
     pub(crate) fn near_upkeep(&self) -> Option<Arc<Upkeep>> {
         self.upkeep.clone()
     }
@@ -175,7 +175,7 @@ impl AppState {
         self.near.as_ref()
     }
 
-    /// What workers say by themselves.
+    /// The events that workers publish.
     pub(crate) fn feed(&self) -> &Arc<Feed> {
         &self.feed
     }
@@ -189,7 +189,7 @@ impl AppState {
         self.read_portion(&key.clone().into(), held, &|_| Portion::All).await.map_err(|failure| failure.error)
     }
 
-    /// As [`AppState::read`], also of variants, for an asker who may need less than all of it.
+    /// As [`AppState::read`], also of variants, for a client that may need less than all of it.
     pub(crate) async fn read_portion(
         &self,
         item: &Item,
@@ -205,7 +205,7 @@ impl AppState {
         read
     }
 
-    /// What an upload may be at most.
+    /// The limits of an upload, in bytes and in pixels.
     pub(crate) fn upload_limits(&self) -> UploadLimits {
         UploadLimits { max_bytes: self.config.max_image_bytes(), max_pixels: self.config.max_image_pixels() }
     }
@@ -223,8 +223,8 @@ impl AppState {
         received
     }
 
-    /// Makes a received image that of `key`, if `conditions` hold, and tells the cache. It goes on when
-    /// the asker has hung up.
+    /// Stores a received image under `key`, if `conditions` hold, and tells the cache. It goes on even if the
+    /// client closes its connection.
     ///
     /// # Errors
     /// [`Error::PreconditionFailed`]; [`Error::StillTelling`] when it is stored and the cache may not know
@@ -263,8 +263,8 @@ impl AppState {
             Err(unmet) => return self.tell(&note, "", Err(unmet.into())).await,
         };
         staged.keep();
-        // Somebody else may have taken the file away between its last byte and the row, and a row without a file is
-        // no stored image.
+        // The file may have been taken away between its last byte and the row, and a row without a file is no stored
+        // image.
         let (told, held) = tokio::join!(self.teller.tell(&note), self.holds(&location, id));
         if told {
             self.changes.spawn(self.teller.clone().forget(note));
@@ -285,7 +285,7 @@ impl AppState {
         Ok(Stored { created, row: written.row })
     }
 
-    /// Whether the file that a row names now is where it says.
+    /// Makes sure that the file that a row names now is at `location`, and puts it back there if that is possible.
     async fn holds(&self, location: &str, id: OriginId) -> Result<(), Error> {
         if self.blobs.holds(location, id).await.map_err(|error| unavailable(&error))? {
             return Ok(());
@@ -301,7 +301,8 @@ impl AppState {
         })
     }
 
-    /// Gives a key back the image that it had, because the file of the new one can't be vouched for, and says why.
+    /// Gives a key back its previous image, because it is not certain that the file of the new one is there. Returns
+    /// the error to answer with.
     async fn take_back(&self, key: &Key, location: &str, previous: Option<ImageRow>, error: Error) -> Error {
         let note = match self.images.take_back(key, location, previous.as_ref()).await {
             Ok(Some(note)) => note,
@@ -346,7 +347,7 @@ impl AppState {
     ///
     /// # Errors
     /// [`Error::StillTelling`] when they are deleted and the cache may not know it yet;
-    /// [`Error::Unavailable`] when MySQL fails, by when some of them may be deleted.
+    /// [`Error::Unavailable`] when MySQL fails; some of them may be deleted by then.
     pub(crate) async fn delete_all(&self) -> Result<u64, Error> {
         let state = self.clone();
         self.see_through(async move {
@@ -374,7 +375,7 @@ impl AppState {
     /// Drops everything that is cached; the images stay stored. `by` goes into the history.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when no worker answers that serves; what it refuses, in its own words.
+    /// [`Error::Unavailable`] when no worker that serves answers; a refusal in the worker's own words.
     pub(crate) async fn clear_cache(&self, by: &str) -> Result<ClearReply, Error> {
         self.teller.clear(by).await
     }
@@ -387,7 +388,7 @@ impl AppState {
         self.teller.drop_cached(key).await
     }
 
-    /// Tells the cache of a change, and lets the answer pass once it has acknowledged.
+    /// Tells the cache of a change, and returns `outcome` once it has acknowledged.
     async fn tell<T>(&self, note: &Note, done: &'static str, outcome: Result<T, Error>) -> Result<T, Error> {
         if self.teller.tell(note).await {
             self.changes.spawn(self.teller.clone().forget(note.clone()));
@@ -397,7 +398,7 @@ impl AppState {
         Err(Error::StillTelling { done })
     }
 
-    /// Runs a change to its end, whatever becomes of whoever asked for it.
+    /// Runs a change to its end, even if the client closes its connection.
     async fn see_through<T: Send + 'static>(
         &self,
         change: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -427,7 +428,7 @@ impl AppState {
         self.teller.clone().run(shutdown)
     }
 
-    /// Removes the dates of deleted images that nobody has to know any more, until the stop.
+    /// Removes the dates of deleted images that are not needed any more, until the stop.
     pub(crate) fn run_forgetting(
         &self,
         shutdown: CancellationToken,
@@ -455,7 +456,7 @@ impl AppState {
         sweep::run(identity, self.images.clone(), self.blobs.clone(), rules, self.ties.clone(), shutdown)
     }
 
-    /// What the last sweep came to.
+    /// The result of the last sweep, if there was one.
     pub(crate) fn swept(&self) -> Option<Swept> {
         self.ties.swept()
     }
@@ -468,11 +469,11 @@ impl AppState {
         self.teller.pending_count().await
     }
 
-    /// What MySQL answers to a page. A page never waits long for it, and not at all while it is known to be
-    /// away: then the page says so.
+    /// MySQL's answer to a page. A page waits for it for [`PAGE_LIMIT`] at most, and only for [`AWAY_LIMIT`] while
+    /// MySQL is known to be away: then the page says so.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when it has not answered in time; whatever else `question` fails with.
+    /// [`Error::Unavailable`] when it has not answered in time; any other failure of `question`.
     pub(crate) async fn for_page<T, E: Into<Error>>(
         &self,
         question: impl Future<Output = Result<T, E>>,
@@ -490,10 +491,10 @@ impl AppState {
         answer
     }
 
-    /// What the recorder answers to a page. It reads MySQL too, so it is not waited for either while that is away.
+    /// The recorder's answer to a page. It reads MySQL too, so a page hardly waits for it while MySQL is away.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when it has not answered in time; whatever else `question` fails with.
+    /// [`Error::Unavailable`] when it has not answered in time; any other failure of `question`.
     pub(crate) async fn history_for_page<T>(
         &self,
         question: impl Future<Output = Result<T, Error>>,
@@ -508,8 +509,8 @@ impl AppState {
 
     /// Asks all parts whether they are there. Takes at most two seconds.
     ///
-    /// The parts are asked for one reader at a time, and the answer is for all who came before that began: many probes
-    /// and pages ask them no more often than a few.
+    /// One caller at a time asks the parts, and the answer is for all callers that came before it began. So many probes
+    /// and pages ask the parts no more often than a few.
     pub(crate) async fn health(&self) -> Health {
         let came = Instant::now();
         let mut last = self.0.health.lock().await;

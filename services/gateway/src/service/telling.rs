@@ -23,17 +23,17 @@ use origin::pending::{LeftBehind, Note, Pending, Scope};
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// How long one request waits. A repeated invalidation is harmless, a lost one is not.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
-/// After so long no near lease lasts that was granted before, by clocks that run apart by up to an eighth.
+/// The time after which every near lease granted before has ended, even by clocks that run apart by up to an eighth.
 const LEASES_END: Duration = with_margin(Duration::from_millis(LONGEST_LEASE_MS));
-/// When no worker has acknowledged by then, it is looked for whether one serves at all.
+/// How long an acknowledgement may take before the gateway checks whether any worker serves at all.
 const DOUBT: Duration = Duration::from_millis(50);
-/// How often: a claim that is renewed in between is seen so much later to run out.
+/// The longest pause between two such checks. A claim renewed in between is seen to run out later by up to this.
 const DOUBT_EVERY: Duration = Duration::from_millis(200);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// How often each gateway looks for notes that somebody has left behind.
+/// How often each gateway looks for notes that were left behind.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How old those are: whoever made them has given up by then, or is gone.
+/// The age from which a note counts as left behind: the gateway that made it has given up by then, or is gone.
 const LEFT_BEHIND: Duration = Duration::from_secs(6);
 /// How long notes of acknowledged changes gather before they are removed.
 const GATHERING: Duration = Duration::from_millis(50);
@@ -41,7 +41,7 @@ const GATHERING: Duration = Duration::from_millis(50);
 const BATCH: u32 = 100;
 /// How many of them are told of at once.
 const AT_ONCE: usize = 8;
-/// Who clears the cache, in its history.
+/// The author in the cache's history when the deletion of all images clears the cache.
 const BY: &str = "gateway: all images deleted";
 
 /// Tells the cache, and removes the notes of what it has acknowledged. Clones share everything.
@@ -54,7 +54,7 @@ pub(crate) struct Teller {
     acknowledged: Arc<Mutex<Vec<Note>>>,
     /// Held while some of them are removed; meanwhile others gather.
     removing: Arc<tokio::sync::Mutex<()>>,
-    /// It looks at MySQL all the time, so it knows first.
+    /// The teller reads MySQL all the time, so it is the first to know whether MySQL answers.
     reach: Reach,
 }
 
@@ -70,7 +70,7 @@ impl Teller {
         self.acknowledged(&note.scope).await
     }
 
-    /// Removes the note of an acknowledged change. Nobody has to wait for it: until it is gone, the change
+    /// Removes the note of an acknowledged change. No answer has to wait for it: until it is gone, the change
     /// may be told of once more, which is harmless.
     pub(crate) async fn forget(self, note: Note) {
         lock(&self.acknowledged).push(note);
@@ -89,7 +89,7 @@ impl Teller {
         }
     }
 
-    /// Whether within the limit a worker has acknowledged, or it is sure that none holds the image from before.
+    /// True once a worker has acknowledged, or surely none holds the image from before. False after [`ANSWER_LIMIT`].
     async fn acknowledged(&self, scope: &Scope) -> bool {
         let done = async {
             tokio::select! {
@@ -115,7 +115,7 @@ impl Teller {
         }
     }
 
-    /// Waits until nobody can hold the image from before: no worker serves, and no copy lasts.
+    /// Waits until the image from before can't be served any more: no worker serves, and no near lease lasts.
     async fn nobody_serves(&self) {
         sleep(DOUBT).await;
         let sure = loop {
@@ -124,7 +124,7 @@ impl Teller {
                 Nobody::Perhaps(again) => sleep(again.min(DOUBT_EVERY)).await,
             }
         };
-        // What a worker granted before it went away ends by itself.
+        // A lease that a worker granted before it went away ends by itself.
         loop {
             let left = (sure + LEASES_END).since(Moment::now());
             if left.is_zero() {
@@ -144,9 +144,10 @@ impl Teller {
         self.by_the_owner(self.cache.clear(by, limit), |reply| &reply.incarnation).await
     }
 
-    /// An acknowledgement counts if the incarnation that gives it owns the claim, by a read that begins after the change
-    /// that it is about (design rule 9). Whoever owned it before then serves no more, and whoever owns it after has read
-    /// what it holds after the change. So both can be on their way at once.
+    /// The acknowledgement of a change. It counts only if the incarnation that gives it owns the claim (design rule 9).
+    ///
+    /// The read of the claim begins after the change. An owner from before that read serves no more. An owner from
+    /// after it has read all that it holds after the change. So request and read can be on their way at once.
     async fn by_the_owner<A>(
         &self,
         asked: impl Future<Output = Result<A, RequestFailure>>,
@@ -172,7 +173,7 @@ impl Teller {
     /// Drops everything that is cached. `by` goes into the history.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] when no worker answers that serves; what it refuses, in its own words.
+    /// [`Error::Unavailable`] when no worker that serves answers; a refusal in the worker's own words.
     pub(crate) async fn clear(&self, by: &str) -> Result<ClearReply, Error> {
         self.try_clear(by, CHANGE_LIMIT).await.map_err(|failure| Error::of_request(CACHE, failure))
     }
@@ -182,8 +183,8 @@ impl Teller {
         Ok(self.pending.count().await?)
     }
 
-    /// Tells of what others have left behind, until the stop. Every gateway does: that two tell of the
-    /// same change is harmless.
+    /// Tells the cache of changes that were left behind, until the stop. Every gateway does so: it is harmless if
+    /// two tell of the same change.
     pub(crate) async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let mut failing = false;
         while shutdown.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
@@ -216,7 +217,7 @@ impl Teller {
             let notes = notes.map_err(|error| error.to_string())?;
             let is_last = notes.len() < BATCH as usize;
             after = notes.last().cloned();
-            // Each by itself: one that is not acknowledged, or whose row is locked, holds up no other.
+            // Each note is told by itself, so one that is not acknowledged, or whose row is locked, holds up no other.
             let mut done = stream::iter(notes).map(|left| self.tell_again(left)).buffer_unordered(AT_ONCE);
             while let Some(done) = done.next().await {
                 match done {
@@ -238,7 +239,7 @@ impl Teller {
     }
 }
 
-/// Held for a moment, to add or to take.
+/// The notes, locked for a moment to add or to take some.
 fn lock(notes: &Mutex<Vec<Note>>) -> MutexGuard<'_, Vec<Note>> {
     notes.lock()
 }

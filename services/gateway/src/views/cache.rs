@@ -1,4 +1,4 @@
-//! What the page of the cache's settings is given.
+//! The context of the page of the cache's settings.
 
 use std::cmp::Ordering;
 
@@ -12,19 +12,19 @@ use wire::{CacheStats, ConfigReply, Policy};
 use super::shell::{Done, Moment};
 use charts::units;
 
-/// What has to be typed to delete everything.
+/// The phrase that has to be typed to delete everything.
 pub(crate) const DELETE_ALL_PHRASE: &str = "delete everything";
 
 /// `cache.html`
 #[derive(Debug, Serialize)]
 pub(crate) struct CachePage {
-    /// What was just done.
+    /// The notice about the action that was just done.
     pub(crate) done: Option<Done>,
-    /// What was refused.
+    /// The form that was refused, and the reason.
     pub(crate) error: Option<FormError>,
-    /// What stands in the forms.
+    /// The values in the forms.
     pub(crate) form: CacheForm,
-    /// What is in force.
+    /// The configuration in force.
     pub(crate) config: Option<Value>,
     /// The worker's counters.
     pub(crate) stats: Option<CacheStats>,
@@ -36,18 +36,18 @@ pub(crate) struct CachePage {
     pub(crate) history: Vec<ChangeView>,
     /// The time before and after a change that its effect is taken from, in milliseconds.
     pub(crate) compared_ms: u64,
-    /// Why there are none to show.
+    /// Why there are no changes to show.
     pub(crate) history_error: Option<String>,
     /// How many images are stored.
     pub(crate) stored_count: Option<u64>,
-    /// What has to be typed to delete everything.
+    /// The phrase that has to be typed to delete everything.
     pub(crate) confirmation_phrase: &'static str,
 }
 
 /// A form of the page was refused.
 #[derive(Debug, Serialize)]
 pub(crate) struct FormError {
-    /// Which: `config`, `clear` or `delete_all`.
+    /// The form: `config`, `clear` or `delete_all`.
     pub(crate) form: &'static str,
     /// Whether it is done nevertheless, and only the cache does not know it yet.
     pub(crate) done: bool,
@@ -55,16 +55,16 @@ pub(crate) struct FormError {
     pub(crate) message: String,
 }
 
-/// What stands in the forms of the cache's page: what was typed, else what is in force.
+/// The values in the forms of the cache's page: the typed values, else those in force.
 #[derive(Debug, Serialize)]
 pub(crate) struct CacheForm {
-    /// Capacity, as text, because what was typed may be none.
+    /// The capacity as text, because the typed value may not be one.
     pub(crate) capacity_mb: String,
     /// The largest that is allowed, if the worker answers.
     pub(crate) max_capacity_mb: Option<u64>,
     /// The name of the policy that is chosen.
     pub(crate) policy: String,
-    /// What was typed to confirm that everything be deleted.
+    /// The phrase that was typed to confirm the deletion of everything.
     pub(crate) confirmation: String,
     policies: [PolicyView; 4],
 }
@@ -77,7 +77,7 @@ struct PolicyView {
 }
 
 impl CacheForm {
-    /// With what is in force.
+    /// The forms with the values in force.
     pub(crate) fn new(config: Option<&ConfigReply>) -> Self {
         Self {
             capacity_mb: config.map(|reply| reply.config.capacity_mb.mb().to_string()).unwrap_or_default(),
@@ -131,7 +131,7 @@ struct EffectView {
     after: Option<String>,
     /// `up`, `down` or `same`, if both are known.
     direction: Option<&'static str>,
-    /// How many gets both are made of.
+    /// The numbers of gets from which both ratios are calculated.
     before_count: u64,
     after_count: u64,
 }
@@ -139,7 +139,7 @@ struct EffectView {
 impl EffectView {
     fn new(effect: Effect) -> Self {
         let (before, after) = (effect.before.hit_ratio(), effect.after.hit_ratio());
-        // In tenths of a percent, as both are shown: what looks the same is the same.
+        // The ratios are compared in tenths of a percent, as they are shown: equal texts count as the same.
         let tenths = |ratio: f64| (ratio * 1000.0).round() as i64;
         let direction = before.zip(after).map(|(before, after)| match tenths(after).cmp(&tenths(before)) {
             Ordering::Greater => "up",

@@ -28,9 +28,9 @@ pub(crate) struct Figure {
 struct Change {
     /// `up`, `down` or `same`.
     direction: &'static str,
-    /// Whether that is good news, if it is either.
+    /// Whether the change is good; none if it is neither good nor bad.
     good: Option<bool>,
-    /// How much.
+    /// The size of the change.
     text: String,
 }
 
@@ -44,18 +44,18 @@ impl Change {
         Self { direction, good, text }
     }
 
-    /// That of a ratio, in percentage points. `up_is_good`: what a larger one means.
+    /// The change of a ratio, in percentage points. `up_is_good` says whether a larger ratio is better.
     fn of_ratio(now: Option<f64>, before: Option<f64>, up_is_good: bool) -> Option<Self> {
-        // In tenths, as it is shown: what looks the same is the same.
+        // The change is in tenths of a point, as it is shown: equal texts count as the same.
         let tenths = ((now? - before?) * 1000.0).round();
         Some(Self::of(tenths, format!("{:.1} points", tenths.abs() / 10.0), Some(up_is_good)))
     }
 
-    /// That of a rate, in percent of what it was. From nothing there are no percents.
+    /// The change of a rate, in percent of the earlier one. None if the earlier one is zero.
     fn of_rate(now: Option<f64>, before: Option<f64>) -> Option<Self> {
         let (now, before) = (now?, before.filter(|before| *before > 0.0)?);
         let factor = now / before;
-        // Beyond a tenfold, percents are no longer read.
+        // From tenfold on, a factor is easier to read than percents.
         let text = if factor >= 10.0 {
             format!("{}-fold", units::compact(factor.round()))
         } else {
@@ -123,8 +123,8 @@ impl Totals {
     }
 }
 
-/// The figures of items and size, which stand on several pages: as the worker has them now, else as
-/// they were recorded last.
+/// The figures of items and size, which several pages show: the worker's current values, else those that were recorded
+/// last.
 fn gauges(
     series: Option<&Series>,
     stats: Option<&CacheStats>,
@@ -149,7 +149,7 @@ fn gauges(
     Ok([items.spark(Chart::Items, series)?, size_figure])
 }
 
-/// The figures of the first page: what the cache has done in the last minutes.
+/// The figures of the first page: the work of the cache in the last minutes.
 ///
 /// # Errors
 /// [`ChartError`] of a sparkline.
@@ -185,8 +185,8 @@ pub(crate) fn home_figures(
     Ok(vec![hit_ratio.spark(Chart::HitRatio, series)?, requests.spark(Chart::Requests, series)?, items, size])
 }
 
-/// The figures above the charts: sums over what they show, and how they differ from those of `earlier`, the
-/// same time before.
+/// The figures above the charts: sums over the range of the charts, and their change since `earlier`, the same length
+/// of time before.
 ///
 /// # Errors
 /// [`ChartError`] of a sparkline.

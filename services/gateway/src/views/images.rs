@@ -1,4 +1,4 @@
-//! What the pages about one image are given, and an image in any list.
+//! The contexts of the pages about one image, and of an image in any list.
 
 use std::collections::HashMap;
 
@@ -23,9 +23,9 @@ const WIDEST: u32 = 1280;
 pub(crate) struct UploadPage {
     /// The key as it was typed.
     pub(crate) key: String,
-    /// Why nothing was stored; or, if `stored`, what is still to come.
+    /// Why nothing was stored; or, if `stored`, the step that has still to come.
     pub(crate) error: Option<String>,
-    /// Which field is to blame: `key` or `file`.
+    /// The field with the error: `key` or `file`.
     pub(crate) wrong: Option<&'static str>,
     /// Whether it is stored nevertheless.
     pub(crate) stored: bool,
@@ -33,7 +33,7 @@ pub(crate) struct UploadPage {
     pub(crate) max_bytes: u64,
     /// The most pixels, in millions.
     pub(crate) max_megapixels: u64,
-    /// Where the viewer's browser found this gateway, such as `http://127.0.0.1:5000`.
+    /// The URL at which the viewer's browser reached this gateway, such as `http://127.0.0.1:5000`.
     pub(crate) base: String,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct ImageFormPage {
     pub(crate) key: String,
     /// Why there is nothing to show.
     pub(crate) error: Option<String>,
-    /// Whether the key is a good one to store something under.
+    /// Whether an image may be stored under the key.
     pub(crate) can_upload: bool,
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct ImagePage {
     content_type: &'static str,
     width: Option<u32>,
     height: Option<u32>,
-    /// Whether a narrower rendition is shown in its place. One of a GIF or WebP would not move.
+    /// Whether a narrower rendition is shown in its place. A rendition of a GIF or WebP would not move.
     is_wide: bool,
     stored: Option<Moment>,
     first_stored: Option<Moment>,
@@ -80,7 +80,7 @@ pub(crate) struct ImagePage {
     nats: String,
 }
 
-/// What one read through the cache came to.
+/// The outcome of one read through the cache.
 #[derive(Debug, Serialize)]
 struct ReadView {
     kind: &'static str,
@@ -145,8 +145,8 @@ impl ReadView {
 }
 
 impl ImagePage {
-    /// The page of an image that was just read. `row` is what the database knows, if it answers;
-    /// `base` is where the viewer's browser found this gateway, such as `http://127.0.0.1:5000`.
+    /// The page of an image that was just read. `row` is the row of the database, if the database answers. `base` is
+    /// the URL at which the viewer's browser reached this gateway, such as `http://127.0.0.1:5000`.
     pub(crate) fn new(
         key: &Key,
         read: &ReadOutcome,
@@ -224,15 +224,15 @@ pub(crate) struct ImageView {
     height: u32,
     size: u64,
     stored: Moment,
-    /// Whether it is in the cache; none when nobody knows.
+    /// Whether it is in the cache; none when that is not known.
     resident: Option<bool>,
     hits: u64,
-    /// Whether variants of it are, which is what lists show.
+    /// Whether variants of it are in the cache; lists show variants.
     has_cached_variants: bool,
 }
 
 impl ImageView {
-    /// The image of a row, and what the cache says about it.
+    /// The image of a row, with the cache's answer about it.
     pub(crate) fn new(row: &ImageRow, residency: &Residency, now: OffsetDateTime) -> Self {
         let resident = residency.of(&row.key);
         Self {
@@ -251,18 +251,18 @@ impl ImageView {
     }
 }
 
-/// Which of the images of a page are in the cache, if the cache has said so.
+/// The cache's entries of the images of a page, if the cache has answered.
 #[derive(Debug, Default)]
 pub(crate) struct Residency(Option<HashMap<Item, ResidentKey>>);
 
 impl Residency {
-    /// From what the cache answered when it was asked for the keys of the page.
+    /// The residency by the cache's answer about the keys of the page.
     pub(crate) fn new(entries: Vec<ResidentKey>) -> Self {
         let item = |entry: &ResidentKey| Item { key: entry.key.clone(), variant: entry.variant };
         Self(Some(entries.into_iter().map(|entry| (item(&entry), entry)).collect()))
     }
 
-    /// The entry of the original of a key, that there is none, or that it is not known.
+    /// The entry of the original of a key: `Some(None)` if there is none, `None` if it is not known.
     pub(super) fn of(&self, key: &Key) -> Option<Option<&ResidentKey>> {
         self.0.as_ref().map(|entries| entries.get(&Item::from(key.clone())))
     }

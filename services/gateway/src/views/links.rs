@@ -5,20 +5,20 @@ use wire::{Key, Tag};
 
 use origin::listing::{Order, Place, Position};
 
-/// What may stand unescaped in a path or query. A slash in a key is escaped too, so that no browser
-/// takes `..` between two of them for a way up.
+/// The characters that are escaped in a path or query. A slash in a key is one of them, so that no browser takes `..`
+/// between two slashes for the parent folder.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 pub(super) fn escaped(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
-/// The page of an image.
+/// The address of the page of an image.
 pub(crate) fn image_page(key: &Key) -> String {
     format!("/image?key={}", escaped(key.as_str()))
 }
 
-/// The bytes of an image, in the very version that `tag` names.
+/// The address of the bytes of an image, in the version that `tag` names.
 pub(crate) fn image_source(key: &Key, tag: Tag) -> String {
     format!("/images/{}?v={tag}", escaped(key.as_str()))
 }
@@ -28,11 +28,11 @@ pub(crate) fn image_source(key: &Key, tag: Tag) -> String {
 pub(crate) struct Listing {
     /// [`Listing::PICTURES`] or [`Listing::ROWS`].
     pub(crate) path: &'static str,
-    /// What the keys begin with.
+    /// The prefix of the listed keys; empty for all keys.
     pub(crate) prefix: String,
     /// The order.
     pub(crate) order: Order,
-    /// Where in it.
+    /// The position in that order.
     pub(crate) position: Position,
 }
 
@@ -47,7 +47,7 @@ impl Listing {
         if path == Self::ROWS { Order::Key } else { Order::Newest }
     }
 
-    /// Whether it begins where the list does.
+    /// Whether it is the first page of the list.
     pub(crate) fn is_first(&self) -> bool {
         self.position == Position::First
     }
@@ -79,7 +79,7 @@ impl Listing {
         Self { order, position: Position::First, ..self.clone() }
     }
 
-    /// The beginning of the list in the order that any number of images has.
+    /// The beginning of the list sorted by key, an order that works for any number of images.
     pub(crate) fn by_key(&self) -> Self {
         self.sorted(Order::Key)
     }
@@ -89,12 +89,12 @@ impl Listing {
         Self { prefix: String::new(), position: Position::First, ..self.clone() }
     }
 
-    /// The address of what lies behind a place.
+    /// The address of the page behind a place.
     pub(super) fn after(&self, place: &Place) -> String {
         Self { position: Position::After(place.clone()), ..self.clone() }.address()
     }
 
-    /// The address of what lies before a place.
+    /// The address of the page before a place.
     pub(super) fn before(&self, place: &Place) -> String {
         Self { position: Position::Before(place.clone()), ..self.clone() }.address()
     }

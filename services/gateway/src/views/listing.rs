@@ -1,5 +1,5 @@
-//! What the list of images is given, as pictures on the first page and as rows on the page of the keys; and what the
-//! pages are given with which several of them are deleted.
+//! The contexts of the list of images: as pictures on the first page, and as rows on the page of the keys. And the
+//! contexts of the pages on which several images are deleted.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -17,7 +17,7 @@ use origin::listing::{Order, Page, Place};
 pub(crate) struct ListPage {
     /// The headline figures; the page of the keys has none.
     pub(crate) figures: Vec<Figure>,
-    /// What was just done.
+    /// The notice about the action that was just done.
     pub(crate) done: Option<Done>,
     /// How many images are stored in all.
     pub(crate) stored_count: Option<u64>,
@@ -25,19 +25,19 @@ pub(crate) struct ListPage {
     pub(crate) matching_count: Option<u64>,
     /// Why there is nothing to show.
     pub(crate) error: Option<String>,
-    /// What is not as it was asked for, in a sentence.
+    /// The difference from the request, in a sentence.
     pub(crate) note: Option<String>,
     path: &'static str,
     prefix: String,
     sort: &'static str,
     sorts: Vec<SortChoice>,
     columns: Columns,
-    /// The address of this very page, to come back to.
+    /// The address of this page, to come back to.
     here: String,
     as_pictures: String,
     as_rows: String,
     all: String,
-    /// Where the list begins.
+    /// The address of the first page of the list.
     first: String,
     is_first: bool,
     images: Vec<ImageView>,
@@ -61,7 +61,7 @@ struct Columns {
     stored: Column,
 }
 
-/// Such a head: where it leads, and how the table is sorted by it now.
+/// Such a head: its link, and the current order of the table by it.
 #[derive(Debug, Default, Serialize)]
 struct Column {
     href: String,
@@ -127,17 +127,17 @@ fn label(order: Order) -> &'static str {
 /// `images_delete.html`: several images, before they are deleted.
 #[derive(Debug, Serialize)]
 pub(crate) struct ChosenPage {
-    /// Those that are stored.
+    /// The chosen images that are stored.
     pub(crate) images: Vec<ImageView>,
     /// Keys under which nothing is stored.
     pub(crate) gone: Vec<String>,
     /// The bytes of all of them together.
     pub(crate) bytes: u64,
-    /// Where to go back to.
+    /// The address to go back to.
     pub(crate) back: String,
 }
 
-/// `images_deleted.html`: what became of each, where not all could be deleted.
+/// `images_deleted.html`: the outcome for each image, when not all could be deleted.
 #[derive(Debug, Serialize)]
 pub(crate) struct DeletedPage {
     /// How many are deleted.
@@ -146,27 +146,27 @@ pub(crate) struct DeletedPage {
     pub(crate) asked: u64,
     /// Each key in the order in which they were asked for.
     pub(crate) outcomes: Vec<Outcome>,
-    /// Where to go back to.
+    /// The address to go back to.
     pub(crate) back: String,
 }
 
-/// What became of one.
+/// The outcome of the deletion of one image.
 #[derive(Debug, Serialize)]
 pub(crate) struct Outcome {
     /// The key.
     pub(crate) key: String,
     /// Whether it is deleted.
     pub(crate) done: bool,
-    /// What happened, in a sentence.
+    /// The outcome in a sentence.
     pub(crate) what: String,
 }
 
-/// `back` with the news that so many images were deleted.
+/// `back` with a field that says how many images were deleted.
 pub(crate) fn with_deleted(back: &str, count: u64) -> String {
     format!("{back}{}deleted_count={count}", if back.contains('?') { '&' } else { '?' })
 }
 
-/// What was just deleted, by the address's fields.
+/// The notice about the images that were just deleted, by the fields of the address.
 pub(crate) fn deleted_notice(key: Option<&str>, count: Option<u64>) -> Option<Done> {
     let title = match (key, count) {
         (_, Some(count)) => format!("{} deleted.", units::counted(count, "image is", "images are")),

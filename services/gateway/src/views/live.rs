@@ -1,4 +1,4 @@
-//! What the page of the moment is given.
+//! The context of the live page.
 
 use serde::Serialize;
 use wire::Variant;
@@ -35,11 +35,11 @@ struct KeyList {
 #[derive(Debug, Serialize)]
 struct KeyView {
     key: String,
-    /// How wide it is at most, in pixels, if it is a variant.
+    /// The largest width in pixels, if it is a variant.
     width: Option<u32>,
     page: String,
     value: String,
-    /// Of the value of the first of the list.
+    /// The value as a share of the first value of the list.
     share: f64,
     note: String,
 }
@@ -48,8 +48,8 @@ struct KeyView {
 type Found = (Option<KeysReply>, Option<String>);
 
 impl LivePage {
-    /// With the hottest and the largest of the resident keys. The stream's filter is as the address names it;
-    /// what it names wrongly is left out.
+    /// The page with the hottest and the largest of the resident keys. `kinds` and `prefix` are the stream's filter, as
+    /// the address names it. Unknown kinds are left out.
     pub(crate) fn new(hottest: Found, largest: Found, kinds: Option<&str>, prefix: &str, base: &str) -> Self {
         let is_shown = |kind: KeyEventKind| {
             kinds.is_none_or(|kinds| kinds.split(',').any(|named| named.parse() == Ok(kind)))

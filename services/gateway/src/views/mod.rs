@@ -1,8 +1,7 @@
-//! The pages' templates and static files, and what each template is given.
+//! The pages' templates and static files, and the context of each template.
 //!
-//! Templates hold all HTML; this module turns what the system knows into words and numbers for them.
-//! Whatever stands in a context is escaped where it is written, but for the charts, which are made of
-//! numbers alone.
+//! Templates hold all HTML. This module turns the data of the system into words and numbers for them. Every value of a
+//! context is escaped where it is written, except for the charts, which are made of numbers alone.
 
 mod cache;
 mod figures;
@@ -65,7 +64,7 @@ pub(crate) struct Asset {
     pub(crate) bytes: Bytes,
     /// Its type, by the name's ending.
     pub(crate) content_type: &'static str,
-    /// The beginning of its SHA-256, by which links name this very version.
+    /// The beginning of its SHA-256, by which links name this version.
     pub(crate) version: String,
 }
 
@@ -98,7 +97,7 @@ impl Views {
         Ok(Self { folder: folder.to_owned(), loaded: Arc::new(loaded) })
     }
 
-    /// What to show with: in a debug build, what stands in the folder now.
+    /// The templates and files to show. A debug build reads the folder again each time.
     fn current(&self) -> Result<Arc<Loaded>, Error> {
         if cfg!(debug_assertions) {
             Loaded::read(&self.folder).map(Arc::new).map_err(Error::Internal)
@@ -110,7 +109,7 @@ impl Views {
     /// A page as HTML.
     ///
     /// # Errors
-    /// [`Error::Internal`] when the template asks for what the page does not give.
+    /// [`Error::Internal`] when the template uses a value that the page does not give.
     pub(crate) fn page<P: Serialize>(
         &self,
         template: &str,
@@ -235,9 +234,9 @@ fn files(folder: &Path) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
 pub(crate) struct ErrorPage {
     /// The HTTP status.
     pub(crate) status: u16,
-    /// What that is called.
+    /// The title of the status.
     pub(crate) title: &'static str,
-    /// What is wrong, in a sentence.
+    /// The error, in a sentence.
     pub(crate) message: String,
 }
 

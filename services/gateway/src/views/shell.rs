@@ -1,4 +1,4 @@
-//! What surrounds the content of every page, and small things that several pages say.
+//! The frame around the content of every page, and small parts that several pages share.
 
 use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
@@ -8,7 +8,7 @@ use time::{OffsetDateTime, UtcOffset};
 use crate::health::{Health, Part};
 use charts::units;
 
-/// What every page shows around its content.
+/// The frame that every page has around its content.
 #[derive(Debug, Serialize)]
 pub(crate) struct Shell {
     nav: Vec<NavEntry>,
@@ -26,7 +26,7 @@ struct NavEntry {
     current: bool,
 }
 
-/// A part of the system, and what it means that it is not there.
+/// A part of the system, and the consequence if it is not there.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct PartView {
     pub(super) label: &'static str,
@@ -70,8 +70,8 @@ impl Section {
 }
 
 impl Shell {
-    /// Around a page of this section; none is marked in the navigation without one. Without `health`
-    /// nothing is said of the system, as nobody asked it.
+    /// The frame of a page of this section. Without a section, no entry of the navigation is marked. Without `health`,
+    /// the frame says nothing of the system.
     pub(crate) fn new(section: Option<Section>, health: Option<&Health>) -> Self {
         let nav = Section::ALL.into_iter().map(|(entry, href, label, icon)| NavEntry {
             href,
@@ -86,7 +86,7 @@ impl Shell {
             1 => "One part is down",
             _ => "Several parts are down",
         };
-        // Without the bus nothing behind it can be asked: one notice says it all.
+        // Without the bus no part behind it can answer, so one notice is enough.
         let bus_is_down = health.is_some_and(|health| !health.nats.ok);
         let behind_the_bus = |part: &PartView| ["Cache worker", "Recorder"].contains(&part.label);
         let notices = parts.iter().filter(|part| !part.ok);
@@ -129,7 +129,7 @@ fn part_views(health: &Health) -> Vec<PartView> {
     health.parts().into_iter().map(view).collect()
 }
 
-/// A moment as templates write it: in UTC, until the viewer's browser puts it into the zone there.
+/// A moment as templates write it: in UTC, until the viewer's browser converts it to its own zone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Moment {
     pub(super) iso: String,
@@ -148,7 +148,7 @@ impl Moment {
             iso: at.format(&Rfc3339).unwrap_or_default(),
             text: at.format(words).unwrap_or_default(),
             ago: match past_ms {
-                // Clocks that are apart by a little.
+                // Clocks may differ by a little.
                 -5_000..1_000 => "just now".to_owned(),
                 1_000.. => format!("{length} ago"),
                 _ => format!("in {length}"),
@@ -157,11 +157,11 @@ impl Moment {
     }
 }
 
-/// A sentence about something that was just done.
+/// A notice about an action that was just done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Done {
-    /// What was done.
+    /// The action that was done.
     pub(crate) title: String,
-    /// What that means.
+    /// The consequence of the action.
     pub(crate) text: String,
 }

@@ -1,4 +1,4 @@
-//! What the page of charts is given.
+//! The context of the page of charts.
 
 use minijinja::{Value, context};
 use serde::Serialize;
@@ -12,7 +12,7 @@ use crate::error::Error;
 use charts::units;
 use charts::{self, Chart, ChartError};
 
-/// The times that one can choose from: as in the query, and in words.
+/// The ranges to choose from: as in the query, and in words.
 pub(super) const RANGES: [(&str, &str); 4] =
     [("10m", "10 min"), ("1h", "1 hour"), ("24h", "24 hours"), ("7d", "7 days")];
 
@@ -44,7 +44,7 @@ struct ChartView {
     svg: Value,
 }
 
-/// What the charts show, for the script that reads values off: where each row stands, when it began, and its
+/// The values of the charts, for the script that reads values off: the position of each row, its beginning, and its
 /// value in each chart, as text.
 #[derive(Debug, Serialize)]
 struct Readings {
@@ -73,12 +73,12 @@ impl Readings {
     }
 }
 
-/// What the page of charts is made of.
+/// The data of the page of charts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StatsFindings<'a> {
     /// The rows of the range, or why there are none.
     pub(crate) series: Result<&'a Series, &'a Error>,
-    /// The sums of as much time before.
+    /// The sums over the same length of time before.
     pub(crate) earlier: Option<&'a Series>,
     /// The changes of the configuration, the newest first, with one more than fall into the range.
     pub(crate) history: Option<&'a History>,
@@ -87,7 +87,7 @@ pub(crate) struct StatsFindings<'a> {
 }
 
 impl StatsPage {
-    /// How often charts are fetched again when no series says how long a window is.
+    /// The time in milliseconds after which charts are fetched again, when no series gives the length of a window.
     const REFRESH_MS: u64 = 5000;
 
     /// The charts of a series, or why there is none. Times at the charts are in the zone `offset`.
@@ -117,7 +117,7 @@ impl StatsPage {
         Ok(page)
     }
 
-    /// The page without anything that was recorded.
+    /// The page without any recorded values.
     fn empty(range: Span, offset: UtcOffset, series: Result<&Series, &Error>) -> Self {
         let step_ms = series.map_or(Self::REFRESH_MS, |series| series.step_ms);
         Self {

@@ -1,4 +1,4 @@
-//! What the page of the parts is given.
+//! The context of the page of the system's parts.
 
 use std::time::SystemTime;
 
@@ -16,7 +16,7 @@ use charts::units;
 use origin::Swept;
 use origin::images::DatabaseServer;
 
-/// So many windows may wait: they come and go in moments.
+/// So many windows may wait in normal operation: each waits only for moments.
 const USUALLY_WAITING: u64 = 12;
 
 /// `system.html`, and the part of it that is fetched again and again.
@@ -27,14 +27,14 @@ pub(crate) struct SystemPage {
     figures: Vec<Figure>,
 }
 
-/// A part of the system, or that there is none of a kind.
+/// A part of the system, or a notice that there is none of a kind.
 #[derive(Debug, Serialize)]
 struct PartRow {
     name: String,
     kind: &'static str,
     role: &'static str,
     state: String,
-    /// `ok`, `bad`, or nothing for what merely waits.
+    /// `ok`, `bad`, or nothing for a standby.
     mark: &'static str,
     version: String,
     /// For how long it has been in that state, as far as that is known, and since when.
@@ -43,41 +43,41 @@ struct PartRow {
     note: String,
 }
 
-/// What is not as it should be, though all parts answer, and what that means.
+/// A fault although all parts answer, and its consequence.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Fault {
     title: String,
     meaning: &'static str,
 }
 
-/// What was found out; a part that did not answer is missing.
+/// The data of the page. The values of a part that did not answer are missing.
 #[derive(Debug)]
 pub(crate) struct SystemFindings<'a> {
-    /// Which parts are there.
+    /// The health of each part.
     pub(crate) health: &'a Health,
-    /// Who has answered on the bus.
+    /// The services that have answered on the bus.
     pub(crate) services: Vec<ServicePing>,
-    /// What the worker that serves says.
+    /// The counters of the worker that serves.
     pub(crate) stats: Option<CacheStats>,
-    /// What waits for the recorder.
+    /// The backlog of the recorder.
     pub(crate) backlog: Option<Backlog>,
-    /// What the recorder has written lately.
+    /// The rows that the recorder has written lately.
     pub(crate) series: Option<Series>,
     /// How many changes the cache has not acknowledged yet.
     pub(crate) pending_count: Option<u64>,
-    /// What MySQL says of itself.
+    /// The version and the uptime of MySQL, as it reports them.
     pub(crate) database: Option<DatabaseServer>,
     /// The version of nats-server, as it was at the last connection.
     pub(crate) nats_version: String,
     /// How many connections to it this gateway has made.
     pub(crate) nats_connections: u64,
-    /// Since when there is one, or none.
+    /// Since when this gateway has been connected to it, or disconnected from it.
     pub(crate) nats_since: SystemTime,
-    /// What the last sweep of this gateway came to.
+    /// The outcome of the last sweep of this gateway.
     pub(crate) swept: Option<Swept>,
-    /// What keeps the files: a folder, or S3.
+    /// The store of the files: a folder, or S3.
     pub(crate) store: &'static str,
-    /// That of this gateway.
+    /// The version of this gateway.
     pub(crate) version: &'static str,
 }
 
@@ -112,7 +112,7 @@ impl SystemPage {
         let nats = PartRow { version: found.nats_version, ..PartRow::of("nats-server", NATS, &health.nats) };
         let nats = nats.since(Some(found.nats_since.into()), now);
         parts.push(PartRow { state: if health.nats.ok { "connected" } else { "away" }.to_owned(), ..nats });
-        // "10.11.19-MariaDB-0+deb12u1" is its own account of which one it is.
+        // MariaDB names itself in its version, such as "10.11.19-MariaDB-0+deb12u1".
         let said = found.database.as_ref().map_or("", |server| server.version.as_str());
         let name = if said.contains("MariaDB") { "MariaDB" } else { "MySQL" };
         let version = said.split('-').next().unwrap_or_default().to_owned();
@@ -129,7 +129,7 @@ fn since(service: &ServicePing) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(service.said("since"), &Rfc3339).ok()
 }
 
-/// What a part is called, and what it is there for.
+/// The name of a part, and its purpose.
 #[derive(Debug, Clone, Copy)]
 struct Kind {
     name: &'static str,
@@ -193,7 +193,7 @@ fn faults(found: &SystemFindings<'_>) -> Vec<Fault> {
         "windows were given up",
         "What was counted in them is missing from the statistics: the charts have a gap there. No image is concerned.",
     );
-    // While the cache answers, changes are on their way at any moment.
+    // While the cache answers, some changes are on their way at any moment.
     note(
         found.pending_count.filter(|_| !found.health.memcache.ok),
         0,
@@ -209,7 +209,7 @@ fn figures(found: &SystemFindings<'_>, now: OffsetDateTime) -> Vec<Figure> {
     let newest = found.series.as_ref().and_then(|series| series.rows.last());
     let age = newest.map(|row| {
         let end = row.interval_start + std::time::Duration::from_millis(row.interval_ms);
-        // A window is a matter of seconds.
+        // The shortest time shown is one second, because a window takes seconds.
         units::duration(u64::try_from((now - end).whole_milliseconds()).unwrap_or(0).max(1000))
     });
     let newest_note = match (&found.series, newest) {
@@ -274,8 +274,8 @@ impl PartRow {
         Self { lasting, since: since.map(|since| Moment::new(since, now)), ..self }
     }
 
-    /// One that has answered on the bus. Whether it can be used is another question, which `part` answers,
-    /// but for those that stand by.
+    /// The row of a service that has answered on the bus. `part` says whether the service can be used, unless it is a
+    /// standby.
     fn of_service(kind: Kind, service: &ServicePing, part: Option<&Part>) -> Self {
         let state = service.said("state");
         let is_waiting = state == ServicePing::STANDING_BY;

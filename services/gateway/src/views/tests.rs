@@ -322,7 +322,7 @@ fn every_page_can_be_made_and_markup_in_a_key_stays_text() {
     }
 }
 
-/// What the content security policy of the pages would refuse.
+/// The content security policy of the pages would refuse inline code.
 #[test]
 fn nothing_is_inline() {
     for (name, html) in every_page(&views()) {

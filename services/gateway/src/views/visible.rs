@@ -1,8 +1,8 @@
 //! Characters that can't be seen, made visible.
 //!
-//! A key may contain any character but control characters. Some have no look of their own and change how others are
-//! read: a file name with U+202E before its end shows another ending. Pages show these by their numbers, so that no key
-//! can be taken for another. Links, forms and what is copied keep the key as it is. `static/js/live.js` does the same.
+//! A key may contain any character but control characters. Some are invisible and change how others are read: a file
+//! name with U+202E before its end shows another ending. Pages show these by their numbers, so that no key can be taken
+//! for another. Links, forms and copied text keep the key as it is. `static/js/live.js` does the same.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ fn is_invisible(c: char) -> bool {
         | '\u{13430}'..='\u{1345f}' | '\u{16fe4}' | '\u{1d159}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Whether `c` makes one picture of what stands before and after it, as in a family or a red heart.
+/// Whether `c` joins the characters before and after it into one picture, as in a family or a red heart.
 fn is_within_a_picture(before: Option<char>, c: char, after: Option<char>) -> bool {
     let is_picture = |c: char| matches!(c, '\u{231a}'..='\u{23ff}' | '\u{25aa}'..='\u{27bf}' | '\u{2b05}'..='\u{2b55}' | '\u{1f000}'..='\u{1faff}');
     match c {

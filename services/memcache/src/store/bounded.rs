@@ -1,4 +1,4 @@
-//! The accounting that policies share which know an order of eviction, but nothing of weights.
+//! The accounting of weights for policies that know only an order of eviction.
 
 use std::sync::Arc;
 
@@ -17,17 +17,17 @@ pub(super) trait Order: Send {
     /// Removes an entry by request.
     fn remove(&mut self, item: &Item) -> Option<Arc<Entry>>;
 
-    /// Removes the entry whose turn it is.
+    /// Removes the entry that the policy evicts next.
     fn evict(&mut self) -> Option<Arc<Entry>>;
 
     /// How many entries there are.
     fn len(&self) -> usize;
 
-    /// Shows each entry, in any order, as no use of it.
+    /// Shows each entry, in any order, without counting as a use of it.
     fn for_each(&self, see: &mut dyn FnMut(&Arc<Entry>));
 }
 
-/// An order whose entries weigh at most a capacity.
+/// An order of entries, kept within a capacity in bytes.
 pub(super) struct Bounded<O> {
     order: O,
     weight: u64,

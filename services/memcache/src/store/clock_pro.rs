@@ -1,5 +1,5 @@
 //! CLOCK-Pro by quick_cache: an entry must be used twice before it counts as hot, so that one pass over
-//! many images does not wash out those that are used again and again.
+//! many images does not evict those that are used again and again.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ pub(super) struct ClockPro {
     evicted: Evicted,
 }
 
-/// What left since it was last looked at. It is behind a lock only because the library hands entries to
-/// a shared reference; nobody ever waits for it.
+/// The entries that were evicted since the last look. They are behind a lock only because the library hands
+/// entries to a shared reference; nothing ever waits for the lock.
 type Evicted = Arc<Mutex<Vec<Arc<Entry>>>>;
 
 #[derive(Clone)]
@@ -33,8 +33,8 @@ impl Weighter<ByItem, Arc<Entry>> for ByWeight {
     }
 }
 
-/// Takes what is evicted. It is called for replacements and refusals too; neither happens here: keys are
-/// removed before they are inserted, and what is too heavy does not come this far.
+/// Collects evicted entries. The library also calls it for replacements and refusals, and neither happens here: a
+/// key is removed before it is inserted, and an entry that is too heavy is rejected before.
 #[derive(Clone)]
 struct Collect(Evicted);
 

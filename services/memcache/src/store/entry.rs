@@ -1,4 +1,4 @@
-//! A resident entry, and what a replacement policy does with many of them.
+//! A resident entry, and the interface of a replacement policy that keeps many of them.
 
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
@@ -11,8 +11,8 @@ use runtime::clock::Moment;
 use sniff::Format;
 use wire::{Item, Key, Tag, Variant};
 
-/// What an entry weighs beyond its key and its bytes: the entry itself, its place in the policy's
-/// order, and what the allocator rounds up. Measured as the growth of the resident set at 10^6 entries
+/// The weight of an entry beyond its key and its bytes: the entry itself, its place in the policy's
+/// order, and the allocator's rounding. Measured as the growth of the resident set at 10^6 entries
 /// of 100 bytes, the largest of the policies.
 pub const ENTRY_OVERHEAD_BYTES: u64 = 240;
 
@@ -53,12 +53,12 @@ impl Entry {
         self.value.kind().format
     }
 
-    /// Which variant of its key it is; none is the original.
+    /// The variant of its key; `None` for the original.
     pub fn variant(&self) -> Option<Variant> {
         self.value.kind().variant
     }
 
-    /// What it is found by.
+    /// The item that it is found by: its key and its variant.
     pub fn item(&self) -> Item {
         Item { key: self.key.clone(), variant: self.variant() }
     }
@@ -68,12 +68,12 @@ impl Entry {
         self.value.as_ref().len() as u64
     }
 
-    /// The image, without a copy: the entry stays in memory until the last of these is gone.
+    /// The image, without a copy: the entry stays in memory until the last of the returned values is dropped.
     pub fn bytes(self: &Arc<Self>) -> Bytes {
         Bytes::from_owner(Held(self.clone()))
     }
 
-    /// What it counts for against the capacity, in bytes. Never 0.
+    /// The bytes that it counts for against the capacity; never 0.
     pub fn weight(&self) -> u64 {
         self.key.as_str().len() as u64 + self.size() + ENTRY_OVERHEAD_BYTES
     }
@@ -93,24 +93,24 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// From so many bytes on, an entry's bytes are a mapping of their own.
+/// From this many bytes on, an entry's bytes are a mapping of their own.
 const MAPPED_BYTES: usize = 64 << 10;
 
-/// Bytes in memory that belongs to nothing else: a slice of a NATS read buffer would pin all of that.
+/// Bytes in memory of their own: a slice of a NATS read buffer would keep the whole buffer in memory.
 ///
 /// Large values of mixed sizes fragment every allocator, and one that gives memory back late makes the
 /// process outgrow its capacity: at 256 MB and sizes from 1 kB to 4 MB the resident set was 1.7 times
 /// the capacity. A mapping is back with the system as soon as the entry is dropped.
 ///
-/// The kind is in here because there is room beside what tells the two apart: anywhere else it would make
-/// the entry 8 bytes larger, and that 16 for the allocator.
+/// The kind is in here because there is unused room beside the enum's discriminant. Anywhere else it would make
+/// the entry 8 bytes larger, which the allocator rounds up to 16.
 #[derive(Debug)]
 enum Value {
     Allocated { kind: Kind, bytes: Box<[u8]> },
     Mapped { kind: Kind, bytes: MmapMut },
 }
 
-/// What the bytes of an entry are, in two bytes.
+/// The format and the variant of an entry's bytes, in two bytes.
 #[derive(Debug, Clone, Copy)]
 struct Kind {
     format: Format,
@@ -131,7 +131,7 @@ impl Value {
             mapping.copy_from_slice(bytes);
             return Self::Mapped { kind, bytes: mapping };
         }
-        // Also where the system has no more mappings to give (vm.max_map_count).
+        // Large values come here too when the system has no more mappings to give (vm.max_map_count).
         Self::Allocated { kind, bytes: bytes.into() }
     }
 }
@@ -145,11 +145,11 @@ impl AsRef<[u8]> for Value {
     }
 }
 
-/// An entry in a table: found by its item, whose parts so stand in memory once.
+/// An entry in a table: found by its item, whose parts are in memory only once, in the entry.
 #[derive(Debug, Clone)]
 pub(super) struct ByItem(pub(super) Arc<Entry>);
 
-/// What has the parts of an item, in one piece or not.
+/// A value with the parts of an item, whether it is an [`Item`] or holds them apart.
 pub(super) trait Named {
     fn parts(&self) -> (&Key, Option<Variant>);
 }
@@ -205,22 +205,22 @@ pub(super) trait Replacement: Send {
     /// Finds an entry, as a use of it.
     fn get(&mut self, item: &Item) -> Option<&Arc<Entry>>;
 
-    /// Inserts an entry whose item is not resident and whose weight is at most the capacity; whatever
-    /// must leave for it goes to `evicted`.
+    /// Inserts an entry whose item is not resident and whose weight is at most the capacity. The entries that
+    /// must leave for it go to `evicted`.
     fn insert(&mut self, entry: Arc<Entry>, evicted: &mut Vec<Arc<Entry>>);
 
     /// Removes an entry by request.
     fn remove(&mut self, item: &Item) -> Option<Arc<Entry>>;
 
-    /// Changes the capacity; whatever must leave goes to `evicted`.
+    /// Changes the capacity, in bytes. The entries that no longer fit go to `evicted`.
     fn set_capacity(&mut self, bytes: u64, evicted: &mut Vec<Arc<Entry>>);
 
     /// The weight of all entries, in bytes.
     fn weight(&self) -> u64;
 
-    /// How many there are.
+    /// The number of entries.
     fn len(&self) -> usize;
 
-    /// Shows each entry, in any order, as no use of it.
+    /// Shows each entry, in any order, without counting as a use of it.
     fn for_each(&self, see: &mut dyn FnMut(&Arc<Entry>));
 }

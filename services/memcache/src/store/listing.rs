@@ -10,7 +10,7 @@ use wire::{Item, Key};
 
 use super::{Entry, Store};
 
-/// Where an entry stands in a list: smaller comes first.
+/// The place of an entry in a list: smaller comes first.
 type Place = (u64, Item);
 
 /// The `after` of a request is not a place in the list that it asks for.
@@ -79,7 +79,7 @@ fn rank(sort: KeySort, entry: &Entry) -> u64 {
     }
 }
 
-/// What parts a variant from its key in a cursor: no key contains it.
+/// Separates the key from the variant in a cursor; no key contains it.
 const VARIANT_MARK: char = '\n';
 
 fn cursor(sort: KeySort, (rank, item): &Place) -> String {
@@ -107,7 +107,7 @@ fn parse_cursor(sort: KeySort, text: &str) -> Result<Place, BadCursor> {
     Ok((rank, Item { key: Key::new(key).map_err(|_| bad())?, variant }))
 }
 
-/// An entry that is carried along; its place alone orders it, and no two share one.
+/// An entry beside its place. Two entries never have the same place, so this order decides nothing.
 struct ByPlace(Arc<Entry>);
 
 impl PartialEq for ByPlace {

@@ -1,4 +1,4 @@
-//! Exactly the least recently used entry leaves, across the whole cache.
+//! Exact LRU: the entry that is evicted is the least recently used one of the whole cache.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use wire::Item;
 use super::bounded::Order;
 use super::entry::{ByItem, Entry, Named};
 
-/// The library's cache without its own bound, which counts entries; here bytes are bounded.
+/// The library's cache without its own limit, which counts entries: the limit here is one of bytes.
 pub(super) struct Lru(LruCache<ByItem, ()>);
 
 impl Lru {

@@ -1,7 +1,7 @@
 //! The typed store: resident entries, their accounting, their leases. Knows neither NATS nor JSON.
 //!
-//! Everything stands under one lock (see [`crate::worker`]), because a lookup is a hash, a few pointers
-//! and a few additions: far less than the message around it.
+//! Everything is under one lock (see [`crate::worker`]), because a lookup is a hash, a few pointers
+//! and a few additions: far less work than the message around it.
 
 mod bounded;
 mod clock_pro;
@@ -23,8 +23,8 @@ pub use self::entry::{ENTRY_OVERHEAD_BYTES, Entry};
 use crate::holders::Holders;
 use crate::lease::Leases;
 
-/// An image may weigh up to so many hundredths of the capacity. The limit is one for all policies;
-/// CLOCK-Pro (quick_cache) could hold no more than 97.
+/// An image may have up to this percentage of the capacity. All policies have the same limit;
+/// CLOCK-Pro (quick_cache) could hold no more than 97 %.
 const LARGEST_ENTRY_PERCENT: u64 = 90;
 
 fn replacement(policy: Policy, capacity: u64) -> Option<Box<dyn Replacement>> {
@@ -36,28 +36,28 @@ fn replacement(policy: Policy, capacity: u64) -> Option<Box<dyn Replacement>> {
     }
 }
 
-/// What a get found.
+/// The outcome of a get.
 #[derive(Debug)]
 pub enum Lookup {
     /// The entry.
     Hit(Arc<Entry>),
-    /// The entry, which the asker holds already: no bytes need to be sent.
+    /// The entry, of which the other side holds a current copy: no bytes need to be sent.
     Fresh(Arc<Entry>),
-    /// No entry. With the lease the asker may fill it.
+    /// No entry. The lease, if there is one, allows a fill.
     Miss(Option<Lease>),
-    /// The entry has so many bytes, for which the asker has no room. Nothing is counted: the answer is yet
-    /// to come, when it asks again.
+    /// The entry has this many bytes, more than the get has room for. Nothing is counted: the next get, with
+    /// more room, counts.
     Larger(u64),
 }
 
-/// What became of an entry that was to be inserted.
+/// The outcome of an insertion.
 #[derive(Debug)]
 pub enum Insert {
-    /// It is resident; these had to leave.
+    /// The entry is resident; these entries were evicted for it.
     Stored(Vec<Arc<Entry>>),
     /// The policy keeps nothing.
     NotKept,
-    /// It is heavier than `limit_bytes`; an older value is gone.
+    /// The image is larger than `limit_bytes`. An older value under its key has been removed.
     Rejected {
         /// The largest image that could be kept now, in bytes.
         limit_bytes: u64,
@@ -66,9 +66,9 @@ pub enum Insert {
     Refused,
 }
 
-/// What a clear dropped. The entries themselves leave with it, outside of the lock.
+/// The entries that a clear dropped. Their memory is freed with this value, outside of the lock.
 pub struct Dropped {
-    /// How many entries.
+    /// The number of entries.
     pub entries: u64,
     /// Their weight, in bytes.
     pub bytes: u64,
@@ -84,9 +84,9 @@ pub struct Snapshot {
     pub capacity: u64,
     /// The weight of all entries, in bytes.
     pub cache_size: u64,
-    /// The resident entries.
+    /// The number of resident entries.
     pub key_count: u64,
-    /// What was counted since the start.
+    /// The counts since the start.
     pub counters: Counters,
 }
 
@@ -97,11 +97,11 @@ pub struct Store {
     /// `None` under the policy `none`.
     resident: Option<Box<dyn Replacement>>,
     leases: Leases,
-    /// The near leases. They stand beside the entries, so that reading a value and noting who holds it are
-    /// one step.
+    /// The near leases. They are under the same lock as the entries, so that reading a value and noting its holder
+    /// are one step.
     pub holders: Holders,
     counters: Counters,
-    /// Counts uses, so that entries can be put in the order of their last one under every policy.
+    /// The number of uses so far, so that entries can be sorted by their last use under every policy.
     clock: u64,
 }
 
@@ -132,9 +132,9 @@ impl Store {
         Self { holders: Holders::new(length), ..self }
     }
 
-    /// Looks `item` up for somebody who holds `held` and has room for `most` bytes.
+    /// Looks `item` up for a reader that holds a copy with the tag `held` and has room for `most` bytes.
     ///
-    /// While the worker is not `serving`, it is a miss without a lease: what is resident may be stale.
+    /// While the worker is not `serving`, the outcome is a miss without a lease: resident entries may be stale.
     pub fn get(&mut self, item: &Item, held: Option<&Tag>, most: u64, serving: bool, now: Instant) -> Lookup {
         match self.look(item, held, most, serving) {
             Lookup::Miss(_) if serving && self.resident.is_some() => {
@@ -144,7 +144,7 @@ impl Store {
         }
     }
 
-    /// As [`Store::get`], for somebody who fills nothing: a miss leaves the lease to others.
+    /// As [`Store::get`], for a reader that fills nothing: a miss leaves the lease to others.
     pub fn look(&mut self, item: &Item, held: Option<&Tag>, most: u64, serving: bool) -> Lookup {
         let Some(resident) = self.resident.as_mut().filter(|_| serving) else {
             self.counters.request_count += 1;
@@ -172,8 +172,8 @@ impl Store {
         Lookup::Hit(entry.clone())
     }
 
-    /// The entry of `item`, if it still has this tag: for somebody who holds a copy and asks for no more
-    /// than time. It is no lookup, and no hit.
+    /// The entry of `item`, if it still has this tag: for a holder of a copy that only asks for more time. It counts
+    /// as a use of the entry, but neither as a lookup nor as a hit.
     pub fn confirm(&mut self, item: &Item, tag: &Tag) -> Option<&Arc<Entry>> {
         self.resident.as_mut()?.get(item).filter(|entry| entry.tag == *tag)
     }
@@ -193,7 +193,7 @@ impl Store {
         }
     }
 
-    /// Inserts what somebody read from the origin after the miss that handed out `lease`.
+    /// Inserts an image that was read from the origin after the miss that handed out `lease`.
     pub fn fill(&mut self, entry: Entry, lease: Lease, now: Instant) -> Insert {
         if !self.leases.redeem(&entry.item(), lease, now) {
             self.counters.refused_fill_count += 1;
@@ -206,7 +206,7 @@ impl Store {
         outcome
     }
 
-    /// Inserts by request. A lease that is out for the item is void: its fill must not undo this.
+    /// Inserts by request, and voids the lease that is out for the item: a fill with it must not undo the put.
     pub fn put(&mut self, entry: Entry) -> Insert {
         self.leases.void(&entry.item());
         let outcome = self.insert(entry);
@@ -216,7 +216,7 @@ impl Store {
         outcome
     }
 
-    /// Notes an image that is too large even to be sent here, read by the holder of `lease`.
+    /// Counts an image that is too large even to be sent here as rejected. With a `lease`, a fill was to bring it.
     pub fn reject(&mut self, item: &Item, lease: Option<Lease>, now: Instant) -> Insert {
         match lease {
             Some(lease) if !self.leases.redeem(item, lease, now) => {
@@ -283,8 +283,10 @@ impl Store {
         self.resident.as_ref().map_or((0, 0), |resident| (resident.len() as u64, resident.weight()))
     }
 
-    /// Puts a capacity and a policy into force. Entries stay as far as they fit, the longest unused
-    /// leave first on a change of policy, those whom the policy in force chooses otherwise.
+    /// Puts a capacity and a policy into force, and returns the evicted entries.
+    ///
+    /// Entries stay as far as they fit. A smaller capacity evicts by the policy that was in force; a change of policy
+    /// evicts the least recently used entries first.
     pub fn configure(&mut self, policy: Policy, capacity: Capacity) -> Vec<Arc<Entry>> {
         let mut evicted = Vec::new();
         self.capacity = capacity.bytes();
@@ -301,7 +303,7 @@ impl Store {
             self.resident = replacement(policy, self.capacity);
             match &mut self.resident {
                 Some(resident) => {
-                    // The most recently used come last, as the most recent in the new order too.
+                    // The most recently used entry is inserted last, and so is the most recent in the new order.
                     kept.sort_unstable_by_key(|entry| entry.last_used.load(Ordering::Relaxed));
                     for entry in kept {
                         resident.insert(entry, &mut evicted);

@@ -1,4 +1,4 @@
-//! Random replacement: each resident entry leaves with the same probability.
+//! Random replacement: each resident entry is evicted with the same probability.
 
 use std::sync::Arc;
 

@@ -54,7 +54,7 @@ fn a_miss_a_fill_and_a_hit() {
     assert!(matches!(store.get(&item(1), Some(&held), 0, true, Instant::now()), Lookup::Fresh(_)));
     let other = Tag([2; 32]);
     assert!(matches!(store.get(&item(1), Some(&other), 100, true, Instant::now()), Lookup::Hit(_)));
-    // Who has no room for it counts when he asks again; who holds it needs none.
+    // A get without room for the entry is counted only when it is asked again; one with the current tag needs no room.
     assert!(matches!(store.get(&item(1), None, 99, true, Instant::now()), Lookup::Larger(100)));
     let counters = store.snapshot().counters;
     assert_eq!((counters.request_count, counters.hit_count, counters.miss_count), (4, 3, 1));

@@ -1,7 +1,7 @@
-//! Key events: asked for while somebody looks, and passed on in batches.
+//! Key events: asked for while there are readers, and passed on in batches.
 //!
-//! The worker publishes them only for as long as it was asked to, so the question is asked again and again,
-//! for the kinds that somebody wants. When the last reader leaves, nothing is asked and nothing subscribed.
+//! The worker publishes them only for as long as it was asked to. So the question is asked again and again, for
+//! the kinds that any reader wants. When the last reader leaves, nothing is asked and nothing subscribed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ const WATCH_S: u32 = 5;
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Key events that wait for the slowest reader: more than a second of the most that a worker publishes.
 const EVENT_CAPACITY: usize = 8192;
-/// How often a reader gets what has happened.
+/// How often a reader gets a batch of events.
 const BATCH_EVERY: Duration = Duration::from_millis(250);
 /// The batches over which the rate is an average: two seconds.
 const RATE_BATCHES: u32 = 8;
@@ -40,9 +40,9 @@ const MOST_SHOWN: usize = 50;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum KeysEvent {
-    /// Whether a worker publishes what happens: at first, and whenever that changes.
+    /// Whether a worker publishes key events: sent at first, and whenever that changes.
     Watch(Watching),
-    /// What has happened since the batch before.
+    /// The events since the batch before.
     Keys(Batch),
     /// The stream ends, because its place is needed.
     GaveWay(GaveWay),
@@ -62,15 +62,15 @@ impl KeysEvent {
 /// Whether a worker publishes key events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Watching {
-    /// Whether it does.
+    /// True if a worker does.
     pub(crate) watching: bool,
-    /// Which one.
+    /// The name of the worker.
     pub(crate) worker: Option<String>,
-    /// The life of it.
+    /// The worker's incarnation.
     pub(crate) incarnation: Option<String>,
     /// The most events that it publishes in a second.
     pub(crate) max_per_second: Option<u32>,
-    /// Why none does; nothing while the first question has no answer yet.
+    /// The reason why none does; `None` while the first question has no answer yet.
     pub(crate) reason: Option<String>,
 }
 
@@ -96,14 +96,14 @@ impl From<WatchReply> for Watching {
     }
 }
 
-/// What has happened within a quarter of a second, to the keys that somebody wants to see.
+/// The events of a quarter of a second, on the keys that the reader wants to see.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Batch {
     /// The newest of the events, up to 50, the oldest first.
     pub(crate) events: Vec<Arc<KeyEvent>>,
     /// How often each kind happened, those that are not shown included.
     pub(crate) counts: Counts,
-    /// How often all together happened in a second, on average over the last two.
+    /// Events of all kinds in a second, on average over the last two seconds.
     pub(crate) rate_per_s: f64,
     /// Events of any kind that the worker has left out since this stream began, because there were too many.
     pub(crate) dropped_by_worker: u64,
@@ -140,12 +140,12 @@ impl Counts {
     }
 }
 
-/// Which key events somebody wants to see.
+/// The key events that a reader wants to see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Filter {
-    /// Of these kinds; at least one.
+    /// The kinds of events; at least one.
     pub(crate) kinds: Vec<KeyEventKind>,
-    /// Of keys that begin so.
+    /// The beginning of the keys that the events are about.
     pub(crate) prefix: String,
 }
 
@@ -155,13 +155,13 @@ impl Filter {
     }
 }
 
-/// Key events for all who want some.
+/// Key events for all readers that want some.
 #[derive(Debug)]
 pub(super) struct KeyFeed {
     cache: CacheClient,
     events: broadcast::Sender<Arc<KeyEvent>>,
     watching: watch::Sender<Watching>,
-    /// How many want to see each kind.
+    /// How many readers want to see each kind.
     wanted: watch::Sender<[usize; KINDS]>,
 }
 
@@ -175,7 +175,7 @@ impl KeyFeed {
         }
     }
 
-    /// Watches whenever somebody wants to see something.
+    /// Has the worker publish key events, and passes them on, whenever a reader wants some.
     ///
     /// # Errors
     /// When the subscription can't be made.
@@ -197,7 +197,7 @@ impl KeyFeed {
     async fn pass_on(&self, events: &mut Subscriber) {
         while let Some(message) = events.next().await {
             if let Some(event) = read(&message) {
-                // It is no failure that the last one has just left.
+                // It is no failure that the last reader has just left.
                 drop(self.events.send(event));
             }
         }
@@ -215,7 +215,7 @@ impl KeyFeed {
             self.watching.send_if_modified(|before| std::mem::replace(before, watching.clone()) != watching);
             tokio::select! {
                 () = sleep(ASK_EVERY) => {}
-                // At once, if somebody wants to see another kind.
+                // At once, if a reader wants to see another kind.
                 _ = wanted.wait_for(|wanted| asks_for_more(wanted, &now)) => {}
             }
         }
@@ -249,7 +249,7 @@ fn asks_for_more(wanted: &[usize; KINDS], asked: &[usize; KINDS]) -> bool {
     wanted.iter().zip(asked).any(|(wanted, asked)| *wanted > 0 && *asked == 0)
 }
 
-/// That somebody wants to see these kinds, until it is dropped.
+/// A reader's interest in these kinds, until it is dropped.
 #[derive(Debug)]
 struct Interest {
     wanted: watch::Sender<[usize; KINDS]>,
@@ -272,14 +272,14 @@ impl Drop for Interest {
 /// One reader of key events.
 #[derive(Debug)]
 pub(super) struct KeysViewer {
-    /// None once it was given away: then the stream ends.
+    /// `None` once the place was given to another reader: then the stream ends.
     place: Option<Place>,
     _interest: Interest,
     filter: Filter,
     events: broadcast::Receiver<Arc<KeyEvent>>,
     watching: watch::Receiver<Watching>,
     ticks: Interval,
-    /// How much happened in each of the last batches.
+    /// How many events there were in each of the last batches.
     recent: VecDeque<u64>,
     dropped: Dropped,
     shutdown: CancellationToken,
@@ -310,7 +310,7 @@ impl KeysViewer {
         }
     }
 
-    /// What has come since the batch before. None, when nothing happens and the rate says so already.
+    /// The events since the batch before. `None` when nothing happens and the rate says so already.
     fn batch(&mut self) -> Option<Batch> {
         let was_moving = self.recent.iter().any(|count| *count > 0);
         let mut shown = VecDeque::with_capacity(MOST_SHOWN);
@@ -348,12 +348,12 @@ impl KeysViewer {
     }
 }
 
-/// What was left out since a reader began.
+/// The counts of events that were left out since a reader began.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Dropped {
     by_worker: u64,
     by_gateway: u64,
-    /// What the worker said last: it counts since its watch began, which others may have asked for earlier.
+    /// The worker's last count: it counts since its watch began, which other readers may have asked for earlier.
     said: Option<u64>,
 }
 
@@ -365,7 +365,7 @@ impl Dropped {
     }
 }
 
-/// What a message says, if it can be read.
+/// The contents of a message, if they can be read.
 pub(super) fn read<T: DeserializeOwned>(message: &Message) -> Option<Arc<T>> {
     match serde_json::from_slice(&message.payload) {
         Ok(said) => Some(Arc::new(said)),

@@ -1,8 +1,8 @@
-//! What workers say by themselves, passed on to everybody who looks: one set of subscriptions a gateway,
-//! however many look.
+//! The events that workers publish, passed on to all readers: one set of subscriptions a gateway, however many
+//! readers there are.
 //!
-//! Whoever reads too slowly loses messages and is told how many: nothing waits for him, and what waits is
-//! bounded for all together.
+//! A reader that is too slow loses messages and is told how many. Nothing waits for it, and the messages that
+//! are kept are bounded for all readers together.
 
 mod keys;
 mod places;
@@ -34,16 +34,16 @@ use places::{Place, Places};
 
 /// Messages that wait for the slowest reader of the statistics: minutes of them.
 const NEWS_CAPACITY: usize = 64;
-/// How often is looked whether the connection to NATS stands.
+/// How often the connection to NATS is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// One message of `/events/stats`; the name of the event is [`StatsEvent::name`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum StatsEvent {
-    /// Whether the gateway hears the bus: at first, and whenever that changes.
+    /// Whether the gateway is connected to the bus: sent at first, and whenever that changes.
     Bus {
-        /// If not, nothing comes until it does again.
+        /// If false, no other event comes until it is true again.
         connected: bool,
     },
     /// A worker has counted a window.
@@ -75,7 +75,7 @@ impl StatsEvent {
     }
 }
 
-/// What comes from the bus, for as many as have a place.
+/// The events from the bus, for as many readers as there are places.
 #[derive(Debug)]
 pub(crate) struct Feed {
     bus: Bus,
@@ -87,7 +87,7 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// For `places` readers at once, until the stop.
+    /// A feed for `places` readers at once, until the stop.
     pub(crate) fn new(cache: CacheClient, places: usize, shutdown: CancellationToken) -> Self {
         let bus = cache.bus().clone();
         let keys = KeyFeed::new(cache);
@@ -96,7 +96,7 @@ impl Feed {
         Self { bus, news: broadcast::Sender::new(NEWS_CAPACITY), connected, keys, places, shutdown }
     }
 
-    /// Hears what workers say, and whether the bus is there, until the stop.
+    /// Receives the workers' events and watches the connection to the bus, until the stop.
     ///
     /// # Errors
     /// When a subscription can't be made.
@@ -127,7 +127,7 @@ impl Feed {
                 event = said.next() => event,
             };
             match event {
-                // It is no failure that nobody looks.
+                // It is no failure that there is no reader.
                 Some(Some(event)) => drop(self.news.send(event)),
                 Some(None) => {}
                 // The client has gone, and all its subscriptions with it.
@@ -182,7 +182,7 @@ impl Feed {
 
 /// One reader of the statistics.
 struct StatsViewer {
-    /// None once it was given away: then the stream ends.
+    /// `None` once the place was given to another reader: then the stream ends.
     place: Option<Place>,
     news: broadcast::Receiver<StatsEvent>,
     connected: watch::Receiver<bool>,

@@ -1,7 +1,7 @@
-//! Who follows events, and who gives way when there is no place for another one.
+//! The places for readers of events, and the choice of the reader that gives way when there is none for another.
 //!
-//! One address may have all places while nobody else wants one. Then one of the address that has most gives way: what it
-//! has is its share, and no more. Idle ones go first, then the oldest.
+//! One address may have all places while no other address wants one. When another one does, a reader of the address
+//! that has most gives way, so that no address keeps more than its share. Idle readers go first, then the oldest.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap};
@@ -16,29 +16,29 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::visitor::Visitor;
 
-/// The last words of a stream whose place another reader has now.
+/// The last event of a stream whose place another reader has now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct GaveWay {
-    /// Why, in a sentence.
+    /// The reason, in a sentence.
     reason: &'static str,
 }
 
 impl GaveWay {
     /// The name of the event on either stream.
     pub(crate) const NAME: &str = "gave_way";
-    /// What it says.
+    /// Its contents.
     pub(crate) const WORDS: Self = Self {
         reason: "another reader has this place now, because the address that asked from here has most of them \
                  (MAX_EVENT_STREAMS)",
     };
 }
 
-/// A stream is idle that has taken nothing for so long: nothing happened, or its reader has gone without a word.
+/// A stream that has taken nothing for so long is idle: nothing happened, or its reader has gone without closing it.
 const IDLE: Duration = Duration::from_secs(30);
-/// A stream that is younger gives way to no other one of its own address: they would only take turns.
+/// A stream that is younger gives way to no other stream of its own address: the two would only take turns.
 const LEAST_TIME: Duration = Duration::from_secs(5);
 
-/// The places.
+/// The places, a fixed number of them. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct Places(Arc<Inner>);
 
@@ -51,7 +51,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Taken {
     next: u64,
-    /// By their age.
+    /// By number, so the oldest first.
     holders: BTreeMap<u64, Holder>,
     counts: HashMap<Visitor, usize>,
 }
@@ -73,12 +73,12 @@ pub(super) struct Place {
 }
 
 impl Places {
-    /// So many.
+    /// `most` places, all free.
     pub(super) fn new(most: usize) -> Self {
         Self(Arc::new(Inner { most, taken: Mutex::default() }))
     }
 
-    /// A place, for which another reader may have to go.
+    /// Takes a place, for which another reader may have to give way.
     ///
     /// # Errors
     /// [`Error::TooManyStreams`], if this address has most of them and none of its own may go yet.
@@ -101,7 +101,7 @@ impl Places {
 }
 
 impl Taken {
-    /// Who gives way to another one of `visitor`.
+    /// The number of the holder that gives way to a further reader of `visitor`, if one may.
     fn leaving(&self, visitor: Visitor, now: Instant) -> Option<u64> {
         let count = |visitor: &Visitor| self.counts.get(visitor).copied().unwrap_or_default();
         let (own, most) = (count(&visitor), self.counts.values().copied().max()?);
@@ -137,7 +137,7 @@ impl Place {
         }
     }
 
-    /// Returns when the place is another one's.
+    /// Returns when the place belongs to another reader.
     pub(super) async fn given_away(&self) {
         self.leave.cancelled().await;
     }
@@ -174,7 +174,7 @@ mod tests {
         let second = places.take(visitor(2)).unwrap();
         assert_eq!(gone(&greedy), [0, 1, 2, 3]);
         assert!(gone(&honest).is_empty());
-        // Who has most gets no further one from others, and none of its own before its time.
+        // The address that has most gets no further place from others, and none of its own before its time.
         assert!(matches!(places.take(visitor(1)), Err(Error::TooManyStreams)));
         advance(LEAST_TIME).await;
         let again = places.take(visitor(1)).unwrap();

@@ -1,13 +1,13 @@
-//! The near cache: copies of hot images, served without a message to anybody.
+//! The near cache: copies of hot images, served without a message over the bus.
 //!
 //! A copy is served as long as its near lease lasts, which the worker grants with a hit or an accepted fill
 //! (leases in time: Gray and Cheriton, SOSP 1989). This side counts the lease from *before* it sent its
 //! request, the worker from after it had it, so here it always ends first. Before the worker acknowledges
-//! that an image changed, it has every holder drop its copy or waits for the lease's end; what is served
-//! here is therefore never older than what was acknowledged.
+//! that an image changed, it has every holder drop its copy or waits for the lease's end. A copy that is served
+//! here is therefore never older than the last acknowledged change.
 //!
-//! A drop can overtake the grant that it revokes. So whoever asks for a lease says so here first, and a drop
-//! marks all who are still asking: what they are granted is not kept.
+//! A drop can overtake the grant that it revokes. So each question for a lease is noted here before it is sent.
+//! A drop marks all open questions: a copy that comes with their grants is not kept.
 
 pub(crate) mod upkeep;
 
@@ -29,7 +29,7 @@ use wire::{Holder, Item, Key, Tag, Variant};
 use crate::head::ImageHead;
 use crate::image::ImageMeta;
 
-/// What a copy takes besides its key and its bytes, in bytes: itself, its place in the cache's order.
+/// Bytes that a copy takes besides its key and its image: for itself and for its place in the cache's order.
 const COPY_OVERHEAD_BYTES: u64 = 512;
 /// The size of an image for which the order of copies is laid out.
 const TYPICAL_IMAGE_BYTES: u64 = 16 << 10;
@@ -39,18 +39,18 @@ const LARGEST_PART: u64 = 4;
 const UNCOUNTED_BYTES: usize = 64 << 10;
 /// Larger copies that are being sent, in kilobytes: dropped ones stay in memory until the last reader has them.
 const LENT_KILOBYTES: usize = 128 << 10;
-/// A copy that is asked for in the last part of its lease is renewed, so that nobody waits for that.
+/// A copy that is asked for in the last part of its lease is renewed, so that no read waits for that.
 const RENEWED_IN_LAST: u32 = 3;
 /// Renewals that wait to be sent.
 const RENEWALS: usize = 1024;
 
-/// The near cache of one life of a gateway.
+/// The near cache of one gateway process.
 #[derive(Debug)]
 pub(crate) struct Near {
     holder: Holder,
     largest: u64,
     copies: Cache<Item, Arc<Copy>, ByWeight>,
-    /// Who asks, by key: a drop is about all variants.
+    /// The open questions for leases, by key because a drop is about all variants. True once a drop has marked one.
     asking: Mutex<HashMap<Key, Vec<Arc<AtomicBool>>>>,
     lent: Arc<Semaphore>,
     /// Copies with hits that were not reported yet.
@@ -79,7 +79,7 @@ impl Weighter<Item, Arc<Copy>> for ByWeight {
     }
 }
 
-/// An item whose key was not parsed: what is none is not here either.
+/// An item whose key was not parsed. No copy is found for a text that is no key.
 #[derive(Debug, Clone, Copy, Hash)]
 struct Unparsed<'a> {
     key: &'a str,
@@ -92,22 +92,22 @@ impl Equivalent<Item> for Unparsed<'_> {
     }
 }
 
-/// Somebody who is asking the worker for a lease.
+/// An open question to the worker for a lease.
 #[derive(Debug)]
 pub(crate) struct Asking<'a> {
     near: &'a Near,
     item: &'a Item,
     sent: Moment,
-    /// Set when what is granted must not be kept.
+    /// Set when a copy under the grant must not be kept.
     is_spoiled: Arc<AtomicBool>,
     copy: Option<Arc<Copy>>,
 }
 
 impl Near {
-    /// An empty one of `capacity` bytes, and the copies that ask for more time, to be renewed.
+    /// An empty near cache of `capacity` bytes, and the copies whose leases are to be renewed.
     ///
     /// # Errors
-    /// Never with this capacity and number of items; the library's builder asks for both.
+    /// Never, because capacity and number of items are set; the library's builder asks for both.
     pub(crate) fn new(capacity: u64) -> anyhow::Result<(Arc<Self>, mpsc::Receiver<Arc<Copy>>)> {
         let items = usize::try_from(capacity / TYPICAL_IMAGE_BYTES)?.max(1024);
         // With several shards each would have a capacity of its own, and a large image would fit in none.
@@ -136,7 +136,7 @@ impl Near {
         Ok((Arc::new(near), to_renew))
     }
 
-    /// This life of the gateway, as a holder of leases.
+    /// This gateway process, as a holder of leases.
     pub(crate) fn holder(&self) -> Holder {
         self.holder
     }
@@ -155,7 +155,7 @@ impl Near {
         }
         let bytes = self.lend(&copy)?;
         if left < LONGEST_LEASE / RENEWED_IN_LAST && !copy.is_renewed.swap(true, Ordering::Relaxed) {
-            // Without a place it is asked for again when its lease is over.
+            // If the queue is full, the image is asked for again when its lease is over.
             if self.renewals.try_send(copy.clone()).is_err() {
                 copy.is_renewed.store(false, Ordering::Relaxed);
             }
@@ -181,12 +181,12 @@ impl Near {
         let is_spoiled = Arc::new(AtomicBool::new(false));
         let mut asking = self.asking.lock();
         asking.entry(item.key.clone()).or_default().push(is_spoiled.clone());
-        // Under the lock: a drop has either taken the copy away already, or will spoil this.
+        // Under the lock: a drop has either removed the copy already, or will mark this question.
         let copy = self.copies.get(item);
         Asking { near: self, item, sent: Moment::now(), is_spoiled, copy }
     }
 
-    /// Drops what the worker asks for. Afterwards no copy is there, and none comes, that was granted before.
+    /// Drops the copies that the worker names. Afterwards no copy under an earlier grant is there, and none comes.
     pub(crate) fn drop_copies(&self, request: &DropRequest) {
         let asking = self.asking.lock();
         match &request.key {
@@ -228,19 +228,19 @@ impl Asking<'_> {
         self.copy.as_ref().map(|copy| copy.image.tag)
     }
 
-    /// Keeps a copy of what came with a lease.
+    /// Keeps a copy of an image that came with a lease.
     pub(crate) fn keep(self, image: &ImageMeta, bytes: &Bytes, granted: Duration) {
         let weight = bytes.len() as u64 + self.item.key.as_str().len() as u64 + COPY_OVERHEAD_BYTES;
         if weight > self.near.largest {
             return;
         }
-        // What can't be answered need not be kept.
+        // An image whose headers can't be made can't be served, so it need not be kept.
         let Ok(head) = ImageHead::new(image) else { return };
         let copy = Arc::new(Copy {
             item: self.item.clone(),
             image: image.clone(),
             head,
-            // What came over the bus is a part of a larger buffer.
+            // The bytes from the bus are part of a larger buffer, which would be kept with them.
             bytes: Bytes::copy_from_slice(bytes),
             end: AtomicMoment::new(self.sent + granted.min(LONGEST_LEASE)),
             is_renewed: AtomicBool::new(false),
@@ -253,7 +253,7 @@ impl Asking<'_> {
         drop(asking);
     }
 
-    /// Goes on serving the copy that is there, whose tag was confirmed.
+    /// Extends the lease of the copy that is there, because its tag was confirmed.
     pub(crate) fn renew(self, granted: Duration) {
         let Some(copy) = &self.copy else { return };
         let asking = self.near.asking.lock();

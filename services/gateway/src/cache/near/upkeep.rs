@@ -1,4 +1,4 @@
-//! What keeps the near cache exact and counted: drops, renewals, reports.
+//! The upkeep of the near cache, which keeps it exact and counted: drops, renewals, reports.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use wire::{Holder, Meta, subject};
 use super::{Copy, LONGEST_LEASE, Near};
 use crate::cache::client::CacheClient;
 
-/// How often hits are reported: of a gateway that is killed, at most those of its last 250 ms are not counted,
-/// the way of a report included.
+/// How often hits are reported. If a gateway is killed, at most the hits of its last 250 ms are not counted, the
+/// way of a report included.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// How long one report waits for its answer; it is sent again.
 const REPORT_LIMIT: Duration = Duration::from_millis(500);
 /// Renewals on their way at once.
 const RENEWALS_AT_ONCE: usize = 64;
 
-/// Does it for one near cache.
+/// Keeps one near cache exact and counted.
 #[derive(Debug)]
 pub(crate) struct Upkeep {
     near: Arc<Near>,
@@ -36,13 +36,13 @@ pub(crate) struct Upkeep {
 
 /// Reports in the order of their numbers.
 ///
-/// Each hit counts at most once. A report that was not answered is sent again to the same life of the worker,
-/// which knows it by its number. Only if that life ends meanwhile, nobody can tell whether it was counted, and
-/// it is given up.
+/// Each hit counts at most once. A report that was not answered is sent again to the same incarnation of the
+/// worker, which knows it by its number. If that incarnation ends meanwhile, it is unknown whether the report was
+/// counted, and the report is given up.
 #[derive(Debug, Default)]
 struct Reports {
     last: u64,
-    /// The incarnation of the worker that answered last; empty at first, which is nobody's.
+    /// The incarnation of the worker that answered last; empty at first, which is no worker's.
     to: String,
     waiting: VecDeque<HitsReport>,
     /// Whether the first one that waits may have been counted by `to`.
@@ -50,13 +50,13 @@ struct Reports {
 }
 
 impl Upkeep {
-    /// For this near cache.
+    /// The upkeep of this near cache.
     pub(crate) fn new(near: Arc<Near>, cache: CacheClient) -> Self {
         Self { near, cache, reports: Mutex::default() }
     }
 
-    /// Drops what the worker asks for, and acknowledges it, until the stop: that of everything else, for as long
-    /// as images are served from copies.
+    /// Drops the copies that the worker names, and acknowledges it, until `shutdown`. That must come after everything
+    /// else has stopped, because images are served from copies until then.
     ///
     /// # Errors
     /// When the subscription can't be made.
@@ -82,7 +82,7 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Asks for more time for copies that are in use, until the stop.
+    /// Renews the leases of copies that are in use, until the stop.
     ///
     /// # Errors
     /// Never by itself.
@@ -114,13 +114,13 @@ impl Upkeep {
                     asking.renew(Duration::from_millis(granted));
                 }
             }
-            // Evicted there, or replaced: it is asked for again when its lease is over.
+            // The worker has evicted or replaced the image: it is asked for again when its lease is over.
             Err(RequestFailure::Refused(_)) => {}
             Err(failure) => tracing::debug!(%failure, "a near lease was not renewed"),
         }
     }
 
-    /// Reports hits until the stop, and once more at that.
+    /// Reports hits until the stop, and once more at the stop.
     ///
     /// # Errors
     /// Never by itself.
@@ -148,7 +148,7 @@ impl Upkeep {
     /// Reports all hits up to now.
     ///
     /// # Errors
-    /// What became of the first report that was not acknowledged; it and the later ones are kept.
+    /// The failure of the first report that was not acknowledged; it and the later ones are kept.
     pub(crate) async fn report_now(&self) -> Result<(), RequestFailure> {
         let mut reports = self.reports.lock().await;
         reports.add(self.near.holder(), &self.near.take_hits());
@@ -164,17 +164,17 @@ impl Upkeep {
         }
         let Some(report) = reports.waiting.front_mut() else { return Ok(()) };
         report.to.clone_from(&reports.to);
-        // It may be counted from now on, also when nobody waits for the answer any more.
+        // From now on the report may be counted, even if this task stops waiting for the answer.
         let was_in_doubt = std::mem::replace(&mut reports.is_in_doubt, !reports.to.is_empty());
         let answer = self.cache.report_hits(report, REPORT_LIMIT).await;
         match &answer {
             Ok(reply) => reports.answered(&reply.by, was_in_doubt),
-            // Nobody had it.
+            // No worker received it.
             Err(RequestFailure::NoResponders(_)) => reports.is_in_doubt = was_in_doubt,
             Err(RequestFailure::Refused(refused)) if refused.refusal.code == Code::Unavailable => {
                 reports.is_in_doubt = was_in_doubt;
             }
-            // It would be refused again and again, and those behind it would wait for ever.
+            // It would be refused again and again, and the reports behind it would wait for ever.
             Err(RequestFailure::Refused(_) | RequestFailure::TooLarge(_)) => reports.give_up(),
             Err(_) => {}
         }
@@ -191,7 +191,7 @@ impl Reports {
         }
     }
 
-    /// The life `by` of the worker has answered the first report.
+    /// Notes that the incarnation `by` of the worker has answered the first report.
     fn answered(&mut self, by: &str, was_in_doubt: bool) {
         if by == self.to {
             // It was counted, now or before.

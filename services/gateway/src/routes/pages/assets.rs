@@ -10,15 +10,16 @@ use crate::error::Error;
 use crate::routes::answer::shortened;
 use crate::service::state::AppState;
 
-/// A static file. Pages link the very version that they were made with, which then never changes;
-/// asked for without a version it is looked after each time.
+/// A static file. Pages link the version that they were made with, which never changes. A file that is requested
+/// without a version is revalidated each time.
 pub(super) async fn asset(
     State(state): State<AppState>,
     uri: Uri,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    // Not the router's own decoding, which answers bytes that are not UTF-8 in words of its own. No file has such a name.
+    // The router's own decoding would refuse bytes that are not UTF-8 with a message of its own. No file has such a
+    // name.
     let path = uri.path().strip_prefix("/static/").unwrap_or_default();
     let path = percent_decode(path.as_bytes()).decode_utf8_lossy();
     let made = state.views.asset(&path).and_then(|asset| {

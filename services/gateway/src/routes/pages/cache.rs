@@ -23,7 +23,7 @@ const HISTORY_SIZE: u32 = 30;
 /// How much time before and after a change is compared, in milliseconds.
 const COMPARED_MS: u64 = 600_000;
 
-/// Who changes the configuration, as its history names it.
+/// The author of changes by this page, as the history of the configuration names it.
 const BY: &str = "settings page";
 
 pub(super) async fn cache(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
@@ -31,7 +31,7 @@ pub(super) async fn cache(State(state): State<AppState>, RawQuery(query): RawQue
     state.answer(cache_page(&state, &fields, None).await)
 }
 
-/// The cache's page: after a success, or with what was refused, which form it was of, and why.
+/// The cache's page: after a success, or with the refused values, the form that they were of, and the reason.
 async fn cache_page(
     state: &AppState,
     fields: &Fields,
@@ -86,7 +86,7 @@ async fn cache_page(
     };
     let page = CachePage {
         done: done.filter(|_| refused.is_none()),
-        // The worker names the field as programs know it; beside a form it has the form's name.
+        // The worker's message has the field name of the API. Beside a form it gets the form's name.
         error: refused.as_ref().map(|(form, error)| FormError {
             form,
             done: matches!(error, Error::StillTelling { .. }),
@@ -115,7 +115,7 @@ pub(super) async fn configure(State(state): State<AppState>, request: Request) -
         Ok(fields) => fields,
         Err(error) => return state.answer(Err(error)),
     };
-    // What is no number goes to the worker as text: it alone says what is allowed.
+    // A text that is not a number goes to the worker as it is: only the worker decides which values are allowed.
     let capacity = fields.shown("capacity_mb");
     let capacity = serde_json::from_str::<serde_json::Number>(capacity.trim())
         .map_or_else(|_| Value::from(capacity.as_str()), Value::from);
@@ -155,7 +155,7 @@ pub(super) async fn delete_all(State(state): State<AppState>, request: Request) 
     state.answer(made)
 }
 
-/// A reload of an address that a form was sent to.
+/// Redirects a reload of an address that a form was sent to.
 pub(super) async fn back_to_cache() -> Response {
     see_other("/cache_properties")
 }

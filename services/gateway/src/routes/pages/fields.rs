@@ -1,4 +1,4 @@
-//! What a page's query or form says.
+//! The fields of a page's query or form.
 
 use axum::extract::{FromRequest as _, RawForm, Request};
 use axum::http::StatusCode;
@@ -38,7 +38,7 @@ impl Fields {
         Self::of_form_up_to(request, FORM_LIMIT).await
     }
 
-    /// The same of a form that may have so many bytes; its route allows as many.
+    /// The fields of a form of at most `limit` bytes; its route has to allow as many.
     pub(super) async fn of_form_up_to(request: Request, limit: usize) -> Result<Self, Error> {
         let form =
             RawForm::from_request(request, &()).await.map_err(|rejection| match rejection.status() {

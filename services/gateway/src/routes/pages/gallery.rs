@@ -99,12 +99,12 @@ async fn list_page(state: &AppState, fields: &Fields, asked: Listing, size: u32)
 
 /// A page of the list.
 struct Found {
-    /// What it is a page of.
+    /// The listing that it is a page of.
     listing: Listing,
     page: Page,
     /// How many images the filter lets through, if there is one.
     matching: Option<u64>,
-    /// What is not as it was asked for.
+    /// The difference from the request, in a sentence.
     note: Option<String>,
 }
 
@@ -114,7 +114,7 @@ async fn find(state: &AppState, mut listing: Listing, size: u32) -> Result<Found
         let count = state.images.count_beginning(&listing.prefix, units::MOST_COUNTED + 1).await?;
         matching = Some(count);
         if count > units::MOST_COUNTED && !listing.order.is_by_key() {
-            // No index has them in that order, and to sort more of them would take too long.
+            // No index has the matching keys in that order, and to sort more of them would take too long.
             note = Some(format!(
                 "More than {} keys begin like that: they are sorted by key. A longer prefix can be sorted by size and \
                  age too.",
@@ -127,7 +127,7 @@ async fn find(state: &AppState, mut listing: Listing, size: u32) -> Result<Found
     Ok(Found { listing, page, matching, note })
 }
 
-/// The deletion of several images: asked for once, it shows them; with `confirmed`, it deletes them.
+/// The deletion of several images. The first request shows them; with `confirmed`, it deletes them.
 pub(super) async fn delete_chosen(State(state): State<AppState>, request: Request) -> Response {
     let made = async {
         let fields = Fields::of_form_up_to(request, CHOSEN_LIMIT).await?;
@@ -206,7 +206,7 @@ async fn show_chosen(state: &AppState, keys: Vec<Key>, back: String) -> Result<R
     state.render(StatusCode::OK, "images_delete.html", &shell, &page)
 }
 
-/// An address of the list, or its first page: a form must not lead anywhere else.
+/// The address if it is one of the list, else that of the list's first page: a form must not redirect anywhere else.
 fn own_address(address: &str) -> String {
     let path = address.split('?').next().unwrap_or_default();
     let is_own = [Listing::PICTURES, Listing::ROWS].contains(&path)
@@ -214,7 +214,7 @@ fn own_address(address: &str) -> String {
     if is_own { address.to_owned() } else { Listing::ROWS.to_owned() }
 }
 
-/// A reload of an address that a form was sent to.
+/// Redirects a reload of an address that a form was sent to.
 pub(super) async fn back_to_list() -> Response {
     see_other(Listing::ROWS)
 }

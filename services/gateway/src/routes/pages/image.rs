@@ -36,7 +36,7 @@ pub(super) async fn image(
     }
     let read = async {
         let key = fields.key()?;
-        // First the read alone, so that its time is not shared with questions about it.
+        // The read comes first and alone, so that questions about the image do not add to its time.
         let read = timeout(READ_LIMIT, state.read(&key, None)).await.unwrap_or_else(|_| {
             let reason = format!("no answer within {} s", READ_LIMIT.as_secs());
             Err(Error::Unavailable { part: "the image", reason })
@@ -98,12 +98,12 @@ pub(super) async fn invalidate(State(state): State<AppState>, request: Request) 
     state.answer(made)
 }
 
-/// A reload of an address that a form was sent to.
+/// Redirects a reload of an address that a form was sent to.
 pub(super) async fn back_to_form() -> Response {
     see_other("/image")
 }
 
-/// The form for a key with what is wrong about it.
+/// The form for a key, with the error about it.
 async fn no_image(state: &AppState, key: String, error: &Error) -> Result<Response, Error> {
     let health = state.health().await;
     let page =
@@ -146,8 +146,8 @@ pub(super) async fn delete(State(state): State<AppState>, request: Request) -> R
     state.answer(made)
 }
 
-/// Where the viewer's browser found this gateway: by the header `Host`, if that is a plain name or
-/// address, because it becomes part of commands that people copy into a shell.
+/// The URL at which the viewer's browser reached this gateway. The header `Host` is used only if it is a plain name or
+/// address, because the URL becomes part of commands that people copy into a shell.
 pub(super) fn base_url(state: &AppState, headers: &HeaderMap) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
     let named = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());

@@ -1,4 +1,4 @@
-//! The page of what happens at this moment.
+//! The live page: the events of this moment, and the hottest and largest keys.
 
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};

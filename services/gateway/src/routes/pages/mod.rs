@@ -1,7 +1,7 @@
-//! The pages: what people see of the system, and the forms with which they change it.
+//! The pages that show the system to people, and the forms with which they change it.
 //!
-//! Each form answers a success with a redirection, so that a reload sends nothing again, and a refusal
-//! with the same page, what was typed still in it, and the status that a program would get.
+//! Each form answers a success with a redirection, so that a reload sends nothing again. It answers a refusal with the
+//! same page, the typed values still in it, and the status that a program would get.
 
 mod assets;
 mod cache;
@@ -47,7 +47,8 @@ pub(crate) fn router() -> Router<AppState> {
         .merge(upload_router())
 }
 
-/// Apart, because an image may be larger than any other form; `store_form` has its own limits.
+/// The routes of uploads. They are apart, because an image may be larger than any other form; `store_form` has its own
+/// limits.
 fn upload_router() -> Router<AppState> {
     Router::new()
         .route("/upload_image", get(upload::upload_form).post(upload::upload))

@@ -1,4 +1,4 @@
-//! What the handlers of pages share.
+//! Shared by the handlers of pages.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -12,14 +12,14 @@ use crate::service::state::AppState;
 use crate::views::{Residency, Shell};
 use charts::ChartError;
 
-/// Elsewhere, by GET: the answer to a form that did what it was asked.
+/// A redirection to `path`, by GET: the answer to a form that succeeded.
 pub(super) fn see_other(path: &str) -> Response {
     let location = HeaderValue::from_str(path).unwrap_or(HeaderValue::from_static("/"));
     (StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response()
 }
 
 impl AppState {
-    /// Answers with the page that `made` is, or with one about why it could not be made.
+    /// Answers with the page `made`, or with an error page if it could not be made.
     pub(super) fn answer(&self, made: Result<Response, Error>) -> Response {
         made.unwrap_or_else(|error| error_page(&self.views, &error))
     }
@@ -35,7 +35,7 @@ impl AppState {
         Ok(html(status, self.views.page(template, shell, page)?))
     }
 
-    /// A page about a refusal: the refusal's status and headers, and nothing lost of what was typed.
+    /// A page about a refusal, with the refusal's status and headers. It keeps the typed values.
     pub(super) fn render_refusal<P: Serialize>(
         &self,
         error: &Error,
@@ -50,12 +50,12 @@ impl AppState {
     }
 }
 
-/// Which of these keys are resident.
+/// Asks the cache which of these keys are resident.
 pub(super) async fn residency(state: &AppState, keys: Vec<Key>) -> Residency {
     if keys.is_empty() {
         return Residency::default();
     }
-    // Each may have an entry for the original and one for each variant.
+    // Each key may have an entry for the original and one for each variant.
     let limit = u32::try_from(keys.len() * (1 + Variant::ALL.len())).unwrap_or(u32::MAX);
     match state.cache.keys(&KeysRequest { only: keys, limit, ..KeysRequest::default() }).await {
         Ok(reply) => Residency::new(reply.keys),
@@ -66,12 +66,12 @@ pub(super) async fn residency(state: &AppState, keys: Vec<Key>) -> Residency {
     }
 }
 
-/// What there is, or nothing: the page shows the part that failed as missing.
+/// The answer, or nothing after its error is logged: the page shows the part that failed as missing.
 pub(super) fn logged<T>(answer: Result<T, Error>) -> Option<T> {
     answer.inspect_err(Error::log).ok()
 }
 
-/// What there is, or why there is nothing, in a sentence for the place where it would be.
+/// The answer, or the reason why there is none, in a sentence for its place on the page.
 pub(super) fn or_reason<T>(answer: Result<T, Error>) -> (Option<T>, Option<String>) {
     match answer {
         Ok(found) => (Some(found), None),

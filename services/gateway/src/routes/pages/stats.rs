@@ -14,7 +14,7 @@ use crate::routes::answer::html;
 use crate::service::state::AppState;
 use crate::views::{Section, Shell, StatsFindings, StatsPage};
 
-/// How many changes of the configuration are looked through for those to mark.
+/// The most changes of the configuration that are searched for those to mark.
 const MOST_MARKS: u32 = 200;
 
 pub(super) async fn stats(State(state): State<AppState>, RawQuery(query): RawQuery) -> Response {
@@ -30,7 +30,7 @@ pub(super) async fn stats(State(state): State<AppState>, RawQuery(query): RawQue
         let minutes = fields.shown("offset").parse::<i32>().ok().filter(|minutes| minutes.abs() < 24 * 60);
         let offset = minutes.and_then(|minutes| UtcOffset::from_whole_seconds(minutes * 60).ok());
         let request = SeriesRequest { range, ..SeriesRequest::default() };
-        // As much time before, as one sum: what the headline figures are compared with.
+        // As much time before, as one sum: the headline figures are compared with it.
         let earlier = SeriesRequest { range, step: Some(range), ago: Some(range) };
         let latest = HistoryRequest { limit: MOST_MARKS, ..HistoryRequest::default() };
         let (health, series, earlier, history, stats) = tokio::join!(

@@ -1,4 +1,4 @@
-//! The page of the parts: which there are, since when, and what is degraded.
+//! The page of the system's parts: which there are, since when, and which are degraded.
 
 use axum::extract::State;
 use axum::http::StatusCode;
