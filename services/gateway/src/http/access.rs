@@ -93,7 +93,7 @@ impl Gate {
     /// The gate that the settings ask for.
     ///
     /// # Errors
-    /// The errors of [`Config::check`].
+    /// The errors of [`Config::go_together`].
     pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
         config.go_together()?;
         let salt: [u8; 32] = rand::random();
