@@ -210,6 +210,20 @@ suite("what can go wrong at the start", () => {
     assert.equal(system.processes().filter(({ line }) => line.startsWith("nats-server")).length, 1);
   });
 
+  test("a token that was given once stays, and one that runners would read differently is refused", async (t) => {
+    const system = fresh(t);
+    const refused = await system.bin("run", ["--no-build", "--detach"], { env: { ADMIN_TOKEN: 'a "token" # with $signs' } });
+    assert.equal(refused.code, 1, refused.all);
+    assert.match(refused.err, /ADMIN_TOKEN must be letters, digits/);
+    await system.start({ env: { ADMIN_TOKEN: "a-token-of-this-test" } });
+    await system.bin("stop");
+    const again = await system.start();
+    assert.match(again.err, /Every change needs the token in \.env/);
+    assert.equal((await system.fetch("/api/cache/clear", { method: "POST" })).status, 401);
+    const authorization = "Bearer a-token-of-this-test";
+    assert.equal((await system.fetch("/api/cache/clear", { method: "POST", headers: { authorization } })).status, 200);
+  });
+
   test("checkouts that are started at the same moment get ports of their own", async (t) => {
     const systems = [1, 2, 3].map(() => fresh(t));
     await Promise.all(systems.map((system) => system.start()));

@@ -1,13 +1,13 @@
 //! One service as a process: started, killed, stopped and resumed through a guardian, which ends it when
 //! this process is gone, however that ended.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Pid, Resource, Rlimit};
 use testkit::{Guardian, Order};
 

@@ -178,6 +178,9 @@ make_env() {
   for key in ADMIN_TOKEN PRIVATE NATS_URL DATABASE_URL; do
     value=${!key-}
     [[ -n $value ]] || value=$(env_get "$key")
+    # Each Procfile runner would read another value out of quotes, spaces, # and $.
+    [[ $key != ADMIN_TOKEN || $value =~ ^[A-Za-z0-9._~+/=:@-]*$ ]] ||
+      die "ADMIN_TOKEN must be letters, digits and ._~+/=:@- to stand in .env, such as that of openssl rand -hex 32"
     [[ -z $value ]] || env_put "$key" "$value"
   done
 

@@ -2,8 +2,9 @@
 //!
 //! Times are nanoseconds on one clock that is never set: that of this process.
 
-use parking_lot::Mutex;
 use std::time::{Instant, SystemTime};
+
+use parking_lot::Mutex;
 
 use super::image::ImageId;
 

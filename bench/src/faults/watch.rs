@@ -1,9 +1,9 @@
 //! Observers: they note which worker says that it serves, and how much memory each process has.
 
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};

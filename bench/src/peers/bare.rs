@@ -3,7 +3,6 @@
 //! They are as good as we can make them: hyper and axum as in the gateway, the same allocator, the same number of
 //! threads, and nothing on a request's way that it doesn't need. Each runs as a process of its own.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +21,7 @@ use futures_util::StreamExt as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};

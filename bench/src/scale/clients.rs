@@ -1,9 +1,10 @@
 //! Clients of one gateway: one to 1,024.
 
+use wire::Policy;
+
 use super::{Bench, MB, resident, store};
 use crate::report::{Axis, Cell, Chart, Line, Table};
 use crate::system::System;
-use wire::Policy;
 
 const CLIENTS: [usize; 6] = [1, 4, 16, 64, 256, 1024];
 const BYTES: usize = 10_000;

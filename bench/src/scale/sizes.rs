@@ -1,9 +1,10 @@
 //! Sizes of images: 1 kB to 8 MB.
 
+use wire::Policy;
+
 use super::{Bench, MB, store};
 use crate::report::{Axis, Cell, Chart, Line, Table};
 use crate::system::System;
-use wire::Policy;
 
 /// From the smallest to the largest that one message carries.
 const SIZES: [usize; 8] = [1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000, 4_000_000, 8_000_000];

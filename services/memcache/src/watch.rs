@@ -1,10 +1,10 @@
 //! Key events: published at a bounded rate while a watch is set, and almost free of cost otherwise.
 
-use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

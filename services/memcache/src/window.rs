@@ -3,7 +3,6 @@
 //! A window is the difference of two snapshots of counters that only grow, both taken under the
 //! store's lock: no get is counted twice or falls between two windows.
 
-use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +10,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
+use parking_lot::Mutex;
 use runtime::Bus;
 use tokio::sync::Notify;
 use tokio::time::timeout;

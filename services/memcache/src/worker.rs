@@ -1,11 +1,11 @@
 //! One life of the worker: what its endpoints, its configuration and its windows share.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use runtime::clock::Moment;
 use runtime::{Bus, Buses};
 use tokio_util::sync::CancellationToken;

@@ -25,7 +25,7 @@ use object_store::{
     ClientConfigKey, GetOptions, GetRange, GetResult, GetResultPayload, ObjectStore, ObjectStoreExt as _,
     PutMode, PutPayload, PutPayloadMut, RetryConfig, WriteMultipart,
 };
-use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
+use rustix::fs::{Advice, Timespec, Timestamps, UTIME_NOW, fadvise, futimens};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
@@ -609,11 +609,15 @@ fn is_removed(removed: Result<(), BlobError>) -> Result<(), BlobError> {
     }
 }
 
-/// Sets a file's times to this moment, by the clock of the file system that holds it.
+/// Sets a file's times to this moment, by the clock of the file system that holds it, and lets go of its pages in memory.
 fn touch(path: &Path) -> std::io::Result<()> {
     // If both times are set to now, any user who may write to the file may set them, not only its owner.
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-    Ok(futimens(File::open(path)?, &Timestamps { last_access: now, last_modification: now })?)
+    let file = File::open(path)?;
+    futimens(&file, &Timestamps { last_access: now, last_modification: now })?;
+    // Nobody reads the trash. Its pages are of more use to the next upload; a system that keeps them does no harm.
+    let _ = fadvise(&file, 0, None, Advice::DontNeed);
+    Ok(())
 }
 
 /// Writes a file, and returns the time of that by the clock of the file system that holds it.

@@ -1,9 +1,9 @@
 //! The errors of the origin.
 
-use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use runtime::logging::Seldom;
 use sniff::SniffError;
 
 /// The image files, as errors call them.
@@ -53,32 +53,6 @@ pub struct Unmet(pub &'static str);
 
 /// The shortest time between two log lines of a kind that any reader can cause again and again.
 const SAID_EVERY: Duration = Duration::from_secs(10);
-
-/// Limits how often a message is logged, and counts how often it occurred.
-#[derive(Debug)]
-pub struct Seldom {
-    every: Duration,
-    last: Mutex<(Option<Instant>, u64)>,
-}
-
-impl Seldom {
-    /// Allows a message at most once in `every`.
-    pub const fn new(every: Duration) -> Self {
-        Self { every, last: Mutex::new((None, 0)) }
-    }
-
-    /// How often the message occurred since it was last allowed, this time included. `None` if that was less than
-    /// `every` ago.
-    pub fn now(&self) -> Option<u64> {
-        let mut last = self.last.lock();
-        last.1 += 1;
-        if last.0.is_some_and(|said| said.elapsed() < self.every) {
-            return None;
-        }
-        last.0 = Some(Instant::now());
-        Some(std::mem::take(&mut last.1))
-    }
-}
 
 /// Why MySQL refuses a statement, where the reason lies with the server or its administrator. The numbers are those of
 /// the "MySQL Error Message Reference" and of "MariaDB Error Codes". `None` where the statement itself is wrong.

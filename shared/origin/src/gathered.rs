@@ -4,10 +4,10 @@
 //! gets one asks for all that wait. So a gateway that misses once sends one statement, and one that misses a thousand
 //! times at once sends a few dozen. Each row is read after it was asked for (design rule 2).
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use sql::Database;
 use sqlx::{MySql, QueryBuilder};
 use tokio::sync::{Semaphore, oneshot};

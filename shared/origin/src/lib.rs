@@ -9,7 +9,6 @@ mod census;
 pub mod dates;
 pub mod error;
 mod gathered;
-pub mod held;
 mod id;
 pub mod identity;
 pub mod images;

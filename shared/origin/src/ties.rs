@@ -1,10 +1,10 @@
 //! The present state of store and database: whether they belong together, whether the store can be written to, and the
 //! result of the last sweep.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;

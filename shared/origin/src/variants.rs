@@ -10,7 +10,6 @@
 //! the lowest priority. A reader that finds the queue full is told to come again, and so is a reader that has waited
 //! for long. Images that can't be made narrower are remembered, so that they cost nothing a second time.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +18,9 @@ use std::thread::{Builder, available_parallelism};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use quick_cache::sync::Cache;
+use runtime::held::hold;
 use sha2::{Digest as _, Sha256};
 use sniff::{Format, Limits};
 use thumbnail::Picture;
@@ -30,7 +31,6 @@ use wire::{Item, Tag, Variant};
 
 use crate::blobs::{BlobError, Blobs};
 use crate::error::Error;
-use crate::held;
 use crate::names::location_of;
 use crate::rows::ImageRow;
 use crate::ties::Ties;
@@ -254,7 +254,7 @@ impl Inner {
             return Ok(Some(known));
         }
         let bytes = match self.blobs.read_any(location).await {
-            Ok(bytes) => held::hold(bytes, permit),
+            Ok(bytes) => hold(bytes, permit),
             Err(BlobError::Gone(_)) => return Ok(None),
             Err(error) => return Err(VariantError::of_original(error)),
         };

@@ -3,11 +3,11 @@
 //! A row that another process has locked keeps its writers waiting, each with a connection. So of the writers of one
 //! key in this process only one has a connection at a time. A quarter of all connections is left to readers.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use wire::Key;

@@ -7,6 +7,7 @@ pub mod bus;
 mod buses;
 pub mod clock;
 pub mod descriptors;
+pub mod held;
 pub mod logging;
 pub mod owners;
 pub mod priority;

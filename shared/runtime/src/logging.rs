@@ -1,7 +1,9 @@
 //! Logs on standard error: for people, or as JSON lines.
 
 use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{LogArgs, LogFormat};
@@ -30,4 +32,30 @@ pub fn init(args: &LogArgs) -> Result<(), String> {
         LogFormat::Auto => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
     };
     Ok(())
+}
+
+/// Limits how often a message is logged, and counts how often it occurred.
+#[derive(Debug)]
+pub struct Seldom {
+    every: Duration,
+    last: Mutex<(Option<Instant>, u64)>,
+}
+
+impl Seldom {
+    /// Allows a message at most once in `every`.
+    pub const fn new(every: Duration) -> Self {
+        Self { every, last: Mutex::new((None, 0)) }
+    }
+
+    /// How often the message occurred since it was last allowed, this time included. `None` if that was less than
+    /// `every` ago.
+    pub fn now(&self) -> Option<u64> {
+        let mut last = self.last.lock();
+        last.1 += 1;
+        if last.0.is_some_and(|said| said.elapsed() < self.every) {
+            return None;
+        }
+        last.0 = Some(Instant::now());
+        Some(std::mem::take(&mut last.1))
+    }
 }

@@ -4,7 +4,8 @@
 //! A frame may reach beyond the logical screen, or be empty: viewers clip it, or enlarge the
 //! screen, or show nothing for it.
 
-use crate::{Format, Image, Limits, SniffError, Step, Walk};
+use crate::image::{Format, Image, Limits, SniffError};
+use crate::walk::{Step, Walk};
 
 /// The logical screen descriptor.
 pub(crate) const FIRST: Step = Step::Take(7);

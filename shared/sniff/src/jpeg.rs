@@ -5,7 +5,8 @@
 //! skipped until the next marker, and bytes behind EOI are ignored: cameras write both. Hierarchical images, and images
 //! whose height comes only behind the first scan (DNL), are refused: no common viewer shows them.
 
-use crate::{Format, Image, Limits, SniffError, Step, Walk};
+use crate::image::{Format, Image, Limits, SniffError};
+use crate::walk::{Step, Walk};
 
 /// The signature has taken the 0xFF of the first marker, so the first byte read is its code.
 pub(crate) const FIRST: Step = Step::Read;

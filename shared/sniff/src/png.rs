@@ -5,7 +5,8 @@
 //! passed over by their length: a decoder that refuses one leaves it out and shows the image.
 
 use crate::crc32::Crc32;
-use crate::{Format, Image, Limits, SniffError, Step, Walk};
+use crate::image::{Format, Image, Limits, SniffError};
+use crate::walk::{Step, Walk};
 
 /// A chunk's length and type.
 pub(crate) const FIRST: Step = Step::Take(8);

@@ -4,7 +4,8 @@
 //! The length in the RIFF header is where the image ends. Chunks of types unknown here are passed
 //! over, as the RFC asks.
 
-use crate::{Format, Image, Limits, SniffError, Step, Walk};
+use crate::image::{Format, Image, Limits, SniffError};
+use crate::walk::{Step, Walk};
 
 /// The header of the first chunk.
 pub(crate) const FIRST: Step = Step::Take(CHUNK_HEADER);

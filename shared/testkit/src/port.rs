@@ -1,7 +1,8 @@
-use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
+
+use parking_lot::Mutex;
 
 /// Below the ports that systems hand to outgoing connections (32768 up on Linux, 49152 elsewhere). So while a server is
 /// down for a moment, no outgoing connection of a client can take its port.

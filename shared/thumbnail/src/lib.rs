@@ -19,13 +19,14 @@ mod vp8l;
 
 use std::time::Duration;
 
-use decode::Source;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, ImageEncoder, ImageError, RgbImage, RgbaImage};
-use scale::Scaler;
 use sniff::{Format, Image, Limits};
+
+use decode::Source;
+use scale::Scaler;
 use target::{Reason, Target};
 
 /// The quality of a JPEG, of 100: no difference is seen at this size, and half the bytes of 92 are enough.

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use origin::held::hold;
 use runtime::bus::{Question, Reply, RequestFailure};
+use runtime::held::hold;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use wire::{Item, Meta};

@@ -5,11 +5,11 @@
 //! the right token has come from an address lately, all tokens from it are checked. Its owner may share it with a
 //! guesser, behind a proxy that is not named in `TRUSTED_PROXIES` or in an office.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::visitor::Visitor;

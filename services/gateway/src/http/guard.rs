@@ -1,7 +1,6 @@
 //! The layers around every route. They bound the requests that are handled at once. They refuse requests of other web
 //! sites and requests without a needed token. They add security headers, and count.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt as _;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 

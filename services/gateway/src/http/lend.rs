@@ -7,7 +7,6 @@
 //! A body may come slowly. But when there is no turn for another request with a body, the slowest body is ended.
 //! Otherwise a client that sends a byte now and then on enough connections would block all uploads.
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use axum::http::header;
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::{StreamExt as _, stream};
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 

@@ -12,6 +12,8 @@ use axum::{Json, Router};
 use base64_simd::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use origin::ImageRow;
+use origin::images::Images;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio_util::task::AbortOnDropHandle;
@@ -27,8 +29,6 @@ use crate::error::{Error, Failure};
 use crate::image::{CacheStatus, Content};
 use crate::service::state::AppState;
 use crate::views;
-use origin::ImageRow;
-use origin::images::Images;
 
 /// The path that ends with the key of an image that is asked for in base64.
 pub(crate) const KEY_PREFIX: &str = "/api/key/";

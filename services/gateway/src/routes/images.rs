@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use bytes::Bytes;
+use origin::variants;
 use wire::words::listed;
 use wire::{Item, Tag, Variant};
 
@@ -27,7 +28,6 @@ use crate::head::{ImageHead, date, value};
 use crate::image::{CacheStatus, Content, ImageMeta, Portion};
 use crate::service::state::AppState;
 use crate::views;
-use origin::variants;
 
 /// The path that ends with a key.
 pub(crate) const PREFIX: &str = "/images/";

@@ -1,7 +1,6 @@
 //! An upload as a form sends it, `multipart/form-data` with `key` and `file`: for the JSON API and for
 //! the page alike.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 
 use axum::extract::multipart::{Field, Multipart};
@@ -9,6 +8,8 @@ use axum::extract::{FromRequest as _, Request};
 use axum::http::header;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
+use origin::upload::{self, Staged};
+use parking_lot::{Mutex, MutexGuard};
 use runtime::clock::Moment;
 use tokio::time::timeout;
 use wire::{Key, KeyError};
@@ -17,7 +18,6 @@ use super::answer::{content_length, data};
 use crate::conditional::WriteConditions;
 use crate::error::Error;
 use crate::service::state::{AppState, Stored};
-use origin::upload::{self, Staged};
 
 /// The most bytes that stand before a part of a form, its headers included.
 const MOST_HEAD_BYTES: u64 = 64 << 10;

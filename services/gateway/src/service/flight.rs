@@ -6,11 +6,11 @@
 //! answered between the lease and the acceptance, and every read joined before that. In every other case each
 //! read goes to the origin by itself.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use wire::Item;
 

@@ -12,9 +12,15 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
-use origin::held::hold;
+use origin::ImageRow;
+use origin::blobs::{BlobError, Blobs};
+use origin::dates::Modified;
+use origin::images::Images;
+use origin::ties::Ties;
+use origin::variants::{PATIENCE, Rendition, VariantError, Variants, tag_of};
 use prometheus::{IntCounter, IntGauge};
 use runtime::bus::{Reply, RequestFailure};
+use runtime::held::hold;
 use sniff::Format;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
@@ -28,12 +34,6 @@ use crate::error::Error;
 use crate::image::{CacheStatus, Choose, Content, ImageMeta, Portion, ReadFailure, ReadOutcome};
 use crate::metrics::Metrics;
 use crate::service::flight::{ClosedFlight, Flights};
-use origin::ImageRow;
-use origin::blobs::{BlobError, Blobs};
-use origin::dates::Modified;
-use origin::images::Images;
-use origin::ties::Ties;
-use origin::variants::{PATIENCE, Rendition, VariantError, Variants, tag_of};
 
 /// Bytes for the headers of a fill and of a hit, which the bus carries besides the image.
 const HEADER_ROOM: usize = 512;

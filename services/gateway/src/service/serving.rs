@@ -7,10 +7,10 @@
 //!
 //! Reads and writes are made one after the other. Each is for all questions of that moment: it begins after them.
 
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use runtime::Bus;
 use runtime::bucket::Written;
 use runtime::clock::Moment;

@@ -8,6 +8,18 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
+use origin::ImageRow;
+use origin::OriginId;
+use origin::Swept;
+use origin::blobs::Blobs;
+use origin::blobs::unavailable;
+use origin::identity::Identity;
+use origin::images::{Change, Images};
+use origin::pending::{Note, Pending};
+use origin::sweep;
+use origin::ties::Ties;
+use origin::upload::{self, Staged, UploadLimits, discard};
+use origin::variants::Variants;
 use sql::Database;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -32,18 +44,6 @@ use crate::service::read::Reader;
 use crate::service::serving::Serving;
 use crate::service::telling::Teller;
 use crate::views::Views;
-use origin::ImageRow;
-use origin::OriginId;
-use origin::Swept;
-use origin::blobs::Blobs;
-use origin::blobs::unavailable;
-use origin::identity::Identity;
-use origin::images::{Change, Images};
-use origin::pending::{Note, Pending};
-use origin::sweep;
-use origin::ties::Ties;
-use origin::upload::{self, Staged, UploadLimits, discard};
-use origin::variants::Variants;
 
 /// How long a part may take to say that it is there.
 const HEALTH_LIMIT: Duration = Duration::from_secs(1);

@@ -1,10 +1,11 @@
 //! Telling the cache that an image changed, until it has acknowledged it (design rules 6 and 9).
 
-use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
+use origin::pending::{LeftBehind, Note, Pending, Scope};
+use parking_lot::{Mutex, MutexGuard};
 use runtime::bus::RequestFailure;
 use runtime::clock::{Moment, with_margin};
 use tokio::time::{sleep, timeout};
@@ -17,7 +18,6 @@ use crate::cache::client::{CACHE, CHANGE_LIMIT, CacheClient};
 use crate::error::Error;
 use crate::service::reach::Reach;
 use crate::service::serving::{Nobody, Serving};
-use origin::pending::{LeftBehind, Note, Pending, Scope};
 
 /// How long an upload or a deletion waits for the acknowledgement before it is answered 503.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);

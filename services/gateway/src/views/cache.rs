@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use charts::units;
 use minijinja::value::Serde;
 use minijinja::{Value, context};
 use serde::Serialize;
@@ -10,7 +11,6 @@ use wire::stats::{ConfigRevision, Effect};
 use wire::{CacheStats, ConfigReply, Policy};
 
 use super::shell::{Done, Moment};
-use charts::units;
 
 /// The phrase that has to be typed to delete everything.
 pub(crate) const DELETE_ALL_PHRASE: &str = "delete everything";

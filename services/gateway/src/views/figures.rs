@@ -1,13 +1,13 @@
 //! Headline figures: the few numbers that are read first.
 
+use charts::units;
+use charts::{self, Chart, ChartError};
 use minijinja::Value;
 use serde::Serialize;
 use wire::stats::{Series, SeriesRow};
 use wire::{CacheStats, Counters};
 
 use super::cache::share;
-use charts::units;
-use charts::{self, Chart, ChartError};
 
 /// A headline figure.
 #[derive(Debug, Serialize)]

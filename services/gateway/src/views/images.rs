@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use minijinja::value::Serde;
 use minijinja::{Value, context};
+use origin::ImageRow;
 use serde::Serialize;
 use sniff::Format;
 use time::OffsetDateTime;
@@ -13,7 +14,6 @@ use wire::{Item, Key, Variant};
 use super::links::{escaped, image_page, image_source};
 use super::shell::{Done, Moment};
 use crate::image::{CacheStatus, ReadOutcome};
-use origin::ImageRow;
 
 /// An image that is wider is shown as a rendition of this width.
 const WIDEST: u32 = 1280;

@@ -1,6 +1,8 @@
 //! The contexts of the list of images: as pictures on the first page, and as rows on the page of the keys. And the
 //! contexts of the pages on which several images are deleted.
 
+use charts::units;
+use origin::listing::{Order, Page, Place};
 use serde::Serialize;
 use time::OffsetDateTime;
 use wire::Key;
@@ -9,8 +11,6 @@ use super::figures::Figure;
 use super::images::{ImageView, Residency};
 use super::links::{Listing, escaped};
 use super::shell::Done;
-use charts::units;
-use origin::listing::{Order, Page, Place};
 
 /// `home.html` and `keys.html`
 #[derive(Debug, Default, Serialize)]

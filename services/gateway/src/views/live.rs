@@ -1,12 +1,12 @@
 //! The context of the live page.
 
+use charts::units;
 use serde::Serialize;
 use wire::Variant;
 use wire::event::KeyEventKind;
 use wire::inspect::{KeysReply, ResidentKey};
 
 use super::links::image_page;
-use charts::units;
 
 /// `live.html`, and the part of it that is fetched again and again.
 #[derive(Debug, Serialize)]

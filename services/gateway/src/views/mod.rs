@@ -20,12 +20,14 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use charts::units;
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use wire::Tag;
 
+use crate::error::Error;
 pub(crate) use cache::{CacheForm, CachePage, DELETE_ALL_PHRASE, FormError, changes, config_view, share};
 pub(crate) use figures::home_figures;
 pub(crate) use images::{DeletePage, ImageFormPage, ImagePage, ImageView, Residency, UploadPage};
@@ -37,9 +39,6 @@ pub(crate) use live::LivePage;
 pub(crate) use shell::{Done, Section, Shell};
 pub(crate) use stats::{StatsFindings, StatsPage};
 pub(crate) use system::{SystemFindings, SystemPage};
-
-use crate::error::Error;
-use charts::units;
 
 /// The templates and static files of one folder. Cloning it is cheap.
 ///

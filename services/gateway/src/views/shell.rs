@@ -1,12 +1,12 @@
 //! The frame around the content of every page, and small parts that several pages share.
 
+use charts::units;
 use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::health::{Health, Part};
-use charts::units;
 
 /// The frame that every page has around its content.
 #[derive(Debug, Serialize)]

@@ -1,5 +1,7 @@
 //! The context of the page of charts.
 
+use charts::units;
+use charts::{self, Chart, ChartError};
 use minijinja::{Value, context};
 use serde::Serialize;
 use time::{OffsetDateTime, UtcOffset};
@@ -9,8 +11,6 @@ use wire::{CacheStats, Span};
 use super::cache::{ChangeView, changes};
 use super::figures::{Figure, stats_figures};
 use crate::error::Error;
-use charts::units;
-use charts::{self, Chart, ChartError};
 
 /// The ranges to choose from: as in the query, and in words.
 pub(super) const RANGES: [(&str, &str); 4] =

@@ -2,6 +2,9 @@
 
 use std::time::SystemTime;
 
+use charts::units;
+use origin::Swept;
+use origin::images::DatabaseServer;
 use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
@@ -12,9 +15,6 @@ use wire::{CacheStats, subject};
 use super::figures::Figure;
 use super::shell::Moment;
 use crate::health::{Health, Part};
-use charts::units;
-use origin::Swept;
-use origin::images::DatabaseServer;
 
 /// So many windows may wait in normal operation: each waits only for moments.
 const USUALLY_WAITING: u64 = 12;

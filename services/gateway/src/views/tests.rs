@@ -2,6 +2,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use origin::ImageRow;
+use origin::dates::Dates;
+use origin::dates::Modified;
+use origin::listing::{Order, Page, Place, Position};
 use sniff::Format;
 use time::macros::datetime;
 use time::{OffsetDateTime, UtcOffset};
@@ -15,10 +19,6 @@ use super::shell::Moment;
 use super::*;
 use crate::health::{Health, Part};
 use crate::image::{CacheStatus, Content, ImageMeta, ReadOutcome};
-use origin::ImageRow;
-use origin::dates::Dates;
-use origin::dates::Modified;
-use origin::listing::{Order, Page, Place, Position};
 
 const NOW: OffsetDateTime = datetime!(2026-01-02 10:00:00 UTC);
 const MARKUP: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>";

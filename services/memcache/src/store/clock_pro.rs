@@ -1,9 +1,9 @@
 //! CLOCK-Pro by quick_cache: an entry must be used twice before it counts as hot, so that one pass over
 //! many images does not evict those that are used again and again.
 
-use parking_lot::Mutex;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use quick_cache::unsync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use wire::Item;

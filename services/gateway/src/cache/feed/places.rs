@@ -3,15 +3,14 @@
 //! One address may have all places while no other address wants one. When another one does, a reader of the address
 //! that has most gives way, so that no address keeps more than its share. Idle readers go first, then the oldest.
 
-use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
+use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-use serde::Serialize;
 
 use crate::error::Error;
 use crate::visitor::Visitor;

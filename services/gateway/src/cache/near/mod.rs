@@ -11,17 +11,17 @@
 
 pub(crate) mod upkeep;
 
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use origin::held::hold;
+use parking_lot::Mutex;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter};
 use runtime::clock::{AtomicMoment, Moment};
+use runtime::held::hold;
 use tokio::sync::{Semaphore, mpsc};
 use wire::near::{DropRequest, KeyHits, LONGEST_LEASE_MS};
 use wire::{Holder, Item, Key, Tag, Variant};

@@ -3,6 +3,7 @@
 use axum::extract::{RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use charts::units;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use wire::Span;
@@ -16,7 +17,6 @@ use crate::service::state::AppState;
 use crate::views::{
     CacheForm, CachePage, DELETE_ALL_PHRASE, Done, FormError, Section, Shell, changes, config_view, share,
 };
-use charts::units;
 
 /// How many changes of the configuration are shown.
 const HISTORY_SIZE: u32 = 30;

@@ -3,7 +3,10 @@
 use axum::extract::{RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use charts::units;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use origin::ImageRow;
+use origin::listing::{Page, Place, Position};
 use time::OffsetDateTime;
 use wire::Key;
 use wire::stats::SeriesRequest;
@@ -18,9 +21,6 @@ use crate::views::{
     ChosenPage, DeletedPage, ImageView, ListPage, Listing, Outcome, Residency, Section, Shell,
     deleted_notice, home_figures, with_deleted,
 };
-use charts::units;
-use origin::ImageRow;
-use origin::listing::{Page, Place, Position};
 
 /// How many images a page shows as pictures: it fills rows of two, three, four, six and eight.
 const PICTURES: u32 = 48;

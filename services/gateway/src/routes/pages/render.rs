@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use charts::ChartError;
 use serde::Serialize;
 use wire::inspect::KeysRequest;
 use wire::{Key, Variant};
@@ -10,7 +11,6 @@ use crate::error::Error;
 use crate::routes::answer::{error_page, html, sentence};
 use crate::service::state::AppState;
 use crate::views::{Residency, Shell};
-use charts::ChartError;
 
 /// A redirection to `path`, by GET: the answer to a form that succeeded.
 pub(super) fn see_other(path: &str) -> Response {
