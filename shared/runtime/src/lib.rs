@@ -16,6 +16,7 @@ pub mod service;
 pub mod shutdown;
 pub mod streams;
 pub mod tasks;
+pub mod together;
 pub mod wait;
 
 pub use bus::Bus;

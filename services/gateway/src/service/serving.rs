@@ -15,7 +15,7 @@ use runtime::Bus;
 use runtime::bucket::Written;
 use runtime::clock::Moment;
 use runtime::owners::{Observer, Outlook, Owners};
-use tokio::sync::oneshot;
+use runtime::together::{Asked, Together};
 use wire::owners::Entry;
 
 /// How long one read or write may take.
@@ -29,6 +29,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone)]
 pub(crate) struct Serving {
     shared: Arc<Shared>,
+    asked: Arc<Together<Question, Answer>>,
 }
 
 #[derive(Debug)]
@@ -36,15 +37,19 @@ struct Shared {
     owners: Owners,
     /// It expects an entry: a gateway comes after the first worker, or can do without one until that comes.
     seen: Mutex<Observer>,
-    asked: Mutex<Vec<Asked>>,
-    /// When the last read began.
-    turn: tokio::sync::Mutex<Option<Moment>>,
 }
 
-#[derive(Debug)]
-enum Asked {
-    Owner(oneshot::Sender<Option<String>>),
-    Nobody(oneshot::Sender<Nobody>),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    Owner,
+    Nobody,
+}
+
+/// What one read found, and the write after it if a question needed one.
+#[derive(Debug, Clone)]
+struct Answer {
+    owner: Option<String>,
+    nobody: Nobody,
 }
 
 /// Whether it is sure that no worker serves.
@@ -60,58 +65,28 @@ impl Serving {
     /// Asks by `bus`, the connection of a user that may read and write the entry.
     pub(crate) fn new(bus: Bus) -> Self {
         let (owners, seen) = (Owners::new(bus), Mutex::new(Observer::new(true)));
-        Self { shared: Arc::new(Shared { owners, seen, asked: Mutex::default(), turn: Default::default() }) }
+        Self { shared: Arc::new(Shared { owners, seen }), asked: Arc::new(Together::new(TOGETHER)) }
     }
 
     /// The incarnation that owns the claim, by a read that begins after this was called. `None` if there is none, or
     /// no answer.
     pub(crate) async fn owner(&self) -> Option<String> {
-        self.shared.ask(Asked::Owner).await
+        self.ask(Question::Owner).await.owner
     }
 
     /// Tries to make sure that no worker serves, by a write that begins after this was called.
     pub(crate) async fn nobody(&self) -> Nobody {
-        self.shared.ask(Asked::Nobody).await
+        self.ask(Question::Nobody).await.nobody
+    }
+
+    async fn ask(&self, question: Question) -> Answer {
+        self.asked.ask(question, |asked| self.shared.look(asked)).await
     }
 }
 
 impl Shared {
-    async fn ask<A>(&self, question: impl Fn(oneshot::Sender<A>) -> Asked) -> A {
-        loop {
-            let (asker, mut answer) = oneshot::channel();
-            self.asked.lock().push(question(asker));
-            let answered = tokio::select! {
-                biased;
-                answered = &mut answer => answered,
-                mut turn = self.turn.lock() => {
-                    // The task that had the turn before may have answered this question too.
-                    if let Ok(answer) = answer.try_recv() {
-                        return answer;
-                    }
-                    // Under many changes, one read answers all that come in that time. A single change does not wait.
-                    let left = turn.map_or(Duration::ZERO, |last| TOGETHER.saturating_sub(last.elapsed()));
-                    if !left.is_zero() {
-                        tokio::time::sleep(left).await;
-                    }
-                    *turn = Some(Moment::now());
-                    self.look().await;
-                    drop(turn);
-                    answer.await
-                }
-            };
-            // Without an answer, the task that read for this question too has given up: it is asked again.
-            if let Ok(answer) = answered {
-                return answer;
-            }
-        }
-    }
-
-    /// Reads for all questions asked so far, and writes if one of them needs that and it is possible.
-    async fn look(&self) {
-        let asked = std::mem::take(&mut *self.asked.lock());
-        if asked.is_empty() {
-            return;
-        }
+    /// Reads for all these questions, and writes if one of them needs that and it is possible.
+    async fn look(&self, asked: Vec<Asked<Question, Answer>>) {
         let found = self.owners.read(LIMIT).await;
         let found =
             found.inspect_err(|failure| tracing::debug!(%failure, "who serves can't be read now")).ok();
@@ -120,20 +95,18 @@ impl Shared {
         }
         let entry = found.as_ref().and_then(|found| found.entry());
         let owner = entry.filter(|entry| !entry.released).map(|entry| entry.incarnation.clone());
-        let mut doubters = Vec::new();
-        for one in asked {
-            match one {
-                // An asker that does not wait any more needs no answer.
-                Asked::Owner(asker) => drop(asker.send(owner.clone())),
-                Asked::Nobody(asker) => doubters.push(asker),
-            }
+        let (about_owner, doubts): (Vec<_>, Vec<_>) =
+            asked.into_iter().partition(|one| one.question == Question::Owner);
+        let answer = Answer { owner, nobody: Nobody::Perhaps(AGAIN) };
+        for one in about_owner {
+            one.answer(answer.clone());
         }
-        if doubters.iter().all(oneshot::Sender::is_closed) {
+        if !doubts.iter().any(Asked::is_awaited) {
             return;
         }
         let nobody = if found.is_some() { self.make_sure().await } else { Nobody::Perhaps(AGAIN) };
-        for asker in doubters {
-            let _ = asker.send(nobody);
+        for one in doubts {
+            one.answer(Answer { nobody, ..answer.clone() });
         }
     }
 

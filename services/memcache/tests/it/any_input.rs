@@ -11,7 +11,6 @@ use proptest::sample::select;
 use testkit::{any, eventually};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
-use wire::inspect::ClearReply;
 use wire::reply::{Code, ERROR_CODE_HEADER, ERROR_HEADER};
 use wire::{ConfigReply, meta, subject};
 
@@ -230,7 +229,7 @@ async fn a_clear_behind_the_last_generation_is_a_clear_like_any_other() {
     bucket.put(subject::CONFIG_KEY, entry.into()).await.unwrap();
     scene.ask(subject::CONFIG_REFRESH, "", None).await.unwrap();
     scene.put("cat", testkit::samples::chelsea().bytes).await.unwrap();
-    let cleared: ClearReply = scene.ask_json(subject::CLEAR, "").await.unwrap();
+    let cleared = scene.clear().await;
     assert_eq!(cleared.entries, 1);
     assert_ne!(cleared.generation, u64::MAX);
     worker.stop().await.unwrap();

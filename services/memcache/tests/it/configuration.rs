@@ -6,7 +6,6 @@ use runtime::bucket;
 use runtime::bus::{Reply, RequestFailure};
 use testkit::{AnswerHold, eventually, samples};
 use tokio::task::JoinHandle;
-use wire::inspect::ClearReply;
 use wire::reply::Code;
 use wire::{CacheConfig, ConfigReply, Policy, subject};
 
@@ -74,11 +73,11 @@ async fn a_clear_drops_everything_and_is_a_revision() {
         scene.put(image.name, image.bytes).await.unwrap();
     }
     let weight = scene.stats().await.unwrap().cache_size_bytes;
-    let cleared: ClearReply = scene.ask_json(subject::CLEAR, "").await.unwrap();
+    let cleared = scene.clear().await;
     assert_eq!((cleared.entries, cleared.bytes, cleared.revision), (7, weight, 2));
     assert_eq!(cleared.incarnation, scene.stats().await.unwrap().incarnation);
     assert_eq!(scene.stats().await.unwrap().key_count, 0);
-    let again: ClearReply = scene.ask_json(subject::CLEAR, "").await.unwrap();
+    let again = scene.clear().await;
     assert_eq!((again.entries, again.revision), (0, 3));
     assert!(again.generation != cleared.generation && again.generation >> 53 == 0);
     worker.stop().await.unwrap();
@@ -191,12 +190,12 @@ async fn after_a_rollback_of_the_bucket_a_clear_drops_everything_and_what_was_ac
     for mb in [3, 4, 5] {
         scene.configure(&format!(r#"{{"capacity_mb":{mb}}}"#)).await;
     }
-    let before: ClearReply = scene.ask_json(subject::CLEAR, "").await.unwrap();
+    let before = scene.clear().await;
     assert_eq!(before.revision, 5);
     scene.server.take_back(&kept).await;
     serves().await;
     scene.put("cat", samples::chelsea().bytes).await.unwrap();
-    let cleared: ClearReply = scene.ask_json(subject::CLEAR, "").await.unwrap();
+    let cleared = scene.clear().await;
     assert!(cleared.revision <= 3 && cleared.entries == 1, "{cleared:?}");
     assert!(matches!(scene.get("cat").await, Got::Miss(_)));
     assert_eq!(scene.stats().await.unwrap().incarnation, life, "otherwise this tests nothing");

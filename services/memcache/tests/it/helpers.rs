@@ -1,6 +1,6 @@
 //! A worker on a bus of its own, and somebody who asks it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Parser as _;
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use testkit::{NatsServer, eventually};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wire::inspect::PutReply;
+use wire::inspect::{ClearReply, PutReply};
 use wire::reply::Code;
 use wire::{CacheStats, ConfigReply, Key, Lease, Meta, Tag, subject};
 
@@ -137,8 +137,30 @@ impl Scene {
         }
     }
 
+    /// Changes the configuration, as [`Scene::change`] does.
     pub(crate) async fn configure(&self, change: &str) -> ConfigReply {
-        self.ask_json(subject::CONFIG_SET, change).await.unwrap()
+        self.change(subject::CONFIG_SET, change).await
+    }
+
+    /// Clears the cache, as [`Scene::change`] does.
+    pub(crate) async fn clear(&self) -> ClearReply {
+        self.change(subject::CLEAR, "").await
+    }
+
+    /// Asks for a change of the bucket until it is made. A server that has just started may take longer for its first
+    /// write than the worker waits, and the worker then refuses the change.
+    async fn change<T: DeserializeOwned>(&self, subject: &str, payload: &str) -> T {
+        let start = Instant::now();
+        loop {
+            match self.ask_json(subject, payload).await {
+                Ok(reply) => return reply,
+                Err(RequestFailure::Refused(refused))
+                    if refused.refusal.code == Code::Unavailable
+                        && refused.refusal.message.ends_with("nothing was changed")
+                        && start.elapsed() < PATIENCE => {}
+                Err(other) => panic!("the change is not made: {other}"),
+            }
+        }
     }
 }
 
