@@ -535,16 +535,17 @@ struct Looked {
     left_behind: Option<OffsetDateTime>,
 }
 
-/// Reads the state of `key` in one query, since each query takes a round trip.
+/// Reads the state of `key` in one query, since each query takes a round trip. It begins at the note that this
+/// transaction has written, which is always there.
 async fn look(transaction: &mut MySqlConnection, key: &Key) -> Result<Looked, Try> {
     // The time is always there. The columns of the image are either all there or none, except for `earlier_at`.
     let row = sqlx::query(
         "SELECT UTC_TIMESTAMP(6) AS now, images.image_key, location, content_type, size, width, height, sha256, \
          created_at, updated_at, earlier_at, latest_at \
-         FROM (SELECT 1) AS one LEFT JOIN images ON images.image_key = ? \
-         LEFT JOIN deleted_dates ON deleted_dates.image_key = ? AND images.image_key IS NULL FOR UPDATE",
+         FROM pending_invalidations AS note LEFT JOIN images ON images.image_key = note.image_key \
+         LEFT JOIN deleted_dates ON deleted_dates.image_key = note.image_key AND images.image_key IS NULL \
+         WHERE note.image_key = ? FOR UPDATE",
     )
-    .bind(key.as_str().as_bytes())
     .bind(key.as_str().as_bytes())
     .fetch_one(transaction)
     .await?;

@@ -7,6 +7,8 @@
 //!
 //! The isolation of transactions is set on each connection, because the server's default is its administrator's choice.
 
+mod hand;
+
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -14,18 +16,20 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use sqlx::mysql::{
-    MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlQueryResult, MySqlRow, MySqlStatement,
-};
-use sqlx::pool::PoolConnection;
-use sqlx::{Describe, Either, Execute, Executor, MySql, MySqlConnection, SqlStr};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlQueryResult, MySqlRow, MySqlStatement};
+use sqlx::{Connection as _, Describe, Either, Execute, Executor, MySql, MySqlConnection, MySqlPool, SqlStr};
+
+use crate::hand::{Hand, Out};
 
 /// A pool of connections. They are made when they are needed, and closed after a statement on them was given up. Clones
 /// share them.
 ///
 /// It executes single statements itself; for more on one connection, see [`Database::acquire`].
 #[derive(Clone)]
-pub struct Database(MySqlPool);
+pub struct Database {
+    pool: MySqlPool,
+    hand: Hand,
+}
 
 /// How the transactions on each connection behave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +69,7 @@ impl Database {
                 Ok(())
             })
         });
-        Self(options.connect_lazy_with(account))
+        Self { pool: options.connect_lazy_with(account), hand: Hand::default() }
     }
 
     /// A connection for several statements. It is closed when it is dropped, unless it was given back.
@@ -73,17 +77,20 @@ impl Database {
     /// # Errors
     /// When no connection is free in time, or none can be made.
     pub async fn acquire(&self) -> sqlx::Result<Held> {
-        Ok(Held { connection: self.0.acquire().await?, is_known: false })
+        let out = self.hand.take(&self.pool).await?;
+        Ok(Held { out: Some(out), database: self.clone() })
     }
 
     /// How many connections there may be at once.
     pub fn max_connections(&self) -> u32 {
-        self.0.options().get_max_connections()
+        self.pool.options().get_max_connections()
     }
 
     /// Closes all connections.
     pub async fn close(&self) {
-        self.0.close().await;
+        let closing = self.pool.close();
+        self.hand.clear();
+        closing.await;
     }
 }
 
@@ -93,38 +100,49 @@ impl fmt::Debug for Database {
     }
 }
 
-/// A connection that goes back to its pool only with [`Held::give_back`].
+/// A connection that can be used again only after [`Held::give_back`].
 #[derive(Debug)]
 pub struct Held {
-    connection: PoolConnection<MySql>,
-    is_known: bool,
+    /// `None` after it was given back.
+    out: Option<Out>,
+    database: Database,
 }
 
 impl Held {
-    /// Gives the connection back to the pool if its state is known: by `done`, the server has answered the last
-    /// statement, be it with an error. A transaction that was dropped open is rolled back first.
+    /// Gives the connection back if its state is known: by `done`, the server has answered the last statement, be it
+    /// with an error. A transaction that was dropped open is rolled back first.
     pub fn give_back<T, E: Answered>(mut self, done: &Result<T, E>) {
-        self.is_known = done.as_ref().err().is_none_or(Answered::is_answer);
+        let is_known = done.as_ref().err().is_none_or(Answered::is_answer);
+        if let Some(out) = self.out.take_if(|_| is_known) {
+            // The pool rolls back what was not committed.
+            if done.is_ok() && !out.connection.is_in_transaction() {
+                self.database.hand.keep(out, &self.database.pool);
+            }
+        }
     }
 }
 
+const NOT_GIVEN_BACK: &str = "only give_back takes the connection away, and it ends this";
+
 impl Deref for Held {
     type Target = MySqlConnection;
+    #[expect(clippy::expect_used, reason = "the connection is there until give_back, which consumes this")]
     fn deref(&self) -> &MySqlConnection {
-        &self.connection
+        &self.out.as_ref().expect(NOT_GIVEN_BACK).connection
     }
 }
 
 impl DerefMut for Held {
+    #[expect(clippy::expect_used, reason = "the connection is there until give_back, which consumes this")]
     fn deref_mut(&mut self) -> &mut MySqlConnection {
-        &mut self.connection
+        &mut self.out.as_mut().expect(NOT_GIVEN_BACK).connection
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if !self.is_known {
-            self.connection.close_on_drop();
+        if let Some(out) = &mut self.out {
+            out.connection.close_on_drop();
         }
     }
 }

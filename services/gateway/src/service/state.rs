@@ -267,11 +267,12 @@ impl AppState {
         // image.
         let (told, held) = tokio::join!(self.teller.tell(&note), self.holds(&location, id));
         if told {
-            self.changes.spawn(self.teller.clone().forget(note));
+            self.teller.forget(note, &self.changes);
         }
         if let Err(error) = held {
             self.ties.look_soon();
-            return Err(self.take_back(key, &location, written.previous, error).await);
+            // It is rarely reached, and large.
+            return Err(Box::pin(self.take_back(key, &location, written.previous, error)).await);
         }
         self.metrics.count_upload(size);
         self.reader.expect(&written.row.key, size);
@@ -316,7 +317,7 @@ impl AppState {
         // The file may be there all the same, behind a store that does not answer.
         self.discard_later(location.to_owned());
         if self.teller.tell(&note).await {
-            self.changes.spawn(self.teller.clone().forget(note));
+            self.teller.forget(note, &self.changes);
         }
         match error {
             Error::Unavailable { part, reason } => {
@@ -391,7 +392,7 @@ impl AppState {
     /// Tells the cache of a change, and returns `outcome` once it has acknowledged.
     async fn tell<T>(&self, note: &Note, done: &'static str, outcome: Result<T, Error>) -> Result<T, Error> {
         if self.teller.tell(note).await {
-            self.changes.spawn(self.teller.clone().forget(note.clone()));
+            self.teller.forget(note.clone(), &self.changes);
             return outcome;
         }
         let done = if outcome.is_ok() { done } else { "nothing was changed now" };

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use origin::pending::{LeftBehind, Note, Pending, Scope};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use runtime::bus::RequestFailure;
 use runtime::clock::{Moment, with_margin};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use wire::Key;
 use wire::inspect::{ClearReply, InvalidateReply};
 use wire::near::LONGEST_LEASE_MS;
@@ -51,17 +52,22 @@ pub(crate) struct Teller {
     serving: Serving,
     pending: Pending,
     /// Notes of acknowledged changes, which are removed together: each removal alone would be a commit.
-    acknowledged: Arc<Mutex<Vec<Note>>>,
-    /// Held while some of them are removed; meanwhile others gather.
-    removing: Arc<tokio::sync::Mutex<()>>,
+    acknowledged: Arc<Mutex<Acknowledged>>,
     /// The teller reads MySQL all the time, so it is the first to know whether MySQL answers.
     reach: Reach,
+}
+
+#[derive(Debug, Default)]
+struct Acknowledged {
+    notes: Vec<Note>,
+    /// Whether a task removes them.
+    is_removing: bool,
 }
 
 impl Teller {
     /// Tells this cache, and keeps these notes.
     pub(crate) fn new(cache: CacheClient, serving: Serving, pending: Pending, reach: Reach) -> Self {
-        Self { cache, serving, pending, acknowledged: Arc::default(), removing: Arc::default(), reach }
+        Self { cache, serving, pending, acknowledged: Arc::default(), reach }
     }
 
     /// Tells the cache of one change, again and again for up to five seconds. True once no cache holds the
@@ -70,31 +76,49 @@ impl Teller {
         self.acknowledged(&note.scope).await
     }
 
-    /// Removes the note of an acknowledged change. No answer has to wait for it: until it is gone, the change
-    /// may be told of once more, which is harmless.
-    pub(crate) async fn forget(self, note: Note) {
-        lock(&self.acknowledged).push(note);
-        let _removing = self.removing.lock().await;
-        if lock(&self.acknowledged).is_empty() {
-            return;
+    /// Removes the note of an acknowledged change, by a task among `tasks`. No answer has to wait for it: until it is
+    /// gone, the change may be told of once more, which is harmless.
+    pub(crate) fn forget(&self, note: Note, tasks: &TaskTracker) {
+        let mut acknowledged = self.acknowledged.lock();
+        acknowledged.notes.push(note);
+        if !acknowledged.is_removing {
+            acknowledged.is_removing = true;
+            tasks.spawn(self.clone().remove_acknowledged());
         }
-        sleep(GATHERING).await;
-        let notes = std::mem::take(&mut *lock(&self.acknowledged));
-        if let Err(error) = self.pending.remove(&notes).await {
-            tracing::warn!(
-                error = error.to_string(),
-                notes = notes.len(),
-                "the notes of acknowledged invalidations remain"
-            );
+    }
+
+    async fn remove_acknowledged(self) {
+        loop {
+            sleep(GATHERING).await;
+            let notes = {
+                let mut acknowledged = self.acknowledged.lock();
+                if acknowledged.notes.is_empty() {
+                    acknowledged.is_removing = false;
+                    return;
+                }
+                std::mem::take(&mut acknowledged.notes)
+            };
+            if let Err(error) = self.pending.remove(&notes).await {
+                tracing::warn!(
+                    error = error.to_string(),
+                    notes = notes.len(),
+                    "the notes of acknowledged invalidations remain"
+                );
+            }
         }
     }
 
     /// True once a worker has acknowledged, or surely none holds the image from before. False after [`ANSWER_LIMIT`].
     async fn acknowledged(&self, scope: &Scope) -> bool {
+        let doubt = async {
+            sleep(DOUBT).await;
+            // It is rarely reached, and large.
+            Box::pin(self.nobody_serves()).await;
+        };
         let done = async {
             tokio::select! {
                 () = self.told_owner(scope) => {}
-                () = self.nobody_serves() => {}
+                () = doubt => {}
             }
         };
         timeout(ANSWER_LIMIT, done).await.is_ok()
@@ -117,7 +141,6 @@ impl Teller {
 
     /// Waits until the image from before can't be served any more: no worker serves, and no near lease lasts.
     async fn nobody_serves(&self) {
-        sleep(DOUBT).await;
         let sure = loop {
             match self.serving.nobody().await {
                 Nobody::Sure(sure) => break sure,
@@ -237,9 +260,4 @@ impl Teller {
         }
         self.pending.remove(&[note]).await.map_err(|error| error.to_string())
     }
-}
-
-/// The notes, locked for a moment to add or to take some.
-fn lock(notes: &Mutex<Vec<Note>>) -> MutexGuard<'_, Vec<Note>> {
-    notes.lock()
 }
