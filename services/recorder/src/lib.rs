@@ -7,6 +7,7 @@
 pub mod config;
 mod consumer;
 mod endpoints;
+mod migrations;
 pub mod repository;
 mod retention;
 mod setup;

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use sql::{Database, Held, Isolation, Session};
 use sqlx::error::ErrorKind;
-use sqlx::migrate::MigrateError;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlRow};
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, QueryBuilder, Row as _};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use wire::stats::{ConfigRevision, Counters, Effect, MAX_POINTS, Reads, SeriesRow, Window};
+
+use crate::migrations;
 
 /// Connections at most: one for each feed, one for retention, the rest for questions.
 const MAX_CONNECTIONS: u32 = 8;
@@ -136,7 +138,7 @@ pub async fn migrate(
         return Err(MigrationError::Locked);
     }
     forget_unfinished(&mut connection).await?;
-    let mut migrator = sqlx::migrate!("../../migrations");
+    let mut migrator = Migrator::with_migrations(migrations::all());
     // `run` is not used here, because the compiler can't prove that its future is Send.
     migrator.set_locking(false).run_direct(None, &mut connection, false).await?;
     for (user, tables) in [(gateway_user, &GATEWAY_TABLES[..]), (recorder_user, &RECORDER_TABLES[..])] {

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlQueryResult, MySqlRow, MySqlStatement};
-use sqlx::{Connection as _, Describe, Either, Execute, Executor, MySql, MySqlConnection, MySqlPool, SqlStr};
+use sqlx::{Connection as _, Either, Execute, Executor, MySql, MySqlConnection, MySqlPool, SqlStr};
 
 use crate::hand::{Hand, Out};
 
@@ -211,19 +211,6 @@ impl<'c> Executor<'c> for &Database {
             let statement = connection.prepare_with(sql, parameters).await;
             connection.give_back(&statement);
             statement
-        })
-    }
-
-    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, sqlx::Result<Describe<MySql>>>
-    where
-        'c: 'e,
-    {
-        let database = self.clone();
-        Box::pin(async move {
-            let mut connection = database.acquire().await?;
-            let described = connection.describe(sql).await;
-            connection.give_back(&described);
-            described
         })
     }
 }
