@@ -155,7 +155,7 @@ async fn reads_that_wait_for_mysql_leave_turns_to_hits_and_pages() {
     let honest = async {
         let mut hits = 0;
         // The sixty come at once, and are sorted out soon.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        eventually("a hit is served", PATIENCE, async || gateway.get("/images/cached").await.is_hit()).await;
         while !done.load(Ordering::SeqCst) {
             let hit = gateway.get("/images/cached").await;
             assert_eq!((hit.status, hit.is_hit()), (200, true), "{}", hit.text());
