@@ -146,7 +146,7 @@ suite("what can go wrong at the start", () => {
     await system.start();
   });
 
-  test("a port that was asked for and is taken is named; one that was only kept is exchanged", async (t) => {
+  test("a port that was asked for and is taken is named; in place of one that was only kept, another is borrowed for one run", async (t) => {
     const system = fresh(t);
     const holder = await listen(0);
     t.after(() => holder.close());
@@ -157,21 +157,65 @@ suite("what can go wrong at the start", () => {
     for (const port of ["0", "70000", "abc"]) {
       const bad = await system.bin("run", ["--no-build", "--detach"], { env: { PORT: port } });
       assert.equal(bad.code, 1);
-      assert.match(bad.err, /which is no port/);
+      assert.match(bad.err, /PORT must be a port \(1 to 65535\), got '/);
     }
 
     const asked = await freePort();
     await system.start({ env: { PORT: String(asked) } });
     assert.equal(system.env.PORT, String(asked));
     await system.bin("stop");
-    const late = await Promise.all([listen(asked), listen(Number(system.env.NATS_PORT)), listen(Number(system.env.DB_PORT))]);
-    t.after(() => late.forEach((server) => server.close()));
     const before = system.env;
+    const names = ["PORT", "NATS_PORT", "DB_PORT"];
+    const late = await Promise.all(names.map((name) => listen(Number(before[name]))));
+    t.after(() => late.forEach((server) => server.close()));
     const moved = await system.start();
-    assert.match(moved.err, /is taken by another program/);
-    for (const name of ["PORT", "NATS_PORT", "DB_PORT"]) assert.notEqual(system.env[name], before[name], name);
+    for (const name of names) {
+      assert.match(moved.err, new RegExp(`^Port ${before[name]} is taken by another program: .+ borrows ${system.env[name]} for this run; the next start tries ${before[name]} again\\.$`, "m"));
+      assert.notEqual(system.env[name], before[name], name);
+    }
+    assert.equal(system.env.OVERMIND_PORT, system.env.PORT);
     assert.ok(system.env.GATEWAY_DATABASE_URL.includes(`:${system.env.DB_PORT}/`));
     assert.deepEqual((await system.json("/api/list_keys", { method: "POST" })).keys, samples, "the data is the same");
+    // After a stop .env names the kept ones again, and so any runner that is typed gets them.
+    await system.bin("stop");
+    assert.deepEqual(system.env, before);
+
+    // A run that nobody stopped leaves the borrowed ones there; the next start still knows the kept ones.
+    await system.start();
+    assert.notEqual(system.env.PORT, before.PORT);
+    process.kill(system.pid("run"), "SIGKILL");
+    await system.empty(8);
+    assert.notEqual(system.env.PORT, before.PORT);
+    await Promise.all(late.map((server) => new Promise((done) => server.close(done))));
+    const back = await system.start();
+    assert.doesNotMatch(back.err, /borrows/);
+    assert.deepEqual(system.env, before);
+    await system.bin("stop");
+
+    // A port that the user writes over a borrowed one is the one that is kept.
+    const text = readFileSync(system.at(".env"), "utf8");
+    const mine = String(await freePort());
+    writeFileSync(system.at(".env"), text.replace(`PORT=${before.PORT}`, `# PORT: ${before.PORT} is kept; 1 is borrowed for this run.\nPORT=${mine}`));
+    await system.start();
+    assert.equal(system.env.PORT, mine);
+    assert.doesNotMatch(readFileSync(system.at(".env"), "utf8"), /borrowed/);
+  });
+
+  test("a run in the foreground gives its borrowed port back at its end", async (t) => {
+    const system = fresh(t);
+    await system.start();
+    await system.bin("stop");
+    const before = system.env;
+    const holder = await listen(Number(before.PORT));
+    t.after(() => holder.close());
+    const run = system.spawn("bin/run", ["--no-build"]);
+    await until("the URL", () => urlLine.test(lastLine(run.stdout)), 60);
+    assert.notEqual(system.env.PORT, before.PORT);
+    assert.equal(lastLine(run.stdout), system.url);
+    run.interrupt();
+    const { code } = await run.exited;
+    assert.equal(code, 0, run.output);
+    assert.deepEqual(system.env, before);
   });
 
   test("no Rust, or one too old, is one line", async (t) => {
@@ -268,8 +312,61 @@ suite("what can go wrong at the start", () => {
     process.kill(system.pid("mariadb"), "SIGKILL");
     const { code } = await run.exited;
     assert.equal(code, 1);
-    assert.match(run.output, /mariadb ended by itself with exit code 137/);
+    assert.match(run.output, /bin\/run: pixcache ended by itself: mariadb ended with exit code 1 at [0-9:]+ \("bin\/serve: mariadb ended by itself with exit code 137 \(SIGKILL\)"\), and (foreman|honcho) stops everything/);
+    assert.doesNotMatch(run.output, /setsid/, "bash tells of its child");
     assert.deepEqual(system.processes(), []);
+  });
+
+  test("the end of one process ends all: bin/run, bin/stop and the next start say which one, and how", async (t) => {
+    const system = fresh(t);
+    const why = /ended by itself: memcache was killed by SIGKILL at [0-9:]+, and (foreman|honcho) stops everything when one process ends\./;
+    const run = system.spawn("bin/run", ["--no-build"]);
+    await until("the URL", () => urlLine.test(lastLine(run.stdout)), 60);
+    process.kill(system.pid("memcache"), "SIGKILL");
+    assert.equal((await run.exited).code, 1);
+    assert.match(run.output, why);
+
+    const { err } = await system.start();
+    assert.match(err, why);
+    process.kill(system.pid("gateway"), "SIGTERM");
+    await system.empty(8);
+    const stop = await system.bin("stop");
+    assert.match(stop.err, /^Nothing runs here\.\nThe run that began at .* ended by itself: gateway ended with exit code 0 at /);
+    const again = await system.start();
+    assert.match(again.err, /ended by itself: gateway ended with exit code 0 at /);
+
+    process.kill(system.pid("run"), "SIGKILL");
+    await system.empty(8);
+    assert.match((await system.bin("stop")).err, /ended by itself: (foreman|honcho) was killed before it could write why/);
+    await system.start();
+    await system.bin("stop");
+    assert.equal((await system.bin("stop")).err, "Nothing runs here.\n");
+    assert.doesNotMatch((await system.start()).err, /ended by itself/, "a stop is no end by itself");
+  });
+
+  test("a standby worker that was started by hand stays, and bin/stop says so", async (t) => {
+    const system = fresh(t);
+    await system.start();
+    const worker = system.pid("memcache");
+    const standbys = [
+      system.spawn("target/release/memcache", [], { env: { ...system.env, WORKER_NAME: "memcache-2" } }),
+      system.spawn("bin/serve", ["memcache"], { env: { WORKER_NAME: "memcache-3" } }),
+    ];
+    for (const standby of standbys) await until("it stands by", () => /standing by/.test(standby.output), 10);
+    assert.equal(system.pid("memcache"), worker, "the worker of the run is still the one that is noted");
+    const stop = await system.bin("stop");
+    assert.equal(stop.code, 0, stop.all);
+    assert.match(stop.err, /^pixcache has stopped \(after \d\.\d+ s\)\.\nStill running, because bin\/run did not start it: [^\n]*\n$/);
+    for (const { pid } of standbys) assert.match(stop.err, new RegExp(`memcache \\(pid ${pid}\\)`));
+    assert.ok(stop.seconds < 4, `${stop.seconds} s`);
+    assert.match((await system.bin("stop")).err, /^Nothing that bin\/run started runs here\.\nStill running, /);
+    for (const standby of standbys) assert.ok(standby.running, standby.output);
+    // The next run finds them standing by.
+    const run = await system.start();
+    assert.equal(run.code, 0, run.all);
+    await system.bin("stop");
+    for (const standby of standbys) assert.equal(await standby.end("SIGTERM"), 0, standby.output);
+    assert.equal((await system.bin("stop")).err, "Nothing runs here.\n");
   });
 
   test("a wrapper that is killed takes its server along", async (t) => {

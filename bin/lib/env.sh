@@ -90,23 +90,89 @@ password() { printf 'p%s' "$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')"; }
 
 # The ports that this call has settled on already: two roles must not be given the same.
 taken_ports=()
+# By setting: the port that was asked for, and whether none was kept yet; make_env may be called again for the same start.
+declare -A asked_ports=() first_ports=()
 
-# env_port KEY FIRST WHAT: keeps the port, or takes the next free one from FIRST on. It looks at every start, because
-# another program may have come to live there since; one asked for in the environment is not exchanged.
+# The line above a port of .env that is borrowed: another program has the one that is kept. It is a comment, so that every
+# runner reads the port in use only; without it, or with another port below it, that port is the one that is kept.
+borrowed_line='^# ([A-Z_]+): ([0-9]+) is kept; ([0-9]+) is borrowed for this run\.$'
+
+# env_kept KEY: prints the port that is kept, whether or not another one is in use.
+env_kept() {
+  local line port
+  port=$(env_get "$1")
+  for line in "${env_lines[@]}"; do
+    if [[ $line =~ $borrowed_line && ${BASH_REMATCH[1]} == "$1" && ${BASH_REMATCH[3]} == "$port" ]]; then
+      port=${BASH_REMATCH[2]}
+    fi
+  done
+  printf '%s' "$port"
+}
+
+# env_borrow KEY [KEPT]: notes above the port of KEY that it is borrowed, and which one is kept; without KEPT, that it is
+# its own.
+env_borrow() {
+  local line
+  local -a lines=()
+  for line in "${env_lines[@]}"; do
+    [[ ! $line =~ $borrowed_line || ${BASH_REMATCH[1]} != "$1" ]] || continue
+    if [[ -n ${2-} && $line == "$1="* ]]; then lines+=("# $1: $2 is kept; ${line#*=} is borrowed for this run."); fi
+    lines+=("$line")
+  done
+  env_lines=("${lines[@]}")
+}
+
+# env_port KEY FIRST WHAT: takes the port that is kept; at the very first start the next free one from FIRST on, which is
+# kept from then on. It looks at every start, because another program may have come to live there since: then a free one is
+# borrowed for this run. One asked for in the environment is not exchanged.
 env_port() {
-  local asked=${!1-} kept port
-  kept=$(env_get "$1")
-  port=${asked:-${kept:-$2}}
-  if ! [[ $port =~ ^[1-9][0-9]{0,4}$ ]] || ((port > 65535)); then die "$1 is '$port', which is no port (1 to 65535)"; fi
+  local asked=${!1-} in_use kept port borrowed=''
+  in_use=$(env_get "$1")
+  kept=$(env_kept "$1")
+  # What stands in .env is in the environment as well.
+  [[ $asked != "$in_use" ]] || asked=${asked_ports[$1]-}
+  asked_ports[$1]=$asked
+  [[ -n $kept ]] || first_ports[$1]=1
+  [[ -z ${first_ports[$1]-} ]] || kept=''
+  port=${asked:-${kept:-${in_use:-$2}}}
+  if ! [[ $port =~ ^[1-9][0-9]{0,4}$ ]] || ((port > 65535)); then die "$1 must be a port (1 to 65535), got '$port'"; fi
   if ! usable_port "$port"; then
-    [[ -z $asked || $asked == "$kept" ]] || die "port $port ($1, $3) is taken by another program"
+    [[ -z $asked ]] || die "port $port ($1, $3) is taken by another program: stop that program, or ask for another port ($1=… bin/run)"
     local taken=$port
     port=$2
     until usable_port "$port"; do port=$((port + 1)); done
-    say "Port $taken is taken by another program: $3 gets $port."
+    if [[ -n $kept ]]; then
+      borrowed=$kept
+      say "Port $taken is taken by another program: $3 borrows $port for this run; the next start tries $taken again."
+    else
+      say "Port $taken is taken by another program: $3 gets $port."
+    fi
   fi
   taken_ports+=("$port")
   env_put "$1" "$port"
+  env_borrow "$1" "$borrowed"
+}
+
+# return_ports: after a run, .env names the ports that are kept again; whoever types foreman start gets those.
+return_ports() {
+  local line key kept
+  grep --quiet --extended-regexp "$borrowed_line" .env 2>/dev/null || return 0
+  mapfile -t env_lines <.env
+  for line in "${env_lines[@]}"; do
+    [[ $line =~ $borrowed_line ]] || continue
+    key=${BASH_REMATCH[1]}
+    kept=$(env_kept "$key")
+    [[ $key != DB_PORT ]] || env_lines=("${env_lines[@]/@127.0.0.1:$(env_get DB_PORT)\//@127.0.0.1:$kept\/}")
+    env_put "$key" "$kept"
+    [[ $key != PORT ]] || env_put OVERMIND_PORT "$kept"
+    env_borrow "$key"
+  done
+  write_env
+}
+
+write_env() {
+  (umask 077 && printf '%s\n' "${env_lines[@]}" >.env.new)
+  mv .env.new .env
 }
 
 usable_port() {
@@ -153,8 +219,8 @@ env_account() {
   env_put "$1" "mysql://$2:$url_password@$3"
 }
 
-# make_env: writes .env at the first start, and afterwards what changed: a port that was taken meanwhile, a key that is
-# new, a value from the environment.
+# make_env: writes .env at the first start, and afterwards what changed: a port that is borrowed or kept again, a key that
+# is new, a value from the environment.
 make_env() {
   taken_ports=()
   if [[ -f .env ]]; then
@@ -204,6 +270,5 @@ make_env() {
   env_account RECORDER_DATABASE_URL pixcache_recorder "$server"
   env_account MIGRATION_DATABASE_URL pixcache_migration "$server"
 
-  (umask 077 && printf '%s\n' "${env_lines[@]}" >.env.new)
-  mv .env.new .env
+  write_env
 }
