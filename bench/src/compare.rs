@@ -15,7 +15,7 @@ use crate::report::{Cell, Report, Table};
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Effort {
     /// How many rounds: in each, every contestant has one turn
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 7, value_parser = runtime::args::whole::<u32>(1..=u32::MAX.into()))]
     pub(crate) rounds: u32,
     /// How long a turn is, in seconds; a quarter as long again is not counted before it
     #[arg(long, default_value_t = 3.0, value_parser = seconds)]
@@ -23,8 +23,8 @@ pub(crate) struct Effort {
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|_| "a number of seconds".to_owned())?;
-    if (0.05..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("0.05 to 3600 seconds".to_owned()) }
+    let seconds = text.parse().ok().filter(|seconds| (0.05..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| "must be a number of seconds from 0.05 to 3600".to_owned())
 }
 
 impl Effort {

@@ -48,7 +48,7 @@ const WRITE: usize = 1;
 pub(crate) struct Arguments {
     /// Requests in flight, apart by commas
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16, 32, 64, 128, 256],
-          value_parser = clap::value_parser!(u32).range(1..=2048))]
+          value_parser = runtime::args::whole::<u32>(1..=2048))]
     in_flight: Vec<u32>,
     /// For how many seconds each point is measured
     #[arg(long, default_value_t = 2.5)]

@@ -53,7 +53,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let ended = match Arguments::parse().command {
+    let ended = match runtime::process::settings::<Arguments>("bench").command {
         Command::Bus(arguments) => bus::run(&arguments).await.map(|()| true),
         Command::Peers(arguments) => peers::run(&arguments).await.map(|()| true),
         Command::Bare(arguments) => peers::bare::run(arguments).await,

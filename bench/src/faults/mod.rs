@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FAULT")]
     only: Option<strike::Kind>,
     /// How many nats-servers: one, or two that are a cluster, with a gateway and a worker on each
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    #[arg(long, default_value_t = 1, value_parser = runtime::args::whole::<u8>(1..=2))]
     nats: u8,
     #[command(flatten)]
     binaries: Binaries,

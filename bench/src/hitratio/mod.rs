@@ -38,10 +38,10 @@ pub(crate) struct Arguments {
     #[arg(value_name = "TRACE")]
     traces: Vec<PathBuf>,
     /// Capacities in MB, apart by commas; by default 2 to 256, for files from a 128th of all their images to all
-    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..1 << 30))]
+    #[arg(long, value_delimiter = ',', value_parser = runtime::args::whole::<u64>(1..=(1 << 30) - 1))]
     capacity_mb: Vec<u64>,
     /// Requests of each generated trace
-    #[arg(long, default_value_t = 400_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 400_000, value_parser = runtime::args::whole::<u32>(1..=u32::MAX.into()))]
     requests: u32,
     /// Decides what the generated traces ask for
     #[arg(long, default_value_t = 1)]

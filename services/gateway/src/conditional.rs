@@ -11,6 +11,7 @@ use origin::dates::{Modified, at};
 use origin::error::Unmet;
 use origin::images::Precondition;
 use wire::Tag;
+use wire::words::shown;
 
 use crate::error::Error;
 
@@ -238,7 +239,9 @@ impl WriteConditions {
     pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Self, Error> {
         let read = |name: HeaderName| match tags(headers, &name) {
             None if headers.contains_key(&name) => Err(Error::BadRequest(format!(
-                "the header {name} can't be read: * is allowed, or entity tags in double quotes, apart by commas"
+                "{} must be * or entity tags in double quotes, apart by commas, got {}",
+                title_of(&name),
+                given(headers, &name)
             ))),
             tags => Ok(tags),
         };
@@ -246,13 +249,25 @@ impl WriteConditions {
         let dates = headers.get_all(header::IF_UNMODIFIED_SINCE).iter().count();
         let unmodified_since = headers.typed_get().filter(|_| dates == 1);
         if dates > 0 && unmodified_since.is_none() {
-            return Err(Error::BadRequest(
-                "the header If-Unmodified-Since can't be read: it must be one date, as in Last-Modified"
-                    .to_owned(),
-            ));
+            return Err(Error::BadRequest(format!(
+                "If-Unmodified-Since must be one date, as in Last-Modified, got {}",
+                given(headers, &header::IF_UNMODIFIED_SINCE)
+            )));
         }
         Ok(Self { if_match, if_none_match, unmodified_since })
     }
+}
+
+/// The name of a condition as documentation writes it.
+fn title_of(name: &HeaderName) -> &'static str {
+    if *name == header::IF_MATCH { "If-Match" } else { "If-None-Match" }
+}
+
+/// The values of a header, as a sentence shows them.
+fn given(headers: &HeaderMap, name: &HeaderName) -> String {
+    let values: Vec<_> =
+        headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    shown(&values.join(", "))
 }
 
 impl Precondition for WriteConditions {
@@ -265,26 +280,32 @@ impl Precondition for WriteConditions {
         if let Some(tags) = &self.if_match {
             match tag {
                 None => {
-                    return Err(Unmet("If-Match does not hold: nothing is stored under this key"));
+                    return Err(Unmet(
+                        "If-Match must hold the ETag of the stored image, and nothing is stored under this key",
+                    ));
                 }
                 Some(tag) if !tags.match_strongly(tag) => {
-                    return Err(Unmet("If-Match does not hold: another image is stored under this key"));
+                    return Err(Unmet(
+                        "If-Match must hold the ETag of the stored image, and another image is stored under this key",
+                    ));
                 }
                 Some(_) => {}
             }
         } else if let Some(since) = self.unmodified_since {
             match current {
                 None => {
-                    return Err(Unmet("If-Unmodified-Since does not hold: nothing is stored under this key"));
+                    return Err(Unmet(
+                        "If-Unmodified-Since must be the Last-Modified of the stored image, and nothing is stored under this key",
+                    ));
                 }
                 Some((_, modified)) if !modified.is_at(since) => {
                     return Err(Unmet(
-                        "If-Unmodified-Since does not hold: it must be the Last-Modified of the image that is stored now",
+                        "If-Unmodified-Since must be the Last-Modified of the stored image, and another image is stored under this key",
                     ));
                 }
                 Some((_, modified)) if !modified.is_proof => {
                     return Err(Unmet(
-                        "If-Unmodified-Since can't be decided: several images were stored within that second; use If-Match",
+                        "If-Unmodified-Since must tell apart what was stored, and several images were stored within that second: use If-Match",
                     ));
                 }
                 Some(_) => {}
@@ -293,7 +314,9 @@ impl Precondition for WriteConditions {
         if let (Some(tags), Some(tag)) = (&self.if_none_match, tag)
             && tags.match_weakly(tag)
         {
-            return Err(Unmet("If-None-Match does not hold: an image is stored under this key"));
+            return Err(Unmet(
+                "If-None-Match must not hold the ETag of the stored image, nor *, and an image is stored under this key",
+            ));
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use clap::{Parser, ValueEnum};
 use origin::open::OriginArgs;
-use runtime::args::{LogArgs, NatsArgs, ProcessArgs};
+use runtime::args::{LogArgs, NatsArgs, ProcessArgs, whole};
 use runtime::process::Settings;
 
 use crate::hosts::AllowedHosts;
@@ -23,11 +23,11 @@ use crate::visitor::TrustedProxies;
 )]
 pub struct Config {
     /// Address to listen on
-    #[arg(long, env = "HOST", value_name = "ADDRESS", default_value = "127.0.0.1")]
+    #[arg(long, env = "HOST", value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = address)]
     pub host: IpAddr,
 
     /// Port to listen on; 0 takes a free one
-    #[arg(long, env = "PORT", value_name = "PORT", default_value_t = 5000)]
+    #[arg(long, env = "PORT", value_name = "PORT", default_value_t = 5000, value_parser = whole::<u16>(0..=65535))]
     pub port: u16,
 
     /// Password of the user "gateway" on NATS
@@ -78,7 +78,7 @@ pub struct Config {
     /// Most of all files that a sweep takes away at once, in percent; if no row names more, it leaves them all. One
     /// file always may go, unless it is 0
     #[arg(long, env = "SWEEP_MAX_PERCENT", value_name = "PERCENT", default_value_t = 10,
-          value_parser = clap::value_parser!(u64).range(0..=100))]
+          value_parser = whole::<u64>(0..=100))]
     pub sweep_max_percent: u64,
 
     /// Folder of the page templates
@@ -87,12 +87,12 @@ pub struct Config {
 
     /// Largest image that is stored, in megabytes (2^20 bytes)
     #[arg(long, env = "MAX_IMAGE_MB", value_name = "MB", default_value_t = 20,
-          value_parser = clap::value_parser!(u64).range(1..=4096))]
+          value_parser = whole::<u64>(1..=4096))]
     pub max_image_mb: u64,
 
     /// Most pixels, width times height, that an image may have, in millions
     #[arg(long, env = "MAX_IMAGE_MEGAPIXELS", value_name = "MEGAPIXELS", default_value_t = 100,
-          value_parser = clap::value_parser!(u64).range(1..=4_000))]
+          value_parser = whole::<u64>(1..=4_000))]
     pub max_image_megapixels: u64,
 
     /// Cache-Control of /images/{key}
@@ -102,35 +102,35 @@ pub struct Config {
 
     /// How long a read waits for the cache before it goes to the origin, in milliseconds
     #[arg(long, env = "CACHE_BUDGET_MS", value_name = "MS", default_value_t = 50,
-          value_parser = clap::value_parser!(u64).range(1..=10_000))]
+          value_parser = whole::<u64>(1..=10_000))]
     pub cache_budget_ms: u64,
 
     /// Memory for copies of hot images that are served without asking the worker, in megabytes; 0: none
     #[arg(long, env = "NEAR_CACHE_MB", value_name = "MB", default_value_t = 64,
-          value_parser = clap::value_parser!(u64).range(0..=1_048_576))]
+          value_parser = whole::<u64>(0..=1_048_576))]
     pub near_cache_mb: u64,
 
     /// Most HTTP connections at once; for a further one the idlest is closed, or of an address that has more than a
     /// sixteenth of all a busy one
     #[arg(long, env = "MAX_CONNECTIONS", value_name = "NUMBER", default_value_t = 4096,
-          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+          value_parser = whole::<u32>(1..=1_000_000))]
     pub max_connections: u32,
 
     /// Most requests without a body that are worked on at once, and as many again with one; further ones
     /// are answered 503, and so are those of one address that has three quarters of all
     #[arg(long, env = "MAX_REQUESTS", value_name = "NUMBER", default_value_t = 1024,
-          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+          value_parser = whole::<u32>(1..=1_000_000))]
     pub max_requests: u32,
 
     /// Most streams of events (/events/…) at once, and never more than half of the connections; for a further one,
     /// one of the address that has most gives way
     #[arg(long, env = "MAX_EVENT_STREAMS", value_name = "NUMBER", default_value_t = 128,
-          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+          value_parser = whole::<u32>(1..=10_000))]
     pub max_event_streams: u32,
 
     /// Most connections to MySQL at once
     #[arg(long, env = "DATABASE_CONNECTIONS", value_name = "NUMBER", default_value_t = 16,
-          value_parser = clap::value_parser!(u32).range(1..=1_000))]
+          value_parser = whole::<u32>(1..=1_000))]
     pub database_connections: u32,
 
     /// The bus.
@@ -276,13 +276,18 @@ impl Config {
     }
 }
 
+fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| {
+        format!("must be an IP address such as 127.0.0.1, ::1 or 0.0.0.0, got {}", wire::words::shown(text))
+    })
+}
+
 /// Refuses at start what no answer could carry later.
 fn header_value(text: &str) -> Result<HeaderValue, String> {
     match HeaderValue::from_str(text.trim()) {
         Ok(value) if !value.is_empty() => Ok(value),
         _ => {
-            Err("it must be a value of the header Cache-Control, such as no-cache or public, max-age=60"
-                .into())
+            Err("must be a value of the header Cache-Control, such as no-cache or public, max-age=60".into())
         }
     }
 }

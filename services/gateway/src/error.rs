@@ -15,6 +15,7 @@ use serde::Serialize;
 use sniff::SniffError;
 use utoipa::ToSchema;
 use wire::reply::{Code, Refusal};
+use wire::words::{cut, one_of, shown};
 use wire::{Key, KeyError};
 
 /// Why a request was not met.
@@ -28,37 +29,40 @@ pub(crate) enum Error {
     Key(#[from] KeyError),
     /// The request needs the admin token and came without one.
     #[error(
-        "this needs the admin token: send it as \"Authorization: Bearer …\", or log in with it as the password"
+        "the request must have the admin token, got none: send it as \"Authorization: Bearer …\", or log in with it as \
+         the password"
     )]
     NoToken,
     /// The credentials of the request are not the admin token.
     #[error(
-        "this is not the admin token: send it as \"Authorization: Bearer …\", or log in with it as the password"
+        "the request must have the admin token, got another one: send it as \"Authorization: Bearer …\", or log in with \
+         it as the password"
     )]
     WrongToken,
     /// The credentials are not looked at, because so many before them were wrong.
-    #[error("too many wrong tokens came from this address: none is looked at for {wait_s} s")]
+    #[error("this address has sent too many wrong tokens: try again in {wait_s} s")]
     TooManyTokens {
         /// How long credentials from this address are not looked at, in seconds.
         wait_s: u64,
     },
     /// The request is for another host than this one.
     #[error(
-        "Host must be an IP address, localhost or a name in this gateway's setting ALLOWED_HOSTS, got \"{0}\": add the \
-         name there if it is one of this gateway"
+        "Host must be an IP address, localhost or a name in this gateway's setting ALLOWED_HOSTS, got {shown}: \
+         add the name there if it is one of this gateway",
+        shown = shown(.0)
     )]
     WrongHost(String),
     /// A change that another web site asked this browser for.
-    #[error("this request was sent by another web site, which may not change anything here")]
+    #[error("a change must come from this site or from a program, got one from another web site")]
     CrossSite,
     /// No image is stored under the key.
     #[error("no image is stored under \"{0}\"")]
     NoImage(Key),
     /// There is no such path.
-    #[error("there is nothing at {0}")]
+    #[error("the path must be one of this gateway, got {shown}", shown = shown(.0))]
     NoRoute(String),
     /// The path exists, the method does not.
-    #[error("{method} is not allowed at {path}: {allow} is")]
+    #[error("the method at {at} must be {choices}, got {method}", at = cut(.path), choices = one_of(.allow.split(", ")))]
     MethodNotAllowed {
         /// The path asked for.
         path: String,
@@ -68,10 +72,10 @@ pub(crate) enum Error {
         allow: String,
     },
     /// The body did not arrive in time.
-    #[error("the body came to a standstill for {0} s and was given up")]
+    #[error("the body must not pause for {0} s, and it did: send it again")]
     BodyTimeout(u64),
     /// The body came more slowly than all others, and its turn was needed.
-    #[error("the body came so slowly that it was given up, because others waited")]
+    #[error("the body came slowest of all while others waited: send it again")]
     BodyTooSlow,
     /// `If-Match` or `If-None-Match` does not hold; nothing was changed.
     #[error("{0}")]
@@ -83,7 +87,7 @@ pub(crate) enum Error {
     #[error("{0}")]
     UnsupportedType(String),
     /// No byte of the image lies within the range.
-    #[error("the range is not within the image, which has {size} bytes")]
+    #[error("Range must begin within the image, which has {size} bytes")]
     RangeNotSatisfiable {
         /// The size of the image in bytes.
         size: u64,
@@ -92,25 +96,25 @@ pub(crate) enum Error {
     #[error("{0}")]
     Unprocessable(String),
     /// The change is made and safe, but no cache has yet said that it dropped the old image.
-    #[error("{done}; the cache is still being told, and may serve the image from before until then")]
+    #[error(
+        "{done}: the cache is still being told, and a read may return the image from before until it has acknowledged"
+    )]
     StillTelling {
-        /// The change that was made, in a few words: `the image is stored`.
+        /// The change that was made: `the image is stored, but not yet confirmed`.
         done: &'static str,
     },
     /// The gateway is working on so many requests that this one would only wait.
-    #[error("this gateway is working on as many requests as it takes at once; try again in a second")]
+    #[error("this gateway handles as many requests as it may at once (MAX_REQUESTS): try again in a second")]
     Busy,
     /// The most requests that may wait for variants are waiting already.
-    #[error(
-        "as many variants are being made, or wait for it, as this gateway takes at once; try again in a second, or without w"
-    )]
+    #[error("this gateway makes as many variants as it may at once: try again in a second, or leave w out")]
     VariantsBusy,
     /// The variant takes longer than a request may wait for it.
-    #[error("the variant is not made yet; try again in a few seconds, or without w")]
+    #[error("the variant is not made yet: try again in a few seconds, or leave w out")]
     VariantLate,
     /// The most streams of events that there may be are open already.
     #[error(
-        "this gateway sends as many streams of events as it may at once (MAX_EVENT_STREAMS); try again later"
+        "this gateway sends as many streams of events as it may at once (MAX_EVENT_STREAMS): try again later"
     )]
     TooManyStreams,
     /// A part that this request needs does not answer.
@@ -123,7 +127,7 @@ pub(crate) enum Error {
     },
     /// The file that the row of an image names is missing or has another size.
     #[error(
-        "the file of this image is missing or damaged in the image store; restore it, store the image again, or delete it"
+        "the file of this image is missing or damaged in the image store: restore it, store the image again, or delete it"
     )]
     FileMissing(String),
     /// Image store and database do not belong together, so nothing may be changed.
@@ -133,7 +137,7 @@ pub(crate) enum Error {
     #[error("{}", .0.message)]
     Refused(Refusal),
     /// A failure that should not happen. The asker learns no more than that; the log has the cause.
-    #[error("something went wrong in the gateway; its log says what")]
+    #[error("the gateway failed at this request: its log has the cause")]
     Internal(#[source] anyhow::Error),
 }
 
@@ -195,18 +199,24 @@ impl Error {
     /// Logs a failure that the asker can't mend. The asker's own mistakes are not logged.
     pub(crate) fn log(&self) {
         match self {
-            Self::Internal(source) => tracing::error!(error = format!("{source:#}"), "a request failed"),
+            Self::Internal(source) => {
+                tracing::error!(error = format!("{source:#}"), "the gateway failed at a request")
+            }
             Self::Unavailable { part, reason } => {
-                tracing::warn!(part, reason, "a request could not be met");
+                tracing::warn!(part, reason, "a request was answered 503: a part is not available");
             }
             Self::FileMissing(reason) => {
                 static SAID: Seldom = Seldom::new(SAID_EVERY);
                 if let Some(times) = SAID.now() {
-                    tracing::warn!(reason, times, "an image can't be read: its file is missing or damaged");
+                    tracing::warn!(
+                        reason,
+                        times,
+                        "an image could not be read: its file is missing or damaged"
+                    );
                 }
             }
             Self::StillTelling { done } => {
-                tracing::warn!(done, "a change was answered before the cache had acknowledged it");
+                tracing::warn!(done, "a change was answered 503: the cache has not acknowledged it");
             }
             _ => {}
         }
@@ -240,7 +250,7 @@ impl From<VariantError> for Error {
     fn from(error: VariantError) -> Self {
         match error {
             VariantError::Refused(reason) => {
-                Self::Unprocessable(format!("{reason}; without w, it comes as it is"))
+                Self::Unprocessable(format!("{reason}: leave w out to get it as it is stored"))
             }
             VariantError::Busy => Self::VariantsBusy,
             VariantError::Late => Self::VariantLate,

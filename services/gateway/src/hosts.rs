@@ -8,11 +8,9 @@ use std::str::FromStr;
 
 use axum::http::header::HOST;
 use axum::http::{HeaderMap, Uri, Version};
+use wire::words::shown;
 
 use crate::error::Error;
-
-/// The most characters of a name that a sentence repeats.
-const SHOWN: usize = 100;
 
 /// The names in `ALLOWED_HOSTS`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,7 +80,7 @@ impl Hosts {
             Err(got) => return Err(bad(&got)),
         };
         let Some((host, _)) = parse(authority) else {
-            return Err(bad(&format!("got \"{}\"", shown(authority))));
+            return Err(bad(&format!("got {}", shown(authority))));
         };
         match (self, host) {
             (Self::Any, _) | (_, Host::Address) => Ok(()),
@@ -95,7 +93,7 @@ impl Hosts {
 
 fn bad(got: &str) -> Error {
     Error::BadRequest(format!(
-        "Host must be given once, as a name or an address with or without a port: {got}"
+        "Host must be given once, as a name or an address with or without a port, {got}"
     ))
 }
 
@@ -161,14 +159,6 @@ fn split(authority: &str) -> Option<(&str, Option<u16>)> {
     is_number.then(|| port.parse().ok())?.map(|port| (host, Some(port)))
 }
 
-fn shown(text: &str) -> String {
-    if text.chars().count() <= SHOWN {
-        text.to_owned()
-    } else {
-        text.chars().take(SHOWN).chain(['…']).collect()
-    }
-}
-
 impl FromStr for AllowedHosts {
     type Err = String;
 
@@ -195,8 +185,8 @@ impl FromStr for Pattern {
         };
         if !name.split('.').all(is_part) {
             return Err(format!(
-                "it must be host names apart by commas, without ports, such as images.example.com,*.example.org (other \
-                 scripts as xn--…; * allows any), got \"{}\"",
+                "must be host names apart by commas, without ports, such as images.example.com,*.example.org (other \
+                 scripts as xn--…; * allows any), got {}",
                 shown(text)
             ));
         }

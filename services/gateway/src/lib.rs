@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::service::ServiceExt as _;
-use clap::Parser as _;
 use origin::adopt::{self, AdoptConfig};
 use origin::identity::Identity;
 use origin::images::Images;
@@ -72,7 +71,8 @@ pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let program = arguments.next();
     if arguments.next().is_some_and(|argument| argument == "adopt") {
-        let config = AdoptConfig::parse_from(program.into_iter().chain(arguments));
+        let arguments = program.into_iter().chain(arguments);
+        let config = process::settings_from::<AdoptConfig>("gateway adopt", arguments);
         return process::block_on("gateway adopt", &mut threads, async || {
             match adopt::run(config, std::io::stdout()).await {
                 Ok(()) => ExitCode::SUCCESS,

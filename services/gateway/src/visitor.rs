@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use axum::http::{HeaderMap, HeaderName};
+use wire::words::shown;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -124,7 +125,8 @@ impl FromStr for TrustedProxies {
         let network = |name: &str| {
             name.parse().map_err(|()| {
                 format!(
-                    "it must be addresses and networks apart by commas, such as 127.0.0.1,::1,10.0.0.0/8, got \"{name}\""
+                    "must be addresses and networks apart by commas, such as 127.0.0.1,::1,10.0.0.0/8, got {}",
+                    shown(name)
                 )
             })
         };

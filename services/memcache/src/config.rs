@@ -1,12 +1,12 @@
 //! Every setting of the worker.
 
-use anyhow::Context as _;
 use clap::Parser;
-use runtime::args::{LogArgs, NatsArgs, ProcessArgs};
+use runtime::args::{LogArgs, NatsArgs, ProcessArgs, on_or_off, whole};
 use runtime::process::Settings;
 use wire::config::InvalidConfig;
 use wire::near::LONGEST_LEASE_MS;
 use wire::owners::LONGEST_CLAIM_MS;
+use wire::words::shown;
 use wire::{Capacity, Policy, Span};
 
 use crate::memory;
@@ -34,7 +34,8 @@ pub struct Config {
     pub worker_name: String,
 
     /// Capacity at the very first start, in megabytes (2^20 bytes); later the live configuration rules
-    #[arg(long, env = "CACHE_CAPACITY_MB", value_name = "MB", default_value_t = 64)]
+    #[arg(long, env = "CACHE_CAPACITY_MB", value_name = "MB", default_value_t = 64,
+          value_parser = whole::<u64>(0..=u64::MAX))]
     pub cache_capacity_mb: u64,
 
     /// Replacement policy at the very first start: none, random, lru or clock_pro
@@ -48,22 +49,23 @@ pub struct Config {
     /// How long the claim to serve is valid without being renewed, in milliseconds: another worker takes
     /// over so long, and an eighth of it, after this one was last heard of. The same for all workers
     #[arg(long, env = "CLAIM_MS", value_name = "MS", default_value_t = 3000,
-          value_parser = clap::value_parser!(u64).range(500..=LONGEST_CLAIM_MS))]
+          value_parser = whole::<u64>(500..=LONGEST_CLAIM_MS))]
     pub claim_ms: u64,
 
     /// Replaces a claim that a later release has written, once it has been waited out. For a return to this release, when no
     /// worker of the later one runs any more
     #[arg(long, env = "REPLACE_NEWER_CLAIM", num_args = 0..=1, default_missing_value = "true", default_value_t = false,
-          value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set)]
+          value_parser = on_or_off, action = clap::ArgAction::Set)]
     pub replace_newer_claim: bool,
 
     /// How long a gateway may serve a copy of its own without asking, in milliseconds; 0: not at all
     #[arg(long, env = "NEAR_LEASE_MS", value_name = "MS", default_value_t = LONGEST_LEASE_MS,
-          value_parser = clap::value_parser!(u64).range(0..=LONGEST_LEASE_MS))]
+          value_parser = whole::<u64>(0..=LONGEST_LEASE_MS))]
     pub near_lease_ms: u64,
 
     /// Largest image that a put may hold, in millions of pixels
-    #[arg(long, env = "MAX_IMAGE_MEGAPIXELS", value_name = "MP", default_value_t = 100)]
+    #[arg(long, env = "MAX_IMAGE_MEGAPIXELS", value_name = "MP", default_value_t = 100,
+          value_parser = whole::<u64>(0..=u64::MAX))]
     pub max_image_megapixels: u64,
 
     /// How it starts and stops.
@@ -91,8 +93,9 @@ impl Settings for Config {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        self.first_capacity().context("CACHE_CAPACITY_MB")?;
-        Ok(())
+        self.first_capacity().map(|_| ()).map_err(|error| {
+            anyhow::anyhow!("CACHE_{}", error.to_string().replacen("capacity_mb", "CAPACITY_MB", 1))
+        })
     }
 }
 
@@ -101,7 +104,7 @@ fn worker_name(text: &str) -> Result<String, String> {
     if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
         Ok(text.to_owned())
     } else {
-        Err("1 to 64 letters, digits, - and _ are allowed".to_owned())
+        Err(format!("must be 1 to 64 letters, digits, - and _, got {}", shown(text)))
     }
 }
 
@@ -110,7 +113,7 @@ fn stats_interval(text: &str) -> Result<Span, String> {
     if (100..=3_600_000).contains(&span.millis()) {
         Ok(span)
     } else {
-        Err("100ms to 1h is allowed".to_owned())
+        Err(format!("must be a duration from 100ms to 1h, got {}", shown(text)))
     }
 }
 

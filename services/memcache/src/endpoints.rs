@@ -23,6 +23,7 @@ use wire::inspect::{
 };
 use wire::near::{HitsReply, HitsReport, MOST_KEYS_REPORTED};
 use wire::reply::{Code, Refusal};
+use wire::words::shown;
 use wire::{Item, Meta, Tag, subject};
 
 use crate::holders::Drop;
@@ -367,11 +368,12 @@ fn get(worker: &Worker, request: &Request) -> Answer {
         }
         Lookup::Miss(lease) => {
             worker.watch.tell(KeyEventKind::Miss, &item, 0);
-            let refusal = Refusal::new(Code::NotFound, "miss: no entry is resident under this key");
+            let refusal = Refusal::new(Code::NotFound, "miss: the cache has no entry under this key");
             Answer::Refused(refusal, lease.map(|lease| Meta { lease: Some(lease), ..Meta::default() }))
         }
         Lookup::Larger(size) => {
-            let message = format!("the image has {size} bytes, and the asker has room for {most}");
+            let message =
+                format!("the image must be at most {most} bytes, as the request says, and has {size}");
             let meta = Meta { size: Some(size), ..Meta::default() };
             Answer::Refused(Refusal::new(Code::TooLarge, message), Some(meta))
         }
@@ -385,7 +387,9 @@ fn most_of(payload: &[u8]) -> Result<u64, Refusal> {
     }
     let number = std::str::from_utf8(payload).ok().and_then(|text| text.trim_ascii().parse().ok());
     number.ok_or_else(|| {
-        let message = "the payload of a get is empty, or the most bytes to answer with, such as 65536";
+        let got = shown(&String::from_utf8_lossy(payload));
+        let message =
+            format!("the payload must be empty, or the most bytes to answer with, such as 65536, got {got}");
         Refusal::new(Code::BadRequest, message)
     })
 }
@@ -395,7 +399,7 @@ fn renew(worker: &Worker, item: &Item, asked: &Meta) -> Answer {
     let (Some(tag), Some(holder)) = (asked.tag, asked.near) else {
         return Answer::refuse(
             Code::BadRequest,
-            "a renewal names the tag that is held, and in near who holds it",
+            "a renewal must have tag and near in the header Pixcache, got no such pair",
         );
     };
     match worker.renew(item, &tag, holder) {
@@ -405,7 +409,7 @@ fn renew(worker: &Worker, item: &Item, asked: &Meta) -> Answer {
         }
         None => Answer::refuse(
             Code::NotFound,
-            "no near lease: nothing with this tag is resident, or none is given",
+            "no near lease is granted: no entry with this tag is in the cache, or the leases are off",
         ),
     }
 }
@@ -421,8 +425,7 @@ fn near_hits(worker: &Worker, request: &Request) -> Answer {
         Err(refusal) => return Answer::Refused(refusal, None),
     };
     if report.hits.len() > MOST_KEYS_REPORTED {
-        let message =
-            format!("{} keys in one report: up to {MOST_KEYS_REPORTED} are allowed", report.hits.len());
+        let message = format!("hits must be at most {MOST_KEYS_REPORTED} keys, got {}", report.hits.len());
         return Answer::refuse(Code::BadRequest, message);
     }
     match worker.count_near_hits(&report) {
@@ -503,13 +506,14 @@ fn outcome_of(worker: &Worker, item: &Item, bytes: u64, outcome: Insert) -> Resu
         Insert::Rejected { limit_bytes } => {
             worker.watch.tell(KeyEventKind::Rejected, item, bytes);
             let message = format!(
-                "rejected: {bytes} bytes can't be cached; up to {limit_bytes} bytes can be (90 % of the capacity), and what the bus carries"
+                "the image must be at most {limit_bytes} bytes (90 % of the capacity) and no more than the bus carries, \
+                 got {bytes}"
             );
             Err(Refusal::new(Code::TooLarge, message))
         }
         Insert::Refused => Err(Refusal::new(
             Code::Conflict,
-            "refused: this is not the key's current lease; the image may have changed since it was read",
+            "lease must be the current one of the key, got another: the image may have changed since it was read",
         )),
     }
 }
@@ -539,7 +543,8 @@ async fn examine(
     } else {
         let task = tokio::task::spawn_blocking(look).await;
         task.map_err(|error| {
-            Refusal::new(Code::Internal, format!("the image could not be looked at: {error}"))
+            tracing::error!(%error, "an image could not be examined");
+            Refusal::new(Code::Internal, "the image could not be examined: try again")
         })?
     };
     let (image, tag) = seen.map_err(|error| {
@@ -560,7 +565,8 @@ async fn examine(
         return Err(Refusal::new(Code::Unprocessable, message));
     }
     if let Some(claimed) = meta.content_type.as_deref().filter(|claimed| *claimed != format.content_type()) {
-        let message = format!("the bytes are {}, not {claimed}", format.content_type());
+        let message =
+            format!("type must be that of the bytes, {}, got {}", format.content_type(), shown(claimed));
         return Err(Refusal::new(Code::Unprocessable, message));
     }
     if let (true, Some(_), Some(claimed)) = (is_fill, item.variant, meta.tag) {
@@ -569,7 +575,7 @@ async fn examine(
     if meta.tag.is_some_and(|claimed| claimed != tag) {
         return Err(Refusal::new(
             Code::Unprocessable,
-            format!("the tag is not the SHA-256 of the bytes, which is {tag}"),
+            format!("tag must be the SHA-256 of the bytes, {tag}, got another"),
         ));
     }
     Ok((format, tag))
@@ -600,8 +606,9 @@ async fn clear(worker: &Worker, live: &Live, request: &Request, arrived: Moment)
     let by = asked.by.as_deref().unwrap_or_default();
     if by.chars().count() > wire::config::MAX_BY_CHARS || by.chars().any(char::is_control) {
         let message = format!(
-            "by is up to {} characters of text without control characters",
-            wire::config::MAX_BY_CHARS
+            "by must be up to {} characters of text without control characters, got {}",
+            wire::config::MAX_BY_CHARS,
+            shown(by)
         );
         return Handled::Now(Answer::refuse(Code::BadRequest, message));
     }
@@ -625,7 +632,8 @@ async fn config(worker: &Worker, live: &Live, request: &Request, arrived: Moment
         }
         other => {
             let message = format!(
-                "there is no {other}: cache.config.get, cache.config.set and cache.config.refresh are"
+                "the subject must be cache.config.get, cache.config.set or cache.config.refresh, got {}",
+                shown(other)
             );
             Handled::Now(Answer::refuse(Code::NotFound, message))
         }
@@ -641,7 +649,7 @@ fn keys(worker: &Worker, request: &Request) -> Answer {
     if !(1..=MOST_KEYS).contains(&asked.limit) {
         return Answer::refuse(
             Code::BadRequest,
-            format!("limit {} is not allowed: 1 to {MOST_KEYS} is", asked.limit),
+            format!("limit must be a whole number from 1 to {MOST_KEYS}, got {}", asked.limit),
         );
     }
     match worker.store().keys(&asked, Moment::now()) {
@@ -656,9 +664,15 @@ fn watch(worker: &Worker, request: &Request) -> Answer {
         Ok(asked) => asked,
         Err(refusal) => return Answer::Refused(refusal, None),
     };
-    if !(1..=LONGEST_WATCH_S).contains(&asked.seconds) || asked.kinds.is_empty() {
-        let message =
-            format!("seconds is 1 to {LONGEST_WATCH_S}, and kinds names at least one kind, as in {example}");
+    if !(1..=LONGEST_WATCH_S).contains(&asked.seconds) {
+        let seconds = asked.seconds;
+        let message = format!(
+            "seconds must be a whole number from 1 to {LONGEST_WATCH_S}, got {seconds}, as in {example}"
+        );
+        return Answer::refuse(Code::BadRequest, message);
+    }
+    if asked.kinds.is_empty() {
+        let message = format!("kinds must have at least one kind, got none, as in {example}");
         return Answer::refuse(Code::BadRequest, message);
     }
     worker.watch.extend(&asked.kinds, Duration::from_secs(u64::from(asked.seconds)));
@@ -679,8 +693,9 @@ fn unknown(request: &Request) -> Option<Answer> {
         return None;
     }
     let message = format!(
-        "there is no {asked}: cache.get.<key>, cache.put.<key>, cache.invalidate.<key>, cache.clear, cache.config.get, cache.config.set, \
-         cache.config.refresh, cache.stats, cache.keys and cache.watch are"
+        "the subject must be cache.get.<key>, cache.put.<key>, cache.invalidate.<key>, cache.clear, cache.config.get, \
+         cache.config.set, cache.config.refresh, cache.stats, cache.keys or cache.watch, got {}",
+        shown(asked)
     );
     Some(Answer::refuse(Code::NotFound, message))
 }

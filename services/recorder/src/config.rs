@@ -1,7 +1,7 @@
 //! Every setting of the recorder.
 
 use clap::Parser;
-use runtime::args::{LogArgs, NatsArgs, ProcessArgs};
+use runtime::args::{LogArgs, NatsArgs, ProcessArgs, whole};
 use runtime::process::Settings;
 use sqlx::mysql::MySqlConnectOptions;
 
@@ -65,7 +65,7 @@ pub struct Config {
         env = "STATS_RETENTION_DAYS",
         value_name = "DAYS",
         default_value_t = 30,
-        value_parser = clap::value_parser!(u32).range(1..=3650)
+        value_parser = whole::<u32>(1..=3650)
     )]
     pub stats_retention_days: u32,
 
@@ -80,7 +80,7 @@ pub struct Config {
 
 /// A URL is not one of an account. It is not shown, because it holds a password.
 #[derive(Debug, thiserror::Error)]
-#[error("{setting} has to be of the form mysql://user:password@host:port/database: {reason}")]
+#[error("{setting} must be of the form mysql://user:password@host:port/database, got {reason}")]
 pub struct DatabaseUrlError {
     setting: &'static str,
     reason: String,
@@ -119,17 +119,17 @@ impl Config {
 fn account(setting: &'static str, url: &str) -> Result<MySqlConnectOptions, DatabaseUrlError> {
     let error = |reason: &str| DatabaseUrlError { setting, reason: reason.to_owned() };
     if url.is_empty() {
-        return Err(error("it is not set"));
+        return Err(error("nothing"));
     }
     // Other schemes are read by sqlx as if they were this one.
     if !url.starts_with("mysql://") && !url.starts_with("mariadb://") {
-        return Err(error("it does not begin with mysql://"));
+        return Err(error("another scheme than mysql://"));
     }
     let options: MySqlConnectOptions =
-        url.parse().map_err(|reason: sqlx::Error| error(&reason.to_string()))?;
+        url.parse().map_err(|_: sqlx::Error| error("a URL whose host, port or account can't be read"))?;
     match options.get_database() {
         Some(database) if !database.is_empty() => Ok(options),
-        _ => Err(error("it names no database")),
+        _ => Err(error("a URL without a database")),
     }
 }
 
@@ -146,7 +146,7 @@ mod tests {
             ["", "postgres://me:secret@h/d", "mysql://me:secret@h", "mysql://me:secret@h:x/d", "secret"]
         {
             let error = account("X", url).unwrap_err().to_string();
-            assert!(error.starts_with("X has to be of the form") && !error.contains("secret"), "{error}");
+            assert!(error.starts_with("X must be of the form") && !error.contains("secret"), "{error}");
         }
     }
 

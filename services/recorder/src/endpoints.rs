@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use wire::reply::{Code, Refusal};
 use wire::stats::{History, HistoryRequest, Series, SeriesRequest};
 use wire::subject;
+use wire::words::shown;
 
 use crate::consumer::Tally;
 use crate::repository::{Repository, RepositoryError};
@@ -107,12 +108,15 @@ async fn history_of(repository: &Repository, request: &Request) -> Result<Histor
         r#"{"limit":100} or {"range":"7d","limit":100,"compare":"10m"}"#,
     )?;
     if !(1..=MOST_CHANGES).contains(&question.limit) {
-        let message = format!("limit {} is not allowed: 1 to {MOST_CHANGES} is", question.limit);
+        let message =
+            format!("limit must be a whole number from 1 to {MOST_CHANGES}, got {}", question.limit);
         return Err(Refusal::new(Code::BadRequest, message));
     }
     if question.compare.is_some() && question.limit > MOST_COMPARED {
-        let message =
-            format!("limit {} is not allowed with compare: 1 to {MOST_COMPARED} is", question.limit);
+        let message = format!(
+            "limit must be a whole number from 1 to {MOST_COMPARED} with compare, got {}",
+            question.limit
+        );
         return Err(Refusal::new(Code::BadRequest, message));
     }
     let from = question.range.map(|range| now() - range.duration());
@@ -127,7 +131,12 @@ fn unknown_command(request: &Request) -> Option<Refusal> {
     if [subject::SERIES, subject::CONFIG_HISTORY].contains(&asked) {
         return None;
     }
-    let message = format!("there is no {asked}: {} and {} are", subject::SERIES, subject::CONFIG_HISTORY);
+    let message = format!(
+        "the subject must be {} or {}, got {}",
+        subject::SERIES,
+        subject::CONFIG_HISTORY,
+        shown(asked)
+    );
     Some(Refusal::new(Code::NotFound, message))
 }
 
@@ -138,8 +147,17 @@ fn now() -> OffsetDateTime {
 }
 
 fn refusal_of(error: RepositoryError) -> Refusal {
-    tracing::warn!(%error, "a question about history could not be answered");
-    Refusal::new(Code::Unavailable, format!("history can't be read now: {error}"))
+    tracing::warn!(%error, "a question about history was refused: MySQL is not available");
+    let reason = match error {
+        RepositoryError::TimedOut(limit) => format!("MySQL has not answered within {} s", limit.as_secs()),
+        RepositoryError::Refused(_) => {
+            "MySQL refuses the question, the recorder's log has the reason".to_owned()
+        }
+        RepositoryError::Unavailable(_) => {
+            "MySQL can't be reached, the recorder's log has the reason".to_owned()
+        }
+    };
+    Refusal::new(Code::Unavailable, format!("history can't be read now: {reason}"))
 }
 
 fn answer_of<T: serde::Serialize>(found: Result<T, Refusal>) -> Answer {

@@ -36,7 +36,7 @@ pub enum Error {
     #[error("{0}")]
     TooLarge(String),
     /// The body did not arrive in time, in seconds.
-    #[error("the body came to a standstill for {0} s and was given up")]
+    #[error("the body must not pause for {0} s, and it did: send it again")]
     BodyTimeout(u64),
     /// The file that the row of an image names is missing or has another size.
     #[error("{0}")]
@@ -58,17 +58,17 @@ const SAID_EVERY: Duration = Duration::from_secs(10);
 /// the "MySQL Error Message Reference" and of "MariaDB Error Codes". `None` where the statement itself is wrong.
 fn reason_of(number: u16) -> Option<&'static str> {
     Some(match number {
-        1146 => "its tables are not there yet",
+        1146 => "its tables are not there yet: start the recorder, which makes them",
         1205 | 1213 => "another transaction holds a lock on the row",
         1290 | 1792 | 1836 | 3100 | 4149 => "it is read-only",
         1040 | 1203 | 1226 => "it takes no more connections",
         1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 | 1820 | 1862 | 1873 | 3118 | 3955 | 4151 => {
-            "it refuses the gateway's account"
+            "it refuses the gateway's account: check GATEWAY_DATABASE_URL"
         }
         1021 | 1030 | 1037 | 1038 | 1041 | 1114 | 1135 | 3675 => "it is out of memory or disk space",
         1047 => "its node is not part of its cluster now",
         1053 | 1077 | 1079 | 1080 | 1317 | 1927 | 1969 | 3024 | 3169 => "it has ended the statement",
-        1049 => "there is no such database",
+        1049 => "it has no database of that name: check GATEWAY_DATABASE_URL",
         _ => return None,
     })
 }

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use sqlx::{MySql, QueryBuilder};
 use time::OffsetDateTime;
+use wire::words::{one_of, shown};
 
 use crate::error::Error;
 use crate::images::Images;
@@ -79,9 +80,8 @@ impl FromStr for Order {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         Self::ALL.into_iter().find(|order| order.as_str() == text).ok_or_else(|| {
-            let allowed = Self::ALL.map(Self::as_str).join(", ");
-            let text: String = text.chars().take(40).collect();
-            Error::NoPlace(format!("sort \"{text}\" is not allowed: {allowed} are"))
+            let allowed = one_of(Self::ALL.map(Self::as_str));
+            Error::NoPlace(format!("sort must be {allowed}, got {}", shown(text)))
         })
     }
 }
@@ -120,7 +120,8 @@ impl Place {
     pub fn parse(text: &str, order: Order) -> Result<Self, Error> {
         let bad = |what: &str| {
             let order = order.as_str();
-            Error::NoPlace(format!("no place in the list sorted by \"{order}\": {what}:<key> is one"))
+            let got = shown(text);
+            Error::NoPlace(format!("a place in the list sorted by {order} must be {what}:<key>, got {got}"))
         };
         let apart = |what| text.split_once(':').ok_or_else(|| bad(what));
         let (value, key) = match order.by() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use runtime::args::whole;
 use runtime::wait;
 use sql::{Database, Isolation, Session};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
@@ -41,13 +42,13 @@ pub struct OriginArgs {
 
     /// How long a call to the folder or S3 may take, in seconds; then it is given up
     #[arg(long, env = "STORE_TIMEOUT_S", value_name = "SECONDS", default_value_t = 10,
-          value_parser = clap::value_parser!(u64).range(1..=600))]
+          value_parser = whole::<u64>(1..=600))]
     pub store_timeout_s: u64,
 
     /// How long files stay in the trash that were replaced or deleted or that no row names, in days; 0: they are
     /// removed at once, and a database restored from a backup does not find them
     #[arg(long, env = "TRASH_DAYS", value_name = "DAYS", default_value_t = 7,
-          value_parser = clap::value_parser!(u64).range(0..=3650))]
+          value_parser = whole::<u64>(0..=3650))]
     pub trash_days: u64,
 }
 

@@ -34,7 +34,7 @@ impl UploadLimits {
     /// The error for an image of more bytes.
     pub fn too_many_bytes(self) -> Error {
         Error::TooLarge(format!(
-            "the image is larger than {} MB ({} bytes), the most that is stored",
+            "the image must be at most {} MB ({} bytes, MAX_IMAGE_MB), got more",
             self.max_bytes >> 20,
             self.max_bytes
         ))

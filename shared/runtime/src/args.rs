@@ -1,8 +1,40 @@
 //! Settings that every service has. Each is a flag and an environment variable; `--help` shows both.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use wire::words::shown;
+
+/// A parser of a whole number within a range.
+///
+/// The error of the parser is a sentence that goes on from the name of the setting.
+pub fn whole<T: TryFrom<u64>>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            match *most {
+                u64::MAX => format!("must be a whole number from {least}, got {}", shown(text)),
+                _ => format!("must be a whole number from {least} to {most}, got {}", shown(text)),
+            }
+        })
+    }
+}
+
+/// A parser of a setting that is on or off.
+///
+/// # Errors
+/// A sentence that goes on from the name of the setting.
+pub fn on_or_off(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "y" | "on" | "t" => Ok(true),
+        "0" | "false" | "no" | "n" | "off" | "f" => Ok(false),
+        _ => Err(format!("must be 1 or 0, got {}", shown(text))),
+    }
+}
 
 /// The address of NATS, the bus.
 #[derive(Debug, Clone, Args)]
@@ -12,7 +44,7 @@ pub struct NatsArgs {
     pub nats_url: Option<String>,
 
     /// Port of the nats-server on this machine, when NATS_URL is not set
-    #[arg(long, env = "NATS_PORT", value_name = "PORT", default_value_t = 4222)]
+    #[arg(long, env = "NATS_PORT", value_name = "PORT", default_value_t = 4222, value_parser = whole::<u16>(0..=65535))]
     pub nats_port: u16,
 }
 
@@ -30,11 +62,13 @@ impl NatsArgs {
 #[derive(Debug, Clone, Args)]
 pub struct ProcessArgs {
     /// How long a stop waits for requests in flight, in milliseconds (Procfile runners kill after 5,000)
-    #[arg(long, env = "SHUTDOWN_GRACE_MS", value_name = "MS", default_value_t = 2500)]
+    #[arg(long, env = "SHUTDOWN_GRACE_MS", value_name = "MS", default_value_t = 2500,
+          value_parser = whole::<u64>(0..=u64::MAX))]
     pub shutdown_grace_ms: u64,
 
     /// How long a start waits for NATS and MySQL before it gives up, in seconds
-    #[arg(long, env = "DEPENDENCY_TIMEOUT_S", value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, env = "DEPENDENCY_TIMEOUT_S", value_name = "SECONDS", default_value_t = 60,
+          value_parser = whole::<u64>(0..=u64::MAX))]
     pub dependency_timeout_s: u64,
 }
 

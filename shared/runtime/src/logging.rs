@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tracing_subscriber::EnvFilter;
+use wire::words::shown;
 
 use crate::args::{LogArgs, LogFormat};
 
@@ -15,8 +16,9 @@ use crate::args::{LogArgs, LogFormat};
 pub fn init(args: &LogArgs) -> Result<(), String> {
     let filter = EnvFilter::try_new(&args.log_filter).map_err(|error| {
         format!(
-            "RUST_LOG={} can't be read ({error}): a level such as info, or directives such as info,gateway=debug, are allowed",
-            args.log_filter
+            "RUST_LOG (--log-filter) must be a level such as info, or directives such as info,gateway=debug, got {} \
+             ({error})",
+            shown(&args.log_filter)
         )
     })?;
     // A log that has lost its reader, because a Procfile runner was killed, must not end the process. By default the

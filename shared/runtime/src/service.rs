@@ -6,9 +6,11 @@ use async_nats::client::{PublishError, PublishErrorKind};
 use async_nats::service::{self, Request};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use wire::reply::{Code, ERROR_CODE_HEADER, ERROR_HEADER, Refusal};
+use wire::words::{cut, one_of, shown};
 use wire::{Meta, subject};
 
 use crate::Bus;
@@ -112,27 +114,145 @@ pub fn parse_json<T: DeserializeOwned + Default>(payload: &[u8], example: &str) 
 /// # Errors
 /// As [`parse_json`].
 pub fn parse_object<T: DeserializeOwned>(payload: &[u8], example: &str) -> Result<T, Refusal> {
-    let bad = |reason: &dyn std::fmt::Display| {
-        Refusal::new(
-            Code::BadRequest,
-            format!("the request can't be read ({reason}); it looks like {example}"),
-        )
-    };
+    let bad = |sentence: String| Refusal::new(Code::BadRequest, sentence);
     // The library reads the fields of a struct from an array as well.
-    if payload.trim_ascii_start().first() != Some(&b'{') {
-        return Err(bad(&"it is no JSON object"));
+    let is_object = payload.trim_ascii_start().first() == Some(&b'{');
+    let read = is_object.then(|| serde_json::from_slice(payload));
+    let error = match read {
+        Some(Ok(object)) => return Ok(object),
+        Some(Err(error)) => error.to_string(),
+        None => String::new(),
+    };
+    match serde_json::from_slice(payload) {
+        Ok(Value::Object(fields)) => {
+            Err(bad(format!("{}, as in {example}", sentence_of::<T>(&error, fields))))
+        }
+        _ => {
+            let got = shown(&String::from_utf8_lossy(payload));
+            Err(bad(format!("the payload must be a JSON object such as {example}, got {got}")))
+        }
     }
-    serde_json::from_slice(payload).map_err(|error| bad(&error))
+}
+
+/// A refusal of the JSON library as a sentence that names the field, what is allowed and what was given.
+fn sentence_of<T: DeserializeOwned>(error: &str, fields: Map<String, Value>) -> String {
+    // The names within the library's sentence: the one that was given, then those that are allowed.
+    let mut names = error.split('`').skip(1).step_by(2);
+    if error.starts_with("unknown field") {
+        let got = names.next().unwrap_or_default().to_owned();
+        return format!("a field must be {}, got {}", one_of(names), shown(&got));
+    }
+    // An object with a wrong field alone fails by that field, and one with a right field by those that are missing.
+    for (name, value) in fields {
+        let got = cut(&value.to_string());
+        let alone = Map::from_iter([(name.clone(), value)]);
+        let Err(error) = serde_json::from_value::<T>(Value::Object(alone)) else { continue };
+        let error = error.to_string();
+        if error.starts_with("missing field") {
+            continue;
+        }
+        return if error.contains(", got ") {
+            format!("{name} {error}")
+        } else {
+            format!("{name} must be {}, got {got}", allowed(&error))
+        };
+    }
+    match names.next() {
+        Some(name) if error.starts_with("missing field") => {
+            format!("{name} must be given, got no such field")
+        }
+        Some(name) if error.starts_with("duplicate field") => {
+            format!("{name} must be given once, got it twice")
+        }
+        _ => "the payload must be a JSON object with values of the right kind, got another one".to_owned(),
+    }
+}
+
+/// The values that are allowed, by the library's sentence.
+fn allowed(error: &str) -> String {
+    let expected = error.rsplit_once("expected ").map_or("", |(_, expected)| expected);
+    match expected {
+        "u8" => "a whole number from 0 to 255".to_owned(),
+        "u16" => "a whole number from 0 to 65535".to_owned(),
+        "u32" => "a whole number from 0 to 4294967295".to_owned(),
+        "u64" => "a whole number from 0".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        "a string" => "text".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        _ if error.starts_with("unknown variant") => one_of(expected.split('`').skip(1).step_by(2)),
+        "" => "another value".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
     #[test]
     fn a_sentence_is_one_line() {
         assert_eq!(one_line("a\r\nb\u{0}c"), "a  b c");
         assert_eq!(one_line(&"ä".repeat(5000)).chars().count(), MAX_SENTENCE_CHARS);
+    }
+
+    #[derive(Debug, Default, PartialEq, Eq, serde::Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Asked {
+        limit: u32,
+        range: Option<wire::Span>,
+        kinds: Vec<wire::event::KeyEventKind>,
+        by: Option<String>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Needed {
+        #[expect(dead_code, reason = "it is only read")]
+        holder: String,
+        #[expect(dead_code, reason = "it is only read")]
+        number: u64,
+    }
+
+    #[test]
+    fn a_refusal_names_the_field_what_is_allowed_and_what_was_given() {
+        for (payload, sentence) in [
+            ("hello", r#"the payload must be a JSON object such as {"limit":1}, got "hello""#),
+            ("[1]", r#"the payload must be a JSON object such as {"limit":1}, got "[1]""#),
+            (
+                r#"{"limit":1} x"#,
+                r#"the payload must be a JSON object such as {"limit":1}, got "{\"limit\":1} x""#,
+            ),
+            (r#"{"lmit":1}"#, r#"a field must be limit, range, kinds or by, got "lmit", as in {"limit":1}"#),
+            (
+                r#"{"by":"me","limit":"x"}"#,
+                r#"limit must be a whole number from 0 to 4294967295, got "x", as in {"limit":1}"#,
+            ),
+            (
+                r#"{"limit":-1}"#,
+                r#"limit must be a whole number from 0 to 4294967295, got -1, as in {"limit":1}"#,
+            ),
+            (
+                r#"{"range":"5"}"#,
+                r#"range must be a whole number and a unit (ms, s, m, h or d), as in 10m, from 1ms to 366d, got "5", as in {"limit":1}"#,
+            ),
+            (r#"{"by":1}"#, r#"by must be text, got 1, as in {"limit":1}"#),
+            (r#"{"kinds":"hit"}"#, r#"kinds must be a list, got "hit", as in {"limit":1}"#),
+            (
+                r#"{"kinds":["x"]}"#,
+                r#"kinds must be hit, miss, put, evicted, invalidated or rejected, got ["x"], as in {"limit":1}"#,
+            ),
+            (r#"{"by":"a","by":"b"}"#, r#"by must be given once, got it twice, as in {"limit":1}"#),
+        ] {
+            let refusal = parse_json::<Asked>(payload.as_bytes(), r#"{"limit":1}"#).unwrap_err();
+            assert_eq!(refusal.message, sentence);
+        }
+        for (payload, sentence) in [
+            ("{}", "holder must be given, got no such field, as in {…}"),
+            (r#"{"holder":"a"}"#, "number must be given, got no such field, as in {…}"),
+            (r#"{"holder":"a","number":"b"}"#, "number must be a whole number from 0, got \"b\", as in {…}"),
+        ] {
+            assert_eq!(parse_object::<Needed>(payload.as_bytes(), "{…}").unwrap_err().message, sentence);
+        }
     }
 
     #[test]

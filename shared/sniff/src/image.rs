@@ -129,19 +129,19 @@ impl Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SniffError {
     /// There was no byte.
-    #[error("the image is empty: send the bytes of a PNG, JPEG, GIF or WebP image")]
+    #[error("the image must be a PNG, JPEG, GIF or WebP image, got no bytes")]
     Empty,
     /// The bytes are something else, an image of another format included.
-    #[error("not an image that is stored here: PNG, JPEG, GIF and WebP are allowed")]
+    #[error("the image must be a PNG, JPEG, GIF or WebP image, got other bytes")]
     Unsupported,
     /// All bytes are legal, but they end before the image does.
-    #[error("the {format} image is cut off before its end: send the whole file")]
+    #[error("the {format} image must be whole, got one that is cut off before its end")]
     Truncated {
         /// The format that the bytes began with.
         format: Format,
     },
     /// The signature is there, and something behind it is illegal.
-    #[error("not a valid {format} image: {reason}")]
+    #[error("the {format} image must be well formed: {reason}")]
     Malformed {
         /// The format that the signature names.
         format: Format,
@@ -149,7 +149,7 @@ pub enum SniffError {
         reason: &'static str,
     },
     /// The header claims more pixels than the limits allow.
-    #[error("the {format} image has {width} x {height} pixels: at most {max_pixels} pixels are allowed")]
+    #[error("the {format} image must have at most {max_pixels} pixels, got {width} x {height}")]
     TooManyPixels {
         /// The format that the signature names.
         format: Format,

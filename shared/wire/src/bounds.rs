@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
+use crate::words::shown;
+
 /// The years in which a time may lie, in UTC.
 const YEARS: std::ops::RangeInclusive<i32> = 1970..=9000;
 /// The longest length, in seconds or milliseconds: more than thirty years, even in milliseconds.
@@ -33,9 +35,9 @@ pub mod moment {
         time.and_then(|time| time.checked_to_offset(UtcOffset::UTC))
             .filter(|time| YEARS.contains(&time.year()))
             .ok_or_else(|| {
-                let shown: String = text.chars().take(64).collect();
                 D::Error::custom(format!(
-                    "a time must be as RFC 3339 writes it, of the years 1970 to 9000, got {shown}"
+                    "must be a time as RFC 3339 writes it, of the years 1970 to 9000, got {}",
+                    shown(&text)
                 ))
             })
     }
@@ -60,7 +62,7 @@ pub mod length {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         let length = u64::deserialize(deserializer)?;
         if length > LONGEST {
-            return Err(D::Error::custom(format!("a length must be at most {LONGEST}, got {length}")));
+            return Err(D::Error::custom(format!("must be a length of at most {LONGEST}, got {length}")));
         }
         Ok(length)
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::words::listed;
+use crate::words::{cut, one_of, shown};
 
 /// Bytes in one of the megabytes in which people give a capacity (2^20).
 pub const MEGABYTE: u64 = 1 << 20;
@@ -25,9 +25,9 @@ pub enum Policy {
     ClockPro,
 }
 
-/// The text names no [`Policy`].
+/// The text names no [`Policy`]. The sentence goes on from the name of a field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is not a policy: {allowed} are allowed", allowed = listed(Policy::ALL))]
+#[error("must be {allowed}, got {shown}", allowed = one_of(Policy::ALL), shown = shown(.0))]
 pub struct UnknownPolicy(pub String);
 
 impl Policy {
@@ -143,17 +143,18 @@ pub const MAX_BY_CHARS: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidConfig {
     /// The payload is no JSON object.
-    #[error("the request is not a JSON object such as {{\"capacity_mb\":64,\"policy\":\"lru\"}}: {0}")]
+    #[error("the change must be a JSON object such as {{\"capacity_mb\":64,\"policy\":\"lru\"}}, got {0}")]
     NotAnObject(String),
     /// A field that does not exist.
-    #[error("there is no field \"{0}\": capacity_mb, policy and by are allowed")]
+    #[error("a field must be capacity_mb, policy or by, got {shown}", shown = shown(.0))]
     UnknownField(String),
     /// Neither field is given.
-    #[error("nothing to change: give capacity_mb, policy, or both")]
+    #[error("the change must have capacity_mb, policy or both, got neither")]
     Nothing,
     /// Not a number of megabytes in range.
     #[error(
-        "capacity_mb {value} is not allowed: a whole number of megabytes from 1 to {max_mb} is (up to three quarters of this machine's memory)"
+        "capacity_mb must be a whole number of megabytes from 1 to {max_mb} (three quarters of this machine's memory), \
+         got {value}"
     )]
     Capacity {
         /// The value that was given.
@@ -162,10 +163,10 @@ pub enum InvalidConfig {
         max_mb: u64,
     },
     /// Not a policy.
-    #[error("policy {0} is not allowed: {allowed} are", allowed = listed(Policy::ALL))]
+    #[error("policy must be {allowed}, got {0}", allowed = one_of(Policy::ALL))]
     Policy(String),
     /// Not a short line of text.
-    #[error("by {0} is not allowed: up to {MAX_BY_CHARS} characters of text without control characters are")]
+    #[error("by must be up to {MAX_BY_CHARS} characters of text without control characters, got {0}")]
     By(String),
 }
 
@@ -175,30 +176,30 @@ impl ConfigChange {
     /// # Errors
     /// [`InvalidConfig`] names the value that is wrong and what is allowed.
     pub fn parse(payload: &[u8], max_mb: u64) -> Result<Self, InvalidConfig> {
-        let value: Value =
-            serde_json::from_slice(payload).map_err(|error| InvalidConfig::NotAnObject(error.to_string()))?;
+        let value: Value = serde_json::from_slice(payload)
+            .map_err(|_| InvalidConfig::NotAnObject(shown(&String::from_utf8_lossy(payload))))?;
         let Value::Object(fields) = value else {
-            return Err(InvalidConfig::NotAnObject(format!("it is {}", shown(&value))));
+            return Err(InvalidConfig::NotAnObject(json(&value)));
         };
         let mut change = Self::default();
         for (name, value) in fields {
             match name.as_str() {
                 "capacity_mb" => {
                     let mb = whole_number(&value)
-                        .ok_or_else(|| InvalidConfig::Capacity { value: shown(&value), max_mb })?;
+                        .ok_or_else(|| InvalidConfig::Capacity { value: json(&value), max_mb })?;
                     change.capacity_mb = Some(Capacity::from_mb(mb, max_mb)?);
                 }
                 "policy" => {
                     let policy = value.as_str().and_then(|text| text.parse().ok());
-                    change.policy = Some(policy.ok_or_else(|| InvalidConfig::Policy(shown(&value)))?);
+                    change.policy = Some(policy.ok_or_else(|| InvalidConfig::Policy(json(&value)))?);
                 }
                 "by" => {
                     let by = value.as_str().filter(|text| {
                         text.chars().count() <= MAX_BY_CHARS && !text.chars().any(char::is_control)
                     });
-                    change.by = Some(by.ok_or_else(|| InvalidConfig::By(shown(&value)))?.to_owned());
+                    change.by = Some(by.ok_or_else(|| InvalidConfig::By(json(&value)))?.to_owned());
                 }
-                _ => return Err(InvalidConfig::UnknownField(name.chars().take(64).collect())),
+                _ => return Err(InvalidConfig::UnknownField(cut(&name))),
             }
         }
         if change.capacity_mb.is_none() && change.policy.is_none() {
@@ -216,9 +217,8 @@ fn whole_number(value: &Value) -> Option<u64> {
 }
 
 /// A value as an error shows it: at most 64 characters of its JSON.
-fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    if text.chars().count() <= 64 { text } else { text.chars().take(63).chain(['…']).collect() }
+fn json(value: &Value) -> String {
+    cut(&value.to_string())
 }
 
 /// The configuration in force: the answer to each `cache.config.*` request.
@@ -289,6 +289,17 @@ mod tests {
         assert!(matches!(parse("hello"), Err(InvalidConfig::NotAnObject(_))));
         assert!(matches!(parse(""), Err(InvalidConfig::NotAnObject(_))));
         assert!(matches!(parse(r#"{"policy":"lru","by":"a\nb"}"#), Err(InvalidConfig::By(_))));
+        for (change, sentence) in [
+            (
+                "hello",
+                r#"the change must be a JSON object such as {"capacity_mb":64,"policy":"lru"}, got "hello""#,
+            ),
+            (r#"{"policy":"mru"}"#, r#"policy must be none, random, lru or clock_pro, got "mru""#),
+            (r#"{"a\"b":1}"#, r#"a field must be capacity_mb, policy or by, got "a\"b""#),
+            ("{}", "the change must have capacity_mb, policy or both, got neither"),
+        ] {
+            assert_eq!(parse(change).unwrap_err().to_string(), sentence);
+        }
     }
 
     #[test]

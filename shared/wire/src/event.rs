@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use crate::config::Policy;
 use crate::item::Variant;
 use crate::key::Key;
+use crate::words::{one_of, shown};
 
 /// The kind of a key event, and the token for it in `cache.event.key.<kind>.<key>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -55,11 +56,10 @@ impl fmt::Display for KeyEventKind {
 impl FromStr for KeyEventKind {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
-            format!(
-                "\"{text}\" is not a kind of event: hit, miss, put, evicted, invalidated and rejected are"
-            )
-        })
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| format!("must be {}, got {}", one_of(Self::ALL), shown(text)))
     }
 }
 

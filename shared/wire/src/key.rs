@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::words::shown;
+
 /// The longest key, in bytes of UTF-8.
 pub const MAX_KEY_BYTES: usize = 255;
 
@@ -21,25 +23,28 @@ pub struct Key(Arc<str>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// There is no text at all.
-    #[error("the key is empty; a key is 1 to {MAX_KEY_BYTES} bytes of UTF-8")]
+    #[error("the key must be 1 to {MAX_KEY_BYTES} bytes of UTF-8, got nothing")]
     Empty,
     /// More than [`MAX_KEY_BYTES`] bytes.
-    #[error("the key has {0} bytes; a key is 1 to {MAX_KEY_BYTES} bytes of UTF-8")]
+    #[error("the key must be 1 to {MAX_KEY_BYTES} bytes of UTF-8, got {0} bytes")]
     TooLong(usize),
     /// The bytes are not UTF-8.
-    #[error("the key is not valid UTF-8; a key is 1 to {MAX_KEY_BYTES} bytes of UTF-8")]
+    #[error("the key must be 1 to {MAX_KEY_BYTES} bytes of UTF-8, got bytes that are not UTF-8")]
     NotUtf8,
     /// A control character, such as a line break or NUL.
-    #[error("the key contains the control character U+{0:04X}; control characters are not allowed in a key")]
+    #[error("the key must be text without control characters, got U+{0:04X} in it")]
     Control(u32),
     /// White space at an end, which no person could see.
-    #[error("the key begins or ends with white space, which is not allowed; inside a key it is")]
+    #[error("the key must begin and end with other characters than white space, got white space there")]
     OuterWhiteSpace,
     /// `.` or `..`, which every URL parser folds away.
-    #[error("\"{0}\" is not allowed as a key, because no URL can name it; every other key with dots is fine")]
+    #[error("the key must be one that a URL can name, got {0:?}: every other key with dots is allowed")]
     DotSegment(String),
     /// A token with a `%` that two hexadecimal digits don't follow, or with a bare reserved byte.
-    #[error("\"{0}\" is not a key token: every byte outside A-Z a-z 0-9 _ - is written %XX, as in cat%2Epng")]
+    #[error(
+        "the key in a subject must be written in A-Z a-z 0-9 _ -, every other byte as %XX, as in cat%2Epng, got {shown}",
+        shown = shown(.0)
+    )]
     BadToken(String),
 }
 

@@ -9,6 +9,7 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use crate::near::Holder;
+use crate::words::shown;
 
 /// The header's name.
 pub const HEADER: &str = "Pixcache";
@@ -52,10 +53,10 @@ pub struct Meta {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MetaError {
     /// A part without `=`.
-    #[error("\"{0}\" in the header {HEADER} is not of the form name=value")]
+    #[error("the header {HEADER} must be pairs name=value apart by spaces, got {shown}", shown = shown(.0))]
     NoPair(String),
     /// A known name with a value that it can't have.
-    #[error("\"{value}\" is not a value of {name} in the header {HEADER}: {allowed}")]
+    #[error("{name} in the header {HEADER} must be {allowed}, got {shown}", shown = shown(value))]
     BadValue {
         /// The field's name.
         name: &'static str,

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::words::{cut, shown};
+
 /// A duration written as a whole number and a unit: `ms`, `s`, `m`, `h` or `d`. Never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(Duration);
 
-/// The text is not a [`Span`].
+/// The text is not a [`Span`]. The sentence goes on from the name of a field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "\"{0}\" is not a duration: write a whole number above 0 and a unit (ms, s, m, h, d), as in 10m, up to 366d"
-)]
+#[error("must be a whole number and a unit (ms, s, m, h or d), as in 10m, from 1ms to 366d, got {shown}", shown = shown(.0))]
 pub struct SpanError(String);
 
 const LONGEST_MS: u64 = 366 * 24 * 3_600_000;
@@ -47,8 +47,8 @@ impl FromStr for Span {
     type Err = SpanError;
 
     fn from_str(text: &str) -> Result<Self, SpanError> {
-        // An error shows at most 64 characters of the text.
-        let error = || SpanError(text.chars().take(64).collect());
+        // An error keeps no more than it shows.
+        let error = || SpanError(cut(text));
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);
         let unit_ms = match unit {

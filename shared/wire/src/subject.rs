@@ -1,9 +1,10 @@
 //! Every subject, stream and bucket name.
 
 use crate::event::KeyEventKind;
-use crate::item::Item;
+use crate::item::{Item, Variant};
 use crate::key::Key;
 use crate::near::Holder;
+use crate::words::{one_of, shown};
 
 /// The name of the worker's NATS service.
 pub const MEMCACHE_SERVICE: &str = "memcache";
@@ -169,8 +170,10 @@ pub fn item_of(subject: &str) -> Result<Item, String> {
     };
     let variant = variant.parse().map_err(|_| {
         format!(
-            "\"{tokens}\" is no key: a dot in a key is written %2E, as in cat%2Epng; behind a bare dot stands a \
-             variant, w160, w320, w640 or w1280, as in cat%2Epng.w320"
+            "the item in a subject must be a key with its dots written %2E, as in cat%2Epng, and a variant behind a \
+             bare dot must be {}, as in cat%2Epng.w320, got {}",
+            one_of(Variant::ALL),
+            shown(tokens)
         )
     })?;
     Ok(Item { key: Key::from_token(key).map_err(|error| error.to_string())?, variant: Some(variant) })
@@ -184,8 +187,9 @@ pub fn key_of(subject: &str) -> Result<Key, String> {
     let token = behind_second_dot(subject);
     if token.contains('.') {
         return Err(format!(
-            "\"{token}\" is more than one token: a dot in a key is written %2E, as in cat%2Epng; variants go \
-             with their key"
+            "the key in a subject must be one token with its dots written %2E, as in cat%2Epng, got {}: its variants \
+             go with it",
+            shown(token)
         ));
     }
     Key::from_token(token).map_err(|error| error.to_string())

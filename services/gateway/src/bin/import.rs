@@ -20,6 +20,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{CONTENT_LENGTH, IF_NONE_MATCH};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use runtime::args::whole;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use sniff::{Limits, SniffError, Sniffer};
@@ -52,17 +53,27 @@ struct Arguments {
     #[arg(long, default_value = "")]
     prefix: String,
     /// The gateway
-    #[arg(long, value_name = "URL", env = "PIXCACHE_URL", default_value = "http://127.0.0.1:5000")]
+    #[arg(long, value_name = "URL", env = "PIXCACHE_URL", default_value = "http://127.0.0.1:5000", value_parser = gateway_url)]
     url: Url,
     /// The gateway's admin token, if it has one
     #[arg(long, env = "ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true, default_value = "")]
     admin_token: String,
     /// How many images are on their way at once
-    #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = whole::<u8>(1..=64))]
     in_flight: u8,
     /// Leave images alone that are stored under a key with other bytes than the file's
     #[arg(long)]
     keep: bool,
+}
+
+fn gateway_url(text: &str) -> Result<Url, String> {
+    let url = text.parse().ok().filter(|url: &Url| ["http", "https"].contains(&url.scheme()));
+    url.ok_or_else(|| {
+        format!(
+            "must be the URL of a gateway such as http://127.0.0.1:5000, got {}",
+            wire::words::shown(text)
+        )
+    })
 }
 
 /// A file, and the key that it is to be stored under.
@@ -120,7 +131,7 @@ struct FailureDetail {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
+    match run(runtime::process::settings::<Arguments>("import")).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("import: {error:#}");

@@ -13,7 +13,7 @@ use super::guard;
 use super::hot::Hot;
 use crate::error::Error;
 use crate::health::Health;
-use crate::routes::answer::{failure, shortened};
+use crate::routes::answer::failure;
 use crate::routes::{self, WrongMethod, health};
 use crate::service::state::AppState;
 use crate::views::Views;
@@ -58,7 +58,7 @@ async fn name_methods(State(state): State<AppState>, mut response: Response) -> 
     let allow =
         response.headers().get(header::ALLOW).and_then(|allow| allow.to_str().ok()).unwrap_or_default();
     let allow = allow.split(',').collect::<Vec<_>>().join(", ");
-    let error = Error::MethodNotAllowed { path: shortened(&path), method: method.to_string(), allow };
+    let error = Error::MethodNotAllowed { path: path.clone(), method: method.to_string(), allow };
     let mut named = failure(&state.views, &path, error);
     for (name, value) in response.headers() {
         if name != header::CONTENT_LENGTH && !named.headers().contains_key(name) {

@@ -213,7 +213,7 @@ fn peer(request: &Request) -> Peer {
 fn is_plain(request: &Request) -> Result<(), Error> {
     match request.headers().get(header::CONTENT_ENCODING) {
         Some(coding) if coding != "identity" && lend::has_body(request) => Err(Error::UnsupportedType(
-            "Content-Encoding is not allowed: send the bytes of the body as they are".into(),
+            "Content-Encoding must be left out: send the bytes of the image as they are".into(),
         )),
         _ => Ok(()),
     }

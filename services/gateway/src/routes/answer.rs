@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::Query;
-use axum::extract::rejection::QueryRejection;
 use axum::http::header::{self, HeaderName};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
+use percent_encoding::percent_decode_str;
+use wire::words::{one_of, shown};
 
 use crate::error::Error;
 use crate::head::value;
@@ -29,11 +29,6 @@ pub(crate) fn failure(views: &Views, path: &str, error: Error) -> Response {
 pub(crate) fn is_for_programs(path: &str) -> bool {
     let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
     ["api", "events", "images", "healthz", "readyz", "metrics"].contains(&first)
-}
-
-/// A path or another text from the client, cut to 100 characters for a message.
-pub(crate) fn shortened(text: &str) -> String {
-    if text.chars().count() <= 100 { text.to_owned() } else { text.chars().take(99).chain(['…']).collect() }
 }
 
 /// A failure as a page.
@@ -86,12 +81,50 @@ pub(crate) fn html(status: StatusCode, body: String) -> Response {
     (status, headers, body).into_response()
 }
 
-/// The parameters of a query, or why they can't be read.
-pub(crate) fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Error> {
-    match query {
-        Ok(Query(parameters)) => Ok(parameters),
-        Err(rejection) => Err(Error::BadRequest(rejection.body_text())),
+/// The parameters of a query.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    /// The parameters of an address that takes those with these `names`.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for another name, for one that is given twice, and for a value that is not UTF-8.
+    pub(crate) fn of<const N: usize>(uri: &Uri, names: [&str; N]) -> Result<Self, Error> {
+        let mut given: Vec<(String, String)> = Vec::new();
+        for pair in uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decoded(name).unwrap_or_else(|lossy| lossy);
+            if !names.contains(&name.as_str()) {
+                let (allowed, got) = (one_of(names), shown(&name));
+                return Err(Error::BadRequest(format!("a query parameter must be {allowed}, got {got}")));
+            }
+            if given.iter().any(|(before, _)| *before == name) {
+                return Err(Error::BadRequest(format!("{name} must be given once, got it twice")));
+            }
+            let value = decoded(value)
+                .map_err(|lossy| Error::BadRequest(format!("{name} must be UTF-8, got {}", shown(&lossy))))?;
+            given.push((name, value));
+        }
+        Ok(Self(given))
     }
+
+    /// The value of a parameter.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// A part of a query as text. The error is the text with its bytes that are not UTF-8 replaced.
+fn decoded(part: &str) -> Result<String, String> {
+    let spaced = part.replace('+', " ");
+    let bytes: Vec<u8> = percent_decode_str(&spaced).collect();
+    String::from_utf8(bytes).map_err(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+/// The error of a body whose connection broke off.
+pub(crate) fn broken_off() -> Error {
+    Error::BadRequest("the body must arrive whole, and its connection broke off: send it again".into())
 }
 
 /// `Server-Timing`: the time of the cache and, unless it was a hit, of the origin with everything after it.
@@ -113,10 +146,34 @@ pub(crate) fn cache_timing(took: Duration) -> Result<HeaderValue, Error> {
 
 /// The chunks of a body.
 pub(crate) fn data(body: Body) -> impl Stream<Item = Result<Bytes, Error>> {
-    body.into_data_stream().map_err(|error| Error::BadRequest(format!("the body broke off: {error}")))
+    body.into_data_stream().map_err(|_| broken_off())
 }
 
 /// The length that a request claims for its body.
 pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn a_query_is_read_or_refused_by_the_name_of_its_parameter() {
+        let of = |uri: &str| Parameters::of(&uri.parse().unwrap(), ["range", "step", "format"]);
+        let read = of("/api/stats?range=1h&&step=a+b%26").unwrap();
+        assert_eq!(
+            (read.get("range"), read.get("step"), read.get("format")),
+            (Some("1h"), Some("a b&"), None)
+        );
+        for (query, sentence) in [
+            ("foo=1", r#"a query parameter must be range, step or format, got "foo""#),
+            ("rang%65s", r#"a query parameter must be range, step or format, got "ranges""#),
+            ("range=1h&range=2h", "range must be given once, got it twice"),
+            ("step=%FF", "step must be UTF-8, got \"\u{fffd}\""),
+        ] {
+            assert_eq!(of(&format!("/api/stats?{query}")).unwrap_err().message(), sentence);
+        }
+    }
 }

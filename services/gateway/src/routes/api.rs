@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -14,13 +13,14 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use origin::ImageRow;
 use origin::images::Images;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_util::task::AbortOnDropHandle;
 use utoipa::ToSchema;
 use wire::Key;
+use wire::words::shown;
 
-use super::answer::{CACHE_STATUS, SERVER_TIMING, cache_timing, parameters, server_timing, shortened};
+use super::answer::{CACHE_STATUS, Parameters, SERVER_TIMING, cache_timing, server_timing};
 use super::key::key_behind;
 use super::schema;
 use super::upload::{Reading, store_form};
@@ -335,15 +335,6 @@ pub(crate) async fn delete_all(State(state): State<AppState>) -> Result<Json<Suc
     Ok(Json(Success { success: "true" }))
 }
 
-/// The query of the list of images.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct ListQuery {
-    prefix: String,
-    after: Option<String>,
-    limit: Option<String>,
-}
-
 /// The metadata of the images, one page at a time.
 #[utoipa::path(
     get,
@@ -360,22 +351,20 @@ pub(crate) struct ListQuery {
         (status = 503, description = "MySQL does not answer", body = Failure),
     )
 )]
-pub(crate) async fn list_images(
-    State(state): State<AppState>,
-    query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Json<ImageList>, Error> {
-    let query = parameters(query)?;
-    let limit = match query.limit.as_deref() {
+pub(crate) async fn list_images(State(state): State<AppState>, uri: Uri) -> Result<Json<ImageList>, Error> {
+    let query = Parameters::of(&uri, ["prefix", "after", "limit"])?;
+    let limit = match query.get("limit") {
         None => USUAL_IMAGES,
         Some(text) => {
             text.parse().ok().filter(|limit| (1..=MOST_IMAGES).contains(limit)).ok_or_else(|| {
-                let shown = shortened(text);
-                Error::BadRequest(format!("limit {shown:?} is not allowed: 1 to {MOST_IMAGES} is"))
+                let got = shown(text);
+                Error::BadRequest(format!("limit must be a whole number from 1 to {MOST_IMAGES}, got {got}"))
             })?
         }
     };
     // One row more than asked for tells whether the list goes on.
-    let mut rows = state.images.page(&query.prefix, query.after.as_deref(), limit + 1).await?;
+    let mut rows =
+        state.images.page(query.get("prefix").unwrap_or_default(), query.get("after"), limit + 1).await?;
     let goes_on = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next = if goes_on { rows.last().map(|row| row.key.to_string()) } else { None };

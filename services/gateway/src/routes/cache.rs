@@ -9,6 +9,7 @@ use bytes::Bytes;
 use wire::ConfigReply;
 use wire::inspect::ClearReply;
 
+use super::answer::broken_off;
 use super::schema;
 use crate::error::{Error, Failure};
 use crate::service::state::AppState;
@@ -60,14 +61,15 @@ pub(crate) async fn set_config(
 ) -> Result<Json<ConfigReply>, Error> {
     if !is_json(&headers) {
         return Err(Error::UnsupportedType(
-            r#"send application/json, such as {"capacity_mb":64,"policy":"lru"}"#.into(),
+            r#"Content-Type must be application/json, with a body such as {"capacity_mb":64,"policy":"lru"}"#
+                .into(),
         ));
     }
     let change = body.map_err(|rejection| match rejection.status() {
         axum::http::StatusCode::PAYLOAD_TOO_LARGE => {
-            Error::TooLarge(format!("the body is larger than {CHANGE_BYTES} bytes"))
+            Error::TooLarge(format!("the body must be at most {CHANGE_BYTES} bytes, got more"))
         }
-        _ => Error::BadRequest(rejection.body_text()),
+        _ => broken_off(),
     })?;
     Ok(Json(state.cache.set_config(&change, BY).await?))
 }

@@ -3,18 +3,17 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Extension, Query, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::extract::{Extension, State};
+use axum::http::{HeaderName, HeaderValue, Uri, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use futures_util::{Stream, StreamExt as _};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use wire::event::KeyEventKind;
 use wire::key::MAX_KEY_BYTES;
 
-use super::answer::{parameters, shortened};
+use super::answer::Parameters;
 use super::schema;
 use crate::cache::feed::{Filter, GaveWay};
 use crate::error::{Error, Failure};
@@ -61,38 +60,26 @@ pub(crate) async fn stats(
     Ok(stream(events.map(|event| (event.name(), event))))
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct KeysQuery {
-    kinds: Option<String>,
-    prefix: String,
-}
-
-impl TryFrom<KeysQuery> for Filter {
-    type Error = Error;
-    fn try_from(query: KeysQuery) -> Result<Self, Error> {
-        let kind = |kind: &str| {
-            kind.parse().map_err(|_| {
-                let (shown, all) = (shortened(kind), KeyEventKind::ALL.map(KeyEventKind::as_str).join(", "));
-                Error::BadRequest(format!("kinds: \"{shown}\" is none; apart by commas, these are: {all}"))
-            })
-        };
-        let kinds = match query.kinds.as_deref() {
-            None => KeyEventKind::ALL.to_vec(),
-            Some(kinds) => {
-                let mut kinds: Vec<KeyEventKind> =
-                    kinds.split(',').map(kind).collect::<Result<_, Error>>()?;
-                kinds.sort_unstable();
-                kinds.dedup();
-                kinds
-            }
-        };
-        if query.prefix.len() > MAX_KEY_BYTES {
-            let message = format!("prefix has more than the {MAX_KEY_BYTES} bytes that a key may have");
-            return Err(Error::BadRequest(message));
+/// The filter that a query asks for.
+fn filter(uri: &Uri) -> Result<Filter, Error> {
+    let query = Parameters::of(uri, ["kinds", "prefix"])?;
+    let kind =
+        |kind: &str| kind.parse().map_err(|error| Error::BadRequest(format!("a kind in kinds {error}")));
+    let kinds = match query.get("kinds") {
+        None => KeyEventKind::ALL.to_vec(),
+        Some(kinds) => {
+            let mut kinds: Vec<KeyEventKind> = kinds.split(',').map(kind).collect::<Result<_, Error>>()?;
+            kinds.sort_unstable();
+            kinds.dedup();
+            kinds
         }
-        Ok(Self { kinds, prefix: query.prefix })
+    };
+    let prefix = query.get("prefix").unwrap_or_default();
+    if prefix.len() > MAX_KEY_BYTES {
+        let message = format!("prefix must be at most {MAX_KEY_BYTES} bytes, got {}", prefix.len());
+        return Err(Error::BadRequest(message));
     }
+    Ok(Filter { kinds, prefix: prefix.to_owned() })
 }
 
 /// The events of keys, in batches four times a second.
@@ -114,9 +101,9 @@ impl TryFrom<KeysQuery> for Filter {
 pub(crate) async fn keys(
     State(state): State<AppState>,
     Extension(visitor): Extension<Visitor>,
-    query: Result<Query<KeysQuery>, QueryRejection>,
+    uri: Uri,
 ) -> Result<Response, Error> {
-    let events = state.feed().keys(parameters(query)?.try_into()?, visitor)?;
+    let events = state.feed().keys(filter(&uri)?, visitor)?;
     Ok(stream(events.map(|event| (event.name(), event))))
 }
 

@@ -12,7 +12,7 @@ use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use bytes::Bytes;
 use origin::variants;
-use wire::words::listed;
+use wire::words::{one_of, shown};
 use wire::{Item, Tag, Variant};
 
 use super::answer::{
@@ -186,7 +186,7 @@ fn respond(
         Decision::NotModified => return Ok((StatusCode::NOT_MODIFIED, headers).into_response()),
         Decision::PreconditionFailed => {
             return Err(Error::PreconditionFailed(
-                "another image than the one asked for is stored under this key",
+                "If-Match must hold the ETag of the image, and another image is stored under this key",
             ));
         }
         Decision::NotSatisfiable => return Err(Error::RangeNotSatisfiable { size: image.size }),
@@ -264,19 +264,20 @@ fn width(uri: &Uri) -> Result<Option<Variant>, Error> {
     let Some(text) = width_text(uri) else { return Ok(None) };
     let variant = Variant::ALL.into_iter().find(|variant| variant.width().to_string() == text);
     variant.map(Some).ok_or_else(|| {
-        let text: String = text.chars().take(40).collect();
-        let widths = listed(Variant::ALL.map(Variant::width));
-        Error::BadRequest(format!("w must be a width that there is, got \"{text}\": {widths} are"))
+        let widths = one_of(Variant::ALL.map(Variant::width));
+        Error::BadRequest(format!("w must be {widths}, got {}", shown(text)))
     })
 }
 
 /// Refuses a width, because a change is one of the image with all its variants.
 fn without_width(uri: &Uri) -> Result<(), Error> {
-    if asks_for_width(uri) {
-        let message = "w is for reading: the image is stored and deleted as a whole, its variants follow";
-        return Err(Error::BadRequest(message.into()));
+    match width_text(uri) {
+        Some(text) => Err(Error::BadRequest(format!(
+            "w must be left out of a change, got {}: an image is stored and deleted with all its variants",
+            shown(text)
+        ))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Stores an image: the body is its bytes.
@@ -318,7 +319,7 @@ pub(crate) async fn put_image(
     let conditions = WriteConditions::from_headers(&headers)?;
     if headers.contains_key(header::CONTENT_RANGE) {
         // RFC 9110, section 14.5: a part must not be stored as the whole image.
-        return Err(Error::BadRequest("Content-Range is not allowed: send the whole image".into()));
+        return Err(Error::BadRequest("Content-Range must be left out: send the whole image".into()));
     }
     let limits = state.upload_limits();
     if content_length(&headers).is_some_and(|length| length > limits.max_bytes) {
@@ -392,7 +393,7 @@ mod tests {
             ["?w", "?w=", "?w=0", "?w=321", "?w=0320", "?w=+320", "?w=1e9", "?w=%33%32%30", "?w=5&w=320"]
         {
             let error = width_of(&format!("/images/cat{uri}")).unwrap_err();
-            assert!(error.message().contains("160, 320, 640 and 1280 are"), "{uri}");
+            assert!(error.message().starts_with("w must be 160, 320, 640 or 1280, got \""), "{uri}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use axum::http::Uri;
 use percent_encoding::percent_decode_str;
+use wire::words::shown;
 use wire::{Key, KeyError};
 
 use crate::error::Error;
@@ -17,10 +18,10 @@ use crate::error::Error;
 pub(crate) fn key_behind(prefix: &str, uri: &Uri) -> Result<Key, Error> {
     let rest = uri.path().strip_prefix(prefix).unwrap_or_default();
     if !is_well_encoded(rest) {
-        return Err(Error::BadRequest(
-            "the path contains a % without two hexadecimal digits behind it; a % in a key is written %25"
-                .into(),
-        ));
+        return Err(Error::BadRequest(format!(
+            "the key in a path must have two hexadecimal digits behind each %, got {}: a % itself is written %25",
+            shown(rest)
+        )));
     }
     let bytes: Vec<u8> = percent_decode_str(rest).collect();
     if bytes.is_empty() {

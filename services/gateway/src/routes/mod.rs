@@ -19,7 +19,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 
-use self::answer::{failure, shortened};
+use self::answer::failure;
 use self::openapi::NeedsToken;
 use crate::error::Error;
 use crate::service::state::AppState;
@@ -45,7 +45,7 @@ pub(crate) fn router(needs_token: NeedsToken<'_>) -> Router<AppState> {
 }
 
 async fn no_route(State(state): State<AppState>, uri: Uri) -> Response {
-    failure(&state.views, uri.path(), Error::NoRoute(shortened(uri.path())))
+    failure(&state.views, uri.path(), Error::NoRoute(uri.path().to_owned()))
 }
 
 /// A request whose method its path does not have. It is part of the answer until the allowed methods are known.

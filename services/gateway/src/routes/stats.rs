@@ -1,17 +1,16 @@
 //! `/api/stats`: the statistics of the cache over time, as JSON or CSV.
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::Deserialize;
 use time::format_description::well_known::Rfc3339;
 use wire::stats::{Series, SeriesRequest, SeriesRow};
+use wire::words::shown;
 use wire::{Counters, Span};
 
-use super::answer::{parameters, shortened};
+use super::answer::Parameters;
 use super::schema;
 use crate::error::{Error, Failure};
 use crate::service::state::AppState;
@@ -34,14 +33,6 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/api/stats", get(stats))
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct StatsQuery {
-    range: Option<String>,
-    step: Option<String>,
-    format: Option<String>,
-}
-
 /// The statistics of the cache over time, as JSON or CSV.
 #[utoipa::path(
     get,
@@ -58,23 +49,22 @@ pub(crate) struct StatsQuery {
 pub(crate) async fn stats(
     State(state): State<AppState>,
     headers: HeaderMap,
-    query: Result<Query<StatsQuery>, QueryRejection>,
+    uri: Uri,
 ) -> Result<Response, Error> {
-    let query = parameters(query)?;
+    let query = Parameters::of(&uri, ["range", "step", "format"])?;
     let mut request = SeriesRequest::default();
-    if let Some(range) = &query.range {
+    if let Some(range) = query.get("range") {
         request.range = span("range", range)?;
     }
-    if let Some(step) = &query.step {
+    if let Some(step) = query.get("step") {
         request.step = Some(span("step", step)?);
     }
-    let as_csv = match query.format.as_deref() {
+    let as_csv = match query.get("format") {
         None => prefers_csv(&headers),
         Some("csv") => true,
         Some("json") => false,
         Some(other) => {
-            let shown = shortened(other);
-            return Err(Error::BadRequest(format!("format \"{shown}\" is not allowed: json and csv are")));
+            return Err(Error::BadRequest(format!("format must be json or csv, got {}", shown(other))));
         }
     };
     let series = state.cache.series(&request).await?;
@@ -89,7 +79,7 @@ pub(crate) async fn stats(
 }
 
 fn span(name: &str, text: &str) -> Result<Span, Error> {
-    text.parse().map_err(|error| Error::BadRequest(format!("{name}: {error}")))
+    text.parse().map_err(|error| Error::BadRequest(format!("{name} {error}")))
 }
 
 /// Whether the client names CSV and gives it at least the weight of JSON.

@@ -12,6 +12,7 @@ use origin::upload::{self, Staged};
 use parking_lot::{Mutex, MutexGuard};
 use runtime::clock::Moment;
 use tokio::time::timeout;
+use wire::words::shown;
 use wire::{Key, KeyError};
 
 use super::answer::{content_length, data};
@@ -84,7 +85,7 @@ async fn store_typed(
         );
     if !is_form {
         return Err(Error::UnsupportedType(
-            "send multipart/form-data with the parts \"key\" and \"file\"".into(),
+            "Content-Type must be multipart/form-data, with the parts \"key\" and \"file\", as `curl -F` sends it".into(),
         ));
     }
     let limits = state.upload_limits();
@@ -102,8 +103,10 @@ async fn store_typed(
         let limited = limited(data(body), most, move || limits.too_many_bytes().into());
         axum::body::Body::from_stream(trouble.watch(heads.bound(limited)))
     });
-    let form = Multipart::from_request(request, state).await.map_err(|rejection| {
-        Error::BadRequest(format!("the form can't be read: {}", rejection.body_text()))
+    let form = Multipart::from_request(request, state).await.map_err(|_| {
+        Error::BadRequest(
+            "Content-Type must be multipart/form-data with a boundary, got none: `curl -F` sends one".into(),
+        )
     })?;
     let (key, staged) =
         read_form(state, form, &heads, typed).await.map_err(|error| trouble.take().unwrap_or(error))?;
@@ -154,19 +157,21 @@ async fn read_form(
             }
             "key" | "file" => {
                 return Err(Error::BadRequest(format!(
-                    "the part \"{name}\" comes twice: \"key\" and \"file\" are sent once each"
+                    "the part \"{name}\" must be sent once, got it twice"
                 )));
             }
             _ => {
-                let name: String = name.chars().take(64).collect();
                 return Err(Error::BadRequest(format!(
-                    "the form has a part \"{name}\": only \"key\" and \"file\" are allowed"
+                    "a part of the form must be \"key\" or \"file\", got {}",
+                    shown(&name)
                 )));
             }
         }
     }
     let missing = |name: &str| {
-        Error::BadRequest(format!("the part \"{name}\" is missing: \"key\" and \"file\" are needed"))
+        Error::BadRequest(format!(
+            "the form must have the part \"{name}\", got none: send \"key\" and \"file\""
+        ))
     };
     let key = key.ok_or_else(|| missing("key"))?;
     let file = file.ok_or_else(|| missing("file"))?;
@@ -191,8 +196,12 @@ async fn read_key(mut part: Field<'_>, deadline: Moment, typed: &mut Option<Stri
     Ok(Key::from_bytes(&bytes)?)
 }
 
+/// The error of a form that can't be read. The library's own words are for programmers of servers.
 fn broken(error: &axum::extract::multipart::MultipartError) -> Error {
-    Error::BadRequest(format!("the form can't be read: {}", error.body_text()))
+    tracing::debug!(error = error.body_text(), "a form could not be read");
+    Error::BadRequest(
+        "the form must be whole multipart/form-data, got one that breaks off or has a wrong head".into(),
+    )
 }
 
 /// Ends a body with an error as soon as it is longer than `most`.
@@ -237,7 +246,7 @@ impl Heads {
             if let Some(bytes) = &mut *heads.bytes() {
                 if *bytes > MOST_HEAD_BYTES {
                     return Err(Error::BadRequest(format!(
-                        "the form has more than {MOST_HEAD_BYTES} bytes before a part or in its headers"
+                        "the form must have at most {MOST_HEAD_BYTES} bytes before a part and in its headers, got more"
                     )));
                 }
                 *bytes += chunk.len() as u64;

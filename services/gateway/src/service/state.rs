@@ -281,7 +281,7 @@ impl AppState {
             self.discard_later(previous.location);
         }
         if !told {
-            return Err(Error::StillTelling { done: "the image is stored" });
+            return Err(Error::StillTelling { done: "the image is stored, but not yet confirmed" });
         }
         Ok(Stored { created, row: written.row })
     }
@@ -339,7 +339,7 @@ impl AppState {
             let outcome = change.outcome.map_err(Error::from);
             let outcome = outcome.and_then(|deleted| deleted.ok_or(Error::NoImage(key)));
             let outcome = outcome.map(|location| state.discard_later(location));
-            state.tell(&change.note, "the image is deleted", outcome).await
+            state.tell(&change.note, "the image is deleted, but not yet confirmed", outcome).await
         })
         .await
     }
@@ -365,7 +365,9 @@ impl AppState {
                     Some(last) => after = last,
                     None => {
                         let outcome = Ok(count);
-                        return state.tell(&batch.note, "all images are deleted", outcome).await;
+                        return state
+                            .tell(&batch.note, "all images are deleted, but not yet confirmed", outcome)
+                            .await;
                     }
                 }
             }
@@ -395,7 +397,11 @@ impl AppState {
             self.teller.forget(note.clone(), &self.changes);
             return outcome;
         }
-        let done = if outcome.is_ok() { done } else { "nothing was changed now" };
+        let done = if outcome.is_ok() {
+            done
+        } else {
+            "nothing was changed by this request, and an earlier change is not yet confirmed"
+        };
         Err(Error::StillTelling { done })
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use runtime::clock::Moment;
 use wire::inspect::{KeySort, KeysReply, KeysRequest, ResidentKey};
+use wire::words::shown;
 use wire::{Item, Key};
 
 use super::{Entry, Store};
@@ -16,7 +17,8 @@ type Place = (u64, Item);
 /// The `after` of a request is not a place in the list that it asks for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "after \"{0}\" is not a place in this list: give the next of the answer before, or a key with sort \"key\""
+    "after must be the next of the answer before, or a key with sort \"key\", got {shown}",
+    shown = shown(.0)
 )]
 pub struct BadCursor(String);
 

@@ -7,7 +7,6 @@ use percent_encoding::percent_decode;
 
 use super::fields::Fields;
 use crate::error::Error;
-use crate::routes::answer::shortened;
 use crate::service::state::AppState;
 
 /// A static file. Pages link the version that they were made with, which never changes. A file that is requested
@@ -23,7 +22,7 @@ pub(super) async fn asset(
     let path = uri.path().strip_prefix("/static/").unwrap_or_default();
     let path = percent_decode(path.as_bytes()).decode_utf8_lossy();
     let made = state.views.asset(&path).and_then(|asset| {
-        let asset = asset.ok_or_else(|| Error::NoRoute(shortened(uri.path())))?;
+        let asset = asset.ok_or_else(|| Error::NoRoute(uri.path().to_owned()))?;
         let entity_tag = format!("\"{}\"", asset.version);
         let this_version = Fields::of_query(query).bytes("v") == Some(asset.version.as_bytes());
         let held =

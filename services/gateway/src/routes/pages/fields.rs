@@ -3,9 +3,11 @@
 use axum::extract::{FromRequest as _, RawForm, Request};
 use axum::http::StatusCode;
 use percent_encoding::percent_decode;
+use wire::words::shown;
 use wire::{Key, KeyError};
 
 use crate::error::Error;
+use crate::routes::answer::broken_off;
 
 /// The largest body of a form without a file: a key of 255 bytes, escaped, is below 1 kB.
 pub(super) const FORM_LIMIT: usize = 16 * 1024;
@@ -43,12 +45,12 @@ impl Fields {
         let form =
             RawForm::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
                 StatusCode::PAYLOAD_TOO_LARGE => {
-                    Error::TooLarge(format!("this form may have up to {limit} bytes"))
+                    Error::TooLarge(format!("the form must be at most {limit} bytes, got more"))
                 }
                 StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-                    Error::UnsupportedType("this form is sent as application/x-www-form-urlencoded".into())
+                    Error::UnsupportedType("Content-Type must be application/x-www-form-urlencoded".into())
                 }
-                _ => Error::BadRequest(rejection.body_text()),
+                _ => broken_off(),
             })?;
         Ok(Self::parse(&form.0))
     }
@@ -73,7 +75,9 @@ impl Fields {
         let Some(bytes) = self.bytes(name) else { return Ok(None) };
         match String::from_utf8(bytes.to_owned()) {
             Ok(text) => Ok(Some(text)),
-            Err(_) => Err(Error::BadRequest(format!("{name} is not valid UTF-8"))),
+            Err(_) => {
+                Err(Error::BadRequest(format!("{name} must be UTF-8, got {}", shown(&self.shown(name)))))
+            }
         }
     }
 

@@ -70,7 +70,7 @@ fn listing(fields: &Fields, path: &'static str) -> Result<Listing, Error> {
         (None, Some(before)) => Position::Before(Place::parse(&before, order)?),
         (None, None) => Position::First,
         (Some(_), Some(_)) => {
-            return Err(Error::BadRequest("after and before are not allowed together: either is".into()));
+            return Err(Error::BadRequest("after or before must be left out, got both".into()));
         }
     };
     Ok(Listing { path, prefix: named("prefix")?.unwrap_or_default(), order, position })
@@ -179,10 +179,10 @@ fn chosen(fields: &Fields) -> Result<Vec<Key>, Error> {
         }
     }
     match keys.len() {
-        0 => Err(Error::BadRequest("no image is selected: select those that are to be deleted".into())),
+        0 => Err(Error::BadRequest("the images to delete must be selected, got none".into())),
         1..=MOST_CHOSEN => Ok(keys),
         many => Err(Error::BadRequest(format!(
-            "{many} images are selected: up to {MOST_CHOSEN} can be deleted together"
+            "the images to delete together must be 1 to {MOST_CHOSEN}, got {many}"
         ))),
     }
 }

@@ -21,9 +21,9 @@ pub(super) async fn stats(State(state): State<AppState>, RawQuery(query): RawQue
     let fields = Fields::of_query(query);
     let made = async {
         let range: Span = match fields.text("range")? {
-            Some(range) => {
-                range.parse().map_err(|error: wire::span::SpanError| Error::BadRequest(error.to_string()))?
-            }
+            Some(range) => range
+                .parse()
+                .map_err(|error: wire::span::SpanError| Error::BadRequest(format!("range {error}")))?,
             None => SeriesRequest::default().range,
         };
         // The page's script knows the viewer's zone; without it, times are in UTC.
