@@ -1,8 +1,8 @@
 //! GIF87a and GIF89a (CompuServe, 1990): a logical screen, then blocks of which each image and
 //! each extension is a chain of sub-blocks, then a trailer.
 //!
-//! A frame may reach beyond the logical screen, or be empty: viewers clip it, or enlarge the
-//! screen, or show nothing for it.
+//! The picture is whole with its first frame. If that reaches beyond the logical screen, the screen is as large as
+//! it, as in browsers; a screen of 0 x 0 too. A frame may be empty, and zeros may lie between blocks.
 
 use crate::image::{Format, Image, Limits, SniffError};
 use crate::walk::{Step, Walk};
@@ -14,6 +14,9 @@ pub(crate) const FIRST: Step = Step::Take(7);
 pub(crate) struct Gif {
     limits: Limits,
     state: State,
+    /// The logical screen.
+    screen: (u32, u32),
+    /// The canvas, known with the first frame.
     image: Option<Image>,
     frame_seen: bool,
     /// The pixels of all frames.
@@ -41,12 +44,12 @@ enum State {
 #[derive(Debug, Clone, Copy)]
 enum Chain {
     Extension,
-    Pixels { empty: bool },
+    Pixels,
 }
 
 impl Gif {
     pub(crate) const fn new(limits: Limits) -> Self {
-        Self { limits, state: State::Screen, image: None, frame_seen: false, framed: 0 }
+        Self { limits, state: State::Screen, screen: (0, 0), image: None, frame_seen: false, framed: 0 }
     }
 
     fn step(&mut self, state: State, step: Step) -> Result<Step, SniffError> {
@@ -58,6 +61,7 @@ impl Gif {
         match introducer {
             b'!' => self.step(State::Label, Step::Take(1)),
             b',' => self.step(State::Frame, Step::Take(9)),
+            0 => Ok(Step::Take(1)),
             b';' => match self.image {
                 Some(image) if self.frame_seen => Ok(Step::End(image)),
                 _ => malformed("it has no frame"),
@@ -73,10 +77,8 @@ impl Walk for Gif {
             (State::Screen, &[w0, w1, h0, h1, flags, _background, _aspect]) => {
                 let width = u16::from_le_bytes([w0, w1]);
                 let height = u16::from_le_bytes([h0, h1]);
-                if width == 0 || height == 0 {
-                    return malformed("its width or height is 0");
-                }
-                self.image = Some(self.limits.admit(Format::Gif, width.into(), height.into())?);
+                self.limits.admit(Format::Gif, width.into(), height.into())?;
+                self.screen = (width.into(), height.into());
                 self.step(State::GlobalColors, Step::Skip(color_table(flags)))
             }
             (State::Introducer, &[introducer]) => self.block(introducer),
@@ -86,7 +88,15 @@ impl Walk for Gif {
                     u32::from(u16::from_le_bytes(start)) + u32::from(u16::from_le_bytes(length))
                 };
                 // However small the screen is, a decoder may enlarge it for this frame.
-                self.limits.admit(Format::Gif, end([x0, x1], [w0, w1]), end([y0, y1], [h0, h1]))?;
+                let (right, bottom) = (end([x0, x1], [w0, w1]), end([y0, y1], [h0, h1]));
+                let framed = self.limits.admit(Format::Gif, right, bottom)?;
+                if self.image.is_none() {
+                    let (width, height) = (self.screen.0.max(framed.width), self.screen.1.max(framed.height));
+                    if width == 0 || height == 0 {
+                        return malformed("its width or height is 0");
+                    }
+                    self.image = Some(self.limits.admit(Format::Gif, width, height)?);
+                }
                 let size = |length| u64::from(u16::from_le_bytes(length));
                 self.framed = self.framed.saturating_add(size([w0, w1]) * size([h0, h1]));
                 self.limits.admit_framed(Format::Gif, self.framed)?;
@@ -98,18 +108,13 @@ impl Walk for Gif {
                 if !(1..=8).contains(size) {
                     return malformed("a frame's code size is not within 1 to 8 bits");
                 }
-                self.step(State::SubBlock(Chain::Pixels { empty: true }), Step::Take(1))
+                self.step(State::SubBlock(Chain::Pixels), Step::Take(1))
             }
-            (State::SubBlock(Chain::Pixels { empty: true }), [0]) => malformed("a frame has no data"),
             (State::SubBlock(chain), [0]) => {
-                self.frame_seen |= matches!(chain, Chain::Pixels { .. });
+                self.frame_seen |= matches!(chain, Chain::Pixels);
                 self.step(State::Introducer, Step::Take(1))
             }
             (State::SubBlock(chain), &[length]) => {
-                let chain = match chain {
-                    Chain::Extension => Chain::Extension,
-                    Chain::Pixels { .. } => Chain::Pixels { empty: false },
-                };
                 self.step(State::SubBlockData(chain), Step::Skip(length.into()))
             }
             (State::SubBlockData(chain), []) => self.step(State::SubBlock(chain), Step::Take(1)),
@@ -120,6 +125,10 @@ impl Walk for Gif {
 
     fn header(&self) -> Option<Image> {
         self.image
+    }
+
+    fn has_picture(&self) -> bool {
+        self.frame_seen
     }
 }
 
@@ -157,6 +166,16 @@ mod tests {
         {
             assert_eq!(sniff(&gif(blocks), LIMITS), Ok(IMAGE));
         }
+        // Browsers show these too: no trailer, zeros between blocks, what is no block, an empty frame.
+        for blocks in [
+            &[FRAME][..],
+            &[FRAME, b"\0\0", FRAME, b"\0", TRAILER],
+            &[FRAME, b"\x77"],
+            &[FRAME, b",\0\0"],
+            &[b",\0\0\0\0\x03\0\x02\0\0\x02\0", TRAILER],
+        ] {
+            assert_eq!(sniff(&gif(blocks), LIMITS), Ok(IMAGE));
+        }
         let old = gif(&[FRAME, TRAILER]);
         assert_eq!(sniff(&[b"GIF87a", &old[6..]].concat(), LIMITS), Ok(IMAGE));
         assert_eq!(ANIMATED_GIF.bytes.windows(3).filter(|w| *w == b"!\xF9\x04").count(), 3);
@@ -179,16 +198,28 @@ mod tests {
         for (why, blocks) in [
             ("no frame", &[TRAILER][..]),
             ("no frame but a note", &[COMMENT, TRAILER]),
-            ("an unknown block", &[FRAME, b"\0"]),
-            ("a frame without data", &[b",\0\0\0\0\x03\0\x02\0\0\x02\0"]),
+            ("an unknown block", &[b"\x77", FRAME]),
             ("a code size of 0", &[b",\0\0\0\0\x03\0\x02\0\0\0"]),
             ("a code size of 9", &[b",\0\0\0\0\x03\0\x02\0\0\x09"]),
         ] {
             assert!(is_malformed(&gif(blocks)), "{why}");
         }
-        assert!(is_malformed(b"GIF89a\0\0\x02\0\0\0\0"));
-        assert!(is_malformed(b"GIF89a\x03\0\0\0\0\0\0"));
-        assert!(is_truncated(&gif(&[FRAME])));
+        for cut in 1..FRAME.len() {
+            assert!(is_truncated(&gif(&[&FRAME[..cut]])), "{cut} bytes of a frame");
+        }
+    }
+
+    #[test]
+    fn the_first_frame_may_enlarge_the_screen() {
+        let of = |screen: [u8; 4], frame: &[u8]| {
+            sniff(&[b"GIF89a", &screen[..], b"\0\0\0", frame, TRAILER].concat(), LIMITS)
+        };
+        assert_eq!(of([0, 0, 0, 0], FRAME), Ok(IMAGE));
+        assert_eq!(of([1, 0, 1, 0], FRAME), Ok(IMAGE));
+        assert_eq!(of([9, 0, 1, 0], FRAME), Ok(Image { width: 9, ..IMAGE }));
+        let second = [FRAME, b",\0\0\0\0\x09\0\x09\0\0\x02\0"].concat();
+        assert_eq!(of([3, 0, 2, 0], &second), Ok(IMAGE), "only the first");
+        assert!(matches!(of([0, 0, 0, 0], b",\0\0\0\0\0\0\0\0\0\x02\0"), Err(SniffError::Malformed { .. })));
     }
 
     #[test]

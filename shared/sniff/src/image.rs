@@ -134,7 +134,7 @@ pub enum SniffError {
     /// The bytes are something else, an image of another format included.
     #[error("the image must be a PNG, JPEG, GIF or WebP image, got other bytes")]
     Unsupported,
-    /// All bytes are legal, but they end before the image does.
+    /// All bytes are legal, but they end before a picture does.
     #[error("the {format} image must be whole, got one that is cut off before its end")]
     Truncated {
         /// The format that the bytes began with.

@@ -1,6 +1,9 @@
 //! JPEG (ITU-T T.81): segments of marker and length, and between them, behind each SOS,
 //! entropy-coded data in which only a marker can end it.
 //!
+//! The picture is there with the first data of its first scan: browsers show what a scan holds, and the end of the data
+//! can't be told from a cut without decoding it. From then on nothing is refused but too many scans.
+//!
 //! Previews inside APPn segments are passed over with their segment. As in libjpeg, bytes that belong to no segment are
 //! skipped until the next marker, and bytes behind EOI are ignored: cameras write both. Hierarchical images, and images
 //! whose height comes only behind the first scan (DNL), are refused: no common viewer shows them.
@@ -57,6 +60,12 @@ impl Jpeg {
         Self { limits, state: State::Marker, image: None, components: 0, scans: Scans::None, scanned: 0 }
     }
 
+    /// The way to the next marker.
+    fn data(&mut self) -> Step {
+        self.state = State::Data;
+        Step::Read
+    }
+
     fn data_seen(&mut self) {
         if self.scans == Scans::Announced {
             self.scans = Scans::Seen;
@@ -65,6 +74,12 @@ impl Jpeg {
 
     fn marker(&mut self, code: u8) -> Result<Step, SniffError> {
         match code {
+            // Makers' trailers may hold anything, other pictures too.
+            _ if self.has_picture()
+                && !matches!(code, EOI | DHT | DAC | SOS | DQT | DNL | DRI | APP0..=APP15 | COM) =>
+            {
+                return Ok(self.data());
+            }
             EOI => match (self.image, self.scans) {
                 (Some(image), Scans::Seen) => return Ok(Step::End(image)),
                 _ => return malformed("it ends without image data"),
@@ -86,8 +101,10 @@ impl Jpeg {
 
     fn segment(&mut self, code: u8, length: u16) -> Result<Step, SniffError> {
         // The length counts its own two bytes.
-        let Some(content) = length.checked_sub(2) else {
-            return malformed("a segment is shorter than its own length field");
+        let content = match length.checked_sub(2) {
+            Some(content) => content,
+            None if self.has_picture() => return Ok(self.data()),
+            None => return malformed("a segment is shorter than its own length field"),
         };
         match code {
             SOF0..=SOF3 | SOF9..=SOF11 => {
@@ -99,12 +116,12 @@ impl Jpeg {
             }
             SOS => {
                 if !matches!(content, 6 | 8 | 10 | 12) {
-                    return malformed(BAD_SCAN);
+                    return if self.has_picture() { Ok(self.data()) } else { malformed(BAD_SCAN) };
                 }
                 self.state = State::Scan;
                 Ok(Step::Take(content.into()))
             }
-            DQT | DHT => self.table(code, content),
+            DQT | DHT if !self.has_picture() => self.table(code, content),
             _ => {
                 self.state = State::Segment;
                 Ok(Step::Skip(content.into()))
@@ -118,8 +135,7 @@ impl Jpeg {
     /// say for a second time how long their segment is, and decoders insist on it.
     fn table(&mut self, code: u8, left: u16) -> Result<Step, SniffError> {
         if left == 0 {
-            self.state = State::Data;
-            return Ok(Step::Read);
+            return Ok(self.data());
         }
         // The table's kind, and for a Huffman table how many codes of 1 to 16 bits it has.
         let head: u8 = if code == DQT { 1 } else { 17 };
@@ -182,8 +198,7 @@ impl Jpeg {
         }
         self.components = count;
         self.image = Some(self.limits.admit(Format::Jpeg, width.into(), height.into())?);
-        self.state = State::Data;
-        Ok(Step::Read)
+        Ok(self.data())
     }
 
     fn scan(&mut self, header: &[u8]) -> Result<Step, SniffError> {
@@ -191,7 +206,7 @@ impl Jpeg {
             return malformed(SHORT);
         };
         if count > self.components || selection.len() != usize::from(count) * 2 + 3 {
-            return malformed(BAD_SCAN);
+            return if self.has_picture() { Ok(self.data()) } else { malformed(BAD_SCAN) };
         }
         // A decoder goes over all blocks for each scan, however little the scan says about them.
         self.scanned = self.scanned.saturating_add(self.image.map_or(0, Image::pixels));
@@ -199,28 +214,11 @@ impl Jpeg {
         if self.scans == Scans::None {
             self.scans = Scans::Announced;
         }
-        self.state = State::Data;
-        Ok(Step::Read)
-    }
-}
-
-impl Walk for Jpeg {
-    fn take(&mut self, bytes: &[u8]) -> Result<Step, SniffError> {
-        match (self.state, bytes) {
-            (State::Length(code), &[high, low]) => self.segment(code, u16::from_be_bytes([high, low])),
-            (State::Frame(code), header) => self.frame(code, header),
-            (State::Scan, header) => self.scan(header),
-            (State::TableHead(code, left), head) => self.table_head(code, left, head),
-            (State::TableBody(code, left), []) => self.table(code, left),
-            (State::Segment, []) => {
-                self.state = State::Data;
-                Ok(Step::Read)
-            }
-            _ => malformed(SHORT),
-        }
+        Ok(self.data())
     }
 
-    fn read(&mut self, piece: &[u8]) -> Result<(usize, Step), SniffError> {
+    /// Gets all bytes at hand, at least one, and returns how many of them it has handled, and the next step.
+    pub(crate) fn read(&mut self, piece: &[u8]) -> Result<(usize, Step), SniffError> {
         let mut at = 0;
         while let Some(&byte) = piece.get(at) {
             match (self.state, byte) {
@@ -252,9 +250,27 @@ impl Walk for Jpeg {
         }
         Ok((at, Step::Read))
     }
+}
+
+impl Walk for Jpeg {
+    fn take(&mut self, bytes: &[u8]) -> Result<Step, SniffError> {
+        match (self.state, bytes) {
+            (State::Length(code), &[high, low]) => self.segment(code, u16::from_be_bytes([high, low])),
+            (State::Frame(code), header) => self.frame(code, header),
+            (State::Scan, header) => self.scan(header),
+            (State::TableHead(code, left), head) => self.table_head(code, left, head),
+            (State::TableBody(code, left), []) => self.table(code, left),
+            (State::Segment, []) => Ok(self.data()),
+            _ => malformed(SHORT),
+        }
+    }
 
     fn header(&self) -> Option<Image> {
         self.image
+    }
+
+    fn has_picture(&self) -> bool {
+        self.scans == Scans::Seen
     }
 }
 
@@ -327,11 +343,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sniff;
     use crate::tests::{
         BASELINE_JPG, EXIF_THUMBNAIL_JPG, LIMITS, PROGRESSIVE_JPG, RESTARTS_JPG, find, is_malformed,
         is_truncated, patched,
     };
+    use crate::{SniffError, sniff};
 
     const SOF1: u8 = 0xC1;
     const SOF2: u8 = 0xC2;
@@ -393,8 +409,10 @@ mod tests {
             let whole = jpeg(&[sof(), sos(), data.to_vec(), eoi()]);
             assert_eq!(sniff(&whole, LIMITS), Ok(IMAGE), "{data:02X?}");
         }
-        let stuffed = vec![1, 0xFF, 0, EOI];
-        assert!(is_truncated(&jpeg(&[sof(), sos(), stuffed])));
+        // Without an end, a picture is there all the same.
+        assert_eq!(sniff(&jpeg(&[sof(), sos(), vec![1, 0xFF, 0, EOI]]), LIMITS), Ok(IMAGE));
+        assert!(is_truncated(&jpeg(&[sof(), sos()])));
+        assert!(is_truncated(&jpeg(&[sof(), sos(), vec![0xFF]])));
     }
 
     #[test]
@@ -424,6 +442,31 @@ mod tests {
             ("a scan header that is too long", &[sof(), segment(SOS, &[1, 1, 0, 0, 63, 0, 0, 0])]),
         ] {
             assert!(is_malformed(&jpeg(broken)), "{why}");
+        }
+    }
+
+    #[test]
+    fn behind_a_picture_only_scans_count() {
+        let picture = || [sof(), sos(), vec![0x12]].concat();
+        for rest in [
+            vec![0xFF, SOI],
+            sof(),
+            segment(0xF0, b"x"),
+            vec![0xFF, COM, 0, 1],
+            segment(SOS, &[2, 1, 0, 2, 0, 0, 63, 0]),
+            segment(DHT, b"no table"),
+            vec![0xFF, SOS, 0xFF, 0xFF],
+            [&[0xFF, SOF0][..], b"\x00\x00\x00\x18ftypmp42"].concat(),
+        ] {
+            assert_eq!(sniff(&jpeg(&[picture(), rest.clone()]), LIMITS), Ok(IMAGE), "{rest:02X?}");
+            assert_eq!(sniff(&jpeg(&[picture(), rest.clone(), eoi()]), LIMITS), Ok(IMAGE), "{rest:02X?}");
+            // A decoder may go on behind it, so more scans are still too many.
+            let scans = [sos(), vec![0x12]].concat().repeat(100);
+            let limits = Limits { max_pixels: 6 };
+            assert!(matches!(
+                sniff(&jpeg(&[picture(), rest, scans]), limits),
+                Err(SniffError::TooMuchWork { .. })
+            ));
         }
     }
 

@@ -4,14 +4,12 @@
 //! A file name and a declared content type are claims; only the bytes decide what is stored. A [`Sniffer`] takes a body
 //! in chunks of any size, and keeps a few dozen bytes whatever the image's size. It says the dimensions as soon as the
 //! header is there, and fails with the first byte that rules an image out. An accepted image begins with a signature,
-//! has a legal header and every part up to its last one: PNG's IEND, JPEG's EOI, GIF's trailer, the length in WebP's
-//! RIFF header. An upload that broke off is therefore never taken for an image.
+//! has a legal header and at least one whole picture, and asks no decoder for more work than the limits allow.
 //!
-//! The measure is the behaviour of viewers, not every letter of the specifications. Bytes behind the image's end are
-//! ignored in all four formats, because cameras append previews and video there. Parts that the common decoders skip
-//! with a warning are ignored too. Each module says where it is lenient.
+//! The measure is the behaviour of browsers, not every letter of the specifications. Once a picture is there, a missing,
+//! cut or damaged rest changes nothing: cameras append previews and video, and tools forget the last bytes. An upload
+//! that broke off is told by its transport (length, chunks, boundary). Each module says what a whole picture is.
 
-mod crc32;
 mod gif;
 mod image;
 mod jpeg;
@@ -23,7 +21,7 @@ mod webp;
 mod tests;
 
 pub use image::{Format, Image, Limits, SniffError};
-use walk::{LONGEST_TAKE, Step, Walk as _};
+use walk::{LONGEST_TAKE, Step, Walk};
 
 /// Reads an image chunk by chunk; see the crate's description for the checks.
 ///
@@ -62,14 +60,16 @@ impl Sniffer {
         }
     }
 
-    /// Ends the body, and returns the image if it was whole.
+    /// Ends the body, and returns the image if it has a whole picture.
     ///
     /// # Errors
     /// The error of an earlier push, or an error that there were no bytes or too few.
     pub fn finish(self) -> Result<Image, SniffError> {
         match self.state {
             State::Walking(_, Step::End(image)) => Ok(image),
-            State::Walking(walker, _) => Err(SniffError::Truncated { format: walker.format() }),
+            State::Walking(walker, _) => {
+                walker.picture().ok_or(SniffError::Truncated { format: walker.format() })
+            }
             State::Signature => Err(match identify(self.held.bytes()) {
                 Identity::Empty => SniffError::Empty,
                 Identity::Known(format) | Identity::Beginning(format) => SniffError::Truncated { format },
@@ -183,31 +183,44 @@ impl Walker {
         }
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Result<Step, SniffError> {
+    fn walk(&self) -> &dyn Walk {
         match self {
+            Self::Png(png) => png,
+            Self::Jpeg(jpeg) => jpeg,
+            Self::Gif(gif) => gif,
+            Self::Webp(webp) => webp,
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<Step, SniffError> {
+        let taken = match self {
             Self::Png(png) => png.take(bytes),
             Self::Jpeg(jpeg) => jpeg.take(bytes),
             Self::Gif(gif) => gif.take(bytes),
             Self::Webp(webp) => webp.take(bytes),
+        };
+        match (taken, self.picture()) {
+            // What is illegal behind a picture ends the image.
+            (Err(SniffError::Malformed { .. }), Some(image)) => Ok(Step::End(image)),
+            (taken, _) => taken,
         }
     }
 
     fn read(&mut self, piece: &[u8]) -> Result<(usize, Step), SniffError> {
         match self {
-            Self::Png(png) => png.read(piece),
             Self::Jpeg(jpeg) => jpeg.read(piece),
-            Self::Gif(gif) => gif.read(piece),
-            Self::Webp(webp) => webp.read(piece),
+            // No other format has such a step.
+            Self::Png(_) | Self::Gif(_) | Self::Webp(_) => Ok((piece.len(), Step::Read)),
         }
     }
 
     fn header(&self) -> Option<Image> {
-        match self {
-            Self::Png(png) => png.header(),
-            Self::Jpeg(jpeg) => jpeg.header(),
-            Self::Gif(gif) => gif.header(),
-            Self::Webp(webp) => webp.header(),
-        }
+        self.walk().header()
+    }
+
+    /// The image, if a whole picture of it is there.
+    fn picture(&self) -> Option<Image> {
+        self.walk().header().filter(|_| self.walk().has_picture())
     }
 }
 

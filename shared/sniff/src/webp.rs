@@ -1,8 +1,8 @@
 //! WebP (RFC 9649): a RIFF container of one bitstream, or of a VP8X header with metadata and one
 //! bitstream or many frames.
 //!
-//! The length in the RIFF header is where the image ends. Chunks of types unknown here are passed
-//! over, as the RFC asks.
+//! The picture is whole with its bitstream, or with the first frame of an animation. The length in the RIFF header is
+//! where the image ends. Chunks of types unknown here are passed over, as the RFC asks.
 
 use crate::image::{Format, Image, Limits, SniffError};
 use crate::walk::{Step, Walk};
@@ -31,6 +31,8 @@ pub(crate) struct Webp {
     layout: Layout,
     image: Option<Image>,
     picture_seen: bool,
+    /// Whether a picture is there to its end, so that the rest is of no matter.
+    has_picture: bool,
     /// The pixels of all frames.
     framed: u64,
 }
@@ -52,6 +54,10 @@ enum State {
     },
     /// The header of a frame.
     Anmf,
+    /// The rest of a bitstream, and then padding.
+    Picture {
+        padding: u64,
+    },
     Skipped,
 }
 
@@ -97,6 +103,7 @@ impl Webp {
             layout: Layout::Undecided,
             image: None,
             picture_seen: false,
+            has_picture: false,
             framed: 0,
         })
     }
@@ -299,14 +306,20 @@ impl Walk for Webp {
                 self.chunk([k0, k1, k2, k3], u32::from_le_bytes([l0, l1, l2, l3]))
             }
             (State::Skipped, []) => self.next(),
+            (State::Picture { padding }, []) => {
+                self.has_picture = true;
+                Ok(self.skip(padding))
+            }
             (State::Vp8x, bytes) => self.vp8x(exactly(bytes)?),
             (State::Vp8 { rest, padding }, bytes) => {
                 self.vp8(exactly(bytes)?, rest)?;
-                Ok(self.skip(rest + padding))
+                self.state = State::Picture { padding };
+                Ok(Step::Skip(rest))
             }
             (State::Vp8l { rest, padding }, bytes) => {
                 self.vp8l(exactly(bytes)?)?;
-                Ok(self.skip(rest + padding))
+                self.state = State::Picture { padding };
+                Ok(Step::Skip(rest))
             }
             (State::Anmf, bytes) => self.anmf(exactly(bytes)?),
             _ => malformed(SHORT),
@@ -315,6 +328,10 @@ impl Walk for Webp {
 
     fn header(&self) -> Option<Image> {
         self.image
+    }
+
+    fn has_picture(&self) -> bool {
+        self.has_picture
     }
 }
 
@@ -402,7 +419,13 @@ mod tests {
             &[vp8l()],
             &[vp8(), note()],
             &[still.clone(), note(), alpha(), vp8(), chunk(b"new!", b"")],
-            &[still, vp8l()],
+            &[still.clone(), vp8l()],
+            // Behind a picture nothing matters.
+            &[vp8(), vp8()],
+            &[still, vp8(), vp8l()],
+            &[vp8(), vec![0; 6]],
+            &[animated.clone(), anim(), anmf(0, &[vp8(), vp8()])],
+            &[animated.clone(), anim(), anmf(0, &[vp8()]), anmf(1, &[vp8()])],
             &[animated.clone(), anim(), anmf(0, &[vp8()])],
             &[
                 animated,
@@ -423,8 +446,6 @@ mod tests {
         for (why, chunks) in [
             ("nothing", &[][..]),
             ("no picture first", &[chunk(b"EXIF", b""), vp8()]),
-            ("two pictures", &[vp8(), vp8()]),
-            ("two pictures on a canvas", &[still(), vp8(), vp8l()]),
             ("no picture", &[still()]),
             ("only a frame", &[still(), anmf(0, &[vp8()])]),
             ("two canvases", &[still(), still(), vp8()]),
@@ -434,13 +455,11 @@ mod tests {
             ("a frame before ANIM", &[animated(), anmf(0, &[vp8()])]),
             ("a short ANIM", &[animated(), chunk(b"ANIM", &[0; 4]), anmf(0, &[vp8()])]),
             ("an empty frame", &[animated(), anim(), anmf(0, &[])]),
-            ("two pictures in a frame", &[animated(), anim(), anmf(0, &[vp8(), vp8()])]),
             ("a frame beyond the canvas", &[animated(), anim(), anmf(1, &[vp8()])]),
             ("a picture of another size", &[vp8x(STILL, 4, 2), vp8()]),
             ("a short canvas", &[chunk(b"VP8X", &[0; 8]), vp8()]),
             ("a short picture", &[chunk(b"VP8 ", &[0; 8])]),
             ("a short frame", &[animated(), anim(), chunk(b"ANMF", &[0; 8])]),
-            ("a rest too short for a chunk", &[vp8(), vec![0; 6]]),
         ] {
             assert!(is_malformed(&webp(chunks)), "{why}");
         }
@@ -467,13 +486,16 @@ mod tests {
     }
 
     #[test]
-    fn the_riff_length_is_the_truth() {
+    fn the_riff_length_holds_a_picture() {
         let whole = webp(&[vp8()]);
         let length = u32::try_from(whole.len() - 8).unwrap();
         let with = |length: u32| patched(&whole, 4, &length.to_le_bytes());
-        assert_eq!(sniff(&with(length), LIMITS), Ok(IMAGE));
-        assert!(is_truncated(&with(length + 8)));
-        assert!(is_malformed(&with(length + 1)));
+        for length in [length, length + 1, length + 8] {
+            assert_eq!(sniff(&with(length), LIMITS), Ok(IMAGE), "a rest that is missing");
+        }
+        for cut in 2..whole.len() {
+            assert!(is_truncated(&whole[..whole.len() - cut]), "without the last {cut} bytes");
+        }
         assert!(is_malformed(&with(length - 2)));
         assert!(is_malformed(&with(11)));
         assert!(is_malformed(&with(0)));

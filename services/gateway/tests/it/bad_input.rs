@@ -28,7 +28,7 @@ async fn bytes_that_are_no_image_are_refused_wherever_they_come_in() {
         ("text named .png", b"hello, this is text", 415),
         ("an SVG", b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415),
         ("a truncated PNG", &chelsea[..chelsea.len() / 2], 422),
-        ("a truncated JPEG", &jpeg[..jpeg.len() - 2], 422),
+        ("a JPEG that is cut off before its picture", &jpeg[..300], 422),
         ("a PNG with a wrong checksum", &corrupt, 422),
         ("a PNG that claims 3.6 gigapixels", &huge(), 413),
         ("an archive", b"PK\x03\x04\x00\x00\x00\x00", 415),
