@@ -33,6 +33,12 @@ suite("bin/import", () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
+  test("without a gateway it says what to do", async () => {
+    const { code, err } = await run(["--url", "http://127.0.0.1:1"]);
+    assert.equal(code, 2);
+    assert.match(err, /^import: http:\/\/127\.0\.0\.1:1\/: the gateway can't be reached \(Connection refused.*\); start it with bin\/run, or name another one with --url \(tried 6 times\)\n$/);
+  });
+
   test("stores what is an image, skips what is none, and lists what is a broken one with the reason", async () => {
     const { code, out, err } = await run(["--prefix", "photos/"]);
     assert.equal(code, 1, err);

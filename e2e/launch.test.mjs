@@ -218,6 +218,29 @@ suite("what can go wrong at the start", () => {
     assert.deepEqual(system.env, before);
   });
 
+  test("a folder or file that can't be used is one line that says what to do", async (t) => {
+    const system = fresh(t);
+    writeFileSync(system.at("var"), "");
+    for (const name of ["run", "serve"]) {
+      const blocked = await system.bin(name, name === "run" ? ["--no-build"] : ["memcache"]);
+      assert.equal(blocked.code, 1);
+      assert.equal(blocked.err, `bin/${name}: var must be a folder: remove the file ${system.at("var")} and start again\n`);
+    }
+    rmSync(system.at("var"));
+    if (process.getuid() !== 0) return;
+    // Another user in root's checkout, which must be readable for it.
+    const nobody = { uid: Number((await command("id", ["-u", "nobody"])).out), gid: Number((await command("id", ["-g", "nobody"])).out) };
+    const other = fresh(t, "pixcache-other-", { copied: true });
+    chmodSync(other.folder, 0o755);
+    const refused = await other.bin("run", ["--no-build"], nobody);
+    assert.equal(refused.code, 1);
+    assert.match(refused.err, /^bin\/run: var must be writable for nobody, and .* belongs to root: start as root, or chown -R nobody .*\n$/);
+    writeFileSync(other.at(".env"), "", { mode: 0o600 });
+    chmodSync(other.folder, 0o777);
+    const secret = await other.bin("import", ["samples"], nobody);
+    assert.match(secret.err, /^bin\/import: (\.env must be writable for nobody, and .* belongs to root|target\/release\/import is not there)/);
+  });
+
   test("no Rust, or one too old, is one line", async (t) => {
     const system = fresh(t);
     // Everything that is in the PATH but Rust.

@@ -40,6 +40,12 @@ const expected = {
   recorder: ["STATS_RETENTION_DAYS", "NATS_SETUP_PASSWORD", "RECORDER_DATABASE_URL", "MIGRATION_DATABASE_URL"],
 };
 
+const requiredSettings = {
+  gateway: ["GATEWAY_DATABASE_URL", "NATS_GATEWAY_PASSWORD"],
+  memcache: ["NATS_MEMCACHE_PASSWORD"],
+  recorder: ["MIGRATION_DATABASE_URL", "NATS_RECORDER_PASSWORD", "NATS_SETUP_PASSWORD", "RECORDER_DATABASE_URL"],
+};
+
 for (const name of services) {
   suite(name, () => {
     test("--help lists its settings with their environment names", async () => {
@@ -48,6 +54,30 @@ for (const name of services) {
       for (const setting of [...expected[name], "NATS_URL", "NATS_PORT", "LOG_FORMAT", "SHUTDOWN_GRACE_MS", "DEPENDENCY_TIMEOUT_S"]) {
         assert.match(help.out, new RegExp(`\\b${setting}\\b`), `${setting} is missing`);
       }
+    });
+
+    test("--help tells needed settings from those with a default, and each default", async () => {
+      const help = await command(program(name), ["--help"]);
+      const [usage] = /^Usage: .*$/m.exec(help.out);
+      const [, rest] = help.out.split("\nNeeded:\n");
+      const [neededPart, defaultPart] = rest.split("\nWith a default:\n");
+      const entries = (text) => text.split(/\n\s*(?=--)/).filter((entry) => entry.trim().startsWith("--"));
+      const needed = entries(neededPart);
+      assert.deepEqual(needed.map((entry) => /\[env: (\w+)/.exec(entry)[1]).sort(), requiredSettings[name]);
+      for (const entry of needed) {
+        assert.ok(usage.includes(/^--[\w-]+ <\w+>/.exec(entry.trim())[0]), `${usage} lacks ${entry}`);
+        assert.doesNotMatch(entry, /\[default:|\(the default\)/);
+      }
+      const others = entries(defaultPart);
+      assert.ok(others.length > 6, defaultPart);
+      for (const entry of others) assert.match(entry, /\[default: .+\]|\(the default\)/);
+    });
+
+    test("needed settings that are missing are named as they are called in the environment", async () => {
+      const run = await command(program(name), [], { cwd: repository });
+      assert.equal(run.code, 2);
+      assert.match(run.err, new RegExp(`^${name}: .* must be set, got nothing; bin/run sets it\\n.*${name} --help.*\\n$`));
+      for (const setting of requiredSettings[name]) assert.match(run.err, new RegExp(`\\b${setting} \\(--`));
     });
 
     test("an impossible setting is named, and ends it at once", async () => {
@@ -60,7 +90,7 @@ for (const name of services) {
       const run = await command(program(name), [], { cwd: repository, env: { ...(await nowhere()), DEPENDENCY_TIMEOUT_S: "2" } });
       assert.ok(run.code > 0, `exit code ${run.code}, signal ${run.signal}\n${run.all}`);
       assert.match(run.all, /wait/i);
-      assert.match(run.all, /NATS|MySQL/i);
+      assert.match(run.all, /ends: (NATS|MySQL) at .* can't be used: .*Connection refused.*; start (a nats-server|MySQL or MariaDB) there, or name another place with [A-Z_]+.* \(tried for 2 s\)/);
       assert.ok(run.seconds >= 1 && run.seconds < 10, `${run.seconds} s`);
     });
 
@@ -113,7 +143,21 @@ suite("in a running system", () => {
       env: { ...system.env, PORT: String(await closedPort()), GATEWAY_DATABASE_URL: wrong, DEPENDENCY_TIMEOUT_S: "2" },
     });
     assert.ok(run.code > 0, run.all);
-    assert.match(run.all, /denied/i);
+    assert.match(run.all, /ends: MySQL at [^ ]+ can't be used: Access denied .*; GATEWAY_DATABASE_URL must have a user and a password that the server accepts/);
     assert.doesNotMatch(run.all, /:wrong@/, "a password has no place in a log");
+  });
+
+  test("a wrong password for NATS and a port that is taken are told with the setting to change", async (t) => {
+    const system = checkout(t);
+    await system.start();
+    for (const [name, setting] of [["memcache", "NATS_MEMCACHE_PASSWORD"], ["recorder", "NATS_SETUP_PASSWORD"]]) {
+      const run = await command(program(name), [], { cwd: system.folder, env: { ...system.env, [setting]: "pwrong", DEPENDENCY_TIMEOUT_S: "2" } });
+      assert.equal(run.code, 1, run.all);
+      assert.match(run.all, new RegExp(`ends: NATS at [^ ]+ can't be used: the server refuses the user \\w+; ${setting} must be the password that the server has for it`));
+      assert.doesNotMatch(run.all, /pwrong/);
+    }
+    const taken = await command(program("gateway"), [], { cwd: system.folder, env: system.env });
+    assert.equal(taken.code, 1);
+    assert.match(taken.all, new RegExp(`can't listen on 127\\.0\\.0\\.1:${system.env.PORT}; .*PORT one that no other program has`));
   });
 });

@@ -24,9 +24,27 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 # What runs keeps its data, sockets and passwords here: nobody else's business.
 make_var() {
-  # Another command may be making it at this moment.
-  [[ -d var ]] || mkdir -m 700 var 2>/dev/null || [[ -d var ]] || die "the folder var cannot be made in $PWD"
-  mkdir -p var/run var/log
+  local folder
+  for folder in var var/run var/log; do
+    # Another command may be making it at this moment.
+    [[ -d $folder ]] || mkdir -m 700 "$folder" 2>/dev/null || [[ -d $folder ]] || die "$(not_ours "$folder")"
+    [[ -w $folder ]] || die "$(not_ours "$folder")"
+  done
+}
+
+# not_ours FILE: the sentence about a file or folder in the checkout that this account can't make, read or write.
+not_ours() {
+  local user file=$1
+  user=$(id -un)
+  [[ -e $file ]] || file=$(dirname "$file")
+  if [[ -e $1 && -w $1 && -r $1 ]]; then
+    printf '%s must be a folder: remove the file %s and start again' "$1" "$PWD/$1"
+  elif [[ $(stat --format %U "$file") == "$user" ]]; then
+    printf '%s must be writable for %s: chmod -R u+rwX %q, if its file system can be written at all' "$1" "$user" "$PWD/${file#./}"
+  else
+    printf '%s must be writable for %s, and %s belongs to %s: start as %s, or chown -R %s %q' "$1" "$user" "$PWD/${file#./}" \
+      "$(stat --format %U "$file")" "$(stat --format %U "$file")" "$user" "$PWD/${file#./}"
+  fi
 }
 
 # identity PID: names a process for good: its pid, the moment it started and the boot that was in. A pid alone may

@@ -6,6 +6,7 @@
 load_env() {
   local line key value
   [[ -f .env ]] || return 0
+  [[ -r .env ]] || die "$(not_ours .env)"
   while IFS= read -r line || [[ -n $line ]]; do
     [[ $line =~ ^([A-Za-z_][A-Za-z_0-9]*)=(.*)$ ]] || continue
     key=${BASH_REMATCH[1]} value=${BASH_REMATCH[2]}
@@ -171,6 +172,7 @@ return_ports() {
 }
 
 write_env() {
+  [[ -w . ]] || die "$(not_ours .env)"
   (umask 077 && printf '%s\n' "${env_lines[@]}" >.env.new)
   mv .env.new .env
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use clap::{Parser, ValueEnum};
 use origin::open::OriginArgs;
-use runtime::args::{LogArgs, NatsArgs, ProcessArgs, whole};
+use runtime::args::{LogArgs, NEEDED, NatsArgs, OPTIONAL, ProcessArgs, whole};
 use runtime::process::Settings;
 
 use crate::hosts::AllowedHosts;
@@ -19,9 +19,20 @@ use crate::visitor::TrustedProxies;
 #[command(
     name = "gateway",
     version,
+    next_help_heading = OPTIONAL,
     after_help = "gateway adopt --help: how to join an image store and a database that do not belong together"
 )]
 pub struct Config {
+    /// Password of the NATS user "gateway"
+    #[arg(
+        long,
+        env = "NATS_GATEWAY_PASSWORD",
+        value_name = "PASSWORD",
+        hide_env_values = true,
+        help_heading = NEEDED
+    )]
+    pub nats_password: String,
+
     /// Address to listen on
     #[arg(long, env = "HOST", value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = address)]
     pub host: IpAddr,
@@ -30,12 +41,8 @@ pub struct Config {
     #[arg(long, env = "PORT", value_name = "PORT", default_value_t = 5000, value_parser = whole::<u16>(0..=65535))]
     pub port: u16,
 
-    /// Password of the user "gateway" on NATS
-    #[arg(long, env = "NATS_GATEWAY_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
-    pub nats_password: String,
-
     /// Token that every change needs, as Authorization: Bearer or as the password of a login; at least 16
-    /// visible ASCII characters. Without it, only programs on this machine are listened to
+    /// visible ASCII characters. Without it (the default), only programs on this machine are listened to
     #[arg(
         long,
         env = "ADMIN_TOKEN",
@@ -47,17 +54,18 @@ pub struct Config {
     pub admin_token: AdminToken,
 
     /// Whether reads need the token too, everywhere but at /healthz, at /readyz (which says no more then than which
-    /// parts are there) and for the pages' own files
+    /// parts are there) and for the pages' own files. Without it (the default), anybody may read
     #[arg(long, env = "PRIVATE", value_parser = clap::builder::FalseyValueParser::new())]
     pub private: bool,
 
     /// Host names that this gateway answers to besides IP addresses and localhost, apart by commas; *.example.com is
-    /// any below that, * any. Without it, any name with ADMIN_TOKEN, else none
+    /// any below that, * any. Without it (the default), any name with ADMIN_TOKEN, else none
     #[arg(long, env = "ALLOWED_HOSTS", value_name = "NAMES", default_value = "", hide_default_value = true)]
     pub allowed_hosts: AllowedHosts,
 
     /// Addresses and networks of reverse proxies, apart by commas, whose X-Forwarded-For says who asks; each must set
-    /// it or add to it. Limits for one address are for those then, not for the proxy
+    /// it or add to it. Limits for one address are for those then, not for the proxy. Without it (the default), no such header
+    /// is read
     #[arg(
         long,
         env = "TRUSTED_PROXIES",

@@ -84,8 +84,13 @@ pub fn main() -> ExitCode {
         });
     }
     process::main("gateway", &mut threads, async |config: Config, shutdown| {
-        let listener = server::listen((config.host, config.port).into())
-            .with_context(|| format!("can't listen on {}:{}", config.host, config.port))?;
+        let listener = server::listen((config.host, config.port).into()).with_context(|| {
+            format!(
+                "can't listen on {}:{}; HOST must be an address of this machine, and PORT one that no other \
+                     program has (bin/run finds one)",
+                config.host, config.port
+            )
+        })?;
         run(config, listener, shutdown).await
     })
 }

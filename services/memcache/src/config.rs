@@ -1,7 +1,7 @@
 //! Every setting of the worker.
 
 use clap::Parser;
-use runtime::args::{LogArgs, NatsArgs, ProcessArgs, on_or_off, whole};
+use runtime::args::{LogArgs, NEEDED, NatsArgs, OPTIONAL, ProcessArgs, on_or_off, whole};
 use runtime::process::Settings;
 use wire::config::InvalidConfig;
 use wire::near::LONGEST_LEASE_MS;
@@ -13,21 +13,21 @@ use crate::memory;
 
 /// pixcache memcache worker: keeps image bytes in memory and serves them over NATS.
 #[derive(Debug, Clone, Parser)]
-#[command(version, about)]
+#[command(version, about, next_help_heading = OPTIONAL)]
 pub struct Config {
-    /// Where the bus is.
-    #[command(flatten)]
-    pub nats: NatsArgs,
-
     /// Password of the NATS user "memcache"
     #[arg(
         long,
         env = "NATS_MEMCACHE_PASSWORD",
-        hide_env_values = true,
         value_name = "PASSWORD",
-        default_value = ""
+        hide_env_values = true,
+        help_heading = NEEDED
     )]
     pub nats_password: String,
+
+    /// Where the bus is.
+    #[command(flatten)]
+    pub nats: NatsArgs,
 
     /// Name of this worker in events and rows: letters, digits, - and _
     #[arg(long, env = "WORKER_NAME", value_name = "NAME", default_value = "memcache-1", value_parser = worker_name)]

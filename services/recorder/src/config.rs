@@ -1,35 +1,31 @@
 //! Every setting of the recorder.
 
 use clap::Parser;
-use runtime::args::{LogArgs, NatsArgs, ProcessArgs, whole};
+use runtime::args::{LogArgs, NEEDED, NatsArgs, OPTIONAL, ProcessArgs, whole};
 use runtime::process::Settings;
 use sqlx::mysql::MySqlConnectOptions;
 
 /// pixcache stats recorder: makes rows of what the cache counts, and answers questions about them.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "recorder", version, about)]
+#[command(name = "recorder", version, about, next_help_heading = OPTIONAL)]
 pub struct Config {
-    /// Where the bus is.
-    #[command(flatten)]
-    pub nats: NatsArgs,
-
     /// Password of the NATS user "recorder"
     #[arg(
         long,
         env = "NATS_RECORDER_PASSWORD",
-        hide_env_values = true,
         value_name = "PASSWORD",
-        default_value = ""
+        hide_env_values = true,
+        help_heading = NEEDED
     )]
     pub nats_password: String,
 
-    /// Password of the NATS user "setup", which makes streams and consumers; used only when one is missing or different
+    /// Password of the NATS user "setup", which makes streams and consumers. It is proved at each start
     #[arg(
         long,
         env = "NATS_SETUP_PASSWORD",
-        hide_env_values = true,
         value_name = "PASSWORD",
-        default_value = ""
+        hide_env_values = true,
+        help_heading = NEEDED
     )]
     pub nats_setup_password: String,
 
@@ -37,10 +33,9 @@ pub struct Config {
     #[arg(
         long,
         env = "RECORDER_DATABASE_URL",
-        hide_env_values = true,
         value_name = "URL",
-        default_value = "",
-        hide_default_value = true
+        hide_env_values = true,
+        help_heading = NEEDED
     )]
     pub database_url: String,
 
@@ -48,12 +43,15 @@ pub struct Config {
     #[arg(
         long,
         env = "MIGRATION_DATABASE_URL",
-        hide_env_values = true,
         value_name = "URL",
-        default_value = "",
-        hide_default_value = true
+        hide_env_values = true,
+        help_heading = NEEDED
     )]
     pub migration_database_url: String,
+
+    /// Where the bus is.
+    #[command(flatten)]
+    pub nats: NatsArgs,
 
     /// Name of the gateway's account, which is granted rights on the gateway's tables
     #[arg(long, env = "GATEWAY_DATABASE_USER", value_name = "NAME", default_value = "pixcache_gateway")]

@@ -77,7 +77,10 @@ pub enum MigrationError {
     /// A migration failed, or the database has migrations that this version does not know.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
-    /// Connecting, locking or granting failed.
+    /// The database can't be reached, or does not accept the account.
+    #[error("{0}")]
+    Unconnected(String),
+    /// Locking or granting failed.
     #[error(transparent)]
     Sql(#[from] sqlx::Error),
 }
@@ -86,7 +89,7 @@ impl MigrationError {
     /// Whether it may pass by itself: the database is not there, or does not accept the account yet.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Locked | Self::Sql(_) => true,
+            Self::Locked | Self::Unconnected(_) | Self::Sql(_) => true,
             Self::Migrate(MigrateError::Execute(_) | MigrateError::ExecuteMigration(..)) => true,
             Self::AccountName(_) | Self::Migrate(_) => false,
         }
@@ -127,7 +130,9 @@ pub async fn migrate(
             return Err(MigrationError::AccountName(user.to_owned()));
         }
     }
-    let mut connection = MySqlConnection::connect_with(account).await?;
+    let connecting = MySqlConnection::connect_with(account).await;
+    let mut connection = connecting
+        .map_err(|error| MigrationError::Unconnected(sql::unconnected(&error, "MIGRATION_DATABASE_URL")))?;
     // sqlx's own lock waits with a timeout of -1, which is NULL and no lock on MariaDB. This one
     // belongs to the connection: it is released even if this process dies.
     let locked: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK('pixcache_migrations', ?)")

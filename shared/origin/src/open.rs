@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use runtime::args::whole;
+use runtime::args::{NEEDED, whole};
 use runtime::wait;
 use sql::{Database, Isolation, Session};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
@@ -26,8 +26,9 @@ const SESSION: Session = Session { isolation: Isolation::ReadCommitted, lock_wai
 /// The places of the rows and the files.
 #[derive(Debug, Clone, Args)]
 pub struct OriginArgs {
-    /// URL of the MySQL or MariaDB database, as the gateway's own account
-    #[arg(long, env = "GATEWAY_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    /// URL of the MySQL or MariaDB database with the gateway's own account, as
+    /// mysql://user:password@host:port/database
+    #[arg(long, env = "GATEWAY_DATABASE_URL", value_name = "URL", hide_env_values = true, help_heading = NEEDED)]
     pub database_url: String,
 
     /// Folder of the image files, made if it is not there
@@ -36,7 +37,7 @@ pub struct OriginArgs {
 
     /// S3-compatible storage for the image files instead of the folder, as s3://bucket/prefix; its
     /// account comes from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT and
-    /// AWS_ALLOW_HTTP
+    /// AWS_ALLOW_HTTP. Without it (the default), the folder
     #[arg(long, env = "BLOB_URL", value_name = "URL")]
     pub blob_url: Option<String>,
 
@@ -90,7 +91,11 @@ pub async fn connect(origin: &OriginArgs, max_connections: u32, limit: Duration)
     let options = database_options(origin)?;
     // A pool reports every cause as a timeout; a single connection reports the cause.
     let server = format!("MySQL at {}:{}", options.get_host(), options.get_port());
-    wait::until(&server, limit, || async { options.connect().await?.close().await }).await?;
+    wait::until(&server, limit, || async {
+        let tried = async { options.connect().await?.close().await };
+        tried.await.map_err(|error| sql::unconnected(&error, "GATEWAY_DATABASE_URL"))
+    })
+    .await?;
     let database = database(origin, max_connections)?;
     let images = Images::new(database.clone());
     wait::until("the gateway's tables, which the recorder makes", limit, || images.probe()).await?;

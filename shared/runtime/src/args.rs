@@ -36,10 +36,15 @@ pub fn on_or_off(text: &str) -> Result<bool, String> {
     }
 }
 
+/// The heading in `--help` of settings without which a service does not start.
+pub const NEEDED: &str = "Needed";
+/// The heading in `--help` of all other settings.
+pub const OPTIONAL: &str = "With a default";
+
 /// The address of NATS, the bus.
 #[derive(Debug, Clone, Args)]
 pub struct NatsArgs {
-    /// URL of a NATS server of your own, or several apart by commas. Without it: 127.0.0.1 at NATS_PORT
+    /// URL of a NATS server of your own, or several apart by commas. Without it (the default): 127.0.0.1 at NATS_PORT
     #[arg(long, env = "NATS_URL", value_name = "URL")]
     pub nats_url: Option<String>,
 

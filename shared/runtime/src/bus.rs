@@ -173,6 +173,24 @@ pub struct Refused {
     pub meta: Meta,
 }
 
+/// The reason why no connection was made, and what helps.
+fn unconnected(error: &async_nats::ConnectError, user: &str) -> String {
+    use async_nats::ConnectErrorKind as Kind;
+    match error.kind() {
+        Kind::AuthorizationViolation | Kind::Authentication => {
+            let setting = user.strip_suffix("_own").unwrap_or(user).to_uppercase();
+            format!(
+                "the server refuses the user {user}; NATS_{setting}_PASSWORD must be the password that the server has \
+                 for it"
+            )
+        }
+        Kind::Io | Kind::Dns | Kind::TimedOut | Kind::ServerParse => {
+            format!("{error}; start a nats-server there, or name another place with NATS_URL or NATS_PORT")
+        }
+        _ => error.to_string(),
+    }
+}
+
 impl Bus {
     /// Connects as `user`, with `_INBOX_<user>` as the prefix of its inboxes, waiting for the server for at most
     /// `limit`. Once made, the connection is made again by itself whenever it is lost.
@@ -213,15 +231,7 @@ impl Bus {
                     }
                 });
             let servers: Vec<String> = address.split(',').map(|url| url.trim().to_owned()).collect();
-            async move {
-                options.connect(servers).await.map_err(|error| match error.kind() {
-                    async_nats::ConnectErrorKind::AuthorizationViolation
-                    | async_nats::ConnectErrorKind::Authentication => {
-                        format!("the server refuses the user {user} (check the password in the environment)")
-                    }
-                    _ => error.to_string(),
-                })
-            }
+            async move { options.connect(servers).await.map_err(|error| unconnected(&error, user)) }
         })
         .await?;
         let jetstream = jetstream::context::ContextBuilder::new()

@@ -106,7 +106,7 @@ fn refusal(error: &clap::Error, command: &Command) -> Option<String> {
         }
         ErrorKind::MissingRequiredArgument => {
             let names: Vec<String> = asked.iter().map(|argument| name_of(command, argument)).collect();
-            Some(format!("{} must be set, got nothing", names.join(" and ")))
+            Some(format!("{} must be set, got nothing; bin/run sets it", names.join(" and ")))
         }
         ErrorKind::UnknownArgument => Some(format!("{} is not a setting", shown(asked.first()?))),
         _ => None,
@@ -176,7 +176,7 @@ mod tests {
                 &["--port", "1", "--interval", "1x"],
                 "--interval must be a whole number and a unit (ms, s, m, h or d), as in 10m, from 1ms to 366d, got \"1x\"",
             ),
-            (&[], "PIXCACHE_TEST_PORT (--port) must be set, got nothing"),
+            (&[], "PIXCACHE_TEST_PORT (--port) must be set, got nothing; bin/run sets it"),
             (&["--prt", "1"], "\"--prt\" is not a setting"),
         ] {
             let error = Few::try_parse_from(["one"].iter().chain(arguments)).unwrap_err();

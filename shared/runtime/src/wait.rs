@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// The wait ended without success.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} was not there within {} s: {last}", waited.as_secs())]
+#[error("{what} can't be used: {last} (tried for {} s)", waited.as_secs())]
 pub struct WaitError {
     /// The thing that was waited for.
     pub what: String,

@@ -16,7 +16,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlQueryResult, MySqlRow, MySqlStatement};
+use sqlx::mysql::{
+    MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions, MySqlQueryResult, MySqlRow, MySqlStatement,
+};
 use sqlx::{Connection as _, Either, Execute, Executor, MySql, MySqlConnection, MySqlPool, SqlStr};
 
 use crate::hand::{Hand, Out};
@@ -55,6 +57,31 @@ impl Isolation {
             Self::ReadCommitted => "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
             Self::RepeatableRead => "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
         }
+    }
+}
+
+/// The reason why a first connection was not made, and what helps. `setting` names the account's URL.
+pub fn unconnected(error: &sqlx::Error, setting: &str) -> String {
+    /// A host that may not connect, a database that may not be used, a wrong name or password.
+    const REFUSED: [u16; 4] = [1044, 1045, 1130, 1698];
+    const NO_SUCH_DATABASE: u16 = 1049;
+    match error {
+        sqlx::Error::Io(reason) => {
+            format!("{reason}; start MySQL or MariaDB there, or name another place with {setting}")
+        }
+        sqlx::Error::Database(refused) => {
+            let number =
+                refused.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
+            let message = refused.message();
+            match number {
+                NO_SUCH_DATABASE => format!("{message}; create it, or name another one with {setting}"),
+                _ if REFUSED.contains(&number) => {
+                    format!("{message}; {setting} must have a user and a password that the server accepts")
+                }
+                _ => error.to_string(),
+            }
+        }
+        _ => error.to_string(),
     }
 }
 

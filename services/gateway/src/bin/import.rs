@@ -391,7 +391,7 @@ async fn patiently(send: impl AsyncFn() -> anyhow::Result<Response>) -> Result<R
                 }
                 reason
             }
-            Err(error) => format!("{error:#}"),
+            Err(error) => unanswered(&error),
         };
         tries += 1;
         if tries == MOST_TRIES {
@@ -399,6 +399,23 @@ async fn patiently(send: impl AsyncFn() -> anyhow::Result<Response>) -> Result<R
         }
         sleep(pause).await;
         pause *= 2;
+    }
+}
+
+/// The reason why a request has no answer, and what helps.
+fn unanswered(error: &anyhow::Error) -> String {
+    let cause = error.root_cause();
+    match error.downcast_ref::<reqwest::Error>() {
+        Some(error) if error.is_connect() => {
+            format!(
+                "the gateway can't be reached ({cause}); start it with bin/run, or name another one with --url"
+            )
+        }
+        Some(error) if error.is_timeout() => {
+            format!("the gateway has not answered within {} s; its /readyz says why", ANSWER_LIMIT.as_secs())
+        }
+        Some(_) => format!("the gateway broke the request off ({cause}); its log says why"),
+        None => format!("{error:#}"),
     }
 }
 
