@@ -478,6 +478,28 @@ suite("in the browser", () => {
     assert.equal(await open.end(), 0);
   });
 
+  test("an address is not broken inside its port, at any width, and is copied as it is", async () => {
+    const { page, go, clean, close } = await visit();
+    for (const width of [320, 347, 375, 414, 768]) {
+      await page.setViewportSize({ width, height: 700 });
+      for (const path of [`/image?key=${samples[0]}`, "/upload_image"]) {
+        await go(path);
+        const ports = page.locator("main .port");
+        assert.ok((await ports.count()) >= 1, path);
+        for (const port of await ports.all()) {
+          assert.equal(await port.innerText(), `:${system.env.PORT}`);
+          assert.equal(await port.evaluate((element) => element.getClientRects().length), 1, `${path} at ${width} px`);
+          assert.equal(await port.evaluate((element) => element.parentElement.innerText), system.url);
+          assert.ok(await port.evaluate((element) => element.parentElement.getBoundingClientRect().height < 1.8 * element.getBoundingClientRect().height), `${path} at ${width} px: the address has two lines`);
+        }
+        const code = await page.locator("main .snippet code").first().evaluate((element) => element.textContent);
+        assert.ok(code.includes(`${system.url}/`) && !code.includes("\n"), code);
+      }
+    }
+    clean();
+    await close();
+  });
+
   test("an unknown address is a page with the way back", async () => {
     const { page, go, clean, close } = await visit();
     const response = await go("/no/such/page");

@@ -3,6 +3,7 @@
 //! Templates hold all HTML. This module turns the data of the system into words and numbers for them. Every value of a
 //! context is escaped where it is written, except for the charts, which are made of numbers alone.
 
+mod addresses;
 mod cache;
 mod figures;
 mod images;
@@ -176,6 +177,7 @@ impl Loaded {
         environment.add_filter("percent", units::percent);
         environment.add_filter("duration", units::duration);
         environment.add_filter("visible", |text: &str| visible::visible(text).into_owned());
+        environment.add_filter("addresses", |text: &str| Value::from_safe_string(addresses::whole(text)));
         Ok(Self { environment, assets })
     }
 
