@@ -1,9 +1,10 @@
 //! The parts of the system, and whether each is there.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Whether a part of the system is there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Part {
     /// Whether it can be used.
     pub(crate) ok: bool,
@@ -24,7 +25,8 @@ impl Part {
 }
 
 /// The state of each part of the system.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Parts)]
 pub(crate) struct Health {
     /// The bus.
     pub(crate) nats: Part,

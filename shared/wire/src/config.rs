@@ -12,8 +12,9 @@ use crate::words::{cut, one_of, shown};
 /// Bytes in one of the megabytes in which people give a capacity (2^20).
 pub const MEGABYTE: u64 = 1 << 20;
 
-/// The rule for the entry that leaves when the cache is full.
+/// The policy that chooses the entry to evict when the cache is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(rename_all = "snake_case"))]
 pub enum Policy {
     /// Nothing is kept: each get is a miss.
     None,
@@ -108,14 +109,16 @@ impl Capacity {
 
 /// The configuration as the KV bucket holds it. Its revision is that of the entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CacheConfig {
-    /// The largest weight that the cache may have, in megabytes.
+    /// The most that the cache may weigh, in megabytes of 2^20 bytes.
+    #[cfg_attr(feature = "openapi", schema(value_type = u64))]
     pub capacity_mb: Capacity,
-    /// The rule for the entry that leaves when the cache is full.
+    /// The policy that chooses the entry to evict.
     pub policy: Policy,
-    /// Drawn anew with each clear, so that a worker that was away clears when it returns.
+    /// The generation of the cache, drawn anew with each clear, so that a worker that was away clears when it returns.
     pub generation: u64,
-    /// The name of the person or program that asked for the change.
+    /// The author of the change.
     pub changed_by: String,
     /// The time of the change.
     #[serde(with = "crate::bounds::moment")]
@@ -221,22 +224,25 @@ fn json(value: &Value) -> String {
     cut(&value.to_string())
 }
 
-/// The configuration in force: the answer to each `cache.config.*` request.
+/// The configuration of the cache that is in force: the answer to each `cache.config.*` request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = CacheConfig))]
 pub struct ConfigReply {
     /// The worker that answers.
     pub worker: String,
-    /// The worker's present life.
+    /// The worker's incarnation: this life of its process.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(required = true))]
     pub incarnation: String,
-    /// The revision of the KV entry that is in force.
+    /// The revision of the configuration.
     pub revision: u64,
     /// The configuration in force.
     #[serde(flatten)]
+    #[cfg_attr(feature = "openapi", schema(inline))]
     pub config: CacheConfig,
     /// The capacity in bytes.
     pub capacity_bytes: u64,
-    /// The largest capacity that this worker's machine allows, in megabytes.
+    /// The largest capacity that the worker's machine allows, in megabytes.
     pub max_capacity_mb: u64,
 }
 

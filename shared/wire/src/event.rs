@@ -14,6 +14,7 @@ use crate::words::{one_of, shown};
 /// The kind of a key event, and the token for it in `cache.event.key.<kind>.<key>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum KeyEventKind {
     /// A get found the entry.
     Hit,
@@ -63,22 +64,24 @@ impl FromStr for KeyEventKind {
     }
 }
 
-/// A key event, published on core NATS while a watch lasts.
+/// An event: something that happened to a key. Published on core NATS while a watch lasts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct KeyEvent {
     /// The kind of the event.
     pub kind: KeyEventKind,
     /// The key.
     pub key: Key,
-    /// The variant; none is the original.
+    /// The variant of the image, such as `w320`; left out for the original.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Variant, required = false))]
     pub variant: Option<Variant>,
     /// The image's size in bytes; 0 where no bytes are known (a miss).
     pub bytes: u64,
-    /// How often it happened. Only a gateway that reports of its near cache gives more than once.
+    /// How often it happened; 1 if not given. Only a gateway that reports of its near cache gives more.
     #[serde(default = "once", skip_serializing_if = "is_once")]
     pub count: u64,
-    /// Whether a gateway reports it, having served it from its near cache.
+    /// Whether a gateway has served it from its near cache, and reports it; false if not given.
     #[serde(default, skip_serializing_if = "is_false")]
     pub near: bool,
     /// The worker that publishes it.
@@ -106,10 +109,11 @@ fn is_false(value: &bool) -> bool {
 
 /// `cache.event.configured.<worker>`: a worker has put a revision into force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Configured {
     /// The worker.
     pub worker: String,
-    /// The worker's life.
+    /// The worker's incarnation: this life of its process.
     pub incarnation: String,
     /// The revision now in force.
     pub revision: u64,
@@ -126,10 +130,11 @@ pub struct Configured {
 
 /// `cache.event.cleared.<worker>`: a worker has dropped everything because it was asked to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Cleared {
     /// The worker.
     pub worker: String,
-    /// The worker's life.
+    /// The worker's incarnation: this life of its process.
     pub incarnation: String,
     /// The revision of the configuration that carries the new generation.
     pub revision: u64,

@@ -43,10 +43,11 @@ pub struct ClearRequest {
     pub by: Option<String>,
 }
 
-/// The answer to `cache.clear`.
+/// The outcome of a clear: the answer to `cache.clear`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = CacheCleared))]
 pub struct ClearReply {
-    /// Entries dropped.
+    /// The number of entries dropped.
     pub entries: u64,
     /// Their weight, in bytes.
     pub bytes: u64,
@@ -54,8 +55,10 @@ pub struct ClearReply {
     pub generation: u64,
     /// The revision of the configuration that carries it.
     pub revision: u64,
-    /// The life of the worker that answers. The answer counts if that life owns the claim (design rule 9).
+    /// The incarnation of the worker that answers: this life of its process. The answer counts if that life owns the
+    /// claim (design rule 9).
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(required = true))]
     pub incarnation: String,
 }
 

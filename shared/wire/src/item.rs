@@ -10,6 +10,7 @@ use crate::key::Key;
 /// A rendition of an image with a limited width in pixels. No variant is the original.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Variant {
     /// 160 pixels.
     W160,

@@ -11,6 +11,8 @@ pub mod item;
 pub mod key;
 pub mod meta;
 pub mod near;
+#[cfg(feature = "openapi")]
+mod openapi;
 pub mod owners;
 pub mod reply;
 pub mod span;

@@ -11,8 +11,14 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// The counters of a worker. Each value only grows during a worker's life; a window holds the differences.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         pub struct Counters {
-            $($(#[$doc])* #[serde(default)] pub $name: u64,)*
+            $(
+                $(#[$doc])*
+                #[serde(default)]
+                #[cfg_attr(feature = "openapi", schema(required = true))]
+                pub $name: u64,
+            )*
         }
 
         impl Counters {
@@ -58,7 +64,7 @@ counters! {
     put_count,
     /// Entries removed by the policy.
     eviction_count,
-    /// The weight of those, in bytes.
+    /// The weight of the evicted entries, in bytes.
     evicted_bytes,
     /// Invalidations acknowledged, whether or not an entry was resident.
     invalidation_count,
@@ -72,10 +78,11 @@ counters! {
 
 /// The counts of one interval, as published on `cache.event.window.<worker>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Window {
     /// The worker's name.
     pub worker: String,
-    /// This life of the worker.
+    /// The worker's incarnation: this life of its process.
     pub incarnation: String,
     /// 1, 2, 3, … within the incarnation: a missing number is a missing window.
     pub sequence: u64,
@@ -186,10 +193,11 @@ impl Default for SeriesRequest {
     }
 }
 
-/// One point of a series: one window, or several added up.
+/// One row of a series: one window, or several added up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = StatsRow))]
 pub struct SeriesRow {
-    /// When it begins.
+    /// The beginning of the interval.
     #[serde(with = "crate::bounds::moment")]
     pub interval_start: OffsetDateTime,
     /// The time that the windows in it cover, in milliseconds.
@@ -197,9 +205,9 @@ pub struct SeriesRow {
     pub interval_ms: u64,
     /// The worker, if all windows in it are of one.
     pub worker: Option<String>,
-    /// The worker's life, if all windows in it are of one.
+    /// The worker's incarnation, if all windows in it are of one.
     pub incarnation: Option<String>,
-    /// The last window's sequence number, if all windows in it are of one life.
+    /// The last window's sequence number, if all windows in it are of one incarnation.
     pub sequence: Option<u64>,
     /// The number of windows that it adds up.
     pub window_count: u64,
@@ -214,8 +222,9 @@ pub struct SeriesRow {
     pub counters: Counters,
 }
 
-/// The answer to `stats.series`.
+/// The statistics of the cache over time: the answer to `stats.series`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = Stats))]
 pub struct Series {
     /// The beginning of the range.
     #[serde(with = "crate::bounds::moment")]

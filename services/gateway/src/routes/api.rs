@@ -73,7 +73,6 @@ pub(crate) struct Uploaded {
     #[schema(example = "true")]
     success: &'static str,
     /// The key under which the image is stored.
-    #[schema(value_type = schema::Key)]
     key: Key,
 }
 
@@ -103,7 +102,6 @@ pub(crate) struct KeyContent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct ImageInfo {
     /// The key.
-    #[schema(value_type = schema::Key)]
     key: Key,
     /// Its address on this gateway, with the hash of its bytes.
     url: String,

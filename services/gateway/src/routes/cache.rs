@@ -32,7 +32,7 @@ pub(crate) fn router() -> Router<AppState> {
     path = "/api/cache",
     tag = "cache",
     responses(
-        (status = 200, description = "What is in force", body = schema::CacheConfig),
+        (status = 200, description = "What is in force", body = ConfigReply),
         (status = 503, description = "No cache answers", body = Failure),
     )
 )]
@@ -47,7 +47,7 @@ pub(crate) async fn config(State(state): State<AppState>) -> Result<Json<ConfigR
     tag = "cache",
     request_body = schema::CacheConfigChange,
     responses(
-        (status = 200, description = "What is in force now", body = schema::CacheConfig),
+        (status = 200, description = "What is in force now", body = ConfigReply),
         (status = 400, description = "A value that is not allowed, or no JSON; nothing was changed", body = Failure),
         (status = 413, description = "A body of more than 64 kB", body = Failure),
         (status = 415, description = "Not application/json", body = Failure),
@@ -88,7 +88,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     path = "/api/cache/clear",
     tag = "cache",
     responses(
-        (status = 200, description = "What was dropped", body = schema::CacheCleared),
+        (status = 200, description = "What was dropped", body = ClearReply),
         (status = 503, description = "No cache answers", body = Failure),
     )
 )]

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
+use utoipa::IntoParams;
 use wire::event::KeyEventKind;
 use wire::key::MAX_KEY_BYTES;
 
@@ -60,26 +61,45 @@ pub(crate) async fn stats(
     Ok(stream(events.map(|event| (event.name(), event))))
 }
 
-/// The filter that a query asks for.
-fn filter(uri: &Uri) -> Result<Filter, Error> {
-    let query = Parameters::of(uri, ["kinds", "prefix"])?;
-    let kind =
-        |kind: &str| kind.parse().map_err(|error| Error::BadRequest(format!("a kind in kinds {error}")));
-    let kinds = match query.get("kinds") {
-        None => KeyEventKind::ALL.to_vec(),
-        Some(kinds) => {
-            let mut kinds: Vec<KeyEventKind> = kinds.split(',').map(kind).collect::<Result<_, Error>>()?;
-            kinds.sort_unstable();
-            kinds.dedup();
-            kinds
+/// The filter of key events.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct KeysQuery {
+    /// Kinds of events, apart by commas: hit, miss, put, evicted, invalidated, rejected; all if not given.
+    #[param(
+        required = false,
+        value_type = String,
+        example = "hit,miss",
+        pattern = "^(hit|miss|put|evicted|invalidated|rejected)(,(hit|miss|put|evicted|invalidated|rejected))*$"
+    )]
+    kinds: Vec<KeyEventKind>,
+    /// Only events of keys that begin with this text.
+    #[param(required = false, max_length = 255)]
+    prefix: String,
+}
+
+impl KeysQuery {
+    fn of(uri: &Uri) -> Result<Self, Error> {
+        let query = Parameters::of(uri, ["kinds", "prefix"])?;
+        let kind =
+            |kind: &str| kind.parse().map_err(|error| Error::BadRequest(format!("a kind in kinds {error}")));
+        let kinds = match query.get("kinds") {
+            None => KeyEventKind::ALL.to_vec(),
+            Some(kinds) => {
+                let mut kinds: Vec<KeyEventKind> =
+                    kinds.split(',').map(kind).collect::<Result<_, Error>>()?;
+                kinds.sort_unstable();
+                kinds.dedup();
+                kinds
+            }
+        };
+        let prefix = query.get("prefix").unwrap_or_default();
+        if prefix.len() > MAX_KEY_BYTES {
+            let message = format!("prefix must be at most {MAX_KEY_BYTES} bytes, got {}", prefix.len());
+            return Err(Error::BadRequest(message));
         }
-    };
-    let prefix = query.get("prefix").unwrap_or_default();
-    if prefix.len() > MAX_KEY_BYTES {
-        let message = format!("prefix must be at most {MAX_KEY_BYTES} bytes, got {}", prefix.len());
-        return Err(Error::BadRequest(message));
+        Ok(Self { kinds, prefix: prefix.to_owned() })
     }
-    Ok(Filter { kinds, prefix: prefix.to_owned() })
 }
 
 /// The events of keys, in batches four times a second.
@@ -91,7 +111,7 @@ fn filter(uri: &Uri) -> Result<Filter, Error> {
     get,
     path = "/events/keys",
     tag = "events",
-    params(schema::KeysParameters),
+    params(KeysQuery),
     responses(
         (status = 200, description = "Events from now on", content((schema::KeysEvents = "text/event-stream"))),
         (status = 400, description = "A parameter that is not allowed", body = Failure),
@@ -103,7 +123,8 @@ pub(crate) async fn keys(
     Extension(visitor): Extension<Visitor>,
     uri: Uri,
 ) -> Result<Response, Error> {
-    let events = state.feed().keys(filter(&uri)?, visitor)?;
+    let KeysQuery { kinds, prefix } = KeysQuery::of(&uri)?;
+    let events = state.feed().keys(Filter { kinds, prefix }, visitor)?;
     Ok(stream(events.map(|event| (event.name(), event))))
 }
 

@@ -7,7 +7,6 @@ use axum::{Json, Router};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::schema;
 use crate::health::Health;
 use crate::service::state::AppState;
 
@@ -31,7 +30,7 @@ impl Alive {
 }
 
 /// The parts of the system, and whether all of them are there.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Readiness {
     /// Whether all parts are there.
     ready: bool,
@@ -56,8 +55,8 @@ pub(crate) async fn healthz() -> Json<Alive> {
     path = "/readyz",
     tag = "operation",
     responses(
-        (status = 200, description = "All parts are there", body = schema::Readiness),
-        (status = 503, description = "A part is missing", body = schema::Readiness),
+        (status = 200, description = "All parts are there", body = Readiness),
+        (status = 503, description = "A part is missing", body = Readiness),
     )
 )]
 pub(crate) async fn readyz(

@@ -1,17 +1,19 @@
 //! `/api/stats`: the statistics of the cache over time, as JSON or CSV.
 
+use std::str::FromStr;
+
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use time::format_description::well_known::Rfc3339;
+use utoipa::{IntoParams, ToSchema};
 use wire::stats::{Series, SeriesRequest, SeriesRow};
 use wire::words::shown;
 use wire::{Counters, Span};
 
 use super::answer::Parameters;
-use super::schema;
 use crate::error::{Error, Failure};
 use crate::service::state::AppState;
 
@@ -33,15 +35,59 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new().route("/api/stats", get(stats))
 }
 
+/// The query of the history. A length of time is a whole number and a unit (ms, s, m, h, d), from 1ms to 366d.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct StatsQuery {
+    /// The length of time that the rows go back; 10m if not given.
+    range: Option<Span>,
+    /// The interval of one row. A longer one is used if there would be more than 400 rows.
+    step: Option<Span>,
+    /// The format of the rows. If not given, the header Accept decides, which a link can't set.
+    #[param(example = "json")]
+    format: Option<StatsFormat>,
+}
+
+impl StatsQuery {
+    fn of(uri: &Uri) -> Result<Self, Error> {
+        let query = Parameters::of(uri, ["range", "step", "format"])?;
+        let length = |name| query.get(name).map(|text| span(name, text)).transpose();
+        let format = query.get("format").map(str::parse).transpose()?;
+        Ok(Self { range: length("range")?, step: length("step")?, format })
+    }
+}
+
+/// How the rows of the history are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub(crate) enum StatsFormat {
+    /// As an object with rows.
+    Json,
+    /// RFC 4180, with a header.
+    Csv,
+}
+
+impl FromStr for StatsFormat {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "json" => Ok(Self::Json),
+            "csv" => Ok(Self::Csv),
+            other => Err(Error::BadRequest(format!("format must be json or csv, got {}", shown(other)))),
+        }
+    }
+}
+
 /// The statistics of the cache over time, as JSON or CSV.
 #[utoipa::path(
     get,
     path = "/api/stats",
     tag = "cache",
-    params(schema::StatsParameters),
+    params(StatsQuery),
     responses(
         (status = 200, description = "The rows, the oldest first", content(
-            (schema::Stats = "application/json"), (String = "text/csv"))),
+            (Series = "application/json"), (String = "text/csv"))),
         (status = 400, description = "A parameter that is not allowed", body = Failure),
         (status = 503, description = "No recorder answers", body = Failure),
     )
@@ -51,22 +97,12 @@ pub(crate) async fn stats(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Error> {
-    let query = Parameters::of(&uri, ["range", "step", "format"])?;
-    let mut request = SeriesRequest::default();
-    if let Some(range) = query.get("range") {
-        request.range = span("range", range)?;
+    let query = StatsQuery::of(&uri)?;
+    let mut request = SeriesRequest { step: query.step, ..SeriesRequest::default() };
+    if let Some(range) = query.range {
+        request.range = range;
     }
-    if let Some(step) = query.get("step") {
-        request.step = Some(span("step", step)?);
-    }
-    let as_csv = match query.get("format") {
-        None => prefers_csv(&headers),
-        Some("csv") => true,
-        Some("json") => false,
-        Some(other) => {
-            return Err(Error::BadRequest(format!("format must be json or csv, got {}", shown(other))));
-        }
-    };
+    let as_csv = query.format.map_or_else(|| prefers_csv(&headers), |format| format == StatsFormat::Csv);
     let series = state.cache.series(&request).await?;
     let mut response = if as_csv {
         let content_type = HeaderValue::from_static("text/csv; charset=utf-8; header=present");

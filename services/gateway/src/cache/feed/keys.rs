@@ -15,6 +15,7 @@ use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 use wire::event::{KeyEvent, KeyEventKind};
 use wire::inspect::{WatchReply, WatchRequest};
 use wire::subject;
@@ -59,18 +60,19 @@ impl KeysEvent {
     }
 }
 
-/// Whether a worker publishes key events.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// The data of the event `watch` of `/events/keys`: whether a worker publishes key events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = KeysWatch)]
 pub(crate) struct Watching {
     /// True if a worker does.
     pub(crate) watching: bool,
-    /// The name of the worker.
+    /// The worker that publishes them.
     pub(crate) worker: Option<String>,
-    /// The worker's incarnation.
+    /// The worker's incarnation: this life of its process.
     pub(crate) incarnation: Option<String>,
     /// The most events that it publishes in a second.
     pub(crate) max_per_second: Option<u32>,
-    /// The reason why none does; `None` while the first question has no answer yet.
+    /// The reason why no worker publishes them; nothing while the first question has no answer yet.
     pub(crate) reason: Option<String>,
 }
 
@@ -96,23 +98,27 @@ impl From<WatchReply> for Watching {
     }
 }
 
-/// The events of a quarter of a second, on the keys that the reader wants to see.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+/// The data of the event `keys` of `/events/keys`: the events of a quarter of a second, on the keys that the reader
+/// wants to see.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
+#[schema(as = KeysBatch)]
 pub(crate) struct Batch {
-    /// The newest of the events, up to 50, the oldest first.
+    /// The newest events, up to 50, the oldest first.
+    #[schema(value_type = Vec<KeyEvent>)]
     pub(crate) events: Vec<Arc<KeyEvent>>,
-    /// How often each kind happened, those that are not shown included.
+    /// How often each kind happened since the batch before, including the events that are not shown.
     pub(crate) counts: Counts,
-    /// Events of all kinds in a second, on average over the last two seconds.
+    /// How often all kinds together happened in a second, on average over the last two.
     pub(crate) rate_per_s: f64,
-    /// Events of any kind that the worker has left out since this stream began, because there were too many.
+    /// Events of any kind that the worker has left out since the stream began, because there were too many.
     pub(crate) dropped_by_worker: u64,
-    /// Events of any kind that this gateway has left out since then, because they were read too slowly.
+    /// Events of any kind that the gateway has left out since the stream began, because they were read too slowly.
     pub(crate) dropped_by_gateway: u64,
 }
 
-/// A number for each kind of event.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+/// The number of events of each kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = KeyEventCounts)]
 pub(crate) struct Counts {
     hit: u64,
     miss: u64,

@@ -18,6 +18,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 use wire::Window;
 use wire::event::{Cleared, Configured};
 use wire::subject;
@@ -25,9 +26,7 @@ use wire::subject;
 use crate::cache::client::CacheClient;
 use crate::error::Error;
 use crate::visitor::Visitor;
-#[cfg(test)]
-pub(crate) use keys::{Batch, Watching};
-pub(crate) use keys::{Filter, KeysEvent};
+pub(crate) use keys::{Batch, Filter, KeysEvent, Watching};
 use keys::{KeyFeed, read};
 pub(crate) use places::GaveWay;
 use places::{Place, Places};
@@ -42,10 +41,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 #[serde(untagged)]
 pub(crate) enum StatsEvent {
     /// Whether the gateway is connected to the bus: sent at first, and whenever that changes.
-    Bus {
-        /// If false, no other event comes until it is true again.
-        connected: bool,
-    },
+    Bus(Connected),
     /// A worker has counted a window.
     Window(Arc<Window>),
     /// A worker has put a configuration into force.
@@ -53,23 +49,34 @@ pub(crate) enum StatsEvent {
     /// A worker has dropped everything, because it was asked to.
     Cleared(Arc<Cleared>),
     /// This reader was too slow for so many messages.
-    Skipped {
-        /// How many.
-        count: u64,
-    },
+    Skipped(Skipped),
     /// The stream ends, because its place is needed.
     GaveWay(GaveWay),
+}
+
+/// Whether the gateway hears the workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Connected {
+    /// If false, no other event comes until it is true again.
+    pub(crate) connected: bool,
+}
+
+/// Events that a reader did not get, because it was too slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Skipped {
+    /// The number of events.
+    pub(crate) count: u64,
 }
 
 impl StatsEvent {
     /// The name of the event on the stream.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Bus { .. } => "bus",
+            Self::Bus(_) => "bus",
             Self::Window(_) => "window",
             Self::Configured(_) => "configured",
             Self::Cleared(_) => "cleared",
-            Self::Skipped { .. } => "skipped",
+            Self::Skipped(_) => "skipped",
             Self::GaveWay(_) => GaveWay::NAME,
         }
     }
@@ -200,11 +207,11 @@ impl StatsViewer {
                 Some(StatsEvent::GaveWay(GaveWay::WORDS))
             }
             Ok(()) = self.connected.changed() => {
-                Some(StatsEvent::Bus { connected: *self.connected.borrow_and_update() })
+                Some(StatsEvent::Bus(Connected { connected: *self.connected.borrow_and_update() }))
             }
             event = self.news.recv() => match event {
                 Ok(event) => Some(event),
-                Err(RecvError::Lagged(count)) => Some(StatsEvent::Skipped { count }),
+                Err(RecvError::Lagged(count)) => Some(StatsEvent::Skipped(Skipped { count })),
                 Err(RecvError::Closed) => None,
             },
             else => None,

@@ -11,14 +11,15 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use crate::error::Error;
 use crate::visitor::Visitor;
 
 /// The last event of a stream whose place another reader has now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct GaveWay {
-    /// The reason, in a sentence.
+    /// The reason.
     reason: &'static str,
 }
 
