@@ -8,7 +8,7 @@
 pub mod claim;
 pub mod config;
 pub mod cutter;
-pub mod endpoints;
+mod endpoints;
 pub mod holders;
 pub mod lease;
 pub mod live;

@@ -1,10 +1,12 @@
 //! Questions about history and their answers: the NATS service `recorder`.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::service::{Request, ServiceExt as _};
-use futures_util::{StreamExt as _, stream};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use runtime::Bus;
 use runtime::service::{Answer, metadata, parse_json, respond};
 use time::OffsetDateTime;
@@ -13,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use wire::reply::{Code, Refusal};
 use wire::stats::{History, HistoryRequest, Series, SeriesRequest};
 use wire::subject;
-use wire::words::shown;
+use wire::words::{one_of, shown};
 
 use crate::consumer::Tally;
 use crate::repository::{Repository, RepositoryError};
@@ -30,12 +32,36 @@ const MOST_CHANGES: u32 = 1000;
 /// The most changes in one answer that shows their effects: each effect takes two sums.
 const MOST_COMPARED: u32 = 100;
 
-#[derive(Clone, Copy)]
-enum Question {
-    Series,
-    ConfigHistory,
-    Unknown,
+/// One endpoint of the service.
+struct Row {
+    name: &'static str,
+    subject: &'static str,
+    queue_group: &'static str,
+    /// No answer: another endpoint answers.
+    handler: for<'a> fn(&'a Repository, &'a Request) -> BoxFuture<'a, Option<Answer>>,
 }
+
+/// The endpoints.
+const ENDPOINTS: [Row; 3] = [
+    Row {
+        name: "series",
+        subject: subject::SERIES,
+        queue_group: QUEUE_GROUP,
+        handler: |repository, request| series_of(repository, request).map(answer_of).boxed(),
+    },
+    Row {
+        name: "config_history",
+        subject: subject::CONFIG_HISTORY,
+        queue_group: QUEUE_GROUP,
+        handler: |repository, request| history_of(repository, request).map(answer_of).boxed(),
+    },
+    Row {
+        name: "unknown",
+        subject: subject::ANY_STATS_COMMAND,
+        queue_group: UNKNOWN_QUEUE_GROUP,
+        handler: |_, request| ready(unknown_command(request)).boxed(),
+    },
+];
 
 /// Puts the service on the bus and answers until `shutdown`. Then it answers the questions that have already come,
 /// for at most `grace`.
@@ -56,27 +82,19 @@ pub(crate) async fn serve(
         .start(subject::RECORDER_SERVICE, env!("CARGO_PKG_VERSION"))
         .await
         .map_err(anyhow::Error::from_boxed)?;
-    let endpoint = |name: &'static str| service.endpoint_builder().name(name);
-    let series = endpoint("series").add(subject::SERIES).await;
-    let history = endpoint("config_history").add(subject::CONFIG_HISTORY).await;
-    let unknown = endpoint("unknown").queue_group(UNKNOWN_QUEUE_GROUP).add(subject::ANY_STATS_COMMAND).await;
-    let questions = stream::select_all([
-        series.map_err(anyhow::Error::from_boxed)?.map(|request| (Question::Series, request)).boxed(),
-        history.map_err(anyhow::Error::from_boxed)?.map(|request| (Question::ConfigHistory, request)).boxed(),
-        unknown.map_err(anyhow::Error::from_boxed)?.map(|request| (Question::Unknown, request)).boxed(),
-    ]);
-    let answering = questions.for_each_concurrent(CONCURRENCY, |(question, request)| {
+    let mut subscribed = Vec::with_capacity(ENDPOINTS.len());
+    for row in ENDPOINTS {
+        let endpoint = service.endpoint_builder().name(row.name).queue_group(row.queue_group);
+        let endpoint = endpoint.add(row.subject).await.map_err(anyhow::Error::from_boxed)?;
+        subscribed.push(endpoint.map(move |request| (row.handler, request)));
+    }
+    let questions = stream::select_all(subscribed);
+    let answering = questions.for_each_concurrent(CONCURRENCY, |(handle, request)| {
         let (repository, bus) = (&repository, &bus);
         async move {
-            let answer = match question {
-                Question::Series => answer_of(series_of(repository, &request).await),
-                Question::ConfigHistory => answer_of(history_of(repository, &request).await),
-                Question::Unknown => match unknown_command(&request) {
-                    Some(refusal) => Answer::Refused(refusal, None),
-                    None => return,
-                },
-            };
-            respond(bus, &request, answer).await;
+            if let Some(answer) = handle(repository, &request).await {
+                respond(bus, &request, answer).await;
+            }
         }
     });
     tokio::pin!(answering);
@@ -126,18 +144,15 @@ async fn history_of(repository: &Repository, request: &Request) -> Result<Histor
 }
 
 /// The refusal of an unknown command; `None` for a command with an endpoint of its own.
-fn unknown_command(request: &Request) -> Option<Refusal> {
+fn unknown_command(request: &Request) -> Option<Answer> {
     let asked = request.message.subject.as_str();
-    if [subject::SERIES, subject::CONFIG_HISTORY].contains(&asked) {
+    let known =
+        || ENDPOINTS.iter().map(|row| row.subject).filter(|known| *known != subject::ANY_STATS_COMMAND);
+    if known().any(|known| known == asked) {
         return None;
     }
-    let message = format!(
-        "the subject must be {} or {}, got {}",
-        subject::SERIES,
-        subject::CONFIG_HISTORY,
-        shown(asked)
-    );
-    Some(Refusal::new(Code::NotFound, message))
+    let message = format!("the subject must be {}, got {}", one_of(known()), shown(asked));
+    Some(Answer::refuse(Code::NotFound, message))
 }
 
 /// The present time in whole milliseconds, as answers show it.
@@ -160,9 +175,9 @@ fn refusal_of(error: RepositoryError) -> Refusal {
     Refusal::new(Code::Unavailable, format!("history can't be read now: {reason}"))
 }
 
-fn answer_of<T: serde::Serialize>(found: Result<T, Refusal>) -> Answer {
-    match found {
+fn answer_of<T: serde::Serialize>(found: Result<T, Refusal>) -> Option<Answer> {
+    Some(match found {
         Ok(found) => Answer::json(&found),
         Err(refusal) => Answer::Refused(refusal, None),
-    }
+    })
 }

@@ -1,0 +1,95 @@
+//! `cache.get.<key>[.<variant>]`: an image, or the lease to fill it.
+
+use async_nats::service::Request;
+use bytes::Bytes;
+use runtime::service::Answer;
+use wire::event::KeyEventKind;
+use wire::reply::{Code, Refusal};
+use wire::words::shown;
+use wire::{Item, Meta, subject};
+
+use super::handled::{item_and_meta, millis};
+use crate::store::{Entry, Lookup};
+use crate::worker::Worker;
+
+pub(super) fn get(worker: &Worker, request: &Request) -> Answer {
+    let (item, asked) = match item_and_meta(request) {
+        Ok(parsed) => parsed,
+        Err(refusal) => return Answer::Refused(refusal, None),
+    };
+    let most = match most_of(&request.message.payload) {
+        Ok(most) => most,
+        Err(refusal) => return Answer::Refused(refusal, None),
+    };
+    if asked.renewal {
+        return renew(worker, &item, &asked);
+    }
+    // A lease given to a person's get would keep the gateways from filling the entry until the lease ends.
+    let may_fill = request.message.reply.as_deref().is_some_and(subject::is_inbox_of_gateway);
+    let (found, granted) = worker.get(&item, &asked, most, may_fill);
+    let granted_ms = granted.map(millis);
+    match found {
+        Lookup::Hit(entry) => {
+            worker.watch.tell(KeyEventKind::Hit, &item, entry.size());
+            Answer::WithMeta(entry.bytes(), Meta { granted_ms, ..meta_of_entry(&entry) })
+        }
+        Lookup::Fresh(entry) => {
+            worker.watch.tell(KeyEventKind::Hit, &item, entry.size());
+            Answer::WithMeta(Bytes::new(), Meta { fresh: true, granted_ms, ..meta_of_entry(&entry) })
+        }
+        Lookup::Miss(lease) => {
+            worker.watch.tell(KeyEventKind::Miss, &item, 0);
+            let refusal = Refusal::new(Code::NotFound, "miss: the cache has no entry under this key");
+            Answer::Refused(refusal, lease.map(|lease| Meta { lease: Some(lease), ..Meta::default() }))
+        }
+        Lookup::Larger(size) => {
+            let message =
+                format!("the image must be at most {most} bytes, as the request says, and has {size}");
+            let meta = Meta { size: Some(size), ..Meta::default() };
+            Answer::Refused(Refusal::new(Code::TooLarge, message), Some(meta))
+        }
+    }
+}
+
+/// The most bytes that the sender of a get has room for; without a number in the payload there is no limit.
+fn most_of(payload: &[u8]) -> Result<u64, Refusal> {
+    if payload.is_empty() {
+        return Ok(u64::MAX);
+    }
+    let number = std::str::from_utf8(payload).ok().and_then(|text| text.trim_ascii().parse().ok());
+    number.ok_or_else(|| {
+        let got = shown(&String::from_utf8_lossy(payload));
+        let message =
+            format!("the payload must be empty, or the most bytes to answer with, such as 65536, got {got}");
+        Refusal::new(Code::BadRequest, message)
+    })
+}
+
+/// Renews the near lease of a gateway that holds a copy. It sends no bytes and counts no hit.
+fn renew(worker: &Worker, item: &Item, asked: &Meta) -> Answer {
+    let (Some(tag), Some(holder)) = (asked.tag, asked.near) else {
+        return Answer::refuse(
+            Code::BadRequest,
+            "a renewal must have tag and near in the header Pixcache, got no such pair",
+        );
+    };
+    match worker.renew(item, &tag, holder) {
+        Some(granted) => {
+            let meta = Meta { fresh: true, granted_ms: Some(millis(granted)), ..Meta::default() };
+            Answer::WithMeta(Bytes::new(), meta)
+        }
+        None => Answer::refuse(
+            Code::NotFound,
+            "no near lease is granted: no entry with this tag is in the cache, or the leases are off",
+        ),
+    }
+}
+
+fn meta_of_entry(entry: &Entry) -> Meta {
+    Meta {
+        content_type: Some(entry.format().content_type().to_owned()),
+        tag: Some(entry.tag),
+        modified_s: Some(entry.modified_s),
+        ..Meta::default()
+    }
+}

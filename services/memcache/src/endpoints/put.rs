@@ -1,0 +1,152 @@
+//! `cache.put.<key>[.<variant>]`: an image from its origin, with the lease of a miss, or from an operator.
+
+use async_nats::service::Request;
+use bytes::Bytes;
+use runtime::service::Answer;
+use sha2::{Digest as _, Sha256};
+use sniff::{Format, Limits, SniffError};
+use wire::event::KeyEventKind;
+use wire::inspect::PutReply;
+use wire::reply::{Code, Refusal};
+use wire::words::shown;
+use wire::{Item, Meta, Tag};
+
+use super::handled::{Handled, answer_of, item_and_meta, later, millis};
+use crate::holders::Drop;
+use crate::store::{Entry, Insert};
+use crate::worker::{Worker, not_serving};
+
+/// From this many bytes on, a hash is computed off the threads that serve.
+const LARGE_BYTES: usize = 256 << 10;
+
+pub(super) async fn put(worker: &Worker, request: &Request) -> Handled {
+    match try_put(worker, request).await {
+        Ok((drop, reply)) => later(drop, answer_of(reply)),
+        Err(refusal) => Handled::Now(Answer::Refused(refusal, None)),
+    }
+}
+
+/// The answer, and the holders of the replaced copy, which must be told first. An error means that no insertion was
+/// tried.
+async fn try_put(
+    worker: &Worker,
+    request: &Request,
+) -> Result<(Option<Drop>, Result<PutReply, Refusal>), Refusal> {
+    let (item, meta) = item_and_meta(request)?;
+    let payload = &request.message.payload;
+    if let (Some(size), true) = (meta.size, payload.is_empty()) {
+        // A size without bytes stands for an image that is too large for the bus. It is counted and refused.
+        let inserted = worker.reject(&item, meta.lease);
+        let reply = outcome_of(worker, &item, size, inserted.outcome).map(|stored| PutReply {
+            stored,
+            bytes: size,
+            content_type: String::new(),
+            tag: String::new(),
+            granted_ms: None,
+        });
+        return Ok((inserted.drop, reply));
+    }
+    let (format, tag) = examine(worker, &item, payload, &meta).await?;
+    let bytes = payload.len() as u64;
+    // An image that was put by hand gets no date: the origin never had it, so it has no date to compare with.
+    let modified_s = meta.lease.and(meta.modified_s).unwrap_or(0);
+    let entry = Entry::new(item.clone(), payload, format, tag, modified_s);
+    let inserted = worker.insert(entry, &meta).ok_or_else(not_serving)?;
+    let reply = outcome_of(worker, &item, bytes, inserted.outcome).map(|stored| PutReply {
+        stored,
+        bytes,
+        content_type: format.content_type().to_owned(),
+        tag: tag.to_string(),
+        granted_ms: inserted.granted.map(millis),
+    });
+    Ok((inserted.drop, reply))
+}
+
+/// The answer to a put or fill: whether the image is resident, or the reason for its refusal.
+fn outcome_of(worker: &Worker, item: &Item, bytes: u64, outcome: Insert) -> Result<bool, Refusal> {
+    match outcome {
+        Insert::Stored(evicted) => {
+            worker.watch.tell(KeyEventKind::Put, item, bytes);
+            for entry in &evicted {
+                worker.watch.tell(KeyEventKind::Evicted, &entry.item(), entry.size());
+            }
+            Ok(true)
+        }
+        Insert::NotKept => Ok(false),
+        Insert::Rejected { limit_bytes } => {
+            worker.watch.tell(KeyEventKind::Rejected, item, bytes);
+            let message = format!(
+                "the image must be at most {limit_bytes} bytes (90 % of the capacity) and no more than the bus carries, \
+                 got {bytes}"
+            );
+            Err(Refusal::new(Code::TooLarge, message))
+        }
+        Insert::Refused => Err(Refusal::new(
+            Code::Conflict,
+            "lease must be the current one of the key, got another: the image may have changed since it was read",
+        )),
+    }
+}
+
+/// The type and the tag of an image to be inserted, found from its bytes. The request's headers must agree with them.
+///
+/// Only the tag of a variant does not follow from its bytes. There the tag that the fill names is believed.
+async fn examine(
+    worker: &Worker,
+    item: &Item,
+    payload: &Bytes,
+    meta: &Meta,
+) -> Result<(Format, Tag), Refusal> {
+    let is_fill = meta.lease.is_some();
+    // The images of the origin were within its limits when they were stored, and nothing is decoded here.
+    let max_pixels = if is_fill { u64::MAX } else { worker.max_pixels };
+    let limits = Limits { max_pixels };
+    let look = {
+        let payload = payload.clone();
+        move || {
+            let image = sniff::sniff(&payload, limits)?;
+            Ok::<_, SniffError>((image, Tag(Sha256::digest(&payload).into())))
+        }
+    };
+    let seen = if payload.len() < LARGE_BYTES {
+        look()
+    } else {
+        let task = tokio::task::spawn_blocking(look).await;
+        task.map_err(|error| {
+            tracing::error!(%error, "an image could not be examined");
+            Refusal::new(Code::Internal, "the image could not be examined: try again")
+        })?
+    };
+    let (image, tag) = seen.map_err(|error| {
+        let code = match error {
+            SniffError::Unsupported => Code::UnsupportedType,
+            SniffError::TooManyPixels { .. } | SniffError::TooMuchWork { .. } => Code::TooLarge,
+            SniffError::Empty | SniffError::Truncated { .. } | SniffError::Malformed { .. } => {
+                Code::Unprocessable
+            }
+        };
+        Refusal::new(code, error.to_string())
+    })?;
+    let format = image.format;
+    // An original that is not wider than its variant is used as that variant.
+    if let Some(variant) = item.variant.filter(|variant| image.width > variant.width()) {
+        let message =
+            format!("{variant} must be at most {} pixels wide, got {}", variant.width(), image.width);
+        return Err(Refusal::new(Code::Unprocessable, message));
+    }
+    if let Some(claimed) = meta.content_type.as_deref().filter(|claimed| *claimed != format.content_type()) {
+        let message =
+            format!("type must be that of the bytes, {}, got {}", format.content_type(), shown(claimed));
+        return Err(Refusal::new(Code::Unprocessable, message));
+    }
+    if let (true, Some(_), Some(claimed)) = (is_fill, item.variant, meta.tag) {
+        return Ok((format, claimed));
+    }
+    if meta.tag.is_some_and(|claimed| claimed != tag) {
+        return Err(Refusal::new(
+            Code::Unprocessable,
+            format!("tag must be the SHA-256 of the bytes, {tag}, got another"),
+        ));
+    }
+    Ok((format, tag))
+}
