@@ -1,6 +1,6 @@
 //! Generated traces, each for one habit of readers.
 
-use memcache::store::ENTRY_OVERHEAD_BYTES;
+use memcache::ENTRY_OVERHEAD_BYTES;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use memcache::store::{Entry, Lookup, Store};
+use memcache::{Entry, Lookup, Store};
 use sniff::Format;
 use wire::{Capacity, Item, Policy, Tag};
 

@@ -5,7 +5,7 @@ use std::io::BufRead;
 use std::path::Path;
 
 use anyhow::Context as _;
-use memcache::store::ENTRY_OVERHEAD_BYTES;
+use memcache::ENTRY_OVERHEAD_BYTES;
 use wire::{Key, KeyError};
 
 /// The largest image of a trace, in bytes.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use memcache::store::{Entry, Lookup, Store};
+use memcache::{Entry, Lookup, Store};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use sniff::Format;

@@ -99,7 +99,7 @@ impl Claim {
     }
 
     /// A moment just before the claim was won. Since then no other worker serves.
-    pub fn won(&self) -> Moment {
+    pub(crate) fn won(&self) -> Moment {
         self.origin
     }
 
@@ -110,7 +110,7 @@ impl Claim {
 
     /// The connection on which it was renewed last. After a reconnection the bucket may be another one, in which
     /// another worker has the claim. So nothing is served before a renewal on the new connection.
-    pub fn connection(&self) -> u64 {
+    pub(crate) fn connection(&self) -> u64 {
         self.connection.load(Ordering::Acquire)
     }
 
@@ -121,7 +121,7 @@ impl Claim {
     }
 
     /// Returns when it has ended for good.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         self.ended.cancelled().await;
     }
 

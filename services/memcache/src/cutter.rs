@@ -11,7 +11,7 @@ use crate::worker::Worker;
 
 /// Cuts windows out of the worker's counters.
 #[derive(Debug)]
-pub struct Cutter {
+pub(crate) struct Cutter {
     worker: Arc<Worker>,
     interval: Duration,
     sequence: u64,
@@ -22,7 +22,7 @@ pub struct Cutter {
 
 impl Cutter {
     /// A cutter whose first window begins now.
-    pub fn new(worker: Arc<Worker>, interval: Duration) -> Self {
+    pub(crate) fn new(worker: Arc<Worker>, interval: Duration) -> Self {
         let (began, began_at) = (Instant::now(), OffsetDateTime::now_utc());
         Self { worker, interval, sequence: 0, counted: Counters::default(), began, began_at }
     }
@@ -31,7 +31,7 @@ impl Cutter {
     ///
     /// # Errors
     /// Never by itself; ends with `shutdown`.
-    pub async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
         loop {
             let pause = until_boundary(OffsetDateTime::now_utc(), self.interval);
             tokio::select! {

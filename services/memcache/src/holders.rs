@@ -18,7 +18,7 @@ const MOST_GRANTS: usize = 1 << 17;
 
 /// The near leases that are out.
 #[derive(Debug)]
-pub struct Holders {
+pub(crate) struct Holders {
     length: Duration,
     /// Numbers grants and drops in one order.
     last: u64,
@@ -38,25 +38,25 @@ struct Grant {
 
 /// A drop: the copies that holders must be told to drop, and these holders.
 #[derive(Debug, Clone)]
-pub struct Drop {
+pub(crate) struct Drop {
     /// The key of the copies; `None` for every copy.
-    pub key: Option<Key>,
+    pub(crate) key: Option<Key>,
     /// Its place in the order of grants and drops: acknowledgements concern the grants before it.
     number: u64,
     /// The holders that must be told, each with the moment at which its lease ends without an answer.
-    pub holders: Vec<(Holder, Moment)>,
+    pub(crate) holders: Vec<(Holder, Moment)>,
 }
 
 impl Holders {
     /// A table without any lease. Each lease will be `length` long; with zero, none is given.
-    pub fn new(length: Duration) -> Self {
+    pub(crate) fn new(length: Duration) -> Self {
         Self { length, last: 0, out: HashMap::new(), ends: VecDeque::new() }
     }
 
     /// Gives `holder` a lease, and returns its length; `None` if none is given.
     ///
     /// The holder counts from the sending of its request, and this table from `now`, which is later.
-    pub fn grant(&mut self, key: &Key, holder: Holder, now: Moment) -> Option<Duration> {
+    pub(crate) fn grant(&mut self, key: &Key, holder: Holder, now: Moment) -> Option<Duration> {
         self.forget_ended(now);
         if self.length.is_zero() || self.ends.len() >= MOST_GRANTS {
             return None;
@@ -73,7 +73,7 @@ impl Holders {
     }
 
     /// Begins to drop every copy of `key`.
-    pub fn drop_key(&mut self, key: &Key, now: Moment) -> Drop {
+    pub(crate) fn drop_key(&mut self, key: &Key, now: Moment) -> Drop {
         self.last += 1;
         let grants = self.out.get(key).map(Vec::as_slice).unwrap_or_default();
         let standing = grants.iter().filter(|grant| now < grant.end);
@@ -82,7 +82,7 @@ impl Holders {
     }
 
     /// Begins to drop every copy.
-    pub fn drop_all(&mut self, now: Moment) -> Drop {
+    pub(crate) fn drop_all(&mut self, now: Moment) -> Drop {
         self.last += 1;
         let mut holders = HashMap::new();
         for grant in self.out.values().flatten().filter(|grant| now < grant.end) {
@@ -93,7 +93,7 @@ impl Holders {
     }
 
     /// Notes that `holder` has made the drop. Leases that it was granted after the drop began stay.
-    pub fn acknowledged(&mut self, drop: &Drop, holder: Holder) {
+    pub(crate) fn acknowledged(&mut self, drop: &Drop, holder: Holder) {
         let stands = |grant: &Grant| grant.holder != holder || grant.number > drop.number;
         match &drop.key {
             Some(key) => {

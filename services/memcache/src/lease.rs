@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use wire::{Item, Lease};
 
 /// How long a lease is valid. A holder that takes longer is probably gone.
-pub const LEASE_TIME: Duration = Duration::from_secs(10);
+pub(crate) const LEASE_TIME: Duration = Duration::from_secs(10);
 /// The most leases that are out at once, so that misses of made-up keys take bounded memory. Beyond
 /// this limit a miss hands out none, and its reader does not fill.
 const MOST_LEASES: usize = 1 << 17;
 
 /// The leases that are out: one at a time for an item.
 #[derive(Debug)]
-pub struct Leases {
+pub(crate) struct Leases {
     /// Drawn anew in each life of the worker, so that no number is ever used twice.
     life: u64,
     last: u64,
@@ -42,7 +42,7 @@ impl Default for Leases {
 
 impl Leases {
     /// A lease for `item`; `None` if one is out for it, or too many are out.
-    pub fn grant(&mut self, item: &Item, now: Instant) -> Option<Lease> {
+    pub(crate) fn grant(&mut self, item: &Item, now: Instant) -> Option<Lease> {
         self.forget_ended(now);
         if self.out.len() >= MOST_LEASES || self.out.contains_key(item) {
             return None;
@@ -56,7 +56,7 @@ impl Leases {
     }
 
     /// Uses up `lease`, and returns whether it was the current one of `item` and had not ended.
-    pub fn redeem(&mut self, item: &Item, lease: Lease, now: Instant) -> bool {
+    pub(crate) fn redeem(&mut self, item: &Item, lease: Lease, now: Instant) -> bool {
         match self.out.get(item) {
             Some(grant) if grant.lease == lease => {
                 let good = now < grant.end;
@@ -68,12 +68,12 @@ impl Leases {
     }
 
     /// Voids the lease that is out for `item`.
-    pub fn void(&mut self, item: &Item) {
+    pub(crate) fn void(&mut self, item: &Item) {
         self.out.remove(item);
     }
 
     /// Voids all leases.
-    pub fn void_all(&mut self) {
+    pub(crate) fn void_all(&mut self) {
         self.out = HashMap::new();
         self.ends = VecDeque::new();
     }

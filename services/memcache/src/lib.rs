@@ -5,19 +5,23 @@
 //! ARCHITECTURE.md and named where they are kept: leases in [`lease`], reconnections in [`worker`],
 //! which worker serves in [`claim`], the order of a stop in [`run`].
 
-pub mod claim;
-pub mod config;
-pub mod cutter;
+mod claim;
+mod config;
+mod cutter;
 mod endpoints;
-pub mod holders;
-pub mod lease;
-pub mod live;
-pub mod memory;
-pub mod near;
-pub mod store;
-pub mod watch;
-pub mod window;
-pub mod worker;
+mod holders;
+mod lease;
+mod live;
+mod memory;
+mod near;
+mod store;
+mod watch;
+mod window;
+mod worker;
+
+pub use claim::{Claim, RenewalError};
+pub use config::Config;
+pub use store::{ENTRY_OVERHEAD_BYTES, Entry, Insert, Lookup, Snapshot, Store};
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -34,12 +38,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use wire::CacheConfig;
 
-use crate::claim::Claim;
-use crate::config::Config;
 use crate::cutter::Cutter;
 use crate::endpoints::{Endpoints, Group, Stop, stand_by};
 use crate::live::Live;
-use crate::store::Store;
 use crate::window::WindowQueue;
 use crate::worker::Worker;
 

@@ -50,7 +50,7 @@ const EARLIER_REVISIONS: u64 = 32;
 
 /// The configuration in force.
 #[derive(Debug)]
-pub struct Live {
+pub(crate) struct Live {
     worker: Arc<Worker>,
     /// Locked from the write to the bucket until the change is in force. Otherwise a look could put it into force
     /// in between, and the clear would lack the counts for its answer.
@@ -101,7 +101,7 @@ struct Effect {
 
 /// Keeps `known` equal to the configuration in the bucket, and never returns. A worker that stands by needs it: once it
 /// serves, it may have to write it again because JetStream has lost it.
-pub async fn keep_in_mind(own: &Bus, known: &mut CacheConfig) {
+pub(crate) async fn keep_in_mind(own: &Bus, known: &mut CacheConfig) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         if !own.is_connected() {
@@ -117,12 +117,12 @@ pub async fn keep_in_mind(own: &Bus, known: &mut CacheConfig) {
 
 impl Live {
     /// A configuration of which nothing is in force yet.
-    pub fn new(worker: Arc<Worker>) -> Self {
+    pub(crate) fn new(worker: Arc<Worker>) -> Self {
         Self { worker, in_force: Mutex::new(None) }
     }
 
     /// The configuration in force, as written in the bucket; `None` before [`Live::load`].
-    pub async fn written(&self) -> Option<CacheConfig> {
+    pub(crate) async fn written(&self) -> Option<CacheConfig> {
         self.in_force.lock().await.as_ref().map(|in_force| in_force.written.clone())
     }
 
@@ -130,7 +130,7 @@ impl Live {
     ///
     /// # Errors
     /// When JetStream is not available, or what the bucket holds can't be read.
-    pub async fn load(&self, first: &CacheConfig) -> anyhow::Result<()> {
+    pub(crate) async fn load(&self, first: &CacheConfig) -> anyhow::Result<()> {
         let bucket = self.bucket(BUCKET_TIME).await?;
         let mut in_force = self.in_force.lock().await;
         for _ in 0..LOAD_TRIES {
@@ -253,7 +253,7 @@ impl Live {
     ///
     /// # Errors
     /// Never by itself; ends with `shutdown`.
-    pub async fn follow(self: Arc<Self>, shutdown: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn follow(self: Arc<Self>, shutdown: CancellationToken) -> anyhow::Result<()> {
         let mut connections = self.worker.own.connections();
         let mut failing = false;
         loop {
@@ -301,7 +301,7 @@ impl Live {
     ///
     /// # Errors
     /// A refusal with the code for it, which says whether anything was changed, or that this is not known.
-    pub async fn change(
+    pub(crate) async fn change(
         &self,
         payload: &[u8],
         arrived: Moment,
@@ -320,7 +320,7 @@ impl Live {
     ///
     /// # Errors
     /// As [`Live::change`].
-    pub async fn clear(
+    pub(crate) async fn clear(
         &self,
         by: Option<&str>,
         arrived: Moment,
@@ -339,7 +339,7 @@ impl Live {
     ///
     /// # Errors
     /// A refusal, when it can't be read.
-    pub async fn refresh(&self, arrived: Moment) -> Result<ConfigReply, Refusal> {
+    pub(crate) async fn refresh(&self, arrived: Moment) -> Result<ConfigReply, Refusal> {
         let end = arrived + CHANGE_TIME;
         let bucket = self.bucket(left(end)).await.map_err(|error| unavailable(format_args!("{error:#}")))?;
         let mut in_force = self.locked(end).await?;
@@ -360,7 +360,7 @@ impl Live {
     ///
     /// # Errors
     /// A refusal, as long as nothing is in force.
-    pub async fn get(&self) -> Result<ConfigReply, Refusal> {
+    pub(crate) async fn get(&self) -> Result<ConfigReply, Refusal> {
         let in_force = self.in_force.lock().await.clone();
         in_force.as_ref().map(|in_force| self.reply(in_force)).ok_or_else(not_read_yet)
     }

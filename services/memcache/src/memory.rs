@@ -6,7 +6,7 @@ use wire::config::MEGABYTE;
 
 /// The largest capacity that is allowed, in megabytes: three quarters of the machine's memory, or of
 /// the memory that this process's control group may use.
-pub fn largest_capacity_mb() -> u64 {
+pub(crate) fn largest_capacity_mb() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_bytes(&text));
     let group =
         fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());

@@ -22,14 +22,14 @@ const LAST_REPORTS: Duration = Duration::from_millis(500);
 ///
 /// By then each holder has acknowledged or its lease has ended, and so has every lease that a predecessor of this
 /// worker granted.
-pub async fn tell(worker: &Worker, drop: &Drop) {
+pub(crate) async fn tell(worker: &Worker, drop: &Drop) {
     let payload = payload_of(drop);
     let told = drop.holders.iter().map(|(holder, end)| tell_one(worker, drop, *holder, *end, &payload));
     tokio::join!(join_all(told), sleep_until(leases_of_predecessors_end(worker)));
 }
 
 /// Whether [`tell`] has nothing to wait for.
-pub fn is_done(worker: &Worker, drop: &Drop) -> bool {
+pub(crate) fn is_done(worker: &Worker, drop: &Drop) -> bool {
     drop.holders.is_empty() && Moment::now() >= leases_of_predecessors_end(worker)
 }
 
@@ -37,7 +37,7 @@ pub fn is_done(worker: &Worker, drop: &Drop) -> bool {
 ///
 /// When all parts of the system stop at once, no other worker is there to count these hits. A holder that does not
 /// answer within `LAST_REPORTS` is not waited for.
-pub async fn gather(worker: &Worker) {
+pub(crate) async fn gather(worker: &Worker) {
     if !worker.is_serving() {
         return;
     }

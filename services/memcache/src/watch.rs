@@ -12,13 +12,13 @@ use wire::event::{KeyEvent, KeyEventKind};
 use wire::{Item, subject};
 
 /// The most key events in one second.
-pub const MAX_EVENTS_PER_SECOND: u32 = 5000;
+pub(crate) const MAX_EVENTS_PER_SECOND: u32 = 5000;
 /// Events that wait for being published; more are dropped and counted.
 const QUEUE: usize = 1024;
 
 /// The watches that are set, and the events that wait for their publication.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     worker: String,
     client: Client,
     origin: Instant,
@@ -49,7 +49,7 @@ impl Pace {
 
 impl Watch {
     /// No kind of event is watched yet.
-    pub fn new(worker: String, client: Client) -> Self {
+    pub(crate) fn new(worker: String, client: Client) -> Self {
         let (queue, queued) = mpsc::channel(QUEUE);
         let pace = Mutex::new(Pace { second: 0, published: 0, dropped: 0, dropped_ever: 0, end_ms: 0 });
         let queued = Mutex::new(Some(queued));
@@ -57,7 +57,7 @@ impl Watch {
     }
 
     /// Publishes events of `kinds` for `length` from now. A watch never shortens an earlier one.
-    pub fn extend(&self, kinds: &[KeyEventKind], length: Duration) {
+    pub(crate) fn extend(&self, kinds: &[KeyEventKind], length: Duration) {
         let now = self.now_ms();
         let until = now + millis(length);
         {
@@ -73,12 +73,12 @@ impl Watch {
     }
 
     /// Queues an event about `item`, if its kind is watched.
-    pub fn tell(&self, kind: KeyEventKind, item: &Item, bytes: u64) {
+    pub(crate) fn tell(&self, kind: KeyEventKind, item: &Item, bytes: u64) {
         self.tell_of(kind, item, bytes, 1, false);
     }
 
     /// Queues the event that a gateway has served `item` from its near cache `count` times, as it reports.
-    pub fn tell_near(&self, item: &Item, bytes: u64, count: u64) {
+    pub(crate) fn tell_near(&self, item: &Item, bytes: u64, count: u64) {
         self.tell_of(KeyEventKind::Hit, item, bytes, count, true);
     }
 
@@ -119,7 +119,7 @@ impl Watch {
     }
 
     /// How many events were dropped so far, in all watches.
-    pub fn dropped_count(&self) -> u64 {
+    pub(crate) fn dropped_count(&self) -> u64 {
         self.pace.lock().dropped_ever
     }
 
@@ -127,7 +127,7 @@ impl Watch {
     ///
     /// # Errors
     /// When it is started twice.
-    pub async fn publish(&self, shutdown: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn publish(&self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let queued = self.queued.lock().take();
         let Some(mut queued) = queued else { anyhow::bail!("key events are published already") };
         loop {

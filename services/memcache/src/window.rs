@@ -26,7 +26,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The windows that JetStream has not acknowledged, the oldest first.
 #[derive(Debug)]
-pub struct WindowQueue {
+pub(crate) struct WindowQueue {
     windows: Mutex<VecDeque<Window>>,
     /// The most windows that are kept.
     most: usize,
@@ -37,19 +37,19 @@ pub struct WindowQueue {
 
 impl WindowQueue {
     /// An empty queue for windows of `interval`.
-    pub fn new(interval: Duration) -> Self {
+    pub(crate) fn new(interval: Duration) -> Self {
         let most =
             usize::try_from(KEPT.as_millis() / interval.as_millis().max(1)).unwrap_or(usize::MAX).max(1);
         Self { windows: Mutex::default(), most, lost: AtomicU64::new(0), changed: Notify::new() }
     }
 
     /// How many windows wait for their acknowledgement.
-    pub fn pending_count(&self) -> u64 {
+    pub(crate) fn pending_count(&self) -> u64 {
         self.locked().len() as u64
     }
 
     /// How many windows were given up because too many waited.
-    pub fn lost_count(&self) -> u64 {
+    pub(crate) fn lost_count(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
@@ -84,7 +84,7 @@ impl WindowQueue {
     }
 
     /// Returns when no window waits for its acknowledgement any more.
-    pub async fn emptied(&self) {
+    pub(crate) async fn emptied(&self) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -102,7 +102,11 @@ impl WindowQueue {
 ///
 /// # Errors
 /// Never by itself; ends with `shutdown`.
-pub async fn publish(bus: Bus, windows: Arc<WindowQueue>, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn publish(
+    bus: Bus,
+    windows: Arc<WindowQueue>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let mut pause = FIRST_PAUSE;
     let mut failing = false;
     loop {

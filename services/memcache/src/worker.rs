@@ -25,29 +25,29 @@ const PROOF_TIME: Duration = Duration::from_secs(2);
 
 /// The state that the parts of one life of the worker share.
 #[derive(Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     /// Its name in events and rows.
-    pub name: String,
+    pub(crate) name: String,
     /// This life of it: 16 hexadecimal digits, drawn with the claim.
-    pub incarnation: String,
+    pub(crate) incarnation: String,
     /// When it began.
-    pub started: Instant,
+    pub(crate) started: Instant,
     /// The connection on which it answers.
-    pub bus: Bus,
+    pub(crate) bus: Bus,
     /// The connection for messages that it sends unasked: JetStream, events, drops.
-    pub own: Bus,
+    pub(crate) own: Bus,
     /// The right to serve.
-    pub claim: Claim,
+    pub(crate) claim: Claim,
     /// Key events, published while a watch is set.
-    pub watch: Watch,
+    pub(crate) watch: Watch,
     /// Windows that wait for JetStream, those of earlier lives of this process among them.
-    pub windows: Arc<WindowQueue>,
+    pub(crate) windows: Arc<WindowQueue>,
     /// The largest capacity that this machine allows, in megabytes.
-    pub max_capacity_mb: u64,
+    pub(crate) max_capacity_mb: u64,
     /// The most pixels that an image may have.
-    pub max_pixels: u64,
+    pub(crate) max_pixels: u64,
     /// The revision of the configuration in force.
-    pub revision: AtomicU64,
+    pub(crate) revision: AtomicU64,
     store: Mutex<Store>,
     /// The reports that holders of near leases have sent.
     reports: Mutex<Reports>,
@@ -59,13 +59,13 @@ pub struct Worker {
 
 /// The outcome of an insertion, and its effect on near leases.
 #[derive(Debug)]
-pub struct Inserted {
+pub(crate) struct Inserted {
     /// The outcome for the entry.
-    pub outcome: Insert,
+    pub(crate) outcome: Insert,
     /// The length of the near lease that came with it.
-    pub granted: Option<Duration>,
+    pub(crate) granted: Option<Duration>,
     /// The holders that must be told that their copy is replaced.
-    pub drop: Option<Drop>,
+    pub(crate) drop: Option<Drop>,
 }
 
 /// The number and the time of each holder's last report, kept for at least [`REPORT_MEMORY`].
@@ -92,7 +92,7 @@ impl Reports {
 
 impl Worker {
     /// A worker that does not serve yet: see [`Worker::prove_connections`].
-    pub fn new(
+    pub(crate) fn new(
         name: String,
         buses: &Buses,
         claim: Claim,
@@ -120,7 +120,7 @@ impl Worker {
 
     /// The store. The lock is never held across an await, and a panic under it leaves counters off by
     /// one at worst.
-    pub fn store(&self) -> MutexGuard<'_, Store> {
+    pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock()
     }
 
@@ -129,7 +129,7 @@ impl Worker {
     ///
     /// Subscriptions come back in any order after a reconnection, and an invalidation that is sent
     /// before its subscription stands gets lost.
-    pub fn is_serving(&self) -> bool {
+    pub(crate) fn is_serving(&self) -> bool {
         self.proven_connections.load(Ordering::Acquire) == self.connections() && self.claim.is_valid()
     }
 
@@ -142,7 +142,13 @@ impl Worker {
     ///
     /// `asked` may name the tag of a copy that the other side holds. With `may_fill` a miss hands out a fill lease. All
     /// of it happens under the store's lock, so that no drop comes between.
-    pub fn get(&self, item: &Item, asked: &Meta, most: u64, may_fill: bool) -> (Lookup, Option<Duration>) {
+    pub(crate) fn get(
+        &self,
+        item: &Item,
+        asked: &Meta,
+        most: u64,
+        may_fill: bool,
+    ) -> (Lookup, Option<Duration>) {
         let now = Instant::now();
         let mut store = self.store();
         let serving = self.is_serving();
@@ -161,7 +167,7 @@ impl Worker {
     }
 
     /// Renews the near lease of `holder`, if the resident entry still has the tag of its copy.
-    pub fn renew(&self, item: &Item, tag: &Tag, holder: Holder) -> Option<Duration> {
+    pub(crate) fn renew(&self, item: &Item, tag: &Tag, holder: Holder) -> Option<Duration> {
         let mut store = self.store();
         if !self.is_serving() {
             return None;
@@ -172,7 +178,7 @@ impl Worker {
 
     /// Inserts with the lease that `asked` names, or by request without one. `None` while the worker does
     /// not serve.
-    pub fn insert(&self, entry: Entry, asked: &Meta) -> Option<Inserted> {
+    pub(crate) fn insert(&self, entry: Entry, asked: &Meta) -> Option<Inserted> {
         let now = Instant::now();
         let key = entry.key.clone();
         let mut store = self.store();
@@ -194,7 +200,7 @@ impl Worker {
     }
 
     /// Notes an image that is too large even to be sent here.
-    pub fn reject(&self, item: &Item, lease: Option<Lease>) -> Inserted {
+    pub(crate) fn reject(&self, item: &Item, lease: Option<Lease>) -> Inserted {
         let mut store = self.store();
         let outcome = store.reject(item, lease, Instant::now());
         let drop = lease.is_none().then(|| store.holders.drop_key(&item.key, Moment::now()));
@@ -203,7 +209,7 @@ impl Worker {
 
     /// Removes the entries of a key because its origin changed. Returns those that were resident, and the holders that
     /// must be told.
-    pub fn invalidate(&self, key: &Key) -> (Vec<Arc<Entry>>, Drop) {
+    pub(crate) fn invalidate(&self, key: &Key) -> (Vec<Arc<Entry>>, Drop) {
         let mut store = self.store();
         (store.invalidate(key), store.holders.drop_key(key, Moment::now()))
     }
@@ -212,7 +218,7 @@ impl Worker {
     ///
     /// A report is not counted twice, nor if it was meant for another life of the worker, which may have counted it.
     /// `None` while this worker does not serve: the holder then asks the one that does.
-    pub fn count_near_hits(&self, report: &HitsReport) -> Option<bool> {
+    pub(crate) fn count_near_hits(&self, report: &HitsReport) -> Option<bool> {
         let mut store = self.store();
         if !self.is_serving() {
             return None;
@@ -232,7 +238,10 @@ impl Worker {
     ///
     /// # Errors
     /// Never by itself; ends with `shutdown`.
-    pub async fn prove_connections(self: Arc<Self>, shutdown: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn prove_connections(
+        self: Arc<Self>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
         let (mut answering, mut own) = (self.bus.connections(), self.own.connections());
         loop {
             answering.borrow_and_update();
@@ -293,7 +302,7 @@ impl Worker {
     }
 
     /// The answer to `cache.stats`.
-    pub fn stats(&self) -> CacheStats {
+    pub(crate) fn stats(&self) -> CacheStats {
         let now = self.store().snapshot();
         let counters = now.counters;
         #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]

@@ -20,14 +20,14 @@ pub const ENTRY_OVERHEAD_BYTES: u64 = 240;
 #[derive(Debug)]
 pub struct Entry {
     /// Its key.
-    pub key: Key,
+    pub(crate) key: Key,
     value: Value,
     /// The SHA-256 of the bytes.
-    pub tag: Tag,
+    pub(crate) tag: Tag,
     /// When the image was stored, in seconds since 1970.
-    pub modified_s: i64,
+    pub(crate) modified_s: i64,
     /// When it became resident.
-    pub since: Moment,
+    pub(crate) since: Moment,
     pub(super) hits: AtomicU64,
     pub(super) last_used: AtomicU64,
 }
@@ -49,37 +49,37 @@ impl Entry {
     }
 
     /// The type of the image.
-    pub fn format(&self) -> Format {
+    pub(crate) fn format(&self) -> Format {
         self.value.kind().format
     }
 
     /// The variant of its key; `None` for the original.
-    pub fn variant(&self) -> Option<Variant> {
+    pub(crate) fn variant(&self) -> Option<Variant> {
         self.value.kind().variant
     }
 
     /// The item that it is found by: its key and its variant.
-    pub fn item(&self) -> Item {
+    pub(crate) fn item(&self) -> Item {
         Item { key: self.key.clone(), variant: self.variant() }
     }
 
     /// How many bytes the image has.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.value.as_ref().len() as u64
     }
 
     /// The image, without a copy: the entry stays in memory until the last of the returned values is dropped.
-    pub fn bytes(self: &Arc<Self>) -> Bytes {
+    pub(crate) fn bytes(self: &Arc<Self>) -> Bytes {
         Bytes::from_owner(Held(self.clone()))
     }
 
     /// The bytes that it counts for against the capacity; never 0.
-    pub fn weight(&self) -> u64 {
+    pub(crate) fn weight(&self) -> u64 {
         self.key.as_str().len() as u64 + self.size() + ENTRY_OVERHEAD_BYTES
     }
 
     /// Hits since it became resident.
-    pub fn hits(&self) -> u64 {
+    pub(crate) fn hits(&self) -> u64 {
         self.hits.load(Ordering::Relaxed)
     }
 }

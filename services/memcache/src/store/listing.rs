@@ -20,14 +20,14 @@ type Place = (u64, Item);
     "after must be the next of the answer before, or a key with sort \"key\", got {shown}",
     shown = shown(.0)
 )]
-pub struct BadCursor(String);
+pub(crate) struct BadCursor(String);
 
 impl Store {
     /// One page of the resident entries: one pass over all of them, with memory for the page alone.
     ///
     /// # Errors
     /// [`BadCursor`].
-    pub fn keys(&self, request: &KeysRequest, now: Moment) -> Result<KeysReply, BadCursor> {
+    pub(crate) fn keys(&self, request: &KeysRequest, now: Moment) -> Result<KeysReply, BadCursor> {
         let limit = request.limit as usize;
         let after = request.after.as_deref().map(|after| parse_cursor(request.sort, after)).transpose()?;
         let only: HashSet<&Key> = request.only.iter().collect();

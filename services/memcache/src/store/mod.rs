@@ -67,11 +67,11 @@ pub enum Insert {
 }
 
 /// The entries that a clear dropped. Their memory is freed with this value, outside of the lock.
-pub struct Dropped {
+pub(crate) struct Dropped {
     /// The number of entries.
-    pub entries: u64,
+    pub(crate) entries: u64,
     /// Their weight, in bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     _resident: Option<Box<dyn Replacement>>,
 }
 
@@ -99,7 +99,7 @@ pub struct Store {
     leases: Leases,
     /// The near leases. They are under the same lock as the entries, so that reading a value and noting its holder
     /// are one step.
-    pub holders: Holders,
+    pub(crate) holders: Holders,
     counters: Counters,
     /// The number of uses so far, so that entries can be sorted by their last use under every policy.
     clock: u64,
@@ -128,7 +128,7 @@ impl Store {
     }
 
     /// The same store with near leases of this length.
-    pub fn with_near_leases(self, length: Duration) -> Self {
+    pub(crate) fn with_near_leases(self, length: Duration) -> Self {
         Self { holders: Holders::new(length), ..self }
     }
 
@@ -145,7 +145,7 @@ impl Store {
     }
 
     /// As [`Store::get`], for a reader that fills nothing: a miss leaves the lease to others.
-    pub fn look(&mut self, item: &Item, held: Option<&Tag>, most: u64, serving: bool) -> Lookup {
+    pub(crate) fn look(&mut self, item: &Item, held: Option<&Tag>, most: u64, serving: bool) -> Lookup {
         let Some(resident) = self.resident.as_mut().filter(|_| serving) else {
             self.counters.request_count += 1;
             self.counters.miss_count += 1;
@@ -174,12 +174,12 @@ impl Store {
 
     /// The entry of `item`, if it still has this tag: for a holder of a copy that only asks for more time. It counts
     /// as a use of the entry, but neither as a lookup nor as a hit.
-    pub fn confirm(&mut self, item: &Item, tag: &Tag) -> Option<&Arc<Entry>> {
+    pub(crate) fn confirm(&mut self, item: &Item, tag: &Tag) -> Option<&Arc<Entry>> {
         self.resident.as_mut()?.get(item).filter(|entry| entry.tag == *tag)
     }
 
     /// Counts hits that a gateway served from its copy, as uses of the entry if it is still resident.
-    pub fn count_near_hits(&mut self, hits: &KeyHits) {
+    pub(crate) fn count_near_hits(&mut self, hits: &KeyHits) {
         let counters = &mut self.counters;
         for count in [&mut counters.request_count, &mut counters.hit_count, &mut counters.near_hit_count] {
             *count = count.saturating_add(hits.count);
@@ -217,7 +217,7 @@ impl Store {
     }
 
     /// Counts an image that is too large even to be sent here as rejected. With a `lease`, a fill was to bring it.
-    pub fn reject(&mut self, item: &Item, lease: Option<Lease>, now: Instant) -> Insert {
+    pub(crate) fn reject(&mut self, item: &Item, lease: Option<Lease>, now: Instant) -> Insert {
         match lease {
             Some(lease) if !self.leases.redeem(item, lease, now) => {
                 self.counters.refused_fill_count += 1;
@@ -252,7 +252,7 @@ impl Store {
     }
 
     /// The largest image that can be kept, in bytes.
-    pub fn largest_image(&self) -> u64 {
+    pub(crate) fn largest_image(&self) -> u64 {
         self.capacity / 100 * LARGEST_ENTRY_PERCENT
     }
 
@@ -269,7 +269,7 @@ impl Store {
     }
 
     /// Drops every entry and voids every lease.
-    pub fn clear(&mut self) -> Dropped {
+    pub(crate) fn clear(&mut self) -> Dropped {
         self.leases.void_all();
         let (entries, bytes) = self.size();
         Dropped {
@@ -287,7 +287,7 @@ impl Store {
     ///
     /// Entries stay as far as they fit. A smaller capacity evicts by the policy that was in force; a change of policy
     /// evicts the least recently used entries first.
-    pub fn configure(&mut self, policy: Policy, capacity: Capacity) -> Vec<Arc<Entry>> {
+    pub(crate) fn configure(&mut self, policy: Policy, capacity: Capacity) -> Vec<Arc<Entry>> {
         let mut evicted = Vec::new();
         self.capacity = capacity.bytes();
         if let Some(resident) = &mut self.resident {

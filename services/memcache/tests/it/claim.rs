@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use memcache::claim::{Claim, RenewalError};
+use memcache::{Claim, RenewalError};
 use runtime::owners::{Observer, Owners, UNKNOWN_OWNER_LASTS};
 use runtime::{Bus, bucket, streams};
 use testkit::{eventually, samples};

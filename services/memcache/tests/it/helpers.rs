@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Parser as _;
-use memcache::config::Config;
+use memcache::Config;
 use runtime::Bus;
 use runtime::args::NatsArgs;
 use runtime::bus::{Reply, RequestFailure, User};
