@@ -86,8 +86,10 @@ impl Figure {
         Self { change, ..self }
     }
 
-    fn spark(self, chart: Chart, series: Option<&Series>) -> Result<Self, ChartError> {
-        let spark = series.map(|series| charts::sparkline(chart, series)).transpose()?;
+    /// With the chart of the same name as a small line.
+    fn spark(self, series: Option<&Series>) -> Result<Self, ChartError> {
+        let drawn = Chart::named(self.name).zip(series);
+        let spark = drawn.map(|(chart, series)| charts::sparkline(chart, series)).transpose()?;
         Ok(Self { spark: spark.map(Value::from_safe_string), ..self })
     }
 }
@@ -146,7 +148,7 @@ fn gauges(
     };
     let mut size_figure = Figure::new("size", "Size", size.map(units::bytes), note);
     size_figure.share = size.zip(capacity).map(|(size, capacity)| share(size, capacity));
-    Ok([items.spark(Chart::Items, series)?, size_figure])
+    Ok([items.spark(series)?, size_figure])
 }
 
 /// The figures of the first page: the work of the cache in the last minutes.
@@ -182,7 +184,7 @@ pub(crate) fn home_figures(
         "over the last minute",
     );
     let [items, size] = gauges(series, stats, stored_count)?;
-    Ok(vec![hit_ratio.spark(Chart::HitRatio, series)?, requests.spark(Chart::Requests, series)?, items, size])
+    Ok(vec![hit_ratio.spark(series)?, requests.spark(series)?, items, size])
 }
 
 /// The figures above the charts: sums over the range of the charts, and their change since `earlier`, the same length

@@ -40,6 +40,7 @@ pub(crate) struct StatsPage {
 struct ChartView {
     name: &'static str,
     title: &'static str,
+    limit: Option<&'static str>,
     last: Option<String>,
     svg: Value,
 }
@@ -107,7 +108,7 @@ impl StatsPage {
         let chart_view = |chart: Chart| {
             let last = series.rows.last().and_then(|row| chart.value(row)).map(|value| chart.shown(value));
             let svg = Value::from_safe_string(chart.draw(series, &marks, offset)?);
-            Ok(ChartView { name: chart.name(), title: chart.title(), last, svg })
+            Ok(ChartView { name: chart.name, title: chart.title, limit: chart.limit_name(), last, svg })
         };
         page.charts = Chart::ALL.into_iter().map(chart_view).collect::<Result<_, ChartError>>()?;
         page.figures = stats_figures(series, earlier, stats)?;

@@ -2,6 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
+use charts::Chart;
 use testkit::database::{Account, MariaDb};
 use testkit::{eventually, samples};
 
@@ -722,18 +723,24 @@ async fn charts_show_what_was_recorded() {
     .await;
 
     let page = gateway.get("/cache_stats").await;
-    assert_eq!(page.text().matches("<svg class=\"chart ").count(), 8);
+    let charts = Chart::ALL.len();
+    assert_eq!(page.text().matches("<svg class=\"chart ").count(), charts);
     let said = words(&page);
     assert!(said.contains("Hit ratio 75.0 %") && said.contains("3 hits, 1 miss"), "{said}");
     assert!(said.contains("Times are in UTC."), "{said}");
     for range in ["1h", "24h", "7d", "30m"] {
         let page = gateway.get(&format!("/cache_stats?range={range}")).await;
-        assert_eq!((page.status, page.text().matches("<svg class=\"chart ").count()), (200, 8), "{range}");
+        assert_eq!(
+            (page.status, page.text().matches("<svg class=\"chart ").count()),
+            (200, charts),
+            "{range}"
+        );
     }
 
     let fragment = gateway.get("/cache_stats?range=10m&fragment=1&offset=330").await;
     assert!(
-        !fragment.text().contains("<html") && fragment.text().matches("<svg class=\"chart ").count() == 8
+        !fragment.text().contains("<html")
+            && fragment.text().matches("<svg class=\"chart ").count() == charts
     );
     assert!(fragment.text().contains("Times are in UTC+5:30."));
     for offset in ["x", "100000", "-1440", ""] {
