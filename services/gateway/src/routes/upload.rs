@@ -18,7 +18,8 @@ use wire::{Key, KeyError};
 use super::answer::{content_length, data};
 use crate::conditional::WriteConditions;
 use crate::error::Error;
-use crate::service::state::{AppState, Stored};
+use crate::service::change::Stored;
+use crate::service::state::AppState;
 
 /// The most bytes that stand before a part of a form, its headers included.
 const MOST_HEAD_BYTES: u64 = 64 << 10;

@@ -1,4 +1,4 @@
-//! The state that all handlers share, and its operations: read, store, delete, ask for health.
+//! The state that all handlers share: what they read, and the health of the parts. Changes are in [`super::change`].
 
 use std::fmt;
 use std::future::Future;
@@ -6,26 +6,19 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
-use origin::ImageRow;
-use origin::OriginId;
 use origin::Swept;
 use origin::blobs::Blobs;
-use origin::blobs::unavailable;
 use origin::identity::Identity;
-use origin::images::{Change, Images};
-use origin::pending::{Note, Pending};
+use origin::images::Images;
+use origin::pending::Pending;
 use origin::sweep;
 use origin::ties::Ties;
-use origin::upload::{self, Staged, UploadLimits, discard};
 use origin::variants::Variants;
 use sql::Database;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wire::inspect::{ClearReply, InvalidateReply};
 use wire::stats::HistoryRequest;
 use wire::{Item, Key, Span, Tag};
 
@@ -33,7 +26,6 @@ use crate::cache::client::CacheClient;
 use crate::cache::feed::Feed;
 use crate::cache::near::upkeep::Upkeep;
 use crate::cache::near::{Copy, Near};
-use crate::conditional::WriteConditions;
 use crate::config::Config;
 use crate::error::Error;
 use crate::health::{Health, Part};
@@ -52,8 +44,6 @@ const PAGE_LIMIT: Duration = Duration::from_secs(2);
 const AWAY_LIMIT: Duration = Duration::from_millis(50);
 /// How often dates of deleted images are looked at that may be old enough to go.
 const FORGET_EVERY: Duration = Duration::from_secs(600);
-/// How many files are removed at once when everything is deleted.
-const REMOVALS_AT_ONCE: usize = 16;
 
 /// Everything that a handler needs. Cloning it is cheap.
 #[derive(Clone)]
@@ -75,15 +65,15 @@ pub(crate) struct Shared {
     pub(crate) cache: CacheClient,
     pub(crate) blobs: Blobs,
     pub(crate) metrics: Metrics,
-    reader: Reader,
+    pub(super) reader: Reader,
     near: Option<Arc<Near>>,
     upkeep: Option<Arc<Upkeep>>,
-    teller: Teller,
+    pub(super) teller: Teller,
     reach: Reach,
     feed: Arc<Feed>,
-    ties: Ties,
+    pub(super) ties: Ties,
     /// Changes on their way: they go on even if the client closes its connection.
-    changes: TaskTracker,
+    pub(super) changes: TaskTracker,
 }
 
 impl Deref for AppState {
@@ -97,15 +87,6 @@ impl fmt::Debug for AppState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AppState").finish_non_exhaustive()
     }
-}
-
-/// An image that was stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stored {
-    /// Its row as it is now.
-    pub(crate) row: ImageRow,
-    /// Whether nothing was stored under the key before.
-    pub(crate) created: bool,
 }
 
 impl AppState {
@@ -203,228 +184,6 @@ impl AppState {
         };
         self.metrics.count_read(status, time);
         read
-    }
-
-    /// The limits of an upload, in bytes and in pixels.
-    pub(crate) fn upload_limits(&self) -> UploadLimits {
-        UploadLimits { max_bytes: self.config.max_image_bytes(), max_pixels: self.config.max_image_pixels() }
-    }
-
-    /// Takes in the body of an upload, as [`upload::receive`] does, if anything may be stored.
-    pub(crate) async fn receive(
-        &self,
-        body: impl Stream<Item = Result<Bytes, Error>>,
-    ) -> Result<Staged, Error> {
-        self.ties.may_change()?;
-        let received = upload::receive(&self.blobs, self.upload_limits(), body).await;
-        if let Err(Error::Unavailable { .. }) = &received {
-            self.ties.look_soon();
-        }
-        received
-    }
-
-    /// Stores a received image under `key`, if `conditions` hold, and tells the cache. It goes on even if the
-    /// client closes its connection.
-    ///
-    /// # Errors
-    /// [`Error::PreconditionFailed`]; [`Error::StillTelling`] when it is stored and the cache may not know
-    /// it yet; [`Error::Unavailable`].
-    pub(crate) async fn store(
-        &self,
-        key: Key,
-        staged: Staged,
-        conditions: WriteConditions,
-    ) -> Result<Stored, Error> {
-        let state = self.clone();
-        self.see_through(async move { state.store_now(&key, staged, &conditions).await }).await
-    }
-
-    async fn store_now(
-        &self,
-        key: &Key,
-        staged: Staged,
-        conditions: &WriteConditions,
-    ) -> Result<Stored, Error> {
-        let id = self.ties.may_change()?;
-        let size = staged.image()?.size;
-        let location = staged.image()?.location.clone();
-        let Change { note, outcome } = match self.images.put(key, staged.image()?, conditions).await {
-            Ok(change) => change,
-            Err(failed) => {
-                if failed.may_have_committed {
-                    // A row may name the file. If none does, the sweep finds it.
-                    staged.keep();
-                }
-                return Err(failed.error.into());
-            }
-        };
-        let written = match outcome {
-            Ok(written) => written,
-            Err(unmet) => return self.tell(&note, "", Err(unmet.into())).await,
-        };
-        staged.keep();
-        // The file may have been taken away between its last byte and the row, and a row without a file is no stored
-        // image.
-        let (told, held) = tokio::join!(self.teller.tell(&note), self.holds(&location, id));
-        if told {
-            self.teller.forget(note, &self.changes);
-        }
-        if let Err(error) = held {
-            self.ties.look_soon();
-            // It is rarely reached, and large.
-            return Err(Box::pin(self.take_back(key, &location, written.previous, error)).await);
-        }
-        self.metrics.count_upload(size);
-        self.reader.expect(&written.row.key, size);
-        let created = written.previous.is_none();
-        if let Some(previous) = written.previous {
-            self.discard_later(previous.location);
-        }
-        if !told {
-            return Err(Error::StillTelling { done: "the image is stored, but not yet confirmed" });
-        }
-        Ok(Stored { created, row: written.row })
-    }
-
-    /// Makes sure that the file that a row names now is at `location`, and puts it back there if that is possible.
-    async fn holds(&self, location: &str, id: OriginId) -> Result<(), Error> {
-        if self.blobs.holds(location, id).await.map_err(|error| unavailable(&error))? {
-            return Ok(());
-        }
-        if self.blobs.put_back(location).await.map_err(|error| unavailable(&error))?
-            && self.blobs.holds(location, id).await.map_err(|error| unavailable(&error))?
-        {
-            return Ok(());
-        }
-        Err(Error::Unavailable {
-            part: "the image store",
-            reason: "the file of this image was gone before the upload could be answered".to_owned(),
-        })
-    }
-
-    /// Gives a key back its previous image, because it is not certain that the file of the new one is there. Returns
-    /// the error to answer with.
-    async fn take_back(&self, key: &Key, location: &str, previous: Option<ImageRow>, error: Error) -> Error {
-        let note = match self.images.take_back(key, location, previous.as_ref()).await {
-            Ok(Some(note)) => note,
-            // Another upload has replaced it already.
-            Ok(None) => return error,
-            Err(failed) => {
-                Error::from(failed.error).log();
-                return error;
-            }
-        };
-        // The file may be there all the same, behind a store that does not answer.
-        self.discard_later(location.to_owned());
-        if self.teller.tell(&note).await {
-            self.teller.forget(note, &self.changes);
-        }
-        match error {
-            Error::Unavailable { part, reason } => {
-                Error::Unavailable { part, reason: format!("{reason}; nothing was changed") }
-            }
-            error => error,
-        }
-    }
-
-    /// Deletes the image under `key`, if `conditions` hold, and tells the cache.
-    ///
-    /// # Errors
-    /// [`Error::NoImage`]; otherwise as for storing.
-    pub(crate) async fn delete(&self, key: &Key, conditions: WriteConditions) -> Result<(), Error> {
-        let (state, key) = (self.clone(), key.clone());
-        self.see_through(async move {
-            state.ties.may_change()?;
-            let change = state.images.delete(&key, &conditions).await.map_err(|failed| failed.error)?;
-            let outcome = change.outcome.map_err(Error::from);
-            let outcome = outcome.and_then(|deleted| deleted.ok_or(Error::NoImage(key)));
-            let outcome = outcome.map(|location| state.discard_later(location));
-            state.tell(&change.note, "the image is deleted, but not yet confirmed", outcome).await
-        })
-        .await
-    }
-
-    /// Deletes all images, and says how many there were.
-    ///
-    /// # Errors
-    /// [`Error::StillTelling`] when they are deleted and the cache may not know it yet;
-    /// [`Error::Unavailable`] when MySQL fails; some of them may be deleted by then.
-    pub(crate) async fn delete_all(&self) -> Result<u64, Error> {
-        let state = self.clone();
-        self.see_through(async move {
-            state.ties.may_change()?;
-            let mut after = Vec::new();
-            let mut count = 0;
-            loop {
-                let batch = state.images.delete_batch(&after).await.map_err(|failed| failed.error)?;
-                count += batch.locations.len() as u64;
-                futures_util::stream::iter(&batch.locations)
-                    .for_each_concurrent(REMOVALS_AT_ONCE, |location| discard(&state.blobs, location))
-                    .await;
-                match batch.last {
-                    Some(last) => after = last,
-                    None => {
-                        let outcome = Ok(count);
-                        return state
-                            .tell(&batch.note, "all images are deleted, but not yet confirmed", outcome)
-                            .await;
-                    }
-                }
-            }
-        })
-        .await
-    }
-
-    /// Drops everything that is cached; the images stay stored. `by` goes into the history.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when no worker that serves answers; a refusal in the worker's own words.
-    pub(crate) async fn clear_cache(&self, by: &str) -> Result<ClearReply, Error> {
-        self.teller.clear(by).await
-    }
-
-    /// Drops what is cached under `key`, the copies of gateways included; the image stays stored.
-    ///
-    /// # Errors
-    /// As [`AppState::clear_cache`].
-    pub(crate) async fn drop_cached(&self, key: &Key) -> Result<InvalidateReply, Error> {
-        self.teller.drop_cached(key).await
-    }
-
-    /// Tells the cache of a change, and returns `outcome` once it has acknowledged.
-    async fn tell<T>(&self, note: &Note, done: &'static str, outcome: Result<T, Error>) -> Result<T, Error> {
-        if self.teller.tell(note).await {
-            self.teller.forget(note.clone(), &self.changes);
-            return outcome;
-        }
-        let done = if outcome.is_ok() {
-            done
-        } else {
-            "nothing was changed by this request, and an earlier change is not yet confirmed"
-        };
-        Err(Error::StillTelling { done })
-    }
-
-    /// Runs a change to its end, even if the client closes its connection.
-    async fn see_through<T: Send + 'static>(
-        &self,
-        change: impl Future<Output = Result<T, Error>> + Send + 'static,
-    ) -> Result<T, Error> {
-        match self.changes.spawn(change).await {
-            Ok(done) => done,
-            Err(error) => Err(Error::Internal(anyhow::Error::new(error).context("a change broke off"))),
-        }
-    }
-
-    fn discard_later(&self, location: String) {
-        let blobs = self.blobs.clone();
-        self.changes.spawn(async move { discard(&blobs, &location).await });
-    }
-
-    /// Waits for the changes on their way.
-    pub(crate) async fn finish_changes(&self) {
-        self.changes.close();
-        self.changes.wait().await;
     }
 
     /// Tells the cache of changes that were left behind, until the stop.
