@@ -24,6 +24,8 @@ const LEAST_AGE: Duration = Duration::from_secs(2);
 pub(crate) enum Decision {
     /// 200: all of it.
     Whole,
+    /// 200: a HEAD asks for all of it, without its bytes.
+    Head,
     /// 206: these bytes of it, at least one.
     Part(Range<u64>),
     /// 304: the asker has it.

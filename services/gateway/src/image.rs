@@ -1,6 +1,5 @@
 //! An image on its way to the client, and the cache's part in that.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,6 +10,7 @@ use origin::dates::Modified;
 use sniff::Format;
 use wire::Tag;
 
+use crate::conditional::Decision;
 use crate::error::Error;
 
 /// The properties of an image that is about to be answered.
@@ -111,6 +111,8 @@ pub(crate) struct ReadOutcome {
     pub(crate) image: ImageMeta,
     /// Its bytes.
     pub(crate) content: Content,
+    /// What is to be answered.
+    pub(crate) decision: Decision,
     /// The cache's part in the read.
     pub(crate) cache_status: CacheStatus,
     /// How long the answer of the cache took.
@@ -135,25 +137,14 @@ pub(crate) struct ReadFailure {
 pub(crate) enum Content {
     /// All of them, in memory.
     Bytes(Bytes),
-    /// The portion asked for, coming from the origin as it is sent.
+    /// The bytes that the decision asks for, coming from the origin as they are sent.
     Stream(Body),
     /// No bytes: the asker holds them already, under the tag that it named.
     Fresh,
 }
 
-/// How much of an image is needed, if it is streamed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Portion {
-    /// All of it.
-    All,
-    /// These bytes.
-    Part(Range<u64>),
-    /// No bytes, only its properties.
-    Nothing,
-}
-
-/// Decides how much of an image is needed, once its properties are known.
-pub(crate) type Choose<'a> = &'a (dyn Fn(&ImageMeta) -> Portion + Sync);
+/// Decides a read once the properties of the image are known, and with that how much of it is needed.
+pub(crate) type Decide<'a> = &'a (dyn Fn(&ImageMeta) -> Decision + Sync);
 
 impl From<&ImageRow> for ImageMeta {
     fn from(row: &ImageRow) -> Self {

@@ -4,7 +4,6 @@
 //! a good part of a hit that crosses the bus. So plain reads are answered before the router, by the same functions and
 //! to the same rules. Every other request goes on to the router.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::{Method, Request, StatusCode};
@@ -14,9 +13,7 @@ use wire::Key;
 
 use super::access::{Gate, Peer};
 use super::guard::{Turns, add_security_headers, is_from_another_site};
-use crate::cache::near::Near;
 use crate::error::Error;
-use crate::image::CacheStatus;
 use crate::metrics::RequestCounter;
 use crate::routes::{api, images};
 use crate::service::state::AppState;
@@ -25,7 +22,6 @@ use crate::service::state::AppState;
 #[derive(Debug)]
 pub(super) struct Hot {
     state: AppState,
-    near: Option<Arc<Near>>,
     gate: Gate,
     turns: Turns,
     images: RequestCounter,
@@ -67,7 +63,6 @@ impl Hot {
         };
         Self {
             state: state.clone(),
-            near: state.near().cloned(),
             gate: gate.clone(),
             turns: turns.clone(),
             images: counter(Method::GET, images::ROUTE),
@@ -93,13 +88,11 @@ impl Hot {
 
     /// Answers from the near copy of this gateway, if there is one.
     fn near(&self, read: Read<'_>) -> Option<Result<Response, Error>> {
-        let (copy, bytes) = self.near.as_ref()?.hit(read.key, None)?;
-        let took = read.started.elapsed();
-        self.state.metrics.count_read(CacheStatus::Near, took);
+        let hit = self.state.read_near(read.key, None, read.started)?;
         let (uri, headers) = (read.request.uri(), read.request.headers());
         Some(match read.what {
-            What::Image => images::respond_near(&self.state, uri, headers, &copy, bytes, took),
-            What::Key => api::respond_near(&copy, bytes, took),
+            What::Image => images::respond_near(&self.state, uri, headers, hit, false),
+            What::Key => api::respond_near(hit),
         })
     }
 
@@ -110,8 +103,8 @@ impl Hot {
         let _turn = self.turns.take(false, visitor).await?;
         let (uri, headers) = (read.request.uri(), read.request.headers());
         Some(match read.what {
-            What::Image => images::read_image(&self.state, &key.into(), uri, headers, false).await,
-            What::Key => api::read_key(&self.state, &key).await,
+            What::Image => images::read_far(&self.state, &key.into(), uri, headers, false).await,
+            What::Key => api::read_far(&self.state, key).await,
         })
     }
 

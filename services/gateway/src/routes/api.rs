@@ -1,6 +1,6 @@
 //! The JSON API under `/api`, in the form that existing clients know: `success` is a string.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -17,17 +17,17 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_util::task::AbortOnDropHandle;
 use utoipa::ToSchema;
-use wire::Key;
 use wire::words::shown;
+use wire::{Item, Key};
 
 use super::answer::{CACHE_STATUS, Parameters, SERVER_TIMING, cache_timing, server_timing};
 use super::key::key_behind;
 use super::schema;
 use super::upload::{Reading, store_form};
-use crate::cache::near::Copy;
+use crate::conditional::Decision;
 use crate::error::{Error, Failure};
 use crate::image::{CacheStatus, Content};
-use crate::service::state::AppState;
+use crate::service::state::{AppState, NearHit};
 use crate::views;
 
 /// The path that ends with the key of an image that is asked for in base64.
@@ -240,18 +240,24 @@ fn json_stream(parts: impl Stream<Item = Result<Bytes, Error>> + Send + 'static)
 )]
 pub(crate) async fn key(State(state): State<AppState>, uri: Uri) -> Result<Response, Error> {
     let key = key_behind(KEY_PREFIX, &uri)?;
-    read_key(&state, &key).await
+    match state.read_near(key.as_str(), None, Instant::now()) {
+        Some(hit) => respond_near(hit),
+        None => read_far(&state, key).await,
+    }
 }
 
-/// Reads the image and answers as [`key`] does, once the key is known.
-pub(crate) async fn read_key(state: &AppState, key: &Key) -> Result<Response, Error> {
-    let read = state.read(key, None).await?;
+/// Reads an image of which this gateway has no copy, and answers as [`key`] does.
+pub(crate) async fn read_far(state: &AppState, key: Key) -> Result<Response, Error> {
+    let item = Item::from(key);
+    let key = &item.key;
+    let read = state.read_far(&item, None, &|_| Decision::Whole).await.map_err(|failure| failure.error)?;
     let timing = server_timing(&read)?;
     respond(key, read.content, read.cache_status, timing)
 }
 
 /// Answers with a copy that this gateway keeps, as [`key`] would.
-pub(crate) fn respond_near(copy: &Copy, bytes: Bytes, took: Duration) -> Result<Response, Error> {
+pub(crate) fn respond_near(hit: NearHit) -> Result<Response, Error> {
+    let NearHit { copy, bytes, took } = hit;
     respond(&copy.item.key, Content::Bytes(bytes), CacheStatus::Near, cache_timing(took)?)
 }
 

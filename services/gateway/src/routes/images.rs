@@ -1,7 +1,7 @@
 //! `/images/{key}`: the bytes of an image, for `<img>` and for programs.
 
 use std::ops::Range;
-use std::time::{Duration, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
@@ -21,12 +21,11 @@ use super::answer::{
 use super::api::ImageInfo;
 use super::key::key_behind;
 use super::schema;
-use crate::cache::near::Copy;
 use crate::conditional::{self, Decision, WriteConditions};
 use crate::error::{Error, Failure};
 use crate::head::{ImageHead, date, value};
-use crate::image::{CacheStatus, Content, ImageMeta, Portion};
-use crate::service::state::AppState;
+use crate::image::{CacheStatus, Content, ImageMeta};
+use crate::service::state::{AppState, NearHit};
 use crate::views;
 
 /// The path that ends with a key.
@@ -91,26 +90,24 @@ pub(crate) async fn get_image(
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     let item = Item { key: key_behind(PREFIX, &uri)?, variant: width(&uri)? };
-    read_image(&state, &item, &uri, &headers, method == Method::HEAD).await
+    let is_head = method == Method::HEAD;
+    match state.read_near(item.key.as_str(), item.variant, Instant::now()) {
+        Some(hit) => respond_near(&state, &uri, &headers, hit, is_head),
+        None => read_far(&state, &item, &uri, &headers, is_head).await,
+    }
 }
 
-/// Reads `item` and answers as [`get_image`] does, once the key and the width are known.
-pub(crate) async fn read_image(
+/// Reads an `item` of which this gateway has no copy, and answers as [`get_image`] does.
+pub(crate) async fn read_far(
     state: &AppState,
     item: &Item,
     uri: &Uri,
     headers: &HeaderMap,
     is_head: bool,
 ) -> Result<Response, Error> {
-    // Both decisions below use the same time.
     let now = SystemTime::now();
     let decide = |image: &ImageMeta| decide(headers, image, is_head, now);
-    let choose = |image: &ImageMeta| match decide(image) {
-        Decision::Whole if !is_head => Portion::All,
-        Decision::Part(range) => Portion::Part(range),
-        _ => Portion::Nothing,
-    };
-    let read = match state.read_portion(item, conditional::held_tag(headers), &choose).await {
+    let read = match state.read_far(item, conditional::held_tag(headers), &decide).await {
         Ok(read) => read,
         Err(failure) => {
             let mut response = failure.error.into_response();
@@ -118,36 +115,31 @@ pub(crate) async fn read_image(
             return Ok(response);
         }
     };
-    let decision = match read.content {
-        Content::Fresh => Decision::NotModified,
-        Content::Bytes(_) | Content::Stream(_) => decide(&read.image),
-    };
     let timing = server_timing(&read)?;
     let (head, status) = (ImageHead::new(&read.image)?, read.cache_status);
     let (image, variant, content) = (&read.image, item.variant, read.content);
-    let found = Found { image, variant, head: &head, content, status, timing };
-    respond(state, uri, found, decision, is_head)
+    respond(state, uri, Found { image, variant, head: &head, content, status, timing }, read.decision)
 }
 
-/// Answers with a copy that this gateway keeps, as [`get_image`] would.
+/// Answers with a copy that this gateway keeps, as [`get_image`] does.
 pub(crate) fn respond_near(
     state: &AppState,
     uri: &Uri,
     headers: &HeaderMap,
-    copy: &Copy,
-    bytes: Bytes,
-    took: Duration,
+    hit: NearHit,
+    is_head: bool,
 ) -> Result<Response, Error> {
+    let NearHit { copy, bytes, took } = hit;
     let (content, timing) = (Content::Bytes(bytes), cache_timing(took)?);
     let (image, variant) = (&copy.image, copy.item.variant);
     let found = Found { image, variant, head: &copy.head, content, status: CacheStatus::Near, timing };
-    respond(state, uri, found, decide(headers, &copy.image, false, SystemTime::now()), false)
+    respond(state, uri, found, decide(headers, image, is_head, SystemTime::now()))
 }
 
 fn decide(headers: &HeaderMap, image: &ImageMeta, is_head: bool, now: SystemTime) -> Decision {
     match conditional::decide(headers, &image.tag, image.modified, image.size, now) {
         // Ranges are for GET alone (RFC 9110, section 14.2).
-        Decision::Part(_) | Decision::NotSatisfiable if is_head => Decision::Whole,
+        Decision::Whole | Decision::Part(_) | Decision::NotSatisfiable if is_head => Decision::Head,
         decision => decision,
     }
 }
@@ -162,13 +154,7 @@ struct Found<'a> {
     timing: HeaderValue,
 }
 
-fn respond(
-    state: &AppState,
-    uri: &Uri,
-    found: Found<'_>,
-    decision: Decision,
-    is_head: bool,
-) -> Result<Response, Error> {
+fn respond(state: &AppState, uri: &Uri, found: Found<'_>, decision: Decision) -> Result<Response, Error> {
     let Found { image, variant, head, content, status: cache_status, timing } = found;
     let mut headers = HeaderMap::with_capacity(16);
     headers.insert(header::ETAG, head.etag.clone());
@@ -182,6 +168,7 @@ fn respond(
     headers.insert(SERVER_TIMING, timing);
     headers.insert(header::CONTENT_SECURITY_POLICY, IMAGE_POLICY);
     headers.insert(RESOURCE_POLICY, state.config.image_embedding.header_value());
+    let is_head = decision == Decision::Head;
     let (status, range) = match decision {
         Decision::NotModified => return Ok((StatusCode::NOT_MODIFIED, headers).into_response()),
         Decision::PreconditionFailed => {
@@ -190,7 +177,7 @@ fn respond(
             ));
         }
         Decision::NotSatisfiable => return Err(Error::RangeNotSatisfiable { size: image.size }),
-        Decision::Whole => (StatusCode::OK, 0..image.size),
+        Decision::Whole | Decision::Head => (StatusCode::OK, 0..image.size),
         Decision::Part(range) => {
             let text = format!("bytes {}-{}/{}", range.start, range.end.saturating_sub(1), image.size);
             headers.insert(header::CONTENT_RANGE, value(text)?);

@@ -30,8 +30,9 @@ use wire::{Item, Key, Lease, Meta, Tag, Variant};
 use crate::cache::client::CacheClient;
 use crate::cache::near::{Asking, Copy, Near};
 use crate::cache::room::Room;
+use crate::conditional::Decision;
 use crate::error::Error;
-use crate::image::{CacheStatus, Choose, Content, ImageMeta, Portion, ReadFailure, ReadOutcome};
+use crate::image::{CacheStatus, Content, Decide, ImageMeta, ReadFailure, ReadOutcome};
 use crate::metrics::Metrics;
 use crate::service::flight::{ClosedFlight, Flights};
 
@@ -85,15 +86,68 @@ struct Source {
     bytes: Option<Bytes>,
 }
 
+/// A read that is not answered yet.
+struct Asked<'a> {
+    item: &'a Item,
+    /// The tag of the bytes that the asker has already.
+    held: Option<Tag>,
+    decide: Decide<'a>,
+    /// The moment until which the read waits for a variant.
+    patience: Instant,
+}
+
 /// The cache's answer to a read.
 enum Looked {
     Hit(ImageMeta, Content),
+    Absent(Absent),
+}
+
+impl Looked {
+    fn bypass(status: CacheStatus) -> Self {
+        Self::Absent(Absent::Bypass(status))
+    }
+}
+
+/// Why an answer of the cache has no image.
+enum Absent {
     /// Nothing is resident, and this asker is to fill it.
     Leased(Lease),
     /// Nothing is resident, and another asker is to fill it.
     Missed,
     /// The read is served from the origin, without the cache.
     Bypass(CacheStatus),
+}
+
+impl Absent {
+    /// The cache's part in a read that fails after this answer.
+    fn status(&self) -> CacheStatus {
+        match self {
+            Self::Leased(_) | Self::Missed => CacheStatus::Miss,
+            Self::Bypass(status) => *status,
+        }
+    }
+}
+
+/// An image that was found, and the decision about the read.
+struct Found {
+    image: ImageMeta,
+    content: Content,
+    status: CacheStatus,
+    decision: Decision,
+}
+
+impl Found {
+    fn new(image: ImageMeta, content: Content, status: CacheStatus, decide: Decide<'_>) -> Self {
+        let decision = match content {
+            Content::Fresh => Decision::NotModified,
+            Content::Bytes(_) | Content::Stream(_) => decide(&image),
+        };
+        Self { image, content, status, decision }
+    }
+
+    fn hit(image: ImageMeta, content: Content, decide: Decide<'_>) -> Self {
+        Self::new(image, content, CacheStatus::Hit, decide)
+    }
 }
 
 impl Reader {
@@ -133,7 +187,8 @@ impl Reader {
         Self { near, ..self }
     }
 
-    /// Reads `item`. `held` is the tag of the bytes that the asker has already.
+    /// Reads `item` for an asker whom no copy of this gateway serves. `held` is the tag of the bytes that the asker has
+    /// already.
     ///
     /// # Errors
     /// [`Error::NoImage`]; [`Error::Unavailable`] when it is not cached and the origin does not answer.
@@ -141,61 +196,56 @@ impl Reader {
         &self,
         item: &Item,
         held: Option<Tag>,
-        choose: Choose<'_>,
+        decide: Decide<'_>,
     ) -> Result<ReadOutcome, ReadFailure> {
         let started = Instant::now();
-        let patience = started + PATIENCE;
-        if let Some((copy, bytes)) =
-            self.near.as_ref().and_then(|near| near.hit(item.key.as_str(), item.variant))
-        {
-            let elapsed = started.elapsed();
-            let (image, content) = (copy.image.clone(), Content::Bytes(bytes));
-            let cache_status = CacheStatus::Near;
-            return Ok(ReadOutcome { image, content, cache_status, cache_time: elapsed, elapsed });
-        }
         if self.variants.are_busy_with(item) {
             let (cache_status, cache_time) = (CacheStatus::Busy, started.elapsed());
             return Err(ReadFailure { error: Error::VariantsBusy, cache_status, cache_time });
         }
         let looked = self.look(item, held, self.budget).await;
         let cache_time = started.elapsed();
-        let _at_the_origin = match &looked {
-            Looked::Hit(..) => None,
-            // Readers of variants have turns of their own.
-            _ if item.variant.is_some() => None,
-            _ => Some(self.go_to_the_origin().await.ok_or(ReadFailure {
-                error: Error::Busy,
-                cache_status: CacheStatus::Busy,
-                cache_time,
-            })?),
+        let failed = |error, cache_status| ReadFailure { error, cache_status, cache_time };
+        let found = match looked {
+            Looked::Hit(image, content) => Found::hit(image, content, decide),
+            Looked::Absent(absent) => {
+                // Readers of variants have turns of their own.
+                let _at_the_origin = match item.variant {
+                    Some(_) => None,
+                    None => Some(
+                        self.go_to_the_origin()
+                            .await
+                            .ok_or_else(|| failed(Error::Busy, CacheStatus::Busy))?,
+                    ),
+                };
+                let status = absent.status();
+                let asked = Asked { item, held, decide, patience: started + PATIENCE };
+                self.read_absent(&asked, absent).await.map_err(|error| failed(error, status))?
+            }
         };
-        let (found, status) = match looked {
-            Looked::Hit(image, content) => (Ok((image, content, CacheStatus::Hit)), CacheStatus::Hit),
-            Looked::Leased(lease) => (self.fill(item, lease, choose, patience).await, CacheStatus::Miss),
-            Looked::Missed => match self.share(item, patience).await {
+        let Found { image, content, status: cache_status, decision } = found;
+        Ok(ReadOutcome { image, content, decision, cache_status, cache_time, elapsed: started.elapsed() })
+    }
+
+    /// Reads what the cache has not answered.
+    async fn read_absent(&self, asked: &Asked<'_>, absent: Absent) -> Result<Found, Error> {
+        match absent {
+            Absent::Leased(lease) => self.fill(asked, lease).await,
+            Absent::Missed => match self.share(asked).await {
                 Some((image, bytes)) => {
-                    let status = CacheStatus::Collapsed;
-                    (Ok((image, Content::Bytes(bytes), status)), status)
+                    Ok(Found::new(image, Content::Bytes(bytes), CacheStatus::Collapsed, asked.decide))
                 }
-                None => (self.origin(item, choose, CacheStatus::Miss, patience).await, CacheStatus::Miss),
+                None => self.origin(asked, CacheStatus::Miss).await,
             },
-            Looked::Bypass(status) => match self.origin(item, choose, status, patience).await {
+            Absent::Bypass(status) => match self.origin(asked, status).await {
                 Err(error @ Error::Unavailable { .. }) if status == CacheStatus::TimedOut => {
-                    match self.look(item, held, LAST_RESORT).await {
-                        Looked::Hit(image, content) => {
-                            (Ok((image, content, CacheStatus::Hit)), CacheStatus::Hit)
-                        }
-                        _ => (Err(error), status),
+                    match self.look(asked.item, asked.held, LAST_RESORT).await {
+                        Looked::Hit(image, content) => Ok(Found::hit(image, content, asked.decide)),
+                        Looked::Absent(_) => Err(error),
                     }
                 }
-                found => (found, status),
+                found => found,
             },
-        };
-        match found {
-            Ok((image, content, cache_status)) => {
-                Ok(ReadOutcome { image, content, cache_status, cache_time, elapsed: started.elapsed() })
-            }
-            Err(error) => Err(ReadFailure { error, cache_status: status, cache_time }),
         }
     }
 
@@ -230,23 +280,25 @@ impl Reader {
                 None => match hit(reply, asking) {
                     Some((image, content)) => (Looked::Hit(image, content), None),
                     None => (
-                        Looked::Bypass(CacheStatus::Unavailable),
+                        Looked::bypass(CacheStatus::Unavailable),
                         Some("it answered a hit without type and tag".to_owned()),
                     ),
                 },
             },
-            Err(None) => return Looked::Bypass(CacheStatus::Busy),
+            Err(None) => return Looked::bypass(CacheStatus::Busy),
             Err(Some(RequestFailure::Refused(refused))) => match refused.refusal.code {
-                Code::NotFound => (refused.meta.lease.map_or(Looked::Missed, Looked::Leased), None),
+                Code::NotFound => {
+                    (Looked::Absent(refused.meta.lease.map_or(Absent::Missed, Absent::Leased)), None)
+                }
                 // A still larger image was stored between the two questions.
-                Code::TooLarge if refused.meta.size.is_some() => (Looked::Bypass(CacheStatus::Busy), None),
-                Code::TooLarge => (Looked::Bypass(CacheStatus::TooLarge), None),
-                _ => (Looked::Bypass(CacheStatus::Unavailable), Some(refused.refusal.message)),
+                Code::TooLarge if refused.meta.size.is_some() => (Looked::bypass(CacheStatus::Busy), None),
+                Code::TooLarge => (Looked::bypass(CacheStatus::TooLarge), None),
+                _ => (Looked::bypass(CacheStatus::Unavailable), Some(refused.refusal.message)),
             },
             Err(Some(failure @ RequestFailure::TimedOut { .. })) => {
-                (Looked::Bypass(CacheStatus::TimedOut), Some(failure.to_string()))
+                (Looked::bypass(CacheStatus::TimedOut), Some(failure.to_string()))
             }
-            Err(Some(failure)) => (Looked::Bypass(CacheStatus::Unavailable), Some(failure.to_string())),
+            Err(Some(failure)) => (Looked::bypass(CacheStatus::Unavailable), Some(failure.to_string())),
         };
         self.note_trouble(trouble);
         looked
@@ -259,7 +311,7 @@ impl Reader {
         }
         match self.near.as_ref().and_then(|near| near.lend(&copy)) {
             Some(bytes) => Looked::Hit(copy.image.clone(), Content::Bytes(bytes)),
-            None => Looked::Bypass(CacheStatus::Busy),
+            None => Looked::bypass(CacheStatus::Busy),
         }
     }
 
@@ -302,15 +354,10 @@ impl Reader {
     }
 
     /// Reads the origin for all reads that miss this item, and fills the cache.
-    async fn fill(
-        &self,
-        item: &Item,
-        lease: Lease,
-        choose: Choose<'_>,
-        patience: Instant,
-    ) -> Result<(ImageMeta, Content, CacheStatus), Error> {
+    async fn fill(&self, asked: &Asked<'_>, lease: Lease) -> Result<Found, Error> {
+        let item = asked.item;
         let flight = self.flights.lead(item);
-        let mut rounds = Rounds::until(patience);
+        let mut rounds = Rounds::until(asked.patience);
         let (image, bytes) = loop {
             // The lease is here already, so a change that this row does not show yet will void it.
             let source = self.source(item, &mut rounds).await?;
@@ -318,11 +365,11 @@ impl Reader {
             if self.is_too_large(size) {
                 drop(flight);
                 self.reject(item, lease, size).await;
-                return self.finish(item, source, choose, CacheStatus::TooLarge, rounds).await;
+                return self.finish(asked, source, CacheStatus::TooLarge, rounds).await;
             }
             let Some(permit) = self.fill_permit(size) else {
                 drop(flight);
-                return self.finish(item, source, choose, CacheStatus::Miss, rounds).await;
+                return self.finish(asked, source, CacheStatus::Miss, rounds).await;
             };
             match self.read_source(&source).await {
                 Ok(bytes) => break (source.image, hold(bytes, permit)),
@@ -331,18 +378,18 @@ impl Reader {
         };
         let flight = flight.close();
         let status = self.send_fill(item, lease, &image, &bytes, flight).await;
-        Ok((image, Content::Bytes(bytes), status))
+        Ok(Found::new(image, Content::Bytes(bytes), status, asked.decide))
     }
 
     /// The image that another read of this process fills the cache with, if there is one under way.
-    async fn share(&self, item: &Item, patience: Instant) -> Option<(ImageMeta, Bytes)> {
-        let passenger = self.flights.join(item)?;
+    async fn share(&self, asked: &Asked<'_>) -> Option<(ImageMeta, Bytes)> {
+        let passenger = self.flights.join(asked.item)?;
         let _waiting = Waiting::new(&self.waiting_reads);
-        if item.variant.is_none() {
+        if asked.item.variant.is_none() {
             return passenger.arrive().await;
         }
         let _may_wait = self.variants.wait().ok()?;
-        timeout_at(patience.into(), passenger.arrive()).await.ok()?
+        timeout_at(asked.patience.into(), passenger.arrive()).await.ok()?
     }
 
     /// Sends a fill, and shares it if it was accepted.
@@ -395,45 +442,42 @@ impl Reader {
     }
 
     /// Reads the origin for one asker alone.
-    async fn origin(
-        &self,
-        item: &Item,
-        choose: Choose<'_>,
-        status: CacheStatus,
-        patience: Instant,
-    ) -> Result<(ImageMeta, Content, CacheStatus), Error> {
-        let mut rounds = Rounds::until(patience);
-        let source = self.source(item, &mut rounds).await?;
-        self.finish(item, source, choose, status, rounds).await
+    async fn origin(&self, asked: &Asked<'_>, status: CacheStatus) -> Result<Found, Error> {
+        let mut rounds = Rounds::until(asked.patience);
+        let source = self.source(asked.item, &mut rounds).await?;
+        self.finish(asked, source, status, rounds).await
     }
 
     /// Gets the bytes of a file, and reads the row again as long as the file is gone (design rule 5).
     async fn finish(
         &self,
-        item: &Item,
+        asked: &Asked<'_>,
         mut source: Source,
-        choose: Choose<'_>,
         status: CacheStatus,
         mut rounds: Rounds,
-    ) -> Result<(ImageMeta, Content, CacheStatus), Error> {
+    ) -> Result<Found, Error> {
         loop {
             let size = source.image.size;
-            let opened = match choose(&source.image) {
-                Portion::Nothing => Ok(Content::Stream(Body::empty())),
-                Portion::All => match self.fill_permit(size).filter(|_| size <= SMALL_BYTES) {
+            let decision = (asked.decide)(&source.image);
+            let opened = match &decision {
+                Decision::Whole => match self.fill_permit(size).filter(|_| size <= SMALL_BYTES) {
                     Some(permit) => {
                         let read = self.read_source(&source).await;
                         read.map(|bytes| Content::Bytes(hold(bytes, permit)))
                     }
                     None => self.open(&source, 0..size).await,
                 },
-                Portion::Part(range) => self.open(&source, range).await,
+                Decision::Part(range) => self.open(&source, range.clone()).await,
+                Decision::Head
+                | Decision::NotModified
+                | Decision::PreconditionFailed
+                | Decision::NotSatisfiable => Ok(Content::Stream(Body::empty())),
             };
             match opened {
-                Ok(content) => return Ok((source.image, content, status)),
+                Ok(content) => return Ok(Found { image: source.image, content, status, decision }),
                 Err(error) => self.again(&mut rounds, &source.location, error).await?,
             }
-            source = self.source(item, &mut rounds).await?;
+            source = self.source(asked.item, &mut rounds).await?;
         }
     }
 

@@ -4,8 +4,9 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use origin::Swept;
 use origin::blobs::Blobs;
 use origin::identity::Identity;
@@ -16,20 +17,21 @@ use origin::ties::Ties;
 use origin::variants::Variants;
 use sql::Database;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::stats::HistoryRequest;
-use wire::{Item, Key, Span, Tag};
+use wire::{Item, Span, Tag, Variant};
 
 use crate::cache::client::CacheClient;
 use crate::cache::feed::Feed;
 use crate::cache::near::upkeep::Upkeep;
 use crate::cache::near::{Copy, Near};
+use crate::conditional::Decision;
 use crate::config::Config;
 use crate::error::Error;
 use crate::health::{Health, Part};
-use crate::image::{Choose, Portion, ReadFailure, ReadOutcome};
+use crate::image::{CacheStatus, Content, Decide, ReadFailure, ReadOutcome};
 use crate::metrics::{ConnectionMetrics, Metrics};
 use crate::service::reach::Reach;
 use crate::service::read::Reader;
@@ -87,6 +89,15 @@ impl fmt::Debug for AppState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AppState").finish_non_exhaustive()
     }
+}
+
+/// A copy of this gateway that may be served now.
+#[derive(Debug)]
+pub(crate) struct NearHit {
+    pub(crate) copy: Arc<Copy>,
+    pub(crate) bytes: Bytes,
+    /// How long the read has taken.
+    pub(crate) took: Duration,
 }
 
 impl AppState {
@@ -161,23 +172,47 @@ impl AppState {
         &self.feed
     }
 
-    /// Reads the image under `key`, from the cache where that is possible. `held` is the tag of the
-    /// bytes that the asker has already.
+    /// Reads all of `item`, from the cache where that is possible.
     ///
     /// # Errors
     /// [`Error::NoImage`]; [`Error::Unavailable`] when it is not cached and the origin does not answer.
-    pub(crate) async fn read(&self, key: &Key, held: Option<Tag>) -> Result<ReadOutcome, Error> {
-        self.read_portion(&key.clone().into(), held, &|_| Portion::All).await.map_err(|failure| failure.error)
+    pub(crate) async fn read(&self, item: &Item) -> Result<ReadOutcome, Error> {
+        let Some(NearHit { copy, bytes, took }) =
+            self.read_near(item.key.as_str(), item.variant, Instant::now())
+        else {
+            return self.read_far(item, None, &|_| Decision::Whole).await.map_err(|failure| failure.error);
+        };
+        Ok(ReadOutcome {
+            image: copy.image.clone(),
+            content: Content::Bytes(bytes),
+            decision: Decision::Whole,
+            cache_status: CacheStatus::Near,
+            cache_time: took,
+            elapsed: took,
+        })
     }
 
-    /// As [`AppState::read`], also of variants, for a client that may need less than all of it.
-    pub(crate) async fn read_portion(
+    /// Reads an item from the copy of this gateway, if there is one that may be served. Only an item without one is read by
+    /// [`AppState::read_far`]. `started` is when the read began.
+    pub(crate) fn read_near(&self, key: &str, variant: Option<Variant>, started: Instant) -> Option<NearHit> {
+        let (copy, bytes) = self.near.as_ref()?.hit(key, variant)?;
+        let took = started.elapsed();
+        self.metrics.count_read(CacheStatus::Near, took);
+        Some(NearHit { copy, bytes, took })
+    }
+
+    /// Reads an item of which this gateway has no copy. `held` is the tag of the bytes that the asker has already, and
+    /// `decide` says how much of the image is needed.
+    ///
+    /// # Errors
+    /// As [`AppState::read`].
+    pub(crate) async fn read_far(
         &self,
         item: &Item,
         held: Option<Tag>,
-        choose: Choose<'_>,
+        decide: Decide<'_>,
     ) -> Result<ReadOutcome, ReadFailure> {
-        let read = self.reader.read(item, held, choose).await;
+        let read = self.reader.read(item, held, decide).await;
         let (status, time) = match &read {
             Ok(outcome) => (outcome.cache_status, outcome.cache_time),
             Err(failure) => (failure.cache_status, failure.cache_time),

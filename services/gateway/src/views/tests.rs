@@ -17,6 +17,7 @@ use super::figures::{Figure, stats_figures};
 use super::images::file_name;
 use super::shell::Moment;
 use super::*;
+use crate::conditional::Decision;
 use crate::health::{Health, Part};
 use crate::image::{CacheStatus, Content, ImageMeta, ReadOutcome};
 
@@ -75,6 +76,7 @@ fn read(status: CacheStatus) -> ReadOutcome {
             size: 791_555,
         },
         content: Content::Fresh,
+        decision: Decision::NotModified,
         cache_status: status,
         cache_time: Duration::from_micros(300),
         elapsed: Duration::from_micros(412),

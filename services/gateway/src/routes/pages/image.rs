@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use time::OffsetDateTime;
 use tokio::time::timeout;
+use wire::Item;
 
 use super::fields::Fields;
 use super::render::{logged, residency, see_other};
@@ -36,8 +37,9 @@ pub(super) async fn image(
     }
     let read = async {
         let key = fields.key()?;
+        let item = Item::from(key.clone());
         // The read comes first and alone, so that questions about the image do not add to its time.
-        let read = timeout(READ_LIMIT, state.read(&key, None)).await.unwrap_or_else(|_| {
+        let read = timeout(READ_LIMIT, state.read(&item)).await.unwrap_or_else(|_| {
             let reason = format!("no answer within {} s", READ_LIMIT.as_secs());
             Err(Error::Unavailable { part: "the image", reason })
         })?;
