@@ -126,7 +126,7 @@ suite("in the browser", () => {
     await lines.nth(3).locator("input").fill("rocket.jpg");
     await lines.nth(3).getByText("Replaces the image stored under this key (640 × 427, 110 kB).").waitFor();
     await lines.nth(2).locator("input").fill("trip/猫.png");
-    await lines.nth(2).getByText("Another file of this list has the same key.").waitFor();
+    await lines.nth(2).getByText("The key must differ from the others of this list.").waitFor();
     await page.getByRole("button", { name: "Store 3 images" }).click();
     assert.equal((await stored()).length, samples.length, "nothing is sent while a key is wrong");
     await lines.nth(2).locator("input").fill("trip/cup.png");
@@ -142,7 +142,7 @@ suite("in the browser", () => {
     await page.getByRole("button", { name: "Store 3 images" }).click();
     await page.getByText("2 stored, 1 refused, 1 failed.").waitFor();
     assert.match(await lines.nth(0).innerText(), /Stored\. Show it/);
-    assert.match(await lines.nth(3).innerText(), /It replaced the image that was there/);
+    assert.match(await lines.nth(3).innerText(), /It replaced the image under this key/);
     assert.match(await lines.nth(2).innerText(), /An image is stored under this key already\. Try again to replace it/);
     await page.getByRole("button", { name: "Try cup.png again" }).click();
     await page.getByText("3 stored, 1 refused.").waitFor();

@@ -32,7 +32,7 @@ suite("live", () => {
 
   test("a read is seen with what it was, and leads to its image", async () => {
     const { page, events, of, clean, close } = await live();
-    await page.getByText("Nothing has happened since you opened this page").waitFor();
+    await page.getByText("No event has come since this page was opened").waitFor();
     await read("rocket.jpg");
     await of("rocket.jpg").filter({ hasText: "miss" }).first().waitFor();
     await until("a hit", async () => {

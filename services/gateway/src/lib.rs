@@ -115,7 +115,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let mut tasks = Tasks::new(shutdown.clone());
     let serving = server::serve(listener, front.clone(), limits, connections.clone(), shutdown.clone());
     tasks.spawn("HTTP server", serving);
-    tracing::info!(%address, "listening on http://{address}");
+    tracing::info!(%address, "the gateway listens on http://{address}");
 
     let connected = tokio::select! {
         connected = connect(&config, &front) => Some(connected?),
@@ -167,7 +167,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let present =
         present.map_err(|error| anyhow::anyhow!("the gateway can't say that it is there: {error}"))?;
     front.open(App::new(state.clone(), gate));
-    tracing::info!("serving");
+    tracing::info!("the gateway serves: NATS, MySQL and the image store are connected");
 
     let ended = tokio::select! {
         ended = tasks.watch() => ended,
@@ -177,13 +177,13 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let finished = tasks.finish(grace + FAREWELL).await;
     if timeout(FAREWELL, state.finish_changes()).await.is_err() {
         tracing::warn!(
-            "changes were left behind; another gateway, or the next start, tells the cache of them"
+            "changes were left unacknowledged at the stop: another gateway, or the next start, tells the cache of them"
         );
     }
     if let Some(upkeep) = state.near_upkeep()
         && !matches!(timeout(FAREWELL, upkeep.report_now()).await, Ok(Ok(())))
     {
-        tracing::warn!("hits of the near cache were not counted");
+        tracing::warn!("near hits were not reported before the stop: the statistics lack them");
     }
     if let Err(error) = present.stop().await {
         tracing::debug!(%error, "the bus was not told that this gateway leaves");
@@ -192,11 +192,14 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     let finished = finished.and(last.finish(FAREWELL).await);
     tokio::join!(bus.drain(FAREWELL), own.drain(FAREWELL));
     if timeout(FAREWELL, database.close()).await.is_err() {
-        tracing::warn!("connections to MySQL were cut off");
+        tracing::warn!(
+            limit_ms = FAREWELL.as_millis() as u64,
+            "the connections to MySQL were not closed in time"
+        );
     }
     ended?;
     finished?;
-    tracing::info!("stopped");
+    tracing::info!("the gateway has stopped");
     Ok(())
 }
 

@@ -202,7 +202,7 @@ impl Claim {
                 Err(RenewalError::Lost) => return,
                 Err(error @ RenewalError::Failed(_)) => {
                     if !failing {
-                        tracing::warn!(%error, "renewing the claim to serve");
+                        tracing::warn!(%error, "the claim to serve could not be renewed: it is tried again until it runs out");
                     }
                     failing = true;
                 }
@@ -230,8 +230,10 @@ impl Claim {
         };
         match timeout(RELEASE_TIME, released).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the claim to serve was not given up and runs out"),
-            Err(_) => tracing::warn!("the claim to serve was not given up in time and runs out"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the claim to serve could not be given up: it runs out by itself")
+            }
+            Err(_) => tracing::warn!("the claim to serve was not given up in time: it runs out by itself"),
         }
     }
 }
@@ -270,16 +272,19 @@ impl Standby<'_> {
             match self.seen.outlook(now) {
                 Outlook::Free => {}
                 Outlook::RunOut => {
-                    tracing::info!(revision = found.revision, "the claim to serve has run out");
+                    tracing::info!(
+                        revision = found.revision,
+                        "the claim of another worker to serve has run out"
+                    );
                 }
                 Outlook::Owned { by, left } => {
-                    self.say(format!("standing by: {by}"));
+                    self.say(format!("the worker is standing by: {by}"));
                     return Ok(Look::StandBy(left));
                 }
                 Outlook::Newer(version) => {
                     self.say(format!(
-                        "standing by: the claim to serve has form {version}, of a later release; if none is in use, \
-                         start one worker with --replace-newer-claim"
+                        "the worker is standing by: the claim to serve has form {version}, of a later release. If none of \
+                         that release runs, start one worker with --replace-newer-claim"
                     ));
                     return Ok(Look::StandBy(LOOK_EVERY));
                 }

@@ -78,7 +78,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         match serve_on(&buses, &config, &mut known, &windows, &mut seen, &shutdown).await? {
             End::Stopped => return Ok(()),
             End::BusDied(error) => {
-                tracing::error!("the connection to NATS is made anew, since its client died: {error:#}");
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "the NATS client has ended: the worker connects anew"
+                );
             }
         }
     }
@@ -136,7 +139,7 @@ async fn serve_on(
     if !has_died && timeout_at(began + grace + LEAVE_TIME, windows.emptied()).await.is_err() {
         tracing::warn!(
             pending = windows.pending_count(),
-            "stopping before JetStream has acknowledged every window"
+            "the worker stops before JetStream has acknowledged every window"
         );
     }
     stop_publishing.cancel();
@@ -147,7 +150,7 @@ async fn serve_on(
         result => result?,
     }
     finished?;
-    tracing::info!("stopped");
+    tracing::info!("the worker has stopped");
     Ok(End::Stopped)
 }
 
@@ -205,7 +208,10 @@ async fn live_again_and_again(
             worker.claim.release().await;
             return Ok(());
         }
-        tracing::warn!(incarnation = worker.incarnation, "the claim to serve is lost; everything is dropped");
+        tracing::warn!(
+            incarnation = worker.incarnation,
+            "the claim to serve is lost: the worker drops all entries"
+        );
     }
 }
 
@@ -278,7 +284,7 @@ async fn live(
         rest.wait().await;
     };
     if timeout(config.process.shutdown_grace(), stages).await.is_err() {
-        tracing::warn!("requests in flight were cut off");
+        tracing::warn!("requests in flight were cut off: they took longer than SHUTDOWN_GRACE_MS");
     }
     // A task that still reads requests must not serve when the invalidations have left the bus.
     worker.claim.end();

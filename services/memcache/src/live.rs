@@ -142,7 +142,7 @@ impl Live {
                     return Ok(());
                 }
                 Found::Nothing(over) => {
-                    tracing::info!("there is no revision of the configuration yet");
+                    tracing::info!("the bucket has no configuration: the first revision is written");
                     (first.clone(), over)
                 }
                 Found::Junk(over, why) => {
@@ -180,7 +180,7 @@ impl Live {
             why,
             policy = %config.policy,
             capacity_mb = config.capacity_mb.mb(),
-            "the entry in the bucket is no configuration, and is overwritten"
+            "the entry in the bucket is no configuration: it is overwritten"
         );
         CacheConfig {
             changed_by: format!("{}: revision {over} could not be read", self.worker.name),
@@ -235,7 +235,7 @@ impl Live {
                 tracing::warn!(
                     revision = over,
                     in_force = in_force.revision,
-                    "the stream has taken back the configuration in force, which is written again"
+                    "the stream has lost the configuration in force: it is written again"
                 );
                 (*over, in_force.written.clone())
             }
@@ -267,7 +267,10 @@ impl Live {
                 Ok(()) => failing = false,
                 Err(error) => {
                     if !failing {
-                        tracing::warn!("the configuration in JetStream can't be read now: {error:#}");
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            "the configuration could not be read from JetStream: the last one stays in force"
+                        );
                     }
                     failing = true;
                 }
@@ -477,7 +480,7 @@ impl Live {
             self.worker.watch.tell(KeyEventKind::Evicted, &entry.item(), entry.size());
         }
         tracing::info!(revision, policy = %config.policy, capacity_mb = config.capacity_mb.mb(), generation = config.generation,
-            changed_by = config.changed_by, evicted = evicted.len(), "configuration in force");
+            changed_by = config.changed_by, evicted = evicted.len(), "the configuration is in force");
         let (worker, incarnation, time) =
             (self.worker.name.clone(), self.worker.incarnation.clone(), OffsetDateTime::now_utc());
         let changed_by = config.changed_by.clone();
@@ -513,7 +516,7 @@ impl Live {
             tracing::warn!(
                 asked_mb = asked,
                 capacity_mb = capacity.mb(),
-                "the configured capacity does not fit this machine"
+                "the configured capacity is beyond three quarters of this machine's memory: a smaller one is in force"
             );
             config.capacity_mb = capacity;
         }
@@ -533,9 +536,12 @@ impl Live {
             match tokio::time::timeout(ANNOUNCE_TIME, publication).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, revision, "a change of the configuration was not announced")
+                    tracing::warn!(%error, revision, "a change of the configuration could not be announced: watchers of events miss it")
                 }
-                Err(_) => tracing::warn!(revision, "a change of the configuration was not announced in time"),
+                Err(_) => tracing::warn!(
+                    revision,
+                    "a change of the configuration was not announced in time: watchers of events may miss it"
+                ),
             }
         });
     }

@@ -56,7 +56,7 @@ fn payload_of(drop: &Drop) -> Bytes {
     match serde_json::to_vec(&DropRequest { key: drop.key.clone() }) {
         Ok(payload) => payload.into(),
         Err(error) => {
-            tracing::error!(%error, "a drop can't be written; the leases are waited out");
+            tracing::error!(%error, "a near drop could not be written: the worker waits for the end of the leases");
             Bytes::new()
         }
     }

@@ -129,13 +129,13 @@ pub(crate) async fn publish(
                 pause = FIRST_PAUSE;
                 if failing {
                     failing = false;
-                    tracing::info!(sequence = window.sequence, "windows are acknowledged again");
+                    tracing::info!(sequence = window.sequence, "JetStream acknowledges windows again");
                 }
             }
             Err(error) => {
                 if !failing {
                     failing = true;
-                    tracing::warn!(%error, sequence = window.sequence, "a window is not acknowledged; windows are kept for an hour");
+                    tracing::warn!(%error, sequence = window.sequence, "JetStream has not acknowledged a window: windows are kept for an hour and sent again");
                 }
                 tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),

@@ -297,7 +297,7 @@ impl Worker {
         tracing::info!(
             connection = self.bus.connection_count(),
             dropped_entries = dropped.entries,
-            "serving"
+            "the worker serves"
         );
     }
 

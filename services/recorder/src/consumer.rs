@@ -245,7 +245,12 @@ impl<F: Feed> Follower<F> {
                 Ok(Ended::Stopping) => return,
                 Ok(Ended::Reconnected | Ended::Silent) => {}
                 Err(error) => {
-                    tracing::warn!("following {} is interrupted: {error:#}", F::WHAT);
+                    tracing::warn!(
+                        stream = F::STREAM,
+                        error = format!("{error:#}"),
+                        "the consumer of {} was interrupted: it starts again",
+                        F::WHAT
+                    );
                     if self.shutdown.run_until_cancelled(sleep(pause)).await.is_none() {
                         return;
                     }
@@ -265,7 +270,7 @@ impl<F: Feed> Follower<F> {
             return Ok(Ended::Stopping);
         };
         let (feed, consumer) = opened?;
-        tracing::info!(stream = F::STREAM, "following {}", F::WHAT);
+        tracing::info!(stream = F::STREAM, "the consumer of {} has started", F::WHAT);
         loop {
             let pull = consumer.batch().max_messages(BATCH).expires(PULL).messages();
             let mut chunks = pull.await.context("messages can't be asked for")?.ready_chunks(BATCH);
@@ -381,7 +386,11 @@ impl<F: Feed> Follower<F> {
             () = out_of_time => None,
         };
         let Some(refused) = stored else {
-            tracing::warn!("stopping with {} that MySQL has not taken; JetStream keeps them", F::WHAT);
+            tracing::warn!(
+                messages = messages.len(),
+                "the recorder stops before MySQL has taken these {}: JetStream keeps them",
+                F::WHAT
+            );
             return messages.iter().map(|_| AckKind::Nak(Some(GIVE_BACK_AFTER))).collect();
         };
         for (row, error) in refused {
@@ -434,7 +443,7 @@ fn refuse<F: Feed>(message: &Message, reason: &str) {
         stream = F::STREAM,
         sequence,
         reason,
-        "a message is not among the {} and is passed over",
+        "a message could not be recorded among the {}: it is left out",
         F::WHAT
     );
 }

@@ -105,7 +105,7 @@ pub(crate) async fn serve(
     service.stop().await.map_err(anyhow::Error::from_boxed)?;
     // Without a connection no question can be answered, and the subscriptions don't end.
     if bus.is_connected() && timeout(grace, answering).await.is_err() {
-        tracing::warn!("stopping before every question was answered");
+        tracing::warn!("the recorder stops before every question was answered");
     }
     Ok(())
 }

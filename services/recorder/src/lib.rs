@@ -56,7 +56,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         buses.drain(LEAVE).await;
         match ended {
             Err(error) if has_died => {
-                tracing::error!("the connection to NATS is made anew, since its client died: {error:#}");
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "the NATS client has ended: the recorder connects anew"
+                );
             }
             ended => break ended,
         }
@@ -69,7 +72,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         tracing::warn!("the connections to MySQL were not closed in time");
     }
     ended?;
-    tracing::info!("stopped");
+    tracing::info!("the recorder has stopped");
     Ok(())
 }
 
@@ -110,7 +113,7 @@ async fn record(
             stopped.run_until_cancelled(refused).await.map_or(Ok(()), |refusal| Err(refusal.into()))
         }
     });
-    tracing::info!(retention_days = config.stats_retention_days, "recording");
+    tracing::info!(retention_days = config.stats_retention_days, "the recorder records windows and changes");
 
     let failure = tasks.watch().await;
     shutdown.cancel();
@@ -144,7 +147,7 @@ async fn start(config: &Config, setup: &Setup) -> anyhow::Result<(Buses, Reposit
             }
         });
         migrated.await??;
-        tracing::info!("the tables are up to date");
+        tracing::info!("the tables of the database are up to date");
         anyhow::Ok(())
     };
     let password = async { anyhow::Ok(setup.prove_password(limit).await?) };

@@ -36,14 +36,14 @@ async fn round(repository: &Repository, end: OffsetDateTime) -> Duration {
             Ok(0) => break,
             Ok(rows) => removed_rows += rows,
             Err(error) => {
-                tracing::warn!(%error, removed_rows, "old rows could not be removed, trying again in a minute");
+                tracing::warn!(%error, removed_rows, "rows older than the retention could not be removed: it is tried again in a minute");
                 return RETRY_AFTER;
             }
         }
         sleep(PAUSE).await;
     }
     if removed_rows > 0 {
-        tracing::info!(removed_rows, "removed rows older than the retention");
+        tracing::info!(removed_rows, "rows older than the retention were removed");
     }
     EVERY
 }

@@ -145,7 +145,7 @@ impl Wanted {
                     tracing::warn!(
                         stream = self.stream,
                         consumer = self.name,
-                        "a consumer had another configuration, and was set right"
+                        "a consumer had another configuration: it was updated"
                     );
                 }
                 return Ok(());
@@ -161,7 +161,7 @@ impl Wanted {
             stream = self.stream,
             consumer = self.name,
             reason,
-            "a consumer has a configuration that can't be updated: it is deleted and made anew"
+            "a consumer has a configuration that can't be updated: it is deleted and created anew"
         );
         let subject = format!("CONSUMER.DELETE.{}.{}", self.stream, self.name);
         let deleted: Response<Value> = jetstream.request(subject, &json!({})).await?;

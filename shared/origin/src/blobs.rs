@@ -773,7 +773,7 @@ impl Drop for BlobWriter {
             let blobs = self.blobs.clone();
             runtime.spawn(async move {
                 if let Err(error) = blobs.within(parts.abort()).await {
-                    tracing::warn!(%error, "what came in of an upload is left to the sweep");
+                    tracing::warn!(%error, "the unfinished file of an upload could not be removed: the sweep removes it");
                 }
             });
         }

@@ -79,34 +79,36 @@ impl From<sqlx::Error> for Error {
     }
 }
 
+/// Why MySQL did not do what it was asked, where that may pass or be mended.
+fn reason_for(error: &sqlx::Error) -> Option<&'static str> {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) => Some("the connection failed"),
+        sqlx::Error::PoolTimedOut => Some("no connection became free in time"),
+        sqlx::Error::PoolClosed => Some("this gateway is stopping"),
+        sqlx::Error::Database(database) => {
+            let error = database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>();
+            reason_of(error.map_or(0, |error| error.number()))
+        }
+        _ => None,
+    }
+}
+
 /// The error is shared, because several readers may have shared the statement that failed.
 impl From<Arc<sqlx::Error>> for Error {
     fn from(error: Arc<sqlx::Error>) -> Self {
-        let reason = match &*error {
-            sqlx::Error::Io(_) | sqlx::Error::Tls(_) => "the connection failed",
-            sqlx::Error::PoolTimedOut => "no connection became free in time",
-            sqlx::Error::PoolClosed => "this gateway is stopping",
-            sqlx::Error::Database(database) => {
-                let number = database
-                    .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
-                    .map_or(0, |error| error.number());
-                match reason_of(number) {
-                    Some(reason) => {
-                        static SAID: Seldom = Seldom::new(SAID_EVERY);
-                        if let Some(times) = SAID.now() {
-                            tracing::warn!(%error, times, "MySQL refuses statements");
-                        }
-                        reason
-                    }
-                    None => {
-                        return Self::Internal(
-                            anyhow::Error::new(error).context("MySQL refused a statement"),
-                        );
-                    }
+        match reason_for(&error) {
+            Some(reason) => {
+                // The server's own words are for the log.
+                static SAID: Seldom = Seldom::new(SAID_EVERY);
+                if let Some(times) = SAID.now() {
+                    tracing::warn!(%error, reason, times, "MySQL failed a statement");
                 }
+                Self::Unavailable { part: "MySQL", reason: reason.to_owned() }
             }
-            _ => return Self::Internal(anyhow::Error::new(error).context("MySQL gave no readable answer")),
-        };
-        Self::Unavailable { part: "MySQL", reason: format!("{reason} ({error})") }
+            None if matches!(*error, sqlx::Error::Database(_)) => {
+                Self::Internal(anyhow::Error::new(error).context("MySQL refused a statement"))
+            }
+            None => Self::Internal(anyhow::Error::new(error).context("MySQL gave no readable answer")),
+        }
     }
 }

@@ -179,7 +179,7 @@ impl Identity {
         match self.blobs.id().await? {
             Some(store) if store == id => {
                 self.confirm(id).await?;
-                tracing::info!(%id, store = self.blobs.describe(), "image store and database have an id now");
+                tracing::info!(%id, store = self.blobs.describe(), "image store and database were given an id");
                 Ok(Standing::Joined(id))
             }
             Some(store) => Ok(Standing::Apart(Mismatch::Differ { store, database: id })),

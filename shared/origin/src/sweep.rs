@@ -61,7 +61,7 @@ pub async fn run(
                 pause
             }
             Some(Err(error)) => {
-                tracing::warn!(error = error.to_string(), "the sweep of files that no row names failed");
+                tracing::warn!(error = error.to_string(), "the sweep failed: it is tried again later");
                 RETRY
             }
         };

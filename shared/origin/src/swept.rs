@@ -31,7 +31,10 @@ impl Swept {
     pub(crate) fn log(&self, max_percent: u64) {
         let unreadable = self.unreadable();
         if unreadable > 0 {
-            tracing::warn!(unreadable, "images can't be read: their files are missing in the image store");
+            tracing::warn!(
+                unreadable,
+                "files of images are missing in the image store: these images can't be read"
+            );
         }
         let (oldest_s, oldest_purged_s) = (self.oldest.as_secs(), self.oldest_purged.as_secs());
         let Self { files, unnamed, moved, leftovers, put_back, purged, .. } = *self;
@@ -41,7 +44,7 @@ impl Swept {
                 unnamed,
                 oldest_s,
                 put_back,
-                "the sweep left everything as it was: {}",
+                "the sweep removed nothing: {}",
                 self.too_much(max_percent)
             );
             return;
@@ -54,7 +57,7 @@ impl Swept {
             put_back,
             purged,
             oldest_purged_s,
-            "swept: files that no row names went to the trash, and old ones from there away"
+            "the sweep moved files that no row names to the trash, and removed old ones from it"
         );
     }
 

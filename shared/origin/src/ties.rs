@@ -116,7 +116,7 @@ impl Ties {
         let mut known = self.lock();
         if known.trouble != trouble {
             match &trouble {
-                Some(reason) => tracing::warn!(reason, "the image store is in trouble"),
+                Some(reason) => tracing::warn!(reason, "the image store can't be written to"),
                 None => tracing::info!("the image store can be written to again"),
             }
             known.trouble = trouble;

@@ -86,14 +86,18 @@ impl Drop for Staged {
 /// Takes away the files of an image that no row names any more. Files that can't be moved now are left to the sweep.
 pub async fn discard(blobs: &Blobs, location: &str) {
     if let Err(error) = blobs.discard_image(location).await {
-        tracing::warn!(location, reason = error.reason(), "a file that no row names is left to the sweep");
+        tracing::warn!(
+            location,
+            reason = error.reason(),
+            "a file that no row names could not be removed: the sweep removes it"
+        );
     }
 }
 
 /// Removes the files of an image that no row has ever named. Files that can't be removed now are left to the sweep.
 async fn remove(blobs: &Blobs, location: &str) {
     if let Err(error) = blobs.remove_image(location).await {
-        tracing::warn!(location, %error, "a file that no row names is left to the sweep");
+        tracing::warn!(location, %error, "a file that no row names could not be removed: the sweep removes it");
     }
 }
 
@@ -138,7 +142,7 @@ async fn receive_until<E: From<Error>>(
         }
         Err(error) => {
             if let Err(error) = writer.abort().await {
-                tracing::warn!(%error, "what came in of a refused upload is left to the sweep");
+                tracing::warn!(%error, "the unfinished file of a refused upload could not be removed: the sweep removes it");
             }
             Err(error)
         }

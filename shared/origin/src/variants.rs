@@ -264,7 +264,7 @@ impl Inner {
                 Ok(Some(Rendition::with_bytes(location, image.format, bytes)))
             }
             Err(error) => {
-                tracing::warn!(location, %error, "the file of a variant is damaged, and is made again");
+                tracing::warn!(location, %error, "the file of a variant is damaged: it is made again");
                 Ok(None)
             }
         }
@@ -338,7 +338,11 @@ impl Inner {
         }
         if let Err(error) = self.blobs.put(location, bytes.clone()).await {
             let reason = error.reason();
-            tracing::warn!(location, reason, "a variant could not be stored; it will be made again");
+            tracing::warn!(
+                location,
+                reason,
+                "a variant could not be stored: it is made again when it is asked for"
+            );
         }
         Ok(Some(Rendition::with_bytes(location, made.format, bytes)))
     }

@@ -483,7 +483,9 @@ impl Bus {
             return;
         }
         if timeout(limit, closed.wait_for(|closed| *closed)).await.is_err() {
-            tracing::warn!("the connection to NATS was not drained in time");
+            tracing::warn!(
+                "the connection to NATS was not drained in time: messages on their way may be lost"
+            );
         }
     }
 }
@@ -670,13 +672,13 @@ impl Signs {
     fn take(&self, user: &'static str, event: &Event) {
         match event {
             Event::Connected => {
-                tracing::info!(user, "connected to NATS");
+                tracing::info!(user, "the connection to NATS is there");
                 *locked(&self.since) = SystemTime::now();
                 self.refusal.send_if_modified(|refusal| refusal.take().is_some());
                 self.connections.send_modify(|count| *count += 1);
             }
             Event::Disconnected => {
-                tracing::warn!(user, "connection to NATS lost, reconnecting");
+                tracing::warn!(user, "the connection to NATS is lost: the client reconnects");
                 *locked(&self.since) = SystemTime::now();
             }
             Event::Closed => {
@@ -687,23 +689,23 @@ impl Signs {
                 tracing::warn!(
                     user,
                     subscription,
-                    "messages were dropped, because they came faster than they were read"
+                    "messages of a subscription were dropped: they came faster than they were read"
                 );
             }
             Event::ServerError(ServerError::SlowConsumer(_)) => {
                 self.slow_consumers.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(user, "the server cut this connection off, because it was read too slowly");
+                tracing::warn!(user, "the NATS server closed the connection: it was read too slowly");
             }
             Event::ServerError(ServerError::Other(error)) if self.is_refused_answer(error) => {
                 self.refused_answers.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
                     user,
                     error,
-                    "an answer was not sent: its asker named a reply subject that is no inbox"
+                    "an answer was not sent: the reply subject of its request is no inbox"
                 );
             }
             Event::ServerError(error) => {
-                tracing::error!(user, %error, "the NATS server refuses something");
+                tracing::error!(user, %error, "the NATS server refused a request of this user");
                 if let ServerError::Other(error) = error
                     && let Some(what) = refused_of(error)
                 {

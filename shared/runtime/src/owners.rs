@@ -208,7 +208,10 @@ impl Observer {
                         "the claim to serve is not the one that was known, nor one after it".to_owned()
                     }
                 };
-                return Outlook::Owned { by: format!("{by}; whoever had it is waited out"), left };
+                return Outlook::Owned {
+                    by: format!("{by}: the end of the former claim is waited for"),
+                    left,
+                };
             }
         }
         match &found.standing {

@@ -59,7 +59,7 @@ pub async fn respond(bus: &Bus, request: &Request, answer: Answer) {
     let Some(reply) = &request.message.reply else { return };
     if !subject::is_reply_to_an_asker(reply) {
         bus.note_refused_answer();
-        tracing::warn!(subject = %request.message.subject, %reply, "an answer is not sent: the reply subject is no inbox of an asker");
+        tracing::warn!(subject = %request.message.subject, %reply, "an answer was not sent: the reply subject of its request is no inbox");
         return;
     }
     let sent = match answer {

@@ -25,7 +25,7 @@ pub fn on_signals() -> std::io::Result<CancellationToken> {
                 let Some(name) = name else { return };
                 let already = token.is_cancelled();
                 token.cancel();
-                tracing::info!(signal = name, already, "stopping");
+                tracing::info!(signal = name, already, "the process stops: it has received a signal");
             }
         }
     });

@@ -42,7 +42,7 @@ where
                 if !last.is_empty() {
                     tracing::info!(
                         waited_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-                        "{what} is there"
+                        "the process no longer waits for {what}: it is available"
                     );
                 }
                 return Ok(value);
@@ -52,7 +52,7 @@ where
             Err(_) => last.clone(),
         };
         if reason != last {
-            tracing::info!(reason, "waiting for {what}");
+            tracing::info!(reason, "the process waits for {what}");
             last = reason;
         }
         if started.elapsed() + pause >= limit {

@@ -175,9 +175,9 @@
     },
     keys: show,
   }, (state) => {
-    if (state === "broken") say("dot-bad", "The gateway is away", "It does not answer. It is asked again every second.");
-    if (state === "gave way") say("dot-bad", "Another reader has this stream", "As many people look as the gateway allows, and most of them from this address. It is asked again every half minute.");
-    if (state === "refused") say("dot-bad", "No stream is left", "As many people look as the gateway allows, or it has just started. It is asked again every few seconds.");
+    if (state === "broken") say("dot-bad", "The gateway does not answer", "This page asks it again every second.");
+    if (state === "gave way") say("dot-bad", "Another reader has this stream", "The gateway sends as many streams as it may (MAX_EVENT_STREAMS), most of them to this address. This page asks it again every half minute.");
+    if (state === "refused") say("dot-bad", "No stream is left", "The gateway sends as many streams as it may (MAX_EVENT_STREAMS), or has just started. This page asks it again every few seconds.");
   });
 
   function filtered() {
@@ -214,7 +214,7 @@
     toggle.querySelector("use").setAttribute("href", toggle.querySelector("use").getAttribute("href").replace(/#.*/, paused ? "#play" : "#pause"));
     if (paused) {
       events.stop();
-      say("", "Paused", "What happens meanwhile is not shown afterwards.");
+      say("", "Paused", "Events that come meanwhile are not shown afterwards.");
     } else if (chosen().length) {
       say("", "Connecting");
       events.start();

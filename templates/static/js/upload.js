@@ -61,13 +61,13 @@
   function wrongWith(line) {
     const key = line.key.value;
     const bytes = new TextEncoder().encode(key).length;
-    if (key === "") return "A key is needed.";
-    if (bytes > 255) return `The key has ${bytes} bytes; up to 255 are allowed.`;
-    if (key === "." || key === "..") return "No address can name this key.";
-    if (/[\u0000-\u001f\u007f-\u009f]/.test(key)) return "Control characters are not allowed in a key.";
-    if (key.trim() !== key) return "White space is not allowed at the ends of a key.";
+    if (key === "") return "The key must be 1 to 255 bytes, and is empty.";
+    if (bytes > 255) return `The key must be 1 to 255 bytes, and has ${bytes}.`;
+    if (key === "." || key === "..") return "The key must be one that a URL can name, and . and .. are not.";
+    if (/[\u0000-\u001f\u007f-\u009f]/.test(key)) return "The key must have no control characters.";
+    if (key.trim() !== key) return "The key must begin and end with other characters than white space.";
     const twin = lines.find((other) => other !== line && other.key.value === key && other.state !== "refused");
-    if (twin && lines.indexOf(twin) < lines.indexOf(line)) return "Another file of this list has the same key.";
+    if (twin && lines.indexOf(twin) < lines.indexOf(line)) return "The key must differ from the others of this list.";
     return "";
   }
 
@@ -160,21 +160,21 @@
   /** Looks at a file before it is sent. */
   async function check(line) {
     const { file } = line;
-    if (file.size > maxBytes) return `It has ${size(file.size)}; up to ${size(maxBytes)} are allowed.`;
+    if (file.size > maxBytes) return `The image must be at most ${size(maxBytes)}, and has ${size(file.size)}.`;
     let head;
     try {
       head = new Uint8Array(await file.slice(0, 16).arrayBuffer());
     } catch {
-      return "It can’t be read. Folders are stored by bin/import.";
+      return "The file can’t be read. For a folder, use bin/import.";
     }
-    if (head.length === 0) return "It is empty.";
+    if (head.length === 0) return "The image must be a PNG, JPEG, GIF or WebP image, and is empty.";
     const kind = KINDS.find(([, magic]) => magic.every((byte, at) => head[at] === byte));
-    if (!kind) return "It is not a PNG, JPEG, GIF or WebP image.";
+    if (!kind) return "The image must be a PNG, JPEG, GIF or WebP image.";
     line.facts.textContent = `${file.name} · ${kind[0]} · ${size(file.size)}`;
     try {
       const { width, height } = await drawing(() => draw(line));
       line.facts.textContent = `${file.name} · ${kind[0]} · ${width} × ${height} · ${size(file.size)}`;
-      if (width * height > maxMegapixels * 1e6) return `It has ${Math.ceil((width * height) / 1e6)} megapixels; up to ${maxMegapixels} are allowed.`;
+      if (width * height > maxMegapixels * 1e6) return `The image must have at most ${maxMegapixels} megapixels, and has ${Math.ceil((width * height) / 1e6)}.`;
     } catch {
       line.facts.textContent += " · this browser can’t show it";
     }
@@ -184,7 +184,7 @@
   function add(files) {
     for (const file of files) {
       if (lines.length >= MOST_FILES) {
-        summary.textContent = `Up to ${MOST_FILES} files are taken at once.`;
+        summary.textContent = `The files must be at most ${MOST_FILES} at once: the others were left out.`;
         break;
       }
       const element = template.content.firstElementChild.cloneNode(true);
@@ -268,7 +268,7 @@
         show(line, "stored", "Stored.", page);
       } else if (answer.status === 200) {
         line.how = "replaced";
-        show(line, "stored", "Stored. It replaced the image that was there.", page);
+        show(line, "stored", "Stored. It replaced the image under this key.", page);
       } else if (answer.status === 412) {
         line.taken = "stored already";
         show(line, "failed", "An image is stored under this key already. Try again to replace it.");

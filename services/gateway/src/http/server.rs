@@ -127,7 +127,7 @@ pub(crate) fn connections_within_descriptors(wanted: u32) -> usize {
         tracing::warn!(
             descriptors,
             connections = allowed.max(1),
-            "fewer connections than MAX_CONNECTIONS, because the process may not open so many files (ulimit -n)"
+            "the limit of open files (ulimit -n) allows fewer connections than MAX_CONNECTIONS"
         );
     }
     wanted.min(allowed.max(1))
@@ -194,9 +194,7 @@ pub(crate) async fn serve(
     }
     drop(listener);
     if timeout(limits.grace, graceful.shutdown()).await.is_err() {
-        tracing::warn!(
-            "requests in flight were cut off, because they took longer than the grace of the stop"
-        );
+        tracing::warn!("requests in flight were cut off: they took longer than SHUTDOWN_GRACE_MS");
     }
     Ok(())
 }

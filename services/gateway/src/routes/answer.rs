@@ -50,14 +50,14 @@ pub(crate) fn error_page(views: &Views, error: &Error) -> Response {
 /// The title of a status, in plain words.
 pub(crate) fn title_of(status: StatusCode) -> &'static str {
     match status {
-        StatusCode::BAD_REQUEST => "That can’t be understood",
+        StatusCode::BAD_REQUEST => "The request is not valid",
         StatusCode::UNAUTHORIZED => "Log in first",
         StatusCode::FORBIDDEN => "Not allowed",
         StatusCode::NOT_FOUND => "Not found",
-        StatusCode::METHOD_NOT_ALLOWED => "Not like that",
+        StatusCode::METHOD_NOT_ALLOWED => "Wrong method",
         StatusCode::SERVICE_UNAVAILABLE => "Not possible now",
-        status if status.is_client_error() => "That is not possible",
-        _ => "Something went wrong",
+        status if status.is_client_error() => "The request is refused",
+        _ => "The gateway failed",
     }
 }
 

@@ -78,7 +78,7 @@ fn complete(paths: &mut Paths, is_closed: NeedsToken<'_>, schemes: &[&'static st
             }
             add(operation, "400", failure("Host is missing, or there are several"));
             add(operation, "421", failure("Host is another one than this gateway's; see ALLOWED_HOSTS"));
-            add(operation, "500", failure("Something went wrong in the gateway"));
+            add(operation, "500", failure("The gateway failed at this request; its log has the cause"));
             add(
                 operation,
                 "503",

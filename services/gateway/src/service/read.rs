@@ -340,7 +340,7 @@ impl Reader {
         match trouble {
             Some(reason) => {
                 if !self.without_cache.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(reason, "reads go to the origin, because the cache can't be used");
+                    tracing::warn!(reason, "reads bypass the cache: it can't be used");
                 }
             }
             None => {
@@ -533,7 +533,7 @@ impl Reader {
                 if !self.blobs.put_back(location).await? {
                     return Err(error.into());
                 }
-                tracing::info!(location, "a row names this file, so it came back from the trash");
+                tracing::info!(location, "a file was put back from the trash, because a row names it");
                 Ok(())
             }
             Gone::FromRow | Gone::ForGood => Err(error.into()),

@@ -115,7 +115,9 @@ impl Shared {
         let outlook = self.seen.lock().outlook(Moment::now());
         match outlook {
             Outlook::Free => {}
-            Outlook::RunOut => tracing::warn!("the claim to serve has run out, and is ended by this gateway"),
+            Outlook::RunOut => tracing::warn!(
+                "the claim to serve has run out: this gateway ends it, and changes need no worker until the next claim"
+            ),
             Outlook::Owned { left, .. } => return Nobody::Perhaps(left),
             Outlook::Newer(_) | Outlook::Unseen => return Nobody::Perhaps(LIMIT),
         }

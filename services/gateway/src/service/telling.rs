@@ -102,7 +102,7 @@ impl Teller {
                 tracing::warn!(
                     error = error.to_string(),
                     notes = notes.len(),
-                    "the notes of acknowledged invalidations remain"
+                    "notes of acknowledged changes could not be removed: the cache is told of them once more"
                 );
             }
         }
@@ -216,12 +216,18 @@ impl Teller {
                 Some(Ok(told)) => {
                     failing = false;
                     if told > 0 {
-                        tracing::info!(told, "the cache was told of changes that were left behind");
+                        tracing::info!(
+                            told,
+                            "changes that a gateway had left unacknowledged were told to the cache"
+                        );
                     }
                 }
                 Some(Err(reason)) => {
                     if !failing {
-                        tracing::warn!(reason, "changes that were left behind can't be told of now");
+                        tracing::warn!(
+                            reason,
+                            "changes that a gateway had left unacknowledged could not be told to the cache: it is tried again"
+                        );
                     }
                     failing = true;
                 }

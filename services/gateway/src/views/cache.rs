@@ -42,6 +42,8 @@ pub(crate) struct CachePage {
     pub(crate) stored_count: Option<u64>,
     /// The phrase that has to be typed to delete everything.
     pub(crate) confirmation_phrase: &'static str,
+    /// The sentence about the files of deleted images.
+    pub(crate) fate: String,
 }
 
 /// A form of the page was refused.
@@ -51,6 +53,8 @@ pub(crate) struct FormError {
     pub(crate) form: &'static str,
     /// Whether it is done nevertheless, and only the cache does not know it yet.
     pub(crate) done: bool,
+    /// The title of the error.
+    pub(crate) title: &'static str,
     /// Why.
     pub(crate) message: String,
 }
@@ -93,20 +97,20 @@ fn policy_view(policy: Policy) -> PolicyView {
     let (label, meaning) = match policy {
         Policy::None => (
             "None",
-            "Keeps nothing: every read is a miss and comes from the origin. It shows what the cache is worth.",
+            "Keeps nothing: every read is a miss and comes from the origin. It shows the worth of the cache.",
         ),
         Policy::Random => (
             "Random replacement",
-            "An entry drawn by lot leaves, each as likely as any other. No pattern of reads can defeat it.",
+            "A random entry leaves, each as likely as any other. No pattern of reads can defeat it.",
         ),
         Policy::Lru => (
             "Least recently used",
-            "The entry that was not read for the longest time leaves. Right when what was read lately is read again.",
+            "The entry that was not read for the longest time leaves. It suits images that are read again soon.",
         ),
         Policy::ClockPro => (
             "CLOCK-Pro",
-            "Entries that are read again and again stay, even while something reads through everything once. \
-             The choice for real traffic.",
+            "Entries that are read again and again stay, even while a program reads all images once. It suits \
+             real traffic where the capacity is short.",
         ),
     };
     PolicyView { name: policy.as_str(), label, meaning }

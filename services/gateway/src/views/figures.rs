@@ -171,7 +171,14 @@ pub(crate) fn home_figures(
         (None, Some(ratio)) => {
             Figure::new("hit-ratio", "Hit ratio", Some(units::percent(ratio)), "since the worker’s start")
         }
-        (None, None) => Figure::new("hit-ratio", "Hit ratio", None, "no reads yet"),
+        (None, None) => {
+            let note = match (stats, series) {
+                (Some(_), _) => "no reads yet",
+                (None, Some(_)) => "no reads in 10\u{a0}min",
+                (None, None) => "unknown now",
+            };
+            Figure::new("hit-ratio", "Hit ratio", None, note)
+        }
     };
     let rate = series.and_then(|series| {
         let a_minute_ago = series.to - time::Duration::minutes(1);
@@ -181,7 +188,7 @@ pub(crate) fn home_figures(
         "requests",
         "Requests",
         rate.map(|rate| format!("{}\u{a0}/s", units::compact(rate))),
-        "over the last minute",
+        if series.is_some() { "over the last minute" } else { "unknown now" },
     );
     let [items, size] = gauges(series, stats, stored_count)?;
     Ok(vec![hit_ratio.spark(series)?, requests.spark(series)?, items, size])
@@ -209,7 +216,7 @@ pub(super) fn stats_figures(
     let evicted = format!("{} of weight", units::bytes(counters.evicted_bytes));
     let near = match counters.near_hit_count {
         0 => "in hits".to_owned(),
-        near => format!("in hits, {} of them near", units::count(near)),
+        near => format!("in hits, {} of them near hits", units::count(near)),
     };
     let rate = |count: fn(&Counters) -> u64| {
         let per_second = |totals: &Totals| totals.per_second(count(&totals.counters));

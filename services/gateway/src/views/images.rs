@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use charts::units;
 use minijinja::value::Serde;
 use minijinja::{Value, context};
 use origin::ImageRow;
@@ -25,6 +26,8 @@ pub(crate) struct UploadPage {
     pub(crate) key: String,
     /// Why nothing was stored; or, if `stored`, the step that has still to come.
     pub(crate) error: Option<String>,
+    /// The title of the error.
+    pub(crate) title: &'static str,
     /// The field with the error: `key` or `file`.
     pub(crate) wrong: Option<&'static str>,
     /// Whether it is stored nevertheless.
@@ -44,6 +47,8 @@ pub(crate) struct ImageFormPage {
     pub(crate) key: String,
     /// Why there is nothing to show.
     pub(crate) error: Option<String>,
+    /// Whether the error is that of a change that was made, and that the cache has not acknowledged yet.
+    pub(crate) is_made: bool,
     /// Whether an image may be stored under the key.
     pub(crate) can_upload: bool,
 }
@@ -54,6 +59,32 @@ pub(crate) struct DeletePage {
     /// The image.
     #[serde(flatten)]
     pub(crate) image: ImageView,
+    /// The sentence about its file.
+    pub(crate) fate: String,
+}
+
+/// What becomes of the files of deleted images, which stay in the trash for so many days.
+pub(crate) fn fate(of: Deleted, trash_days: u64) -> String {
+    let (file, stays, is, it) = match of {
+        Deleted::One => ("Its file", "stays", "is", "it"),
+        Deleted::Several => ("Their files", "stay", "are", "they"),
+    };
+    match trash_days {
+        0 => format!("{file} {is} removed at once, and {it} can’t be brought back."),
+        days => format!(
+            "{file} {stays} in the folder trash/ of the image store for {}.",
+            units::counted(days, "day", "days")
+        ),
+    }
+}
+
+/// How many images are deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deleted {
+    /// One image.
+    One,
+    /// Several images, or all.
+    Several,
 }
 
 /// `image.html`
@@ -110,7 +141,7 @@ impl ReadView {
                 "miss",
                 "Miss",
                 "The bytes came from the origin. They were not put into the cache, because its policy keeps \
-                 nothing or another reader is about to.",
+                 nothing, or because another reader puts them there.",
             ),
             CacheStatus::Refused => (
                 "miss",
@@ -121,7 +152,7 @@ impl ReadView {
             CacheStatus::TooLarge => (
                 "bypass",
                 "Bypass",
-                "Too large for the bus or for the cache, so it always comes from the origin.",
+                "The image is too large for the bus or for the cache, so it always comes from the origin.",
             ),
             CacheStatus::Unavailable => {
                 ("bypass", "Bypass", "No cache answers, so the bytes came from the origin.")
@@ -129,7 +160,7 @@ impl ReadView {
             CacheStatus::Busy => (
                 "bypass",
                 "Bypass",
-                "So many bytes were on their way from the cache that it was not asked; these came from the origin.",
+                "So many bytes were on their way from the cache that it was not asked. The bytes came from the origin.",
             ),
             CacheStatus::TimedOut => (
                 "bypass",

@@ -135,9 +135,11 @@ pub(crate) struct ChosenPage {
     pub(crate) bytes: u64,
     /// The address to go back to.
     pub(crate) back: String,
+    /// The sentence about their files.
+    pub(crate) fate: String,
 }
 
-/// `images_deleted.html`: the outcome for each image, when not all could be deleted.
+/// `images_deleted.html`: the outcome for each image, when not all are deleted, or not all confirmed.
 #[derive(Debug, Serialize)]
 pub(crate) struct DeletedPage {
     /// How many are deleted.
@@ -155,10 +157,10 @@ pub(crate) struct DeletedPage {
 pub(crate) struct Outcome {
     /// The key.
     pub(crate) key: String,
-    /// Whether it is deleted.
-    pub(crate) done: bool,
-    /// The outcome in a sentence.
-    pub(crate) what: String,
+    /// `deleted`, `not confirmed` if the cache has not acknowledged the deletion, or `failed`.
+    pub(crate) outcome: &'static str,
+    /// The reason, in a sentence, unless it is deleted.
+    pub(crate) reason: Option<String>,
 }
 
 /// `back` with a field that says how many images were deleted.
@@ -173,7 +175,7 @@ pub(crate) fn deleted_notice(key: Option<&str>, count: Option<u64>) -> Option<Do
         (Some(key), None) => format!("“{key}” is deleted."),
         (None, None) => return None,
     };
-    Some(Done { title, text: "The cache has dropped what it held of that.".into() })
+    Some(Done { title, text: "The cache has dropped its copies.".into() })
 }
 
 /// The first page of the list, saying that an image was deleted.

@@ -31,7 +31,9 @@ use wire::Tag;
 use crate::error::Error;
 pub(crate) use cache::{CacheForm, CachePage, DELETE_ALL_PHRASE, FormError, changes, config_view, share};
 pub(crate) use figures::home_figures;
-pub(crate) use images::{DeletePage, ImageFormPage, ImagePage, ImageView, Residency, UploadPage};
+pub(crate) use images::{
+    DeletePage, Deleted, ImageFormPage, ImagePage, ImageView, Residency, UploadPage, fate,
+};
 pub(crate) use links::{Listing, image_page, image_source};
 pub(crate) use listing::{
     ChosenPage, DeletedPage, ListPage, Outcome, deleted_notice, deleted_page, with_deleted,

@@ -100,28 +100,29 @@ fn part_views(health: &Health) -> Vec<PartView> {
         let (label, meaning) = match name {
             "nats" => (
                 "NATS",
-                "Every read comes from the origin: slower, never an error. An upload or deletion is stored, and \
-                 answered with an error until the cache can be told. Settings and statistics can’t be read or \
-                 changed.",
+                "Every read comes from the origin: slower, never an error. An upload or deletion is made, takes \
+                 5\u{a0}s and is answered with an error, because the cache can’t be told of it. Settings and \
+                 statistics can’t be read or changed.",
             ),
             "memcache" => (
                 "Cache worker",
-                "Every read comes from the origin: slower, never an error. Images can be stored and deleted without \
-                 it. The cache’s settings can’t be changed.",
+                "Every read comes from the origin: slower, never an error. An upload or deletion takes up to 5\u{a0}s \
+                 until the claim of the last worker has run out, and can be answered with an error although it is \
+                 made. The cache’s settings can’t be changed.",
             ),
             "recorder" => (
                 "Recorder",
-                "There are no charts and no history now. That concerns no image, and what the cache counts meanwhile \
-                 is kept and recorded later.",
+                "Charts and history can’t be shown now. Images are not affected. Windows that the cache counts \
+                 meanwhile are kept and recorded later.",
             ),
             "mysql" => (
                 "Database",
-                "Cached images are still served. Others can’t be read, and nothing can be stored, listed or deleted.",
+                "Cached images are still served. Others can’t be read, and no image can be stored, listed or deleted.",
             ),
             _ => (
                 "Image store",
-                "Cached images are still served, and others as far as their files can be read. Nothing can be stored \
-                 until this is mended.",
+                "Cached images are still served, and others as far as their files can be read. No image can be \
+                 stored until this is mended.",
             ),
         };
         PartView { label, ok: part.ok, message: part.message.clone(), meaning }
@@ -148,10 +149,11 @@ impl Moment {
             iso: at.format(&Rfc3339).unwrap_or_default(),
             text: at.format(words).unwrap_or_default(),
             ago: match past_ms {
-                // Clocks may differ by a little.
-                -5_000..1_000 => "just now".to_owned(),
+                -999..1_000 => "just now".to_owned(),
                 1_000.. => format!("{length} ago"),
-                _ => format!("in {length}"),
+                // A key that is written often is dated ahead, so that no two images have the same date; and clocks
+                // differ.
+                _ => format!("dated {length} ahead"),
             },
         }
     }

@@ -111,7 +111,10 @@ impl SystemPage {
         parts.extend(rows(subject::RECORDER_SERVICE, RECORDER, Some(&health.recorder)));
         let nats = PartRow { version: found.nats_version, ..PartRow::of("nats-server", NATS, &health.nats) };
         let nats = nats.since(Some(found.nats_since.into()), now);
-        parts.push(PartRow { state: if health.nats.ok { "connected" } else { "away" }.to_owned(), ..nats });
+        parts.push(PartRow {
+            state: if health.nats.ok { "connected" } else { "disconnected" }.to_owned(),
+            ..nats
+        });
         // MariaDB names itself in its version, such as "10.11.19-MariaDB-0+deb12u1".
         let said = found.database.as_ref().map_or("", |server| server.version.as_str());
         let name = if said.contains("MariaDB") { "MariaDB" } else { "MySQL" };
@@ -137,14 +140,15 @@ struct Kind {
     role: &'static str,
 }
 
-const GATEWAY: Kind = Kind { name: "Gateway", none: "no gateway", role: "takes requests, keeps the images" };
+const GATEWAY: Kind =
+    Kind { name: "Gateway", none: "no gateway", role: "answers requests and keeps the images" };
 const WORKER: Kind = Kind { name: "Cache worker", none: "no worker", role: "keeps image bytes in memory" };
 const RECORDER: Kind =
-    Kind { name: "Recorder", none: "no recorder", role: "writes what is counted to the database" };
+    Kind { name: "Recorder", none: "no recorder", role: "writes windows and changes to the database" };
 const NATS: Kind = Kind {
     name: "Bus",
     none: "no server",
-    role: "carries messages, keeps the settings and what is yet to be written",
+    role: "carries messages, keeps the settings, and windows until they are recorded",
 };
 const DATABASE: Kind =
     Kind { name: "Database", none: "no server", role: "has a row for each image and each window" };
@@ -162,8 +166,8 @@ fn faults(found: &SystemFindings<'_>) -> Vec<Fault> {
         );
         faults.push(Fault {
             title,
-            meaning: "That is more than may be taken away at once, as it is with a database from an old backup. Nothing \
-                      is removed. If they are to go, start one gateway with SWEEP_MAX_PERCENT=100.",
+            meaning: "These are more files than one sweep may remove (SWEEP_MAX_PERCENT), as after the restore of an old \
+                      database. No file is removed. To remove them, start one gateway with SWEEP_MAX_PERCENT=100.",
         });
     }
     let mut note = |count: Option<u64>, usual: u64, one: &str, many: &str, meaning| {
@@ -176,7 +180,7 @@ fn faults(found: &SystemFindings<'_>) -> Vec<Fault> {
         USUALLY_WAITING,
         "window waits to be written",
         "windows wait to be written",
-        "The charts end before them until the recorder has caught up. Nothing is lost, and no image is concerned.",
+        "The charts end before them until the recorder has caught up. No window is lost. Images are not affected.",
     );
     let stats = found.stats.as_ref();
     note(
@@ -184,14 +188,14 @@ fn faults(found: &SystemFindings<'_>) -> Vec<Fault> {
         USUALLY_WAITING,
         "window waits for JetStream",
         "windows wait for JetStream",
-        "The worker keeps them for an hour and hands them over when JetStream takes them. No image is concerned.",
+        "The worker keeps them for an hour and hands them over when JetStream takes them. Images are not affected.",
     );
     note(
         stats.map(|stats| stats.lost_window_count),
         0,
         "window was given up",
         "windows were given up",
-        "What was counted in them is missing from the statistics: the charts have a gap there. No image is concerned.",
+        "Their counts are missing from the statistics: the charts have a gap there. Images are not affected.",
     );
     // While the cache answers, some changes are on their way at any moment.
     note(
@@ -199,7 +203,7 @@ fn faults(found: &SystemFindings<'_>) -> Vec<Fault> {
         0,
         "change waits for the cache",
         "changes wait for the cache",
-        "They are stored, and the cache is told as soon as it answers.",
+        "They are stored, and the cache is told of them as soon as it answers.",
     );
     faults
 }
@@ -215,7 +219,7 @@ fn figures(found: &SystemFindings<'_>, now: OffsetDateTime) -> Vec<Figure> {
     let newest_note = match (&found.series, newest) {
         (None, _) => "unknown now",
         (Some(_), None) => "none within ten minutes",
-        (Some(_), Some(_)) => "ago, as the database has it",
+        (Some(_), Some(_)) => "ago, by the rows of the database",
     };
     let stats = found.stats.as_ref();
     vec![
@@ -224,7 +228,7 @@ fn figures(found: &SystemFindings<'_>, now: OffsetDateTime) -> Vec<Figure> {
             "to-write",
             "To be written",
             windows(found.backlog.map(|backlog| backlog.waiting_count)),
-            "kept by JetStream until the recorder has made rows of them",
+            "kept by JetStream until the recorder has written them",
         ),
         Figure::new(
             "to-hand-over",
@@ -242,7 +246,7 @@ fn figures(found: &SystemFindings<'_>, now: OffsetDateTime) -> Vec<Figure> {
             "to-tell",
             "To be told",
             found.pending_count.map(|count| units::counted(count, "change", "changes")),
-            "stored, and not yet acknowledged by the cache",
+            "made, and not yet acknowledged by the cache",
         ),
         Figure::new(
             "connections",
@@ -269,7 +273,8 @@ impl PartRow {
     }
 
     fn since(self, since: Option<OffsetDateTime>, now: OffsetDateTime) -> Self {
-        let lasting = since.map(|since| u64::try_from((now - since).whole_milliseconds()).unwrap_or(0));
+        // The clock of another machine may be ahead: then the length is unknown.
+        let lasting = since.and_then(|since| u64::try_from((now - since).whole_milliseconds()).ok());
         let lasting = lasting.map(units::duration).unwrap_or_default();
         Self { lasting, since: since.map(|since| Moment::new(since, now)), ..self }
     }
@@ -284,7 +289,7 @@ impl PartRow {
         Self {
             name: name.into_iter().find(|name| !name.is_empty()).unwrap_or_default().to_owned(),
             kind: kind.name,
-            role: if is_waiting { "takes over when the one that serves is gone" } else { kind.role },
+            role: if is_waiting { "takes over when the serving worker is gone" } else { kind.role },
             state: match (fault, state) {
                 (Some(_), _) => "degraded".to_owned(),
                 (None, "") => "up".to_owned(),

@@ -172,7 +172,12 @@ fn cache_page(full: bool) -> CachePage {
     form.confirmation = MARKUP.into();
     CachePage {
         done: full.then(|| Done { title: "Done.".into(), text: MARKUP.into() }),
-        error: (!full).then(|| FormError { form: "delete_all", done: false, message: MARKUP.into() }),
+        error: (!full).then(|| FormError {
+            form: "delete_all",
+            done: false,
+            title: "No image was deleted.",
+            message: MARKUP.into(),
+        }),
         form,
         config: full.then(|| config_view(&config(), NOW)),
         stats: full.then(stats),
@@ -183,6 +188,7 @@ fn cache_page(full: bool) -> CachePage {
         history_error: None,
         stored_count: full.then_some(1),
         confirmation_phrase: DELETE_ALL_PHRASE,
+        fate: fate(Deleted::Several, 7),
     }
 }
 
@@ -227,10 +233,16 @@ fn every_page(views: &Views) -> Vec<(String, String)> {
             views.page(
                 "images_delete.html",
                 &shell,
-                &ChosenPage { images: images(), gone: vec![MARKUP.into()], bytes: 1, back: MARKUP.into() },
+                &ChosenPage {
+                    images: images(),
+                    gone: vec![MARKUP.into()],
+                    bytes: 1,
+                    back: MARKUP.into(),
+                    fate: fate(Deleted::Several, 7),
+                },
             ),
         );
-        let outcome = |done| Outcome { key: MARKUP.into(), done, what: MARKUP.into() };
+        let outcome = |outcome| Outcome { key: MARKUP.into(), outcome, reason: Some(MARKUP.into()) };
         add(
             "deleted in part",
             views.page(
@@ -239,7 +251,7 @@ fn every_page(views: &Views) -> Vec<(String, String)> {
                 &DeletedPage {
                     deleted: 1,
                     asked: 2,
-                    outcomes: vec![outcome(true), outcome(false)],
+                    outcomes: vec![outcome("deleted"), outcome("not confirmed"), outcome("failed")],
                     back: MARKUP.into(),
                 },
             ),
@@ -252,6 +264,7 @@ fn every_page(views: &Views) -> Vec<(String, String)> {
                 &UploadPage {
                     key: MARKUP.into(),
                     error: error(),
+                    title: "Nothing was stored.",
                     wrong: (!full).then_some("key"),
                     stored: false,
                     max_bytes: 20 << 20,
@@ -265,7 +278,7 @@ fn every_page(views: &Views) -> Vec<(String, String)> {
             views.page(
                 "image_form.html",
                 &shell,
-                &ImageFormPage { key: MARKUP.into(), error: error(), can_upload: full },
+                &ImageFormPage { key: MARKUP.into(), error: error(), is_made: false, can_upload: full },
             ),
         );
         for status in CacheStatus::ALL {
@@ -286,7 +299,7 @@ fn every_page(views: &Views) -> Vec<(String, String)> {
             views.page(
                 "image_delete.html",
                 &shell,
-                &DeletePage { image: ImageView::new(&rows[0], residency, NOW) },
+                &DeletePage { image: ImageView::new(&rows[0], residency, NOW), fate: fate(Deleted::One, 7) },
             ),
         );
         add("cache", views.page("cache.html", &shell, &cache_page(full)));
@@ -508,12 +521,83 @@ fn what_is_hidden_in_a_key_is_shown_and_links_keep_it() {
 fn moments_are_told_in_words() {
     let moment = |at| Moment::new(at, NOW);
     assert_eq!(moment(NOW).ago, "just now");
-    assert_eq!(moment(NOW + time::Duration::seconds(5)).ago, "just now");
-    assert_eq!(moment(NOW + time::Duration::hours(1)).ago.replace('\u{a0}', " "), "in 1 h");
+    assert_eq!(moment(NOW + time::Duration::milliseconds(900)).ago, "just now");
+    assert_eq!(moment(NOW - time::Duration::milliseconds(900)).ago, "just now");
+    // A moment ahead of the clock is neither now nor still to come: a key that is written often is dated ahead.
+    for (ahead, said) in [(1, "dated 1 s ahead"), (5, "dated 5 s ahead"), (3600, "dated 1 h ahead")] {
+        let at = NOW + time::Duration::seconds(ahead);
+        assert_eq!(moment(at).ago.replace('\u{a0}', " "), said);
+    }
     let moment = moment(datetime!(2026-01-01 23:59:00 -01:00));
     assert_eq!(
         (moment.iso.as_str(), moment.text.as_str()),
         ("2026-01-02T00:59:00Z", "2 Jan 2026, 00:59 UTC")
     );
     assert_eq!(moment.ago.replace('\u{a0}', " "), "9 h ago");
+}
+
+#[test]
+fn the_fate_of_the_files_of_deleted_images_is_told_as_it_is() {
+    let seven = "Its file stays in the folder trash/ of the image store for 7 days.";
+    assert_eq!(fate(Deleted::One, 7).replace('\u{a0}', " "), seven);
+    let one = "Their files stay in the folder trash/ of the image store for 1 day.";
+    assert_eq!(fate(Deleted::Several, 1).replace('\u{a0}', " "), one);
+    assert_eq!(fate(Deleted::One, 0), "Its file is removed at once, and it can’t be brought back.");
+    let shell = Shell::new(Some(Section::Gallery), None);
+    let image = || ImageView::new(&row(key("cat")), &Residency::default(), NOW);
+    let (views, fate) = (views(), || fate(Deleted::One, 7));
+    let one = views.page("image_delete.html", &shell, &DeletePage { image: image(), fate: fate() }).unwrap();
+    let chosen = ChosenPage { images: vec![image()], gone: vec![], bytes: 1, back: "/".into(), fate: fate() };
+    let several = views.page("images_delete.html", &shell, &chosen).unwrap();
+    let all = views.page("cache.html", &shell, &cache_page(true)).unwrap();
+    for page in [one, several, all] {
+        let page = page.replace("&#x2f;", "/").replace('\u{a0}', " ");
+        assert!(page.contains("in the folder trash/ of the image store for 7 days."), "{page}");
+        assert!(!page.contains("for good"), "{page}");
+    }
+}
+
+#[test]
+fn a_deletion_that_the_cache_has_not_acknowledged_is_no_failed_one() {
+    let shell = Shell::new(Some(Section::Keys), None);
+    let outcome = |outcome| Outcome { key: "cat".into(), outcome, reason: None };
+    let page = |deleted, outcomes| {
+        let page = DeletedPage { deleted, asked: 2, outcomes, back: "/".into() };
+        views().page("images_deleted.html", &shell, &page).unwrap()
+    };
+    let all = page(2, vec![outcome("deleted"), outcome("not confirmed")]);
+    assert!(all.contains("All are deleted, but not all is confirmed."), "{all}");
+    assert!(!all.contains(">failed<") && !all.contains("notice-error"), "{all}");
+    let some = page(1, vec![outcome("not confirmed"), outcome("failed")]);
+    assert!(some.contains("Not all could be deleted.") && some.contains("notice-error"), "{some}");
+    let form = |is_made| {
+        let error = Some("The image is deleted, but not yet confirmed.".to_owned());
+        let page = ImageFormPage { key: "cat".into(), error, is_made, can_upload: false };
+        views().page("image_form.html", &shell, &page).unwrap()
+    };
+    assert!(form(true).contains("notice-warning") && !form(true).contains("notice-error"));
+    assert!(form(false).contains("notice-error"));
+}
+
+#[test]
+fn a_banner_says_no_more_than_is_true_without_the_worker() {
+    let missing = Part { ok: false, message: String::new() };
+    let shell = Shell::new(None, Some(&Health { memcache: missing, ..health(true) }));
+    let page = ErrorPage { status: 404, title: "Not found", message: String::new() };
+    let html = views().page("error.html", &shell, &page).unwrap();
+    assert!(!html.contains("can be stored and deleted without"), "{html}");
+    assert!(html.contains("can be answered with an error although it is made"), "{html}");
+}
+
+#[test]
+fn figures_are_unknown_without_an_answer_and_not_zero() {
+    let note = |series: Option<&Series>, stats: Option<&CacheStats>| {
+        let figures = home_figures(series, stats, None).unwrap();
+        serde_json::to_value(&figures[0]).unwrap()["note"].as_str().unwrap().replace('\u{a0}', " ")
+    };
+    let quiet = Series { rows: vec![], ..series(0) };
+    let fresh = CacheStats { hit_ratio: None, ..stats() };
+    assert_eq!(note(None, None), "unknown now");
+    assert_eq!(note(Some(&quiet), None), "no reads in 10 min");
+    assert_eq!(note(None, Some(&fresh)), "no reads yet");
 }

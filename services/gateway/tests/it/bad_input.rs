@@ -92,13 +92,23 @@ async fn forms_that_are_not_understood_are_refused_and_say_why() {
         let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
         assert!(message.contains(words), "{message}");
     };
-    says(Form::new().key("a"), "\"file\" is missing").await;
-    says(Form::new().file(image), "\"key\" is missing").await;
-    says(Form::new(), "missing").await;
-    says(Form::new().key("a").key("b").file(image), "\"key\" comes twice").await;
-    says(Form::new().key("a").file(image).file(image), "\"file\" comes twice").await;
-    says(Form::new().key("a").part("name=\"colour\"", b"red").file(image), "\"colour\"").await;
-    says(Form::new().part("nam=\"key\"", b"a").file(image), "only \"key\" and \"file\"").await;
+    says(Form::new().key("a"), r#"the form must have the part "file", got none"#).await;
+    says(Form::new().file(image), r#"the form must have the part "key", got none"#).await;
+    says(Form::new(), "got none").await;
+    says(Form::new().key("a").key("b").file(image), r#"the part "key" must be sent once, got it twice"#)
+        .await;
+    says(Form::new().key("a").file(image).file(image), r#"the part "file" must be sent once, got it twice"#)
+        .await;
+    says(
+        Form::new().key("a").part("name=\"colour\"", b"red").file(image),
+        r#"a part of the form must be "key" or "file", got "colour""#,
+    )
+    .await;
+    says(
+        Form::new().part("nam=\"key\"", b"a").file(image),
+        r#"a part of the form must be "key" or "file", got """#,
+    )
+    .await;
 
     let post = async |content_type: &str, body: &[u8]| {
         gateway.send("POST", "/api/upload", &[("Content-Type", content_type)], body).await.failure()
@@ -138,7 +148,8 @@ async fn paths_methods_and_parameters_that_do_not_exist_are_refused() {
         assert_eq!(answer.failure(), 405, "{method} {path}");
         assert_eq!(answer.header("allow"), allow, "{method} {path}");
         let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
-        assert!(message.contains(allow), "{message}");
+        assert!(message.ends_with(&format!(", got {method}")), "{message}");
+        assert!(allow.split(", ").all(|allowed| message.contains(allowed)), "{message}");
         assert_eq!(answer.header("x-content-type-options"), "nosniff");
     }
     // Elsewhere people are addressed.
@@ -154,6 +165,31 @@ async fn paths_methods_and_parameters_that_do_not_exist_are_refused() {
     assert_eq!(page.status, 405);
     assert!(page.header("content-type").starts_with("text/html"), "{}", page.text());
 
+    let said = async |path: &str| {
+        gateway.get(path).await.json()["error"]["message"].as_str().unwrap_or_default().to_owned()
+    };
+    for (path, sentence) in [
+        ("/images/cat?w=7", r#"w must be 160, 320, 640 or 1280, got "7""#),
+        ("/api/stats?format=xml", r#"format must be json or csv, got "xml""#),
+        ("/api/stats?foo=1", r#"a query parameter must be range, step or format, got "foo""#),
+        ("/api/images?limit=x", r#"limit must be a whole number from 1 to 1000, got "x""#),
+        (
+            "/events/keys?kinds=hit,x",
+            "a kind in kinds must be hit, miss, put, evicted, invalidated or rejected, got \"x\"",
+        ),
+        ("/api/nothing", r#"the path must be one of this gateway, got "/api/nothing""#),
+    ] {
+        assert_eq!(said(path).await, sentence);
+    }
+    // Caches and trackers add parameters of their own to the addresses of images.
+    let image = samples::chelsea().bytes;
+    for (method, body, status) in
+        [("PUT", image, 201), ("GET", &[], 200), ("HEAD", &[], 200), ("DELETE", &[], 204)]
+    {
+        let answer = gateway.send(method, "/images/tracked?utm_source=mail&_=1&w1=7", &[], body).await;
+        assert_eq!(answer.status, status, "{method}");
+        assert_eq!(gateway.send(method, "/images/tracked?w=7", &[], body).await.status, 400, "{method}");
+    }
     for path in [
         "/api/images?limit=0",
         "/api/images?limit=1001",
@@ -180,14 +216,14 @@ async fn values_that_the_cache_does_not_allow_are_named_and_change_nothing() {
         gateway.send("PUT", "/api/cache", &[("Content-Type", content_type)], body.as_bytes()).await
     };
     for (change, named) in [
-        (r#"{"capacity_mb":0}"#, "capacity_mb 0"),
+        (r#"{"capacity_mb":0}"#, "three quarters of this machine's memory), got 0"),
         (r#"{"capacity_mb":-1}"#, "-1"),
         (r#"{"capacity_mb":1e12}"#, "1000000000000"),
         (r#"{"capacity_mb":"abc"}"#, "abc"),
         (r#"{"policy":"mru"}"#, "mru"),
         (r#"{"capacity_mb":1,"policy":"mru"}"#, "mru"),
         (r#"{"capacity":1}"#, "capacity"),
-        ("{}", "nothing to change"),
+        ("{}", "must have capacity_mb, policy or both, got neither"),
         ("[1]", "JSON object"),
         ("hello", "JSON object"),
         ("", "JSON object"),

@@ -432,14 +432,14 @@ async fn more_keys_than_can_be_sorted_are_shown_by_key() {
 async fn a_list_that_is_asked_for_wrongly_says_what_is_allowed() {
     let (_scene, _worker, gateway) = Scene::running().await;
     for (query, said) in [
-        ("sort=colour", "key, key-down, newest, oldest, largest, smallest are"),
-        ("sort=%3Cb%3E", "is not allowed"),
-        ("sort=%FF", "Sort is not valid UTF-8"),
-        ("prefix=%FF", "Prefix is not valid UTF-8"),
-        ("sort=largest&after=cat", "<bytes>:<key> is one"),
-        ("sort=largest&before=x:cat", "<bytes>:<key> is one"),
-        ("sort=newest&after=99999999999999999999:cat", "<microseconds since 1970>:<key> is one"),
-        ("after=a&before=b", "After and before are not allowed together"),
+        ("sort=colour", "key, key-down, newest, oldest, largest or smallest, got"),
+        ("sort=%3Cb%3E", "Sort must be"),
+        ("sort=%FF", "Sort must be UTF-8"),
+        ("prefix=%FF", "Prefix must be UTF-8"),
+        ("sort=largest&after=cat", "must be <bytes>:<key>, got"),
+        ("sort=largest&before=x:cat", "must be <bytes>:<key>, got"),
+        ("sort=newest&after=99999999999999999999:cat", "must be <microseconds since 1970>:<key>, got"),
+        ("after=a&before=b", "After or before must be left out, got both"),
     ] {
         for path in ["/", "/keys_list"] {
             let page = gateway.get(&format!("{path}?{query}")).await;
@@ -494,11 +494,11 @@ async fn a_selection_is_bounded_and_leads_nowhere_else() {
     gateway.put("/images/cat", samples::chelsea().bytes).await;
     let many = |count: usize| (0..count).map(|n| format!("key={n:0>255}&")).collect::<String>();
     for (fields, status, said) in [
-        (String::new(), 400, "No image is selected"),
-        ("key=".into(), 400, "The key is empty"),
-        ("key=%FF".into(), 400, "not valid UTF-8"),
-        (many(101), 400, "up to 100 can be deleted together"),
-        ("x".repeat(200_000), 413, "This form may have up to"),
+        (String::new(), 400, "The images to delete must be selected, got none"),
+        ("key=".into(), 400, "The key must be 1 to 255 bytes of UTF-8, got nothing"),
+        ("key=%FF".into(), 400, "got bytes that are not UTF-8"),
+        (many(101), 400, "must be 1 to 100, got 101"),
+        ("x".repeat(200_000), 413, "The form must be at most"),
     ] {
         let page = gateway.submit("/keys_list/delete", &fields).await;
         assert_eq!(page.status, status, "{}", words(&page));
@@ -561,15 +561,15 @@ async fn settings_take_effect_or_are_refused_with_what_was_typed() {
 
     let before = live().await;
     for (fields, typed, says) in [
-        ("capacity_mb=0&policy=lru", "0", "Capacity 0 is not allowed"),
-        ("capacity_mb=-1&policy=lru", "-1", "Capacity -1 is not allowed"),
-        ("capacity_mb=1e12&policy=lru", "1e12", "is not allowed"),
-        ("capacity_mb=1.5&policy=lru", "1.5", "Capacity 1.5 is not allowed"),
-        ("capacity_mb=abc&policy=lru", "abc", "Capacity \"abc\" is not allowed"),
-        ("capacity_mb=&policy=lru", "", "is not allowed"),
-        ("policy=lru", "", "is not allowed"),
-        ("capacity_mb=32&policy=mru", "32", "Policy \"mru\" is not allowed"),
-        ("capacity_mb=32", "32", "Policy \"\" is not allowed"),
+        ("capacity_mb=0&policy=lru", "0", "Capacity must be a whole number of megabytes from 1 to"),
+        ("capacity_mb=-1&policy=lru", "-1", "memory), got -1"),
+        ("capacity_mb=1e12&policy=lru", "1e12", "Capacity must be"),
+        ("capacity_mb=1.5&policy=lru", "1.5", "memory), got 1.5"),
+        ("capacity_mb=abc&policy=lru", "abc", "memory), got \"abc\""),
+        ("capacity_mb=&policy=lru", "", "Capacity must be"),
+        ("policy=lru", "", "Capacity must be"),
+        ("capacity_mb=32&policy=mru", "32", "Policy must be none, random, lru or clock_pro, got \"mru\""),
+        ("capacity_mb=32", "32", "got \"\""),
     ] {
         let page = gateway.submit("/cache_properties", fields).await;
         assert_eq!(page.status, 400, "{fields}");
@@ -614,7 +614,7 @@ async fn everything_is_deleted_only_when_the_words_are_typed() {
     for typed in ["", "confirmation=", "confirmation=yes", "confirmation=Delete+everything"] {
         let page = gateway.submit("/cache_properties/delete_all", typed).await;
         assert_eq!(page.status, 400, "{typed}");
-        assert!(words(&page).contains("Not deleted."), "{}", words(&page));
+        assert!(words(&page).contains("No image was deleted."), "{}", words(&page));
     }
     assert_eq!(scene.file_count(), 7);
     let page = gateway.submit("/cache_properties/delete_all", "confirmation=delete+everything").await;

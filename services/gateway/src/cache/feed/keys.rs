@@ -376,7 +376,7 @@ pub(super) fn read<T: DeserializeOwned>(message: &Message) -> Option<Arc<T>> {
     match serde_json::from_slice(&message.payload) {
         Ok(said) => Some(Arc::new(said)),
         Err(error) => {
-            tracing::warn!(subject = %message.subject, %error, "an event of a worker can't be read");
+            tracing::warn!(subject = %message.subject, %error, "an event of a worker could not be read and was left out");
             None
         }
     }

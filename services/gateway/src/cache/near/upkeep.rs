@@ -65,7 +65,7 @@ impl Upkeep {
         let mut requests = client.subscribe(subject::near_drop(self.near.holder())).await?;
         while let Some(Some(message)) = shutdown.run_until_cancelled(requests.next()).await {
             let request: DropRequest = serde_json::from_slice(&message.payload).unwrap_or_else(|error| {
-                tracing::warn!(%error, "a drop can't be read: everything is dropped");
+                tracing::warn!(%error, "a near drop could not be read: all near copies were dropped");
                 DropRequest::default()
             });
             self.near.drop_copies(&request);
@@ -76,7 +76,7 @@ impl Upkeep {
             }
             let Some(reply) = message.reply else { continue };
             if let Err(error) = client.publish(reply, Bytes::new()).await {
-                tracing::warn!(%error, "a drop was not acknowledged; the worker waits for the lease's end");
+                tracing::warn!(%error, "a near drop could not be acknowledged: the worker waits for the end of its leases");
             }
         }
         Ok(())
@@ -134,7 +134,7 @@ impl Upkeep {
                 Ok(()) => is_failing = false,
                 Err(failure) => {
                     if !is_failing {
-                        tracing::warn!(%failure, "near hits can't be reported now");
+                        tracing::warn!(%failure, "near hits could not be reported to the worker: they are kept and reported later");
                     }
                     is_failing = true;
                 }
@@ -210,7 +210,10 @@ impl Reports {
         let hits =
             self.waiting.pop_front().map_or(0, |report| report.hits.iter().map(|hits| hits.count).sum());
         self.is_in_doubt = false;
-        tracing::warn!(hits, "near hits may not be counted");
+        tracing::warn!(
+            hits,
+            "near hits were reported without an acknowledgement: the statistics may lack them"
+        );
     }
 }
 

@@ -8,14 +8,16 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use wire::Span;
 use wire::stats::HistoryRequest;
+use wire::words::shown;
 
 use super::fields::Fields;
-use super::render::{logged, or_reason, see_other};
+use super::render::{failed, logged, or_reason, see_other};
 use crate::error::Error;
 use crate::routes::answer::sentence;
 use crate::service::state::AppState;
 use crate::views::{
-    CacheForm, CachePage, DELETE_ALL_PHRASE, Done, FormError, Section, Shell, changes, config_view, share,
+    CacheForm, CachePage, DELETE_ALL_PHRASE, Deleted, Done, FormError, Section, Shell, changes, config_view,
+    fate, share,
 };
 
 /// How many changes of the configuration are shown.
@@ -90,6 +92,13 @@ async fn cache_page(
         error: refused.as_ref().map(|(form, error)| FormError {
             form,
             done: matches!(error, Error::StillTelling { .. }),
+            title: match *form {
+                "config" => failed(error, "Nothing was changed.", "The change failed."),
+                "clear" => failed(error, "The cache was not cleared.", "Clearing the cache failed."),
+                _ => {
+                    failed(error, "No image was deleted.", "The deletion failed. Some images may be deleted.")
+                }
+            },
             message: sentence(error).replacen("Capacity_mb", "Capacity", 1),
         }),
         form,
@@ -102,6 +111,7 @@ async fn cache_page(
         history_error,
         stored_count: logged(count),
         confirmation_phrase: DELETE_ALL_PHRASE,
+        fate: fate(Deleted::Several, state.config.origin.trash_days),
     };
     let shell = Shell::new(Some(Section::Cache), Some(&health));
     match &refused {
@@ -146,7 +156,10 @@ pub(super) async fn delete_all(State(state): State<AppState>, request: Request) 
     let deleted = if fields.shown("confirmation").trim() == DELETE_ALL_PHRASE {
         state.delete_all().await
     } else {
-        Err(Error::BadRequest(format!("type “{DELETE_ALL_PHRASE}” to confirm that all images be deleted")))
+        Err(Error::BadRequest(format!(
+            "the confirmation must be “{DELETE_ALL_PHRASE}”, got {}",
+            shown(&fields.shown("confirmation"))
+        )))
     };
     let made = match deleted {
         Ok(count) => Ok(see_other(&format!("/cache_properties?deleted={count}"))),

@@ -18,8 +18,8 @@ use crate::error::Error;
 use crate::routes::answer::sentence;
 use crate::service::state::AppState;
 use crate::views::{
-    ChosenPage, DeletedPage, ImageView, ListPage, Listing, Outcome, Residency, Section, Shell,
-    deleted_notice, home_figures, with_deleted,
+    ChosenPage, Deleted, DeletedPage, ImageView, ListPage, Listing, Outcome, Residency, Section, Shell,
+    deleted_notice, fate, home_figures, with_deleted,
 };
 
 /// How many images a page shows as pictures: it fills rows of two, three, four, six and eight.
@@ -145,7 +145,9 @@ pub(super) async fn delete_chosen(State(state): State<AppState>, request: Reques
             }
         });
         let outcomes: Vec<_> = stream::iter(deletions).buffered(DELETIONS_AT_ONCE).collect().await;
-        let deleted = outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).count() as u64;
+        let is_made =
+            |outcome: &Result<(), Error>| matches!(outcome, Ok(()) | Err(Error::StillTelling { .. }));
+        let deleted = outcomes.iter().filter(|(_, outcome)| is_made(outcome)).count() as u64;
         let Some(failure) = outcomes.iter().find_map(|(_, outcome)| outcome.as_ref().err()) else {
             return Ok(see_other(&with_deleted(&back, deleted)));
         };
@@ -157,8 +159,12 @@ pub(super) async fn delete_chosen(State(state): State<AppState>, request: Reques
                 .iter()
                 .map(|(key, outcome)| Outcome {
                     key: key.to_string(),
-                    done: outcome.is_ok(),
-                    what: outcome.as_ref().err().map_or_else(|| "Deleted.".to_owned(), sentence),
+                    outcome: match outcome {
+                        Ok(()) => "deleted",
+                        Err(Error::StillTelling { .. }) => "not confirmed",
+                        Err(_) => "failed",
+                    },
+                    reason: outcome.as_ref().err().map(sentence),
                 })
                 .collect(),
             back,
@@ -201,6 +207,10 @@ async fn show_chosen(state: &AppState, keys: Vec<Key>, back: String) -> Result<R
         images: rows.map(|row| ImageView::new(row, &Residency::default(), now)).collect(),
         gone: found.iter().filter_map(|found| found.as_ref().err()).map(Key::to_string).collect(),
         back,
+        fate: fate(
+            if found.len() == 1 { Deleted::One } else { Deleted::Several },
+            state.config.origin.trash_days,
+        ),
     };
     let shell = Shell::new(Some(Section::Keys), Some(&health));
     state.render(StatusCode::OK, "images_delete.html", &shell, &page)

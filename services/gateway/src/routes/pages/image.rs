@@ -16,8 +16,8 @@ use crate::error::Error;
 use crate::routes::answer::sentence;
 use crate::service::state::AppState;
 use crate::views::{
-    DeletePage, Done, ImageFormPage, ImagePage, ImageView, Residency, Section, Shell, deleted_page,
-    image_page,
+    DeletePage, Deleted, Done, ImageFormPage, ImagePage, ImageView, Residency, Section, Shell, deleted_page,
+    fate, image_page,
 };
 
 /// How long a page waits for its image.
@@ -51,16 +51,15 @@ pub(super) async fn image(
         let done = match (fields.shown("stored").as_str(), fields.shown("invalidated").as_str()) {
             (_, "dropped") => Some(Done {
                 title: "Dropped from the cache.".into(),
-                text: "What you see is the first read after that.".into(),
+                text: "This page shows the first read after that.".into(),
             }),
             (_, "absent") => Some(Done {
                 title: "It was not in the cache.".into(),
-                text: "There was nothing to drop.".into(),
+                text: "No entry had to be dropped.".into(),
             }),
-            ("new", _) => Some(Done {
-                title: "Stored.".into(),
-                text: "This is the image as anyone gets it now.".into(),
-            }),
+            ("new", _) => {
+                Some(Done { title: "Stored.".into(), text: "Every reader gets this image now.".into() })
+            }
             ("replaced", _) => Some(Done {
                 title: "Replaced.".into(),
                 text: "The image that was stored under this key before is gone.".into(),
@@ -108,8 +107,12 @@ pub(super) async fn back_to_form() -> Response {
 /// The form for a key, with the error about it.
 async fn no_image(state: &AppState, key: String, error: &Error) -> Result<Response, Error> {
     let health = state.health().await;
-    let page =
-        ImageFormPage { key, error: Some(sentence(error)), can_upload: matches!(error, Error::NoImage(_)) };
+    let page = ImageFormPage {
+        key,
+        error: Some(sentence(error)),
+        is_made: matches!(error, Error::StillTelling { .. }),
+        can_upload: matches!(error, Error::NoImage(_)),
+    };
     let shell = Shell::new(Some(Section::LookUp), Some(&health));
     state.render_refusal(error, "image_form.html", &shell, &page)
 }
@@ -121,8 +124,9 @@ pub(super) async fn confirm_delete(State(state): State<AppState>, RawQuery(query
         let (health, row) = tokio::join!(state.health(), state.for_page(state.images.get(&key)));
         let row = row?.ok_or(Error::NoImage(key))?;
         let image = ImageView::new(&row, &Residency::default(), OffsetDateTime::now_utc());
+        let fate = fate(Deleted::One, state.config.origin.trash_days);
         let shell = Shell::new(Some(Section::Gallery), Some(&health));
-        state.render(StatusCode::OK, "image_delete.html", &shell, &DeletePage { image })
+        state.render(StatusCode::OK, "image_delete.html", &shell, &DeletePage { image, fate })
     };
     let made = match asked.await {
         Ok(page) => Ok(page),

@@ -50,6 +50,12 @@ impl AppState {
     }
 }
 
+/// The title of an error about a change: `refused` if the request was refused before the change began. After another
+/// failure it may be unknown whether the change was made, and only the error itself says more.
+pub(super) fn failed(error: &Error, refused: &'static str, otherwise: &'static str) -> &'static str {
+    if error.status().is_client_error() { refused } else { otherwise }
+}
+
 /// Asks the cache which of these keys are resident.
 pub(super) async fn residency(state: &AppState, keys: Vec<Key>) -> Residency {
     if keys.is_empty() {

@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::fields::Fields;
 use super::image::base_url;
-use super::render::see_other;
+use super::render::{failed, see_other};
 use crate::error::Error;
 use crate::routes::answer::sentence;
 use crate::routes::upload::{Reading, RefusedForm, store_form};
@@ -52,6 +52,7 @@ fn upload_page(state: &AppState, headers: &HeaderMap, key: String, error: Option
             _ => None,
         },
         error: error.map(sentence),
+        title: error.map_or("", |error| failed(error, "Nothing was stored.", "The upload failed.")),
         max_bytes: state.config.max_image_bytes(),
         max_megapixels: state.config.max_image_megapixels,
         base: base_url(state, headers),
