@@ -158,6 +158,6 @@ suite("in a running system", () => {
     }
     const taken = await command(program("gateway"), [], { cwd: system.folder, env: system.env });
     assert.equal(taken.code, 1);
-    assert.match(taken.all, new RegExp(`can't listen on 127\\.0\\.0\\.1:${system.env.PORT}; .*PORT one that no other program has`));
+    assert.match(taken.all, new RegExp(`can't listen on 127\\.0\\.0\\.1:${system.env.PORT}: another program listens there: choose another PORT`));
   });
 });

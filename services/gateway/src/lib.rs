@@ -15,6 +15,8 @@ mod service;
 mod views;
 mod visitor;
 
+use std::io;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,13 +86,8 @@ pub fn main() -> ExitCode {
         });
     }
     process::main("gateway", &mut threads, async |config: Config, shutdown| {
-        let listener = server::listen((config.host, config.port).into()).with_context(|| {
-            format!(
-                "can't listen on {}:{}; HOST must be an address of this machine, and PORT one that no other \
-                     program has (bin/run finds one)",
-                config.host, config.port
-            )
-        })?;
+        let listener = server::listen((config.host, config.port).into())
+            .map_err(|error| cannot_listen(config.host, config.port, &error))?;
         run(config, listener, shutdown).await
     })
 }
@@ -201,6 +198,17 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     finished?;
     tracing::info!("the gateway has stopped");
     Ok(())
+}
+
+/// The error of an address that can't be listened on, with the setting to change.
+fn cannot_listen(host: IpAddr, port: u16, error: &io::Error) -> anyhow::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => "another program listens there: choose another PORT",
+        io::ErrorKind::AddrNotAvailable => "it is no address of this machine: choose another HOST",
+        io::ErrorKind::PermissionDenied => "the system does not allow this PORT: choose one from 1024",
+        _ => return anyhow::anyhow!("can't listen on {host}:{port}: {error}"),
+    };
+    anyhow::anyhow!("can't listen on {host}:{port}: {advice} ({error})")
 }
 
 /// Waits for NATS and for MySQL with the gateway's tables, at the same time.

@@ -103,8 +103,13 @@ pub async fn connect(origin: &OriginArgs, max_connections: u32, limit: Duration)
 }
 
 fn database_options(origin: &OriginArgs) -> anyhow::Result<MySqlConnectOptions> {
-    let options = origin.database_url.parse();
-    options.context("GATEWAY_DATABASE_URL must look like mysql://user:password@host:port/database")
+    // The URL is not shown, because it holds a password.
+    origin.database_url.parse().map_err(|_| {
+        anyhow::anyhow!(
+            "GATEWAY_DATABASE_URL (--database-url) must be of the form mysql://user:password@host:port/database, got \
+             another URL"
+        )
+    })
 }
 
 /// Connections that are made when they are needed.

@@ -132,7 +132,7 @@ pub enum RequestFailure {
     #[error(transparent)]
     Refused(Box<Refused>),
     /// No service listens on the subject.
-    #[error("nobody serves {0}")]
+    #[error("no service answers {0}")]
     NoResponders(String),
     /// No answer in time; the request may have had its effect.
     #[error("no answer on {subject} within {} ms", .limit.as_millis())]
@@ -143,7 +143,7 @@ pub enum RequestFailure {
         limit: Duration,
     },
     /// Payload and headers are more than the server takes. Nothing was sent.
-    #[error("more than the {0} bytes that the bus carries")]
+    #[error("the message must be at most {0} bytes, which is the most that the bus carries")]
     TooLarge(usize),
     /// There is no connection. Nothing was sent.
     #[error("not connected to NATS")]

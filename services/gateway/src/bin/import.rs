@@ -193,7 +193,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         eprintln!("refused {name}: {reason}");
     }
     Ok(if stop.is_cancelled() {
-        eprintln!("Stopped with {} left; the same command goes on.", total.saturating_sub(handled));
+        eprintln!("Stopped with {} files left: the same command goes on.", total.saturating_sub(handled));
         ExitCode::from(130)
     } else if refused.is_empty() {
         ExitCode::SUCCESS
@@ -205,7 +205,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 /// At the first interrupt, the images on their way are finished; the second one stops at once.
 async fn stop_at_interrupt(stop: CancellationToken) {
     if tokio::signal::ctrl_c().await.is_ok() {
-        eprintln!("Stopping when what is on its way has arrived; again to stop at once.");
+        eprintln!("Stopping after the images on their way: press Ctrl-C again to stop at once.");
         stop.cancel();
         if tokio::signal::ctrl_c().await.is_ok() {
             std::process::exit(130);
@@ -235,9 +235,9 @@ fn walk(folder: &Path, prefix: &str, refused: &mut Vec<Refused>) -> anyhow::Resu
         let entries = std::fs::read_dir(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let mut entries = match entries {
             Ok(entries) => entries,
-            Err(error) if is_first => bail!("{} can't be read: {error}", folder.display()),
+            Err(error) if is_first => bail!("{} {}", folder.display(), unreadable(&error)),
             Err(error) => {
-                refused.push(Refused { name: below, reason: format!("can't be read: {error}") });
+                refused.push(Refused { name: below, reason: unreadable(&error) });
                 continue;
             }
         };
@@ -264,12 +264,14 @@ fn walk(folder: &Path, prefix: &str, refused: &mut Vec<Refused>) -> anyhow::Resu
                             continue;
                         }
                         Some(Err(error)) => error.to_string(),
-                        None => "its name is not UTF-8, as keys are".to_owned(),
+                        None => "its name must be UTF-8, as keys are, got other bytes".to_owned(),
                     }
                 }
-                Ok((_, metadata)) if metadata.is_dir() => "a link to a folder is not followed".to_owned(),
-                Ok(_) => "it is neither a file nor a folder".to_owned(),
-                Err(error) => format!("can't be read: {error}"),
+                Ok((_, metadata)) if metadata.is_dir() => {
+                    "it must be a file or a folder, got a link to a folder".to_owned()
+                }
+                Ok(_) => "it must be a file or a folder, got something else".to_owned(),
+                Err(error) => unreadable(&error),
             };
             refused.push(Refused { name: shown, reason: refusal });
         }
@@ -318,8 +320,10 @@ impl Gateway {
                 patiently(async || Ok(self.authorized(self.client.get(url.clone())).send().await?))
                     .await
                     .map_err(|reason| anyhow::anyhow!("{}: {reason}", self.url))?;
-            let page: Page = serde_json::from_slice(&response.bytes().await.context("the list broke off")?)
-                .context("what answers is no gateway of pixcache")?;
+            let page: Page = serde_json::from_slice(
+                &response.bytes().await.context("the list of stored images broke off: try again")?,
+            )
+            .context("the answer is not that of a gateway of pixcache: check --url (PIXCACHE_URL)")?;
             stored.extend(
                 page.images
                     .into_iter()
@@ -383,7 +387,7 @@ async fn patiently(send: impl AsyncFn() -> anyhow::Result<Response>) -> Result<R
                 let status = response.status();
                 let text = response.bytes().await.unwrap_or_default();
                 let reason = serde_json::from_slice::<Failure>(&text).map_or_else(
-                    |_| format!("the gateway answers {status}"),
+                    |_| format!("the gateway has answered {status}"),
                     |failure| failure.error.message,
                 );
                 if ![StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&status) {
@@ -395,7 +399,7 @@ async fn patiently(send: impl AsyncFn() -> anyhow::Result<Response>) -> Result<R
         };
         tries += 1;
         if tries == MOST_TRIES {
-            return Err(format!("{reason} (tried {MOST_TRIES} times)"));
+            return Err(format!("{reason} (after {MOST_TRIES} tries)"));
         }
         sleep(pause).await;
         pause *= 2;
@@ -415,8 +419,22 @@ fn unanswered(error: &anyhow::Error) -> String {
             format!("the gateway has not answered within {} s; its /readyz says why", ANSWER_LIMIT.as_secs())
         }
         Some(_) => format!("the gateway broke the request off ({cause}); its log says why"),
-        None => format!("{error:#}"),
+        None => match error.downcast_ref::<std::io::Error>() {
+            Some(error) => unreadable(error),
+            None => format!("{error:#}"),
+        },
     }
+}
+
+/// Why a file or folder can't be read. The sentence goes on from its name.
+fn unreadable(error: &std::io::Error) -> String {
+    let reason = match error.kind() {
+        std::io::ErrorKind::NotFound => "it is not there".to_owned(),
+        std::io::ErrorKind::NotADirectory => "it is not a folder".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "its permissions do not allow it".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("can't be read: {reason}")
 }
 
 /// SHA-256 of a file, in hexadecimal.
@@ -456,7 +474,7 @@ async fn in_thread<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, String> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(|error| format!("can't be read: {error}")),
+        Ok(done) => done.map_err(|error| unreadable(&error)),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -495,6 +513,9 @@ mod tests {
             refused.iter().map(|refused| refused.name.chars().take(6).collect::<String>()).collect();
         names.sort_unstable();
         assert_eq!(names, ["broken", "nnnnnn", "round"]);
-        assert!(walk(&at("not there"), "", &mut refused).is_err());
+        let missing = walk(&at("not there"), "", &mut refused).unwrap_err().to_string();
+        assert!(missing.ends_with("not there can't be read: it is not there"), "{missing}");
+        let file = walk(&at("z.png"), "", &mut refused).unwrap_err().to_string();
+        assert!(file.ends_with("z.png can't be read: it is not a folder"), "{file}");
     }
 }

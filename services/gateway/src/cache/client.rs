@@ -221,6 +221,8 @@ fn write_json<Q: Serialize>(question: &Q) -> Result<Bytes, RequestFailure> {
 }
 
 fn read_json<A: DeserializeOwned>(reply: Reply) -> Result<A, RequestFailure> {
-    serde_json::from_slice(&reply.payload)
-        .map_err(|error| RequestFailure::Other(format!("the answer can't be read: {error}")))
+    serde_json::from_slice(&reply.payload).map_err(|error| {
+        tracing::warn!(%error, "an answer on the bus could not be read");
+        RequestFailure::Other("its answer can't be read: it may be of another release".to_owned())
+    })
 }

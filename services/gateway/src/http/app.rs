@@ -89,7 +89,7 @@ pub(crate) fn starting<B>(
             let missing: Vec<&str> =
                 waiting_for.parts().iter().filter(|(_, part)| !part.ok).map(|(name, _)| *name).collect();
             let reason = format!("this gateway has just started and waits for {}", missing.join(" and "));
-            failure(views, path, Error::Unavailable { part: "what it needs", reason })
+            failure(views, path, Error::Unavailable { part: "a part of the system", reason })
         }
     };
     guard::add_security_headers(response.headers_mut());

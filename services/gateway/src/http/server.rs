@@ -62,7 +62,7 @@ impl Front {
     /// A front without routes.
     pub(crate) fn new(views: Views, gate: Gate) -> Self {
         let waiting = Part { ok: false, message: "waiting for it".into() };
-        let unknown = Part { ok: false, message: "unknown as long as NATS is not there".into() };
+        let unknown = Part { ok: false, message: "unknown until NATS is connected".into() };
         let store = Part { ok: true, message: "can be opened".into() };
         let health = Health {
             nats: waiting.clone(),
