@@ -25,6 +25,11 @@ test("every query of the dashboard has an answer in a Prometheus that scrapes wi
   assert.equal(lint.code, 0, lint.all);
   assert.equal(lint.all, "", "promtool has something to say");
 
+  // A second gateway, as in production: it reports the same worker once more.
+  const other = await freePort();
+  const second = system.spawn("target/release/gateway", [], { env: { ...system.env, PORT: String(other) } });
+  await until("the second gateway", async () => (await fetch(`http://127.0.0.1:${other}/readyz`, { headers })).ok);
+
   const folder = system.at("var/prometheus");
   mkdirSync(folder);
   const config = path.join(folder, "prometheus.yml");
@@ -32,7 +37,7 @@ test("every query of the dashboard has an answer in a Prometheus that scrapes wi
   - job_name: pixcache
     scrape_interval: 250ms
     authorization: { credentials: ${token} }
-    static_configs: [{ targets: ["${new URL(system.url).host}"] }]
+    static_configs: [{ targets: ["${new URL(system.url).host}", "127.0.0.1:${other}"] }]
 `);
   const port = await freePort();
   const prometheus = system.spawn("prometheus", [`--config.file=${config}`, `--storage.tsdb.path=${path.join(folder, "data")}`, `--web.listen-address=127.0.0.1:${port}`]);
@@ -42,10 +47,26 @@ test("every query of the dashboard has an answer in a Prometheus that scrapes wi
     return answer.data.result;
   };
   try {
-    await until("Prometheus has scraped", async () => (await query("up")).some(({ value }) => value[1] === "1"));
+    await until("Prometheus has scraped", async () => (await query("up")).filter(({ value }) => value[1] === "1").length === 2);
     const { panels } = JSON.parse(readFileSync(path.join(repository, "deploy/grafana/pixcache.json"), "utf8"));
     const queries = panels.flatMap((panel) => panel.targets.map((target) => target.expr.replaceAll("$__rate_interval", "10s")));
     assert.ok(queries.length > 15);
+    const manual = readFileSync(path.join(repository, "docs/production.md"), "utf8");
+    const documented = [...manual.matchAll(/`([^`\n]*\bpixcache_\w+[^`\n]*\)[^`\n]*)`|^(sum\(max by .*)$/gm)].map((match) => match[1] ?? match[2]);
+    assert.ok(documented.length > 15, documented.join("\n"));
+
+    // What is one for the system is the same from each gateway: no query may count it once for each.
+    const shared = [...scraped.matchAll(/^# HELP (\w+) .*\(one for the system, the same from each gateway\)$/gm)].map((match) => match[1]);
+    assert.ok(shared.length > 20 && shared.includes("pixcache_cache_hits_total") && shared.includes("pixcache_waiting_windows"), shared.join(" "));
+    assert.equal((await query("pixcache_cache_capacity_bytes")).length, 2, "both gateways report it");
+    for (const expression of [...queries, ...documented]) {
+      for (const name of shared) {
+        for (const { index } of expression.matchAll(new RegExp(`\\b${name}\\b`, "g"))) {
+          assert.match(expression.slice(0, index), /\bmax( by \(worker\))? ?\(((rate|increase)\()?$/, `${name} in ${expression}`);
+        }
+      }
+    }
+    for (const expression of documented) await query(expression.replaceAll(/\[\w+\]/g, "[10s]"));
     await fetch(`${system.url}/images/cat`, { method: "PUT", headers, body: sample("rocket.jpg") });
     for (const expression of queries) {
       await until(`an answer to ${expression}`, async () => {
@@ -54,7 +75,12 @@ test("every query of the dashboard has an answer in a Prometheus that scrapes wi
         return found.length > 0 && found.every(({ value }) => Number.isFinite(Number(value[1])));
       });
     }
+    // With all read through the first gateway, the queries tell what the worker counted.
+    const { hit_count: hits } = JSON.parse((await system.bin("nats", ["req", "cache.stats", "", "--raw"])).out);
+    await until("the worker's hits, once", async () => Number((await query("sum(max by (worker) (pixcache_cache_hits_total))"))[0].value[1]) === hits);
+    await until("a plain sum, twice", async () => Number((await query("sum(pixcache_cache_hits_total)"))[0].value[1]) === 2 * hits);
   } finally {
     await prometheus.end();
+    await second.end();
   }
 });

@@ -17,6 +17,10 @@ use crate::image::CacheStatus;
 /// The type of the answer to a scrape.
 pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
+/// The end of the help text of what is one for the system. Every gateway reports it, so a sum over gateways would count it
+/// several times.
+const SHARED: &str = " (one for the system, the same from each gateway)";
+
 const REQUEST_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const ANSWER_BUCKETS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1];
@@ -249,11 +253,12 @@ impl Snapshot {
         gauge(&registry, info, 1)?;
         register_process(&registry, self.started)?;
         if let Some(backlog) = self.backlog {
-            let help = "Windows that JetStream keeps until the recorder has made rows of them";
+            let help =
+                format!("Windows that JetStream keeps until the recorder has made rows of them{SHARED}");
             gauge(&registry, Opts::new("pixcache_waiting_windows", help), backlog.waiting_count)?;
         }
         if let Some(pending) = self.pending {
-            let help = "Changes of images that the cache has not acknowledged yet";
+            let help = format!("Changes of images that the cache has not acknowledged yet{SHARED}");
             gauge(&registry, Opts::new("pixcache_pending_invalidations", help), pending)?;
         }
         if let Some(held) = self.held_files {
@@ -279,7 +284,9 @@ impl Snapshot {
 }
 
 fn register_cache(registry: &Registry, cache: &CacheStats) -> Result<(), prometheus::Error> {
-    let opts = |name: String, help: &str| Opts::new(name, help).const_label("worker", cache.worker.clone());
+    let opts = |name: String, help: &str| {
+        Opts::new(name, format!("{help}{SHARED}")).const_label("worker", cache.worker.clone())
+    };
     for (name, value) in Counters::NAMES.iter().zip(cache.counters.values()) {
         counter(registry, opts(counter_name(name), counter_help(name)), value)?;
     }
