@@ -47,7 +47,7 @@ last_words() {
   [[ $ended_how == 'ended with'* ]] || return 0
   log_lines "$1" | grep --text --extended-regexp "^[0-9:]{8} +$ended\.1 +\| |^[0-9:]{8} +\| " |
     grep --text --extended-regexp --invert-match "$process_ended" | sed -E 's/^[0-9:]{8} +[a-z.1]* *\| //' |
-    grep --text --extended-regexp "bin/serve: |Error: |error: " | tail -n 1 || true
+    grep --text --extended-regexp --only-matching "bin/serve: .*|[Ee]rror: .*|[a-z]+ (ends|can't start): .*" | tail -n 1 || true
 }
 
 # why_all_ended FROM RUNNER: the sentence about it, after find_end.
