@@ -6,6 +6,7 @@ mod config;
 mod error;
 mod head;
 mod health;
+mod holders;
 mod hosts;
 mod http;
 mod image;

@@ -12,15 +12,13 @@
 //! further connection of that address is refused, unless one of its own may be closed: in the queue it would hold up
 //! every other address behind it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+use crate::holders::{Held, Registry};
 use crate::visitor::Visitor;
 
 /// How long a peer may read nothing of its answer while another connection waits for the place.
@@ -37,16 +35,10 @@ pub(crate) struct Crowd(Arc<Inner>);
 struct Inner {
     /// The moment from which all times are counted.
     origin: Instant,
-    next: AtomicU64,
     /// The most places in which the busy connections of an address are safe.
     share: usize,
-    places: Mutex<Places>,
-}
-
-#[derive(Debug, Default)]
-struct Places {
-    taken: HashMap<u64, Arc<Place>>,
-    counts: HashMap<Visitor, usize>,
+    /// A connection counts for no address if a trusted proxy has it for many clients.
+    places: Registry<Arc<Place>>,
 }
 
 /// The outcome of the search for a place for a new connection.
@@ -68,9 +60,6 @@ struct Place {
     doing: AtomicU8,
     /// Whether its answer has no end.
     is_endless: AtomicBool,
-    leave: CancellationToken,
-    /// The address that it counts for; none if a trusted proxy has it for many clients.
-    visitor: Option<Visitor>,
 }
 
 impl Place {
@@ -112,8 +101,8 @@ pub(crate) struct Seat(Arc<Taken>);
 #[derive(Debug)]
 struct Taken {
     crowd: Crowd,
-    number: u64,
     place: Arc<Place>,
+    held: Held<Arc<Place>>,
 }
 
 impl Crowd {
@@ -121,52 +110,43 @@ impl Crowd {
     pub(crate) fn new(places: usize) -> Self {
         Self(Arc::new(Inner {
             origin: Instant::now(),
-            next: AtomicU64::new(0),
             share: (places / SHARES).max(1),
-            places: Mutex::default(),
+            places: Registry::default(),
         }))
     }
 
     /// Takes a place for a new connection. `visitor` is `None` if the connection is that of a trusted proxy.
     pub(crate) fn enter(&self, visitor: Option<Visitor>) -> Seat {
-        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let place = Arc::new(Place {
             moved_ms: AtomicU64::new(self.now_ms()),
             doing: AtomicU8::new(Doing::Waiting as u8),
             is_endless: AtomicBool::new(false),
-            leave: CancellationToken::new(),
-            visitor,
         });
-        let mut places = self.places();
-        if let Some(visitor) = visitor {
-            *places.counts.entry(visitor).or_default() += 1;
-        }
-        places.taken.insert(number, place.clone());
-        drop(places);
-        Seat(Arc::new(Taken { crowd: self.clone(), number, place }))
+        let held = self.0.places.enter(visitor, place.clone());
+        Seat(Arc::new(Taken { crowd: self.clone(), place, held }))
     }
 
     /// Closes one connection for a new one of `newcomer`, if one may be closed.
     pub(crate) fn make_room(&self, newcomer: Option<Visitor>) -> Room {
         let now = self.now_ms();
-        let mut places = self.places();
-        let heaviest = places.counts.iter().map(|(visitor, count)| (*count, *visitor));
-        let heaviest = heaviest.max_by_key(|(count, _)| *count).filter(|(count, _)| *count > self.0.share);
-        let heaviest = heaviest.map(|(_, visitor)| visitor);
+        let mut places = self.0.places.lock();
+        let heaviest = places.counts().most().filter(|(_, count)| *count > self.0.share);
+        let heaviest = heaviest.map(|(visitor, _)| visitor);
         let is_own = heaviest.is_some() && heaviest == newcomer;
-        let leaving = places.taken.iter().filter_map(|(number, place)| {
+        let leaving = places.iter().filter_map(|(number, holder)| {
+            let place = &holder.state;
             let is_free_to = place.may_leave(now);
             let is_asked = match heaviest {
-                Some(_) if is_own => place.visitor == heaviest && is_free_to,
-                Some(_) => place.visitor == heaviest,
+                Some(_) if is_own => holder.visitor == heaviest && is_free_to,
+                Some(_) => holder.visitor == heaviest,
                 None => is_free_to,
             };
             let doing = place.doing.load(Ordering::Relaxed);
-            is_asked.then_some((!is_free_to, doing == Doing::Working as u8, doing, place.moved_ms(), *number))
+            is_asked.then_some((!is_free_to, doing == Doing::Working as u8, doing, place.moved_ms(), number))
         });
         match leaving.min() {
             Some((.., number)) => {
-                places.remove(number);
+                places.end(number);
                 Room::Made
             }
             None if is_own => Room::Refused,
@@ -176,24 +156,6 @@ impl Crowd {
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.0.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-    fn places(&self) -> MutexGuard<'_, Places> {
-        self.0.places.lock()
-    }
-}
-
-impl Places {
-    /// Frees the place of a connection and asks it to close, if it still has the place.
-    fn remove(&mut self, number: u64) {
-        let Some(place) = self.taken.remove(&number) else { return };
-        place.leave.cancel();
-        let Some(visitor) = place.visitor else { return };
-        if let Some(count) = self.counts.get_mut(&visitor) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&visitor);
-            }
-        }
     }
 }
 
@@ -215,13 +177,7 @@ impl Seat {
 
     /// Returns when the connection has to close.
     pub(crate) async fn asked_to_leave(&self) {
-        self.0.place.leave.cancelled().await;
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.crowd.places().remove(self.number);
+        self.0.held.leave().cancelled().await;
     }
 }
 
@@ -230,7 +186,7 @@ mod tests {
     use super::*;
 
     fn has_to_leave(seat: &Seat) -> bool {
-        seat.0.place.leave.is_cancelled()
+        seat.0.held.leave().is_cancelled()
     }
 
     #[tokio::test(start_paused = true)]
@@ -269,7 +225,7 @@ mod tests {
         assert_eq!(crowd.make_room(None), Room::Made);
         assert!(has_to_leave(&following));
         drop((working, reading, following, mute, talker));
-        assert!(crowd.places().taken.is_empty());
+        assert_eq!(crowd.0.places.lock().len(), 0);
     }
 
     #[tokio::test(start_paused = true)]

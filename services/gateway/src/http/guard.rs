@@ -1,7 +1,6 @@
 //! The layers around every route. They bound the requests that are handled at once. They refuse requests of other web
 //! sites and requests without a needed token. They add security headers, and count.
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt as _;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -21,6 +20,7 @@ use super::lend;
 use super::lend::Bodies;
 use crate::config::Config;
 use crate::error::Error;
+use crate::holders::Counts;
 use crate::hosts;
 use crate::routes::answer::{RESOURCE_POLICY, failure};
 use crate::routes::images;
@@ -61,7 +61,7 @@ pub(super) struct Turns {
 #[derive(Debug, Clone)]
 struct Lane {
     free: Arc<Semaphore>,
-    counts: Arc<Mutex<HashMap<Visitor, usize>>>,
+    counts: Arc<Mutex<Counts>>,
 }
 
 /// The turn of a request, which is free again when this is dropped.
@@ -81,27 +81,18 @@ impl Lane {
     fn is_fair(&self, visitor: Visitor) -> bool {
         let free = self.free.available_permits();
         // If no turn is free, the rule has nothing to protect. `take` then ends a slow body, or gives no turn.
-        free == 0 || self.counts().get(&visitor).is_none_or(|count| *count < FOR_EACH_FREE * free)
+        free == 0 || self.counts.lock().of(visitor) < FOR_EACH_FREE * free
     }
 
     fn with<'a>(&'a self, turn: SemaphorePermit<'a>, visitor: Visitor) -> Turn<'a> {
-        *self.counts().entry(visitor).or_default() += 1;
+        self.counts.lock().add(visitor);
         Turn { _turn: turn, lane: self, visitor }
-    }
-    fn counts(&self) -> MutexGuard<'_, HashMap<Visitor, usize>> {
-        self.counts.lock()
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut counts = self.lane.counts();
-        if let Some(count) = counts.get_mut(&self.visitor) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.visitor);
-            }
-        }
+        self.lane.counts.lock().remove(self.visitor);
     }
 }
 
@@ -305,7 +296,7 @@ mod tests {
             }
             assert_eq!(counts, [75, 19, 5, 1, 0]);
             drop(held);
-            assert!(turns.without_body.counts().is_empty() && turns.with_body.counts().is_empty());
+            assert!(turns.without_body.counts.lock().is_empty() && turns.with_body.counts.lock().is_empty());
         }
     }
 

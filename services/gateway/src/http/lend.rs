@@ -7,7 +7,6 @@
 //! A body may come slowly. But when there is no turn for another request with a body, the slowest body is ended.
 //! Otherwise a client that sends a byte now and then on enough connections would block all uploads.
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,7 +20,9 @@ use axum::response::Response;
 use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use crate::holders::{Held, Registry};
 
 /// A body that has been coming for less than this is not ended.
 const LEAST_TIME: Duration = Duration::from_secs(5);
@@ -37,73 +38,51 @@ pub(super) fn has_body(request: &Request) -> bool {
 
 /// The request bodies that are being received.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Bodies(Arc<Mutex<HashMap<u64, Coming>>>);
+pub(super) struct Bodies(Registry<Coming>);
 
 /// A body that is being received.
 #[derive(Debug)]
 struct Coming {
     since: Instant,
     bytes: u64,
-    go: CancellationToken,
 }
 
 /// The entry of one body, as long as it is being received.
 #[derive(Debug)]
-pub(super) struct Entry {
-    bodies: Bodies,
-    number: u64,
-    go: CancellationToken,
-}
+pub(super) struct Entry(Held<Coming>);
 
 impl Bodies {
     /// Enters a body that begins now.
     pub(super) fn enter(&self) -> Entry {
-        let go = CancellationToken::new();
-        let number = rand::random();
-        let coming = Coming { since: Instant::now(), bytes: 0, go: go.clone() };
-        self.0.lock().insert(number, coming);
-        Entry { bodies: self.clone(), number, go }
+        Entry(self.0.enter(None, Coming { since: Instant::now(), bytes: 0 }))
     }
 
     /// Ends the slowest body, if it is too slow. Returns whether one was ended.
     pub(super) fn end_slowest(&self) -> bool {
         let mut bodies = self.0.lock();
-        let rates = bodies.iter().filter_map(|(number, coming)| {
-            let time = coming.since.elapsed();
-            let rate = coming.bytes / time.as_secs().max(1);
-            (time >= LEAST_TIME && rate < LEAST_RATE).then_some((rate, *number))
+        let rates = bodies.iter().filter_map(|(number, body)| {
+            let time = body.state.since.elapsed();
+            let rate = body.state.bytes / time.as_secs().max(1);
+            (time >= LEAST_TIME && rate < LEAST_RATE).then_some((rate, number))
         });
-        let slowest = rates.min();
-        match slowest.and_then(|(_, number)| bodies.remove(&number)) {
-            Some(coming) => {
-                coming.go.cancel();
-                true
-            }
-            None => false,
-        }
+        let Some((_, slowest)) = rates.min() else { return false };
+        bodies.end(slowest);
+        true
     }
 }
 
 impl Entry {
     /// Whether the body was ended because it came too slowly.
     pub(super) fn was_ended(&self) -> bool {
-        self.go.is_cancelled()
+        self.0.leave().is_cancelled()
     }
 
     fn came(&self, bytes: usize) {
-        if let Some(coming) = self.bodies.0.lock().get_mut(&self.number) {
-            coming.bytes += bytes as u64;
-        }
+        self.0.change(|body| body.bytes += bytes as u64);
     }
 
     fn is_whole(&self) {
-        self.bodies.0.lock().remove(&self.number);
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.is_whole();
+        self.0.give_up();
     }
 }
 
@@ -115,7 +94,7 @@ pub(super) async fn run(request: Request, next: Next, most: u64, entry: Arc<Entr
     let (parts, body) = request.into_parts();
     let lent = Arc::new(Mutex::new(Lent {
         body: body.into_data_stream(),
-        go: Box::pin(entry.go.clone().cancelled_owned()),
+        go: Box::pin(entry.0.leave().clone().cancelled_owned()),
         entry,
         touched: false,
         ended: false,
@@ -199,6 +178,6 @@ mod tests {
         assert!(!bodies.end_slowest());
         assert!(![&fast, &whole, &new].iter().any(|entry| entry.was_ended()));
         drop((slow, slower, fast, whole, new));
-        assert!(bodies.0.lock().is_empty());
+        assert!(bodies.0.lock().len() == 0);
     }
 }

@@ -3,17 +3,14 @@
 //! One address may have all places while no other address wants one. When another one does, a reader of the address
 //! that has most gives way, so that no address keeps more than its share. Idle readers go first, then the oldest.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use crate::error::Error;
+use crate::holders::{Held, Holder, Holders, Registry};
 use crate::visitor::Visitor;
 
 /// The last event of a stream whose place another reader has now.
@@ -40,42 +37,25 @@ const LEAST_TIME: Duration = Duration::from_secs(5);
 
 /// The places, a fixed number of them. Clones share them.
 #[derive(Debug, Clone)]
-pub(super) struct Places(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
+pub(super) struct Places {
     most: usize,
-    taken: Mutex<Taken>,
-}
-
-#[derive(Debug, Default)]
-struct Taken {
-    next: u64,
-    /// By number, so the oldest first.
-    holders: BTreeMap<u64, Holder>,
-    counts: HashMap<Visitor, usize>,
+    taken: Registry<Reader>,
 }
 
 #[derive(Debug)]
-struct Holder {
-    visitor: Visitor,
+struct Reader {
     since: Instant,
     moved: Instant,
-    leave: CancellationToken,
 }
 
 /// A place, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Places,
-    number: u64,
-    leave: CancellationToken,
-}
+pub(super) struct Place(Held<Reader>);
 
 impl Places {
     /// `most` places, all free.
     pub(super) fn new(most: usize) -> Self {
-        Self(Arc::new(Inner { most, taken: Mutex::default() }))
+        Self { most, taken: Registry::default() }
     }
 
     /// Takes a place, for which another reader may have to give way.
@@ -84,68 +64,42 @@ impl Places {
     /// [`Error::TooManyStreams`], if this address has most of them and none of its own may go yet.
     pub(super) fn take(&self, visitor: Visitor) -> Result<Place, Error> {
         let now = Instant::now();
-        let mut taken = self.taken();
-        if taken.holders.len() >= self.0.most {
-            let leaving = taken.leaving(visitor, now).ok_or(Error::TooManyStreams)?;
-            taken.remove(leaving);
+        let mut taken = self.taken.lock();
+        if taken.len() >= self.most {
+            let leaving = leaving(&taken, visitor, now).ok_or(Error::TooManyStreams)?;
+            taken.end(leaving);
         }
-        let (number, leave) = (taken.next, CancellationToken::new());
-        taken.next += 1;
-        *taken.counts.entry(visitor).or_default() += 1;
-        taken.holders.insert(number, Holder { visitor, since: now, moved: now, leave: leave.clone() });
-        Ok(Place { places: self.clone(), number, leave })
-    }
-    fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.0.taken.lock()
+        let reader = Reader { since: now, moved: now };
+        Ok(Place(self.taken.enter_among(&mut taken, Some(visitor), reader)))
     }
 }
 
-impl Taken {
-    /// The number of the holder that gives way to a further reader of `visitor`, if one may.
-    fn leaving(&self, visitor: Visitor, now: Instant) -> Option<u64> {
-        let count = |visitor: &Visitor| self.counts.get(visitor).copied().unwrap_or_default();
-        let (own, most) = (count(&visitor), self.counts.values().copied().max()?);
-        let may_go = |holder: &Holder| {
-            if own < most {
-                count(&holder.visitor) == most
-            } else {
-                holder.visitor == visitor && now.saturating_duration_since(holder.since) >= LEAST_TIME
-            }
-        };
-        let going = self.holders.iter().filter(|(_, holder)| may_go(holder));
-        let is_busy = |holder: &Holder| now.saturating_duration_since(holder.moved) < IDLE;
-        going.map(|(number, holder)| (is_busy(holder), *number)).min().map(|(_, number)| number)
-    }
-
-    fn remove(&mut self, number: u64) {
-        let Some(holder) = self.holders.remove(&number) else { return };
-        holder.leave.cancel();
-        if let Some(count) = self.counts.get_mut(&holder.visitor) {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(&holder.visitor);
-            }
+/// The number of the reader that gives way to a further one of `visitor`, if one may.
+fn leaving(taken: &Holders<Reader>, visitor: Visitor, now: Instant) -> Option<u64> {
+    let (_, most) = taken.counts().most()?;
+    let is_heaviest = taken.counts().of(visitor) == most;
+    let may_go = |holder: &Holder<Reader>| {
+        if is_heaviest {
+            let age = now.saturating_duration_since(holder.state.since);
+            holder.visitor == Some(visitor) && age >= LEAST_TIME
+        } else {
+            holder.visitor.is_some_and(|visitor| taken.counts().of(visitor) == most)
         }
-    }
+    };
+    let going = taken.iter().filter(|(_, holder)| may_go(holder));
+    let is_busy = |reader: &Reader| now.saturating_duration_since(reader.moved) < IDLE;
+    going.map(|(number, holder)| (is_busy(&holder.state), number)).min().map(|(_, number)| number)
 }
 
 impl Place {
     /// Notes that the reader has taken something.
     pub(super) fn moved(&self) {
-        if let Some(holder) = self.places.taken().holders.get_mut(&self.number) {
-            holder.moved = Instant::now();
-        }
+        self.0.change(|reader| reader.moved = Instant::now());
     }
 
     /// Returns when the place belongs to another reader.
     pub(super) async fn given_away(&self) {
-        self.leave.cancelled().await;
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.places.taken().remove(self.number);
+        self.0.leave().cancelled().await;
     }
 }
 
@@ -161,7 +115,7 @@ mod tests {
     }
 
     fn gone(places: &[Place]) -> Vec<usize> {
-        (0..places.len()).filter(|at| places[*at].leave.is_cancelled()).collect()
+        (0..places.len()).filter(|at| places[*at].0.leave().is_cancelled()).collect()
     }
 
     #[tokio::test(start_paused = true)]
@@ -180,7 +134,7 @@ mod tests {
         let again = places.take(visitor(1)).unwrap();
         assert_eq!((gone(&greedy), gone(&honest)), (vec![0, 1, 2, 3, 4], vec![]));
         drop((greedy, honest, second, again));
-        assert!(places.taken().holders.is_empty() && places.taken().counts.is_empty());
+        assert!(places.taken.lock().len() == 0 && places.taken.lock().counts().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -208,7 +162,7 @@ mod tests {
         first.given_away().await;
         // To leave afterwards takes nothing from the other one.
         drop(first);
-        assert_eq!(places.taken().holders.len(), 1);
+        assert_eq!(places.taken.lock().len(), 1);
         drop(second);
     }
 }
