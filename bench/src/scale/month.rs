@@ -42,7 +42,7 @@ impl Bench {
         self.report.heading("A month of statistics");
         self.report.text(format!(
             "{windows} windows of five seconds, inserted straight into `cache_stats` with their sums in \
-             `cache_stats_rollup`, and what the running worker adds. The page is `/cache_stats` with its five charts; \
+             `cache_stats_rollup`, and what the running worker adds. The page is `/cache_stats` with its charts; \
              the rows are `/api/stats`, which has the month as well."
         ));
         let columns =

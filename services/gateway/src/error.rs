@@ -95,12 +95,13 @@ pub(crate) enum Error {
     /// An image that is empty, cut off or contradicts itself.
     #[error("{0}")]
     Unprocessable(String),
-    /// The change is made and safe, but no cache has yet said that it dropped the old image.
+    /// No cache has yet said that it dropped the old image: that of this change, or of an earlier one if this one changed
+    /// nothing.
     #[error(
         "{done}: the cache is still being told, and a read may return the image from before until it has acknowledged"
     )]
     StillTelling {
-        /// The change that was made: `the image is stored, but not yet confirmed`.
+        /// The change that was made, in a few words: `the image is stored, but not yet confirmed`.
         done: &'static str,
     },
     /// The gateway is working on so many requests that this one would only wait.

@@ -140,7 +140,7 @@ impl Feed for Revisions {
     type Row = RevisionRow;
 
     fn filter() -> String {
-        format!("$KV.{}.{}", subject::CONFIG_BUCKET, subject::CONFIG_KEY)
+        subject::CONFIG_ENTRY.to_owned()
     }
 
     async fn ensure(bus: &Bus) -> Result<(), streams::StreamError> {

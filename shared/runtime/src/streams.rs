@@ -76,7 +76,7 @@ async fn bucket(
     let config = Config {
         name: stream.to_owned(),
         description: Some(description.to_owned()),
-        subjects: vec![format!("$KV.{name}.>")],
+        subjects: vec![subject::entries_of(name)],
         max_messages_per_subject: history,
         storage: StorageType::File,
         discard: DiscardPolicy::New,

@@ -18,26 +18,39 @@ pub enum Format {
 }
 
 impl Format {
-    pub(crate) const ALL: [Self; 4] = [Self::Png, Self::Jpeg, Self::Gif, Self::Webp];
+    /// Every format, in the order in which sentences name them.
+    pub const ALL: [Self; 4] = [Self::Png, Self::Jpeg, Self::Gif, Self::Webp];
+
+    /// The name, the media type, and the usual ending of a file's name.
+    const fn row(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Png => ("PNG", "image/png", "png"),
+            Self::Jpeg => ("JPEG", "image/jpeg", "jpg"),
+            Self::Gif => ("GIF", "image/gif", "gif"),
+            Self::Webp => ("WebP", "image/webp", "webp"),
+        }
+    }
+
+    /// The name for people.
+    pub const fn name(self) -> &'static str {
+        self.row().0
+    }
 
     /// The media type, for `Content-Type`.
     pub const fn content_type(self) -> &'static str {
-        match self {
-            Self::Png => "image/png",
-            Self::Jpeg => "image/jpeg",
-            Self::Gif => "image/gif",
-            Self::Webp => "image/webp",
-        }
+        self.row().1
     }
 
     /// The usual ending of a file's name, without the dot.
     pub const fn extension(self) -> &'static str {
-        match self {
-            Self::Png => "png",
-            Self::Jpeg => "jpg",
-            Self::Gif => "gif",
-            Self::Webp => "webp",
-        }
+        self.row().2
+    }
+
+    /// All names within a sentence, with `conjunction` before the last: `PNG, JPEG, GIF or WebP`.
+    pub fn names(conjunction: &str) -> String {
+        let names = Self::ALL.map(Self::name);
+        let [names @ .., last] = &names;
+        format!("{} {conjunction} {last}", names.join(", "))
     }
 
     /// The format of a media type, whatever its case and its parameters.
@@ -49,12 +62,7 @@ impl Format {
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Png => "PNG",
-            Self::Jpeg => "JPEG",
-            Self::Gif => "GIF",
-            Self::Webp => "WebP",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -129,10 +137,10 @@ impl Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SniffError {
     /// There was no byte.
-    #[error("the image must be a PNG, JPEG, GIF or WebP image, got no bytes")]
+    #[error("the image must be a {} image, got no bytes", Format::names("or"))]
     Empty,
     /// The bytes are something else, an image of another format included.
-    #[error("the image must be a PNG, JPEG, GIF or WebP image, got other bytes")]
+    #[error("the image must be a {} image, got other bytes", Format::names("or"))]
     Unsupported,
     /// All bytes are legal, but they end before a picture does.
     #[error("the {format} image must be whole, got one that is cut off before its end")]

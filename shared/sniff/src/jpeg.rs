@@ -216,9 +216,22 @@ impl Jpeg {
         }
         Ok(self.data())
     }
+}
 
-    /// Gets all bytes at hand, at least one, and returns how many of them it has handled, and the next step.
-    pub(crate) fn read(&mut self, piece: &[u8]) -> Result<(usize, Step), SniffError> {
+impl Walk for Jpeg {
+    fn take(&mut self, bytes: &[u8]) -> Result<Step, SniffError> {
+        match (self.state, bytes) {
+            (State::Length(code), &[high, low]) => self.segment(code, u16::from_be_bytes([high, low])),
+            (State::Frame(code), header) => self.frame(code, header),
+            (State::Scan, header) => self.scan(header),
+            (State::TableHead(code, left), head) => self.table_head(code, left, head),
+            (State::TableBody(code, left), []) => self.table(code, left),
+            (State::Segment, []) => Ok(self.data()),
+            _ => malformed(SHORT),
+        }
+    }
+
+    fn read(&mut self, piece: &[u8]) -> Result<(usize, Step), SniffError> {
         let mut at = 0;
         while let Some(&byte) = piece.get(at) {
             match (self.state, byte) {
@@ -249,20 +262,6 @@ impl Jpeg {
             }
         }
         Ok((at, Step::Read))
-    }
-}
-
-impl Walk for Jpeg {
-    fn take(&mut self, bytes: &[u8]) -> Result<Step, SniffError> {
-        match (self.state, bytes) {
-            (State::Length(code), &[high, low]) => self.segment(code, u16::from_be_bytes([high, low])),
-            (State::Frame(code), header) => self.frame(code, header),
-            (State::Scan, header) => self.scan(header),
-            (State::TableHead(code, left), head) => self.table_head(code, left, head),
-            (State::TableBody(code, left), []) => self.table(code, left),
-            (State::Segment, []) => Ok(self.data()),
-            _ => malformed(SHORT),
-        }
     }
 
     fn header(&self) -> Option<Image> {

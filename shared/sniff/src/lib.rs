@@ -72,7 +72,8 @@ impl Sniffer {
             }
             State::Signature => Err(match identify(self.held.bytes()) {
                 Identity::Empty => SniffError::Empty,
-                Identity::Known(format) | Identity::Beginning(format) => SniffError::Truncated { format },
+                Identity::Known(Row { format, .. }) => SniffError::Truncated { format: *format },
+                Identity::Beginning(format) => SniffError::Truncated { format },
                 Identity::Unknown => SniffError::Unsupported,
             }),
             State::Failed(error) => Err(error),
@@ -90,8 +91,8 @@ impl Sniffer {
                     input = rest;
                     self.held.push(*byte);
                     match identify(self.held.bytes()) {
-                        Identity::Known(format) => {
-                            let (walker, step) = Walker::new(format, self.held.bytes(), self.limits)?;
+                        Identity::Known(row) => {
+                            let (walker, step) = (row.walk)(self.held.bytes(), self.limits)?;
                             self.held.clear();
                             self.state = State::Walking(walker, step);
                         }
@@ -128,7 +129,7 @@ impl Sniffer {
                         if input.is_empty() {
                             return Ok(());
                         }
-                        let (read, next) = walker.read(input)?;
+                        let (read, next) = walker.walk().read(input)?;
                         input = &input[read..];
                         *step = next;
                     }
@@ -155,8 +156,35 @@ enum State {
     Failed(SniffError),
 }
 
-#[derive(Debug)]
-enum Walker {
+macro_rules! walkers {
+    ($($format:ident($walker:ty),)*) => {
+        /// The walker of each format. It is no `Box<dyn Walk>`, so that a sniffer takes no memory of its own.
+        #[derive(Debug)]
+        enum Walker {
+            $($format($walker),)*
+        }
+
+        impl Walker {
+            const fn format(&self) -> Format {
+                match self { $(Self::$format(_) => Format::$format,)* }
+            }
+
+            fn walk(&mut self) -> &mut dyn Walk {
+                match self { $(Self::$format(walker) => walker,)* }
+            }
+
+            fn header(&self) -> Option<Image> {
+                match self { $(Self::$format(walker) => walker.header(),)* }
+            }
+
+            fn has_picture(&self) -> bool {
+                match self { $(Self::$format(walker) => walker.has_picture(),)* }
+            }
+        }
+    };
+}
+
+walkers! {
     Png(png::Png),
     Jpeg(jpeg::Jpeg),
     Gif(gif::Gif),
@@ -164,63 +192,17 @@ enum Walker {
 }
 
 impl Walker {
-    /// The walker for the bytes behind `signature`, and its first step.
-    fn new(format: Format, signature: &[u8], limits: Limits) -> Result<(Self, Step), SniffError> {
-        Ok(match format {
-            Format::Png => (Self::Png(png::Png::new(limits)), png::FIRST),
-            Format::Jpeg => (Self::Jpeg(jpeg::Jpeg::new(limits)), jpeg::FIRST),
-            Format::Gif => (Self::Gif(gif::Gif::new(limits)), gif::FIRST),
-            Format::Webp => (Self::Webp(webp::Webp::new(signature, limits)?), webp::FIRST),
-        })
+    /// The image, if a whole picture of it is there.
+    fn picture(&self) -> Option<Image> {
+        self.header().filter(|_| self.has_picture())
     }
 
-    const fn format(&self) -> Format {
-        match self {
-            Self::Png(_) => Format::Png,
-            Self::Jpeg(_) => Format::Jpeg,
-            Self::Gif(_) => Format::Gif,
-            Self::Webp(_) => Format::Webp,
-        }
-    }
-
-    fn walk(&self) -> &dyn Walk {
-        match self {
-            Self::Png(png) => png,
-            Self::Jpeg(jpeg) => jpeg,
-            Self::Gif(gif) => gif,
-            Self::Webp(webp) => webp,
-        }
-    }
-
+    /// Takes the bytes of a step. Behind a picture, what is illegal ends the image.
     fn take(&mut self, bytes: &[u8]) -> Result<Step, SniffError> {
-        let taken = match self {
-            Self::Png(png) => png.take(bytes),
-            Self::Jpeg(jpeg) => jpeg.take(bytes),
-            Self::Gif(gif) => gif.take(bytes),
-            Self::Webp(webp) => webp.take(bytes),
-        };
-        match (taken, self.picture()) {
-            // What is illegal behind a picture ends the image.
+        match (self.walk().take(bytes), self.picture()) {
             (Err(SniffError::Malformed { .. }), Some(image)) => Ok(Step::End(image)),
             (taken, _) => taken,
         }
-    }
-
-    fn read(&mut self, piece: &[u8]) -> Result<(usize, Step), SniffError> {
-        match self {
-            Self::Jpeg(jpeg) => jpeg.read(piece),
-            // No other format has such a step.
-            Self::Png(_) | Self::Gif(_) | Self::Webp(_) => Ok((piece.len(), Step::Read)),
-        }
-    }
-
-    fn header(&self) -> Option<Image> {
-        self.walk().header()
-    }
-
-    /// The image, if a whole picture of it is there.
-    fn picture(&self) -> Option<Image> {
-        self.walk().header().filter(|_| self.walk().has_picture())
     }
 }
 
@@ -263,33 +245,64 @@ impl Held {
 enum Identity {
     Empty,
     /// A whole signature.
-    Known(Format),
+    Known(&'static Row),
     /// Too few bytes to tell; so far they are those of this format.
     Beginning(Format),
     Unknown,
 }
 
-/// The signatures; a question mark, which none of them contains, stands for any byte. No two
-/// formats begin alike, so one byte is enough to say what a file may become.
-const SIGNATURES: [(Format, &[u8]); 5] = [
-    (Format::Png, b"\x89PNG\r\n\x1A\n"),
-    // SOI, and the first byte of the marker that must follow it.
-    (Format::Jpeg, b"\xFF\xD8\xFF"),
-    (Format::Gif, b"GIF87a"),
-    (Format::Gif, b"GIF89a"),
-    (Format::Webp, b"RIFF????WEBP"),
+type Begun = Result<(Walker, Step), SniffError>;
+
+/// What a file of a format begins with.
+struct Row {
+    format: Format,
+    /// A question mark, which no signature contains, stands for any byte.
+    signature: &'static [u8],
+    /// The walker for the bytes behind the signature, and its first step.
+    walk: fn(&[u8], Limits) -> Begun,
+}
+
+/// The signatures. No two formats begin alike, so one byte is enough to say what a file may become.
+const ROWS: [Row; 5] = [
+    Row {
+        format: Format::Png,
+        signature: b"\x89PNG\r\n\x1A\n",
+        walk: |_, limits| Ok((Walker::Png(png::Png::new(limits)), png::FIRST)),
+    },
+    Row {
+        format: Format::Jpeg,
+        // SOI, and the first byte of the marker that must follow it.
+        signature: b"\xFF\xD8\xFF",
+        walk: |_, limits| Ok((Walker::Jpeg(jpeg::Jpeg::new(limits)), jpeg::FIRST)),
+    },
+    Row { format: Format::Gif, signature: b"GIF87a", walk: gif },
+    Row { format: Format::Gif, signature: b"GIF89a", walk: gif },
+    Row {
+        format: Format::Webp,
+        signature: b"RIFF????WEBP",
+        walk: |signature, limits| Ok((Walker::Webp(webp::Webp::new(signature, limits)?), webp::FIRST)),
+    },
 ];
+
+fn gif(_: &[u8], limits: Limits) -> Begun {
+    Ok((Walker::Gif(gif::Gif::new(limits)), gif::FIRST))
+}
+
+/// The bytes with which files of each format begin; `None` is any byte. Some formats have several beginnings.
+pub fn signatures() -> impl Iterator<Item = (Format, Vec<Option<u8>>)> {
+    let wanted = |byte: &u8| (*byte != b'?').then_some(*byte);
+    ROWS.iter().map(move |row| (row.format, row.signature.iter().map(wanted).collect()))
+}
 
 fn identify(bytes: &[u8]) -> Identity {
     if bytes.is_empty() {
         return Identity::Empty;
     }
-    SIGNATURES
-        .into_iter()
-        .find(|(_, signature)| {
-            bytes.iter().zip(*signature).all(|(byte, wanted)| *wanted == b'?' || wanted == byte)
-        })
-        .map_or(Identity::Unknown, |(format, signature)| {
-            if bytes.len() < signature.len() { Identity::Beginning(format) } else { Identity::Known(format) }
-        })
+    let fits =
+        |row: &&Row| bytes.iter().zip(row.signature).all(|(byte, wanted)| *wanted == b'?' || wanted == byte);
+    match ROWS.iter().find(fits) {
+        None => Identity::Unknown,
+        Some(row) if bytes.len() < row.signature.len() => Identity::Beginning(row.format),
+        Some(row) => Identity::Known(row),
+    }
 }

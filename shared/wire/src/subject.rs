@@ -92,6 +92,11 @@ pub const ALL_EVENTS: &str = "cache.event.>";
 /// Pattern of all key events.
 pub const ALL_KEY_EVENTS: &str = "cache.event.key.>";
 
+/// Pattern of the entries of a bucket, in the stream behind it.
+pub fn entries_of(bucket: &str) -> String {
+    format!("$KV.{bucket}.>")
+}
+
 /// Asks the leader of a stream for one of its messages.
 pub fn stream_message(stream: &str) -> String {
     format!("$JS.STORE.API.STREAM.MSG.GET.{stream}")

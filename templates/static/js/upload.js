@@ -15,12 +15,8 @@
   const maxBytes = Number(form.dataset.maxBytes);
   const maxMegapixels = Number(form.dataset.maxMegapixels);
   const MOST_FILES = 500;
-  const KINDS = [
-    ["PNG", [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]],
-    ["JPEG", [0xff, 0xd8, 0xff]],
-    ["GIF", [0x47, 0x49, 0x46, 0x38]],
-    ["WebP", [0x52, 0x49, 0x46, 0x46, , , , , 0x57, 0x45, 0x42, 0x50]],
-  ];
+  // The name of each format, and its first bytes, of which null may be any.
+  const KINDS = JSON.parse(form.dataset.signatures);
 
   const lines = [];
   // The key that the page came with is that of the first file.
@@ -167,9 +163,10 @@
     } catch {
       return "The file can’t be read. For a folder, use bin/import.";
     }
-    if (head.length === 0) return "The image must be a PNG, JPEG, GIF or WebP image, and is empty.";
-    const kind = KINDS.find(([, magic]) => magic.every((byte, at) => head[at] === byte));
-    if (!kind) return "The image must be a PNG, JPEG, GIF or WebP image.";
+    const wanted = `The image must be a ${form.dataset.formats} image`;
+    if (head.length === 0) return `${wanted}, and is empty.`;
+    const kind = KINDS.find(([, magic]) => magic.every((byte, at) => byte === null || head[at] === byte));
+    if (!kind) return `${wanted}.`;
     line.facts.textContent = `${file.name} · ${kind[0]} · ${size(file.size)}`;
     try {
       const { width, height } = await drawing(() => draw(line));

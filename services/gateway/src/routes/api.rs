@@ -105,7 +105,8 @@ pub(crate) struct ImageInfo {
     key: Key,
     /// Its address on this gateway, with the hash of its bytes.
     url: String,
-    /// `image/png`, `image/jpeg`, `image/gif` or `image/webp`.
+    /// The media type of its format.
+    #[schema(schema_with = schema::content_type)]
     content_type: &'static str,
     /// The size in bytes.
     size: u64,
@@ -158,7 +159,7 @@ pub(crate) struct ImageList {
         (status = 200, description = "It is stored", body = Uploaded),
         (status = 400, description = "Not a key, or a form that is not understood", body = Failure),
         (status = 413, description = "More bytes or pixels than are stored, or more scans or frames of them", body = Failure),
-        (status = 415, description = "Not multipart/form-data, or not a PNG, JPEG, GIF or WebP image", body = Failure),
+        (status = 415, description = "Not multipart/form-data, or not an image of a format that is stored", body = Failure),
         (status = 422, description = "An image that is empty, cut off or contradicts itself", body = Failure),
         (status = 503, description = "MySQL or the image store does not answer; or it is stored, and the cache is still being told", body = Failure),
     )

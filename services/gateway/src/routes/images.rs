@@ -57,20 +57,14 @@ pub(crate) fn router() -> Router<AppState> {
     params(schema::KeyInPath, schema::Version, schema::Width, schema::ReadHeaders),
     responses(
         (status = 200, description = "The image", content(
-            (schema::ImageBytes = "image/png"),
-            (schema::ImageBytes = "image/jpeg"),
-            (schema::ImageBytes = "image/gif"),
-            (schema::ImageBytes = "image/webp"),
+            (schema::ImageBytes = "image/*"),
         ), headers(
             ("ETag" = String, description = "The SHA-256 of the bytes, in quotes; of a variant, a hash of that and the width"),
             ("Last-Modified" = String, description = "When it was stored, if that is known"),
             ("Cache-Status" = String, description = "What the cache did"),
         )),
         (status = 206, description = "The range of it that was asked for", content(
-            (schema::ImageBytes = "image/png"),
-            (schema::ImageBytes = "image/jpeg"),
-            (schema::ImageBytes = "image/gif"),
-            (schema::ImageBytes = "image/webp"),
+            (schema::ImageBytes = "image/*"),
         ), headers(
             ("Content-Range" = String, description = "Which bytes, and of how many"),
         )),
@@ -276,10 +270,7 @@ fn without_width(uri: &Uri) -> Result<(), Error> {
     request_body(
         description = "The bytes decide what it is, whatever type is claimed",
         content(
-            (schema::ImageBytes = "image/png"),
-            (schema::ImageBytes = "image/jpeg"),
-            (schema::ImageBytes = "image/gif"),
-            (schema::ImageBytes = "image/webp"),
+            (schema::ImageBytes = "image/*"),
         )
     ),
     responses(
@@ -290,7 +281,7 @@ fn without_width(uri: &Uri) -> Result<(), Error> {
         (status = 400, description = "Not a key, or a body that broke off", body = Failure),
         (status = 412, description = "If-Match or If-None-Match does not hold; nothing was changed", body = Failure),
         (status = 413, description = "More bytes or pixels than are stored, or more scans or frames of them", body = Failure),
-        (status = 415, description = "Not a PNG, JPEG, GIF or WebP image", body = Failure),
+        (status = 415, description = "Not an image of a format that is stored", body = Failure),
         (status = 422, description = "An image that is empty, cut off or contradicts itself", body = Failure),
         (status = 503, description = "MySQL or the image store does not answer; or it is stored, and the cache is still being told", body = Failure),
     )

@@ -6,11 +6,14 @@ use axum::extract::State;
 use axum::http::Method;
 use axum::routing::get;
 use axum::{Json, Router};
+use sniff::Format;
 use utoipa::OpenApi;
 use utoipa::openapi::path::{Operation, Paths};
 use utoipa::openapi::schema::Type;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::{
+    Content, ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder,
+};
 
 use wire::event::{Cleared, Configured};
 use wire::{Key, Policy, Span, Window};
@@ -20,6 +23,9 @@ use super::stats::StatsFormat;
 use super::{api, cache, events, health, images, metrics, stats};
 use crate::cache::feed::{Batch, Connected, GaveWay, Skipped, Watching};
 use crate::service::state::AppState;
+
+/// The media type of images in the description of an operation.
+const ANY_IMAGE: &str = "image/*";
 
 /// Whether an operation needs the token.
 pub(crate) type NeedsToken<'a> = &'a dyn Fn(&Method, Option<&str>) -> bool;
@@ -59,6 +65,7 @@ fn complete(paths: &mut Paths, is_closed: NeedsToken<'_>, schemes: &[&'static st
         ];
         for (method, operation) in methods {
             let Some(operation) = operation else { continue };
+            name_formats(operation);
             let needs_token = is_closed(&method, Some(&route));
             any_needs_token |= needs_token;
             if needs_token {
@@ -88,6 +95,25 @@ fn complete(paths: &mut Paths, is_closed: NeedsToken<'_>, schemes: &[&'static st
         }
     }
     any_needs_token
+}
+
+/// Puts the media types of all formats in the place of `image/*`.
+fn name_formats(operation: &mut Operation) {
+    let of_each = |content: RefOr<Content>| {
+        Format::ALL.map(|format| (format.content_type().to_owned(), content.clone()))
+    };
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(response) = response
+            && let Some(content) = response.content.shift_remove(ANY_IMAGE)
+        {
+            response.content.extend(of_each(content));
+        }
+    }
+    if let Some(RefOr::T(body)) = &mut operation.request_body
+        && let Some(content) = body.content.remove(ANY_IMAGE)
+    {
+        body.content.extend(of_each(content));
+    }
 }
 
 /// Adds an answer, unless the operation itself describes that status.

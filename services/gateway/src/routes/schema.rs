@@ -1,6 +1,7 @@
 //! Schemas of what no type describes that is sent: parameters, headers, forms and streams of events.
 
 use serde_json::json;
+use sniff::Format;
 use utoipa::openapi::schema::{AdditionalProperties, KnownFormat, RefBuilder, SchemaFormat, Type};
 use utoipa::openapi::{ObjectBuilder, Ref, RefOr, Schema};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
@@ -20,6 +21,13 @@ impl PartialSchema for ImageBytes {
 }
 
 impl ToSchema for ImageBytes {}
+
+/// One of the media types of images.
+pub(crate) fn content_type() -> Schema {
+    let types = Format::ALL.map(Format::content_type);
+    let text = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(types));
+    text.description(Some("The media type of its format.")).build().into()
+}
 
 /// A key in a path.
 #[derive(Debug, IntoParams)]

@@ -38,6 +38,29 @@ pub(crate) struct UploadPage {
     pub(crate) max_megapixels: u64,
     /// The URL at which the viewer's browser reached this gateway, such as `http://127.0.0.1:5000`.
     pub(crate) base: String,
+    pub(crate) formats: Formats,
+}
+
+/// The formats that are stored, for the form and its script.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Formats {
+    /// In words.
+    names: String,
+    /// As the form's field accepts them.
+    accepted: String,
+    /// The name and the first bytes of each, of which `null` may be any.
+    signatures: Vec<(&'static str, Vec<Option<u8>>)>,
+}
+
+impl Formats {
+    /// All that are stored.
+    pub(crate) fn stored() -> Self {
+        Self {
+            names: Format::names("or"),
+            accepted: Format::ALL.map(Format::content_type).join(","),
+            signatures: sniff::signatures().map(|(format, bytes)| (format.name(), bytes)).collect(),
+        }
+    }
 }
 
 /// `image_form.html`

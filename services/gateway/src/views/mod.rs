@@ -32,7 +32,7 @@ use crate::error::Error;
 pub(crate) use cache::{CacheForm, CachePage, DELETE_ALL_PHRASE, FormError, changes, config_view, share};
 pub(crate) use figures::home_figures;
 pub(crate) use images::{
-    DeletePage, Deleted, ImageFormPage, ImagePage, ImageView, Residency, UploadPage, fate,
+    DeletePage, Deleted, Formats, ImageFormPage, ImagePage, ImageView, Residency, UploadPage, fate,
 };
 pub(crate) use links::{Listing, image_page, image_source};
 pub(crate) use listing::{

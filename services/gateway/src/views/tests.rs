@@ -270,6 +270,7 @@ fn every_page(views: &Views) -> Vec<(String, String)> {
                     max_bytes: 20 << 20,
                     max_megapixels: 100,
                     base: "http://127.0.0.1:5000".into(),
+                    formats: Formats::stored(),
                 },
             ),
         );

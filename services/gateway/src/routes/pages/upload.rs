@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::routes::answer::sentence;
 use crate::routes::upload::{Reading, RefusedForm, store_form};
 use crate::service::state::AppState;
-use crate::views::{Section, Shell, UploadPage, image_page};
+use crate::views::{Formats, Section, Shell, UploadPage, image_page};
 
 pub(super) async fn upload_form(
     State(state): State<AppState>,
@@ -56,5 +56,6 @@ fn upload_page(state: &AppState, headers: &HeaderMap, key: String, error: Option
         max_bytes: state.config.max_image_bytes(),
         max_megapixels: state.config.max_image_megapixels,
         base: base_url(state, headers),
+        formats: Formats::stored(),
     }
 }
