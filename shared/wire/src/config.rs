@@ -56,13 +56,13 @@ impl FromStr for Policy {
     type Err = UnknownPolicy;
 
     fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
-        match text.to_ascii_lowercase().as_str() {
-            "none" => Ok(Self::None),
-            "random" | "random replacement" => Ok(Self::Random),
-            "lru" | "least recently used" => Ok(Self::Lru),
-            "clock_pro" => Ok(Self::ClockPro),
-            _ => Err(UnknownPolicy(text.to_owned())),
-        }
+        let name = match text.to_ascii_lowercase().as_str() {
+            // As earlier clients say it.
+            "random replacement" => return Ok(Self::Random),
+            "least recently used" => return Ok(Self::Lru),
+            name => Self::ALL.into_iter().find(|policy| policy.as_str() == name),
+        };
+        name.ok_or_else(|| UnknownPolicy(text.to_owned()))
     }
 }
 

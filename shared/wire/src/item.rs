@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::key::Key;
+use crate::words::listed;
 
 /// A rendition of an image with a limited width in pixels. No variant is the original.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -23,27 +24,30 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// Every variant.
+    /// Every variant, the narrowest first.
     pub const ALL: [Self; 4] = [Self::W160, Self::W320, Self::W640, Self::W1280];
 
-    /// The token on the wire, as in `cache.get.<key>.w320`.
-    pub fn as_str(self) -> &'static str {
+    /// The widest of all.
+    pub const WIDEST: Self = Self::ALL[Self::ALL.len() - 1];
+
+    /// The token, and the width.
+    const fn row(self) -> (&'static str, u32) {
         match self {
-            Self::W160 => "w160",
-            Self::W320 => "w320",
-            Self::W640 => "w640",
-            Self::W1280 => "w1280",
+            Self::W160 => ("w160", 160),
+            Self::W320 => ("w320", 320),
+            Self::W640 => ("w640", 640),
+            Self::W1280 => ("w1280", 1280),
         }
     }
 
+    /// The token on the wire, as in `cache.get.<key>.w320`.
+    pub const fn as_str(self) -> &'static str {
+        self.row().0
+    }
+
     /// The largest width, in pixels.
-    pub fn width(self) -> u32 {
-        match self {
-            Self::W160 => 160,
-            Self::W320 => 320,
-            Self::W640 => 640,
-            Self::W1280 => 1280,
-        }
+    pub const fn width(self) -> u32 {
+        self.row().1
     }
 }
 
@@ -58,7 +62,7 @@ impl FromStr for Variant {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let known = Self::ALL.into_iter().find(|variant| variant.as_str() == text);
-        known.ok_or_else(|| format!("\"{text}\" is not a variant: w160, w320, w640 and w1280 are"))
+        known.ok_or_else(|| format!("\"{text}\" is not a variant: {} are", listed(Self::ALL)))
     }
 }
 
@@ -110,6 +114,7 @@ mod tests {
         for variant in Variant::ALL {
             assert_eq!(variant.as_str().parse(), Ok(variant));
             assert_eq!(variant.to_string(), format!("w{}", variant.width()));
+            assert!(variant.width() <= Variant::WIDEST.width());
             assert_eq!(serde_json::to_string(&variant).unwrap(), format!("\"{variant}\""));
         }
         for text in ["", "w", "160", "W160", "w161"] {
@@ -118,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_has_five_items_the_original_first() {
+    fn a_key_has_an_item_for_each_variant_the_original_first() {
         let mut seen = Vec::new();
         Item::for_each_of(&Key::new("a.b").unwrap(), |item| seen.push(item.tokens()));
         assert_eq!(seen, ["a%2Eb", "a%2Eb.w160", "a%2Eb.w320", "a%2Eb.w640", "a%2Eb.w1280"]);

@@ -16,8 +16,8 @@ use super::links::{escaped, image_page, image_source};
 use super::shell::{Done, Moment};
 use crate::image::{CacheStatus, ReadOutcome};
 
-/// An image that is wider is shown as a rendition of this width.
-const WIDEST: u32 = 1280;
+/// A still image that is wider is shown as a rendition of this width.
+const WIDEST: u32 = Variant::WIDEST.width();
 
 /// `upload.html`
 #[derive(Debug, Default, Serialize)]
@@ -122,8 +122,8 @@ pub(crate) struct ImagePage {
     content_type: &'static str,
     width: Option<u32>,
     height: Option<u32>,
-    /// Whether a narrower rendition is shown in its place. A rendition of a GIF or WebP would not move.
-    is_wide: bool,
+    /// The width of the rendition that is shown in its place, if one is. A rendition of a GIF or WebP would not move.
+    shown_width: Option<u32>,
     stored: Option<Moment>,
     first_stored: Option<Moment>,
     resident: Option<Value>,
@@ -235,8 +235,9 @@ impl ImagePage {
             content_type: image.format.content_type(),
             width: row.map(|row| row.width),
             height: row.map(|row| row.height),
-            is_wide: row.is_some_and(|row| row.width > WIDEST)
-                && matches!(image.format, Format::Png | Format::Jpeg),
+            shown_width: row
+                .is_some_and(|row| row.width > WIDEST && matches!(image.format, Format::Png | Format::Jpeg))
+                .then_some(WIDEST),
             stored: stored.map(|at| Moment::new(at, now)),
             first_stored: row
                 .filter(|row| row.created_at != row.dates.updated_at)
