@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::key::Key;
-use crate::words::listed;
+use crate::words::{one_of, shown};
 
 /// A rendition of an image with a limited width in pixels. No variant is the original.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -62,7 +62,7 @@ impl FromStr for Variant {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let known = Self::ALL.into_iter().find(|variant| variant.as_str() == text);
-        known.ok_or_else(|| format!("\"{text}\" is not a variant: {} are", listed(Self::ALL)))
+        known.ok_or_else(|| format!("a variant must be {}, got {}", one_of(Self::ALL), shown(text)))
     }
 }
 
