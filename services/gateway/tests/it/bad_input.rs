@@ -261,7 +261,8 @@ async fn a_time_beyond_all_dates_is_no_reason_to_break_off() {
             );
             assert_eq!(answer.is_hit(), answer.status != 412, "{}", answer.cache());
         }
-        assert_eq!(gateway.get("/image?key=cat").await.status, 200);
+        let page = gateway.get("/image?key=cat").await;
+        assert_eq!(page.status, 200, "{modified_s}: {}", page.text());
     }
     gateway.stop().await.unwrap();
 }

@@ -642,7 +642,7 @@ async fn without_a_worker_and_a_recorder_every_page_still_answers_and_says_so() 
     assert!(words(&gateway.get("/image?key=cat").await).contains("Bypass"));
     assert!(words(&gateway.get("/cache_stats").await).contains("There are no statistics to show now."));
     let settings = gateway.get("/cache_properties").await;
-    assert!(words(&settings).contains("The cache does not answer, so it can’t be changed now."));
+    assert!(words(&settings).contains("The cache does not answer, so its settings can’t be changed now."));
     let refused = gateway.submit("/cache_properties", "capacity_mb=32&policy=lru").await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
     assert_eq!(behind(&refused.text(), "name=\"capacity_mb\" value=\""), "32");

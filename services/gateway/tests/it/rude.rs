@@ -313,7 +313,7 @@ async fn a_form_whose_parts_do_not_begin_is_refused_before_it_fills_the_memory()
             stream.write_all(start.as_bytes()).await.unwrap();
             let mut answer = Vec::new();
             let answered = async {
-                while !String::from_utf8_lossy(&answer).contains("before a part or in its headers") {
+                while !String::from_utf8_lossy(&answer).contains("before a part and in its headers") {
                     assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{what} on {path}: {answer:?}");
                 }
             };
