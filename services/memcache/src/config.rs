@@ -35,7 +35,7 @@ pub struct Config {
 
     /// Capacity at the very first start, in megabytes (2^20 bytes); later the live configuration rules
     #[arg(long, env = "CACHE_CAPACITY_MB", value_name = "MB", default_value_t = 64,
-          value_parser = whole::<u64>(0..=u64::MAX))]
+          value_parser = whole::<u64>(1..=u64::MAX))]
     pub cache_capacity_mb: u64,
 
     /// Replacement policy at the very first start: none, random, lru or clock_pro
@@ -109,12 +109,8 @@ fn worker_name(text: &str) -> Result<String, String> {
 }
 
 fn stats_interval(text: &str) -> Result<Span, String> {
-    let span: Span = text.parse().map_err(|error: wire::span::SpanError| error.to_string())?;
-    if (100..=3_600_000).contains(&span.millis()) {
-        Ok(span)
-    } else {
-        Err(format!("must be a duration from 100ms to 1h, got {}", shown(text)))
-    }
+    let span = text.parse().ok().filter(|span: &Span| (100..=3_600_000).contains(&span.millis()));
+    span.ok_or_else(|| format!("must be a duration from 100ms to 1h, such as 5s, got {}", shown(text)))
 }
 
 #[cfg(test)]
@@ -130,7 +126,8 @@ mod tests {
         assert!(worker_name("memcache-1").is_ok());
         assert_eq!(stats_interval("250ms").unwrap().millis(), 250);
         for interval in ["99ms", "2h", "0s", "x"] {
-            assert!(stats_interval(interval).is_err(), "{interval}");
+            let error = stats_interval(interval).unwrap_err();
+            assert_eq!(error, format!("must be a duration from 100ms to 1h, such as 5s, got \"{interval}\""));
         }
     }
 

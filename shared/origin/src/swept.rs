@@ -57,7 +57,7 @@ impl Swept {
             put_back,
             purged,
             oldest_purged_s,
-            "the sweep moved files that no row names to the trash, and removed old ones from it"
+            "the sweep has ended: files that no row names are in the trash, and old ones are removed from it"
         );
     }
 
@@ -69,8 +69,8 @@ impl Swept {
     /// Why nothing was taken away, and what to do.
     pub fn too_much(&self, max_percent: u64) -> String {
         format!(
-            "no row names {} of {} files, and at most {max_percent} % are taken away at once. Is the database an old \
-             one? If they are to go, start one gateway with SWEEP_MAX_PERCENT=100",
+            "no row names {} of {} files, as after the restore of an old database, and a sweep removes at most \
+             {max_percent} % at once. To remove them, start one gateway with SWEEP_MAX_PERCENT=100",
             self.unnamed, self.files
         )
     }

@@ -713,8 +713,10 @@ impl Signs {
                 }
             }
             // Each failed attempt to reconnect is such an error. The loss of the connection is logged already.
-            Event::ClientError(error) => tracing::debug!(user, %error, "NATS client"),
-            Event::LameDuckMode | Event::Draining => tracing::info!(user, %event, "NATS"),
+            Event::ClientError(error) => tracing::debug!(user, %error, "the NATS client reports an error"),
+            Event::LameDuckMode | Event::Draining => {
+                tracing::info!(user, %event, "the connection to NATS is ending")
+            }
         }
     }
 }
