@@ -37,6 +37,11 @@ fn words(answer: &Answer) -> String {
     assert!(answer.header("content-type").starts_with("text/html"), "{}", answer.text());
     let text = answer.text();
     let main = text.split_once("<main").map_or(text.as_str(), |(_, main)| main);
+    // An address with a port is a box of its own within a word.
+    let mut boxes = main.split(r#"<span class="port">"#);
+    let first = boxes.next().unwrap_or_default().to_owned();
+    let main = boxes.fold(first, |before, after| before + &after.replacen("</span></span>", "", 1));
+    let main = main.replace(r#"<span class="address">"#, "");
     let mut words = String::new();
     for part in main.split('<') {
         words.push_str(part.split_once('>').map_or("", |(_, text)| text));
