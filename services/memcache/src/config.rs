@@ -35,7 +35,7 @@ pub struct Config {
 
     /// Capacity at the very first start, in megabytes (2^20 bytes); later the live configuration rules
     #[arg(long, env = "CACHE_CAPACITY_MB", value_name = "MB", default_value_t = 64,
-          value_parser = whole::<u64>(1..=u64::MAX))]
+          value_parser = whole::<u64>(0..=u64::MAX))]
     pub cache_capacity_mb: u64,
 
     /// Replacement policy at the very first start: none, random, lru or clock_pro
