@@ -130,8 +130,8 @@ mod tests {
             ("a ten", "\"ten\" is not a size"),
             ("a -1", "\"-1\" is not a size"),
             ("a 1073741825", "\"1073741825\" is not a size"),
-            (".. 5", "is not allowed as a key"),
-            (long.as_str(), "the key has 256 bytes"),
+            (".. 5", "the key must be one that a URL can name"),
+            (long.as_str(), "got 256 bytes"),
         ] {
             let error = parse(format!("a 1\n# x\n{bad}\nb 2").as_bytes()).unwrap_err().to_string();
             assert!(error.starts_with("line 3: ") && error.contains(said), "{error}");

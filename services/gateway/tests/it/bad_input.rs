@@ -22,14 +22,14 @@ async fn bytes_that_are_no_image_are_refused_wherever_they_come_in() {
     let chelsea = samples::chelsea().bytes;
     let jpeg = samples::rocket().bytes;
     let mut corrupt = chelsea.to_vec();
-    corrupt[20] ^= 1;
+    corrupt[12] ^= 1;
     let cases: [(&str, &[u8], u16); 8] = [
         ("nothing", b"", 422),
         ("text named .png", b"hello, this is text", 415),
         ("an SVG", b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415),
         ("a truncated PNG", &chelsea[..chelsea.len() / 2], 422),
         ("a JPEG that is cut off before its picture", &jpeg[..300], 422),
-        ("a PNG with a wrong checksum", &corrupt, 422),
+        ("a PNG without a header", &corrupt, 422),
         ("a PNG that claims 3.6 gigapixels", &huge(), 413),
         ("an archive", b"PK\x03\x04\x00\x00\x00\x00", 415),
     ];
@@ -44,6 +44,25 @@ async fn bytes_that_are_no_image_are_refused_wherever_they_come_in() {
     }
     assert_eq!(gateway.post("/api/list_keys").await.json()["keys"], json!([]));
     testkit::eventually("refused uploads leave no file", PATIENCE, async || scene.file_count() == 0).await;
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_picture_is_stored_whatever_follows_it() {
+    let (_scene, _worker, gateway) = Scene::running().await;
+    let (png, jpeg) = (samples::chelsea().bytes, samples::rocket().bytes);
+    let mut corrupt = png.to_vec();
+    corrupt[1000] ^= 1;
+    for (what, bytes) in [
+        ("a PNG without its end", &png[..png.len() - 12]),
+        ("a PNG with a wrong checksum", &corrupt),
+        ("a JPEG without its end", &jpeg[..jpeg.len() - 2]),
+        ("a JPEG with a maker's trailer", &[jpeg, b"\xff\xd8SEFH"].concat()),
+    ] {
+        gateway.put("/images/odd", bytes).await;
+        let read = gateway.get("/images/odd").await;
+        assert!(read.status == 200 && read.body == bytes, "{what}: {}", read.text());
+    }
     gateway.stop().await.unwrap();
 }
 
