@@ -119,7 +119,7 @@ suite("in the browser", () => {
     const lines = page.locator(".queued");
     await page.getByRole("button", { name: "Store 3 images" }).waitFor();
     assert.deepEqual(await lines.locator("input").evaluateAll((inputs) => inputs.map((input) => input.value)), ["trip/猫.png", "trip/notes.txt", "trip/cup.png", "trip/rocket.jpg"]);
-    assert.match(await lines.nth(1).innerText(), /not a PNG, JPEG, GIF or WebP/);
+    assert.match(await lines.nth(1).innerText(), /must be a PNG, JPEG, GIF or WebP image/);
     assert.match(await lines.nth(0).innerText(), /451 × 300 · 235 kB/);
 
     // Under this key something is stored already; and no two of them may have the same.

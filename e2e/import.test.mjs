@@ -36,7 +36,7 @@ suite("bin/import", () => {
   test("without a gateway it says what to do", async () => {
     const { code, err } = await run(["--url", "http://127.0.0.1:1"]);
     assert.equal(code, 2);
-    assert.match(err, /^import: http:\/\/127\.0\.0\.1:1\/: the gateway can't be reached \(Connection refused.*\); start it with bin\/run, or name another one with --url \(tried 6 times\)\n$/);
+    assert.match(err, /^import: http:\/\/127\.0\.0\.1:1\/: the gateway can't be reached \(Connection refused.*\); start it with bin\/run, or name another one with --url \(after 6 tries\)\n$/);
   });
 
   test("stores what is an image, skips what is none, and lists what is a broken one with the reason", async () => {
@@ -73,7 +73,7 @@ suite("bin/import", () => {
   test("says what is wrong with what it is given", async () => {
     for (const [args, said] of [
       [["/no/such/folder"], /\/no\/such\/folder can't be read/],
-      [[folder, "--in-flight", "0"], /1\.\.=64/],
+      [[folder, "--in-flight", "0"], /from 1 to 64/],
       [[folder, "--url", "nowhere"], /--url/],
       [[], /Usage: bin\/import/],
     ]) {

@@ -12,7 +12,7 @@ use wire::inspect::ServicePing;
 use wire::owners::Entry;
 use wire::{ConfigReply, subject};
 
-use crate::helpers::{ANSWER, Got, PATIENCE, Scene, connect, key};
+use crate::helpers::{Got, PATIENCE, Scene, connect, key};
 
 /// A worker in a process of its own, so that it can be stopped and resumed as a whole.
 struct Process(Child);
@@ -115,8 +115,12 @@ async fn a_worker_that_was_stopped_past_its_claim_and_resumed_serves_and_acknowl
         scene.operator.request(subject::get(&key(name).into()), None, "".into(), Duration::from_secs(8))
     });
     let (answers, ()) = tokio::join!(futures_util::future::join_all(questions), async {
-        // This comes behind them on the same connection.
-        scene.operator.round_trip(ANSWER).await.unwrap();
+        // A question behind them on the same connection was answered.
+        eventually("they are with the workers", PATIENCE, async || {
+            let asked = scene.ask(subject::CONFIG_GET, "", None);
+            tokio::time::timeout(Duration::from_millis(200), asked).await.is_ok_and(|reply| reply.is_ok())
+        })
+        .await;
         first.signal("CONT");
     });
     // What the first holds is old: an upload could have replaced it while the second served.
