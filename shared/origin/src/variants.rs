@@ -258,7 +258,7 @@ impl Inner {
             Err(BlobError::Gone(_)) => return Ok(None),
             Err(error) => return Err(VariantError::of_original(error)),
         };
-        match sniff::sniff(&bytes, Limits { max_pixels: u64::MAX }) {
+        match sniff::sniff_to_end(&bytes, Limits { max_pixels: u64::MAX }) {
             Ok(image) => {
                 self.known.insert(location.to_owned(), (image.format, bytes.len() as u64));
                 Ok(Some(Rendition::with_bytes(location, image.format, bytes)))

@@ -149,6 +149,21 @@ pub fn sniff(bytes: &[u8], limits: Limits) -> Result<Image, SniffError> {
     sniffer.finish()
 }
 
+/// As [`sniff`], of an image that must have its end too: a file that was written whole and may be damaged.
+///
+/// # Errors
+/// As for [`sniff`]; [`SniffError::Truncated`] without an end.
+pub fn sniff_to_end(bytes: &[u8], limits: Limits) -> Result<Image, SniffError> {
+    let mut sniffer = Sniffer::new(limits);
+    sniffer.push(bytes)?;
+    match sniffer.state {
+        State::Walking(walker, Step::Take(_) | Step::Skip(_) | Step::Read) => {
+            Err(SniffError::Truncated { format: walker.format() })
+        }
+        _ => sniffer.finish(),
+    }
+}
+
 #[derive(Debug)]
 enum State {
     Signature,

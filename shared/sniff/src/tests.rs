@@ -128,6 +128,18 @@ fn a_beginning_is_cut_off_until_there_is_a_picture() {
 }
 
 #[test]
+fn an_image_that_must_have_its_end_is_cut_off_without() {
+    for fixture in FIXTURES {
+        assert_eq!(sniff_to_end(fixture.bytes, LIMITS), Ok(fixture.image), "{}", fixture.name);
+        for length in 1..fixture.bytes.len() {
+            let cut = sniff_to_end(&fixture.bytes[..length], LIMITS);
+            let ends_early = fixture.image.format == Format::Png && length + 4 >= fixture.bytes.len();
+            assert!(cut.is_err() || ends_early, "the first {length} bytes of {}", fixture.name);
+        }
+    }
+}
+
+#[test]
 fn bytes_behind_the_end_of_an_image_are_ignored() {
     for fixture in FIXTURES {
         for tail in [&b"\0"[..], b"appended by a camera", fixture.bytes] {

@@ -3,8 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::basics::repository_root;
-
 /// The binary of the service `name`, as built with the profile of the running test.
 ///
 /// Services don't depend on each other, so cargo builds it for this test only when the whole workspace is
@@ -19,16 +17,8 @@ pub fn service_binary(name: &str) -> PathBuf {
     let binary = test.ancestors().nth(2).expect("it lies two folders deep").join(name);
     let advice =
         format!("run `cargo build --workspace` first, or `cargo test --workspace`, which builds {name}");
-    let built = binary.metadata().and_then(|metadata| metadata.modified());
-    let Ok(built) = built else { panic!("{} is not there: {advice}", binary.display()) };
-    let root = repository_root();
-    let sources = [
-        format!("services/{name}/src"),
-        "shared/wire/src".into(),
-        "shared/runtime/src".into(),
-        "shared/sniff/src".into(),
-    ];
-    let newest = sources.iter().filter_map(|folder| newest_below(&root.join(folder))).max();
+    let Some(built) = modified(&binary) else { panic!("{} is not there: {advice}", binary.display()) };
+    let newest = sources(&binary).iter().filter_map(|source| modified(source)).max();
     assert!(
         newest.is_none_or(|newest| newest <= built),
         "{} is older than its sources: {advice}",
@@ -37,15 +27,14 @@ pub fn service_binary(name: &str) -> PathBuf {
     binary
 }
 
-fn newest_below(folder: &Path) -> Option<SystemTime> {
-    let entries = std::fs::read_dir(folder).ok()?;
-    let times = entries.filter_map(Result::ok).filter_map(|entry| {
-        let path = entry.path();
-        if path.is_dir() {
-            newest_below(&path)
-        } else {
-            path.metadata().and_then(|metadata| metadata.modified()).ok()
-        }
-    });
-    times.max()
+/// The sources of a binary, as cargo lists them in the file beside it: `binary: source source`.
+fn sources(binary: &Path) -> Vec<PathBuf> {
+    let list = std::fs::read_to_string(binary.with_extension("d")).unwrap_or_default();
+    // A blank within a path is escaped.
+    let escaped = list.replace("\\ ", "\0");
+    escaped.split_whitespace().skip(1).map(|path| path.replace('\0', " ").into()).collect()
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    path.metadata().and_then(|metadata| metadata.modified()).ok()
 }
