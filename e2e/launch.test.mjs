@@ -180,7 +180,7 @@ suite("what can go wrong at the start", () => {
     await system.bin("stop");
     assert.deepEqual(system.env, before);
 
-    // A run that nobody stopped leaves the borrowed ones there; the next start still knows the kept ones.
+    // A run that was not stopped leaves the borrowed ones there; the next start still knows the kept ones.
     await system.start();
     assert.notEqual(system.env.PORT, before.PORT);
     process.kill(system.pid("run"), "SIGKILL");

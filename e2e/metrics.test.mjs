@@ -55,7 +55,7 @@ test("every query of the dashboard has an answer in a Prometheus that scrapes wi
     const documented = [...manual.matchAll(/`([^`\n]*\bpixcache_\w+[^`\n]*\)[^`\n]*)`|^(sum\(max by .*)$/gm)].map((match) => match[1] ?? match[2]);
     assert.ok(documented.length > 15, documented.join("\n"));
 
-    // What is one for the system is the same from each gateway: no query may count it once for each.
+    // Each gateway gives the same figures of the cache: no query may add them up.
     const shared = [...scraped.matchAll(/^# HELP (\w+) .*\(one for the system, the same from each gateway\)$/gm)].map((match) => match[1]);
     assert.ok(shared.length > 20 && shared.includes("pixcache_cache_hits_total") && shared.includes("pixcache_waiting_windows"), shared.join(" "));
     assert.equal((await query("pixcache_cache_capacity_bytes")).length, 2, "both gateways report it");

@@ -124,13 +124,13 @@ env_borrow() {
 }
 
 # env_port KEY FIRST WHAT: takes the port that is kept; at the very first start the next free one from FIRST on, which is
-# kept from then on. It looks at every start, because another program may have come to live there since: then a free one is
+# kept from then on. It looks at every start, because another program may have taken the port since: then a free one is
 # borrowed for this run. One asked for in the environment is not exchanged.
 env_port() {
   local asked=${!1-} in_use kept port borrowed=''
   in_use=$(env_get "$1")
   kept=$(env_kept "$1")
-  # What stands in .env is in the environment as well.
+  # The values of .env are in the environment as well.
   [[ $asked != "$in_use" ]] || asked=${asked_ports[$1]-}
   asked_ports[$1]=$asked
   [[ -n $kept ]] || first_ports[$1]=1
@@ -154,7 +154,7 @@ env_port() {
   env_borrow "$1" "$borrowed"
 }
 
-# return_ports: after a run, .env names the ports that are kept again; whoever types foreman start gets those.
+# return_ports: after a run, .env names the kept ports again, for a foreman start that is typed directly.
 return_ports() {
   local line key kept
   grep --quiet --extended-regexp "$borrowed_line" .env 2>/dev/null || return 0

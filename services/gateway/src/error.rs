@@ -59,7 +59,7 @@ pub(crate) enum Error {
     #[error("no image is stored under \"{0}\"")]
     NoImage(Key),
     /// There is no such path.
-    #[error("the path must be one of this gateway, got {shown}", shown = shown(.0))]
+    #[error("there is no page or resource at {shown}", shown = shown(.0))]
     NoRoute(String),
     /// The path exists, the method does not.
     #[error("the method at {at} must be {choices}, got {method}", at = cut(.path), choices = one_of(.allow.split(", ")))]

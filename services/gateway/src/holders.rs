@@ -1,5 +1,5 @@
-//! Holders of what is scarce: connections, event streams, bodies on their way. Who leaves when another comes is for the
-//! owner of the registry to choose; how holders are numbered, counted by address and told to leave is the same for all.
+//! Registries of connections, event streams and bodies on their way, all of which are limited. The owner of a registry
+//! chooses which holder leaves for another one. Numbers, counts by address and the token to leave are the same for all.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub(crate) struct Holders<T> {
 /// One holder.
 #[derive(Debug)]
 pub(crate) struct Holder<T> {
-    /// What the owner of the registry knows of it.
+    /// The facts that the owner of the registry keeps about it.
     pub(crate) state: T,
     /// The address that it counts for, if any.
     pub(crate) visitor: Option<Visitor>,

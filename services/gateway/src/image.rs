@@ -111,7 +111,7 @@ pub(crate) struct ReadOutcome {
     pub(crate) image: ImageMeta,
     /// Its bytes.
     pub(crate) content: Content,
-    /// What is to be answered.
+    /// The answer that the request asks for.
     pub(crate) decision: Decision,
     /// The cache's part in the read.
     pub(crate) cache_status: CacheStatus,

@@ -637,7 +637,7 @@ fn touch(path: &Path) -> std::io::Result<()> {
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let file = File::open(path)?;
     futimens(&file, &Timestamps { last_access: now, last_modification: now })?;
-    // Nobody reads the trash. Its pages are of more use to the next upload; a system that keeps them does no harm.
+    // The trash is not read. Its pages are of more use to the next upload; a system that keeps them does no harm.
     let _ = fadvise(&file, 0, None, Advice::DontNeed);
     Ok(())
 }

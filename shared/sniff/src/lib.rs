@@ -268,7 +268,7 @@ enum Identity {
 
 type Begun = Result<(Walker, Step), SniffError>;
 
-/// What a file of a format begins with.
+/// The first bytes of a file of a format.
 struct Row {
     format: Format,
     /// A question mark, which no signature contains, stands for any byte.

@@ -1,7 +1,6 @@
 //! PNG (W3C "Portable Network Graphics, Third Edition"): chunks of length, type, data and CRC, from IHDR to IEND.
 //!
-//! The picture is whole behind its last IDAT chunk. Checksums are not checked: browsers show pictures with wrong ones, and
-//! those that a decoder refuses are shown by the browser or by nobody.
+//! The picture is whole behind its last IDAT chunk. Checksums are not checked: browsers show pictures with wrong ones.
 
 use crate::image::{Format, Image, Limits, SniffError};
 use crate::walk::{Step, Walk};
@@ -237,7 +236,7 @@ mod tests {
             &[small(), idat(), iend()][..],
             &[small(), note(), idat(), idat(), note(), iend()],
             &[small(), chunk(b"IDAT", b""), idat(), iend()],
-            // What comes behind the data is of no matter to browsers, nor that it is missing.
+            // Browsers ignore all that comes behind the data, and that it is missing.
             &[small(), idat()],
             &[small(), idat(), note()],
             &[small(), idat(), note(), idat(), iend()],

@@ -209,7 +209,7 @@ fn between_calms(records: &[Record], lost: &[Lost], calms: &[Counted]) -> Vec<St
                     tally.unsure
                 ));
             }
-            // What was given up may be counted at any later time: a message may wait in a connection that is half-closed.
+            // A read that was given up may be counted at any later time: its message may wait in a half-closed connection.
             *late = (most + *late).saturating_sub(gained);
         }
         before = *now;

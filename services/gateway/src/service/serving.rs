@@ -45,7 +45,7 @@ enum Question {
     Nobody,
 }
 
-/// What one read found, and the write after it if a question needed one.
+/// The result of one read, and of the write after it if a question needed one.
 #[derive(Debug, Clone)]
 struct Answer {
     owner: Option<String>,

@@ -86,7 +86,7 @@ pub(crate) struct DeletePage {
     pub(crate) fate: String,
 }
 
-/// What becomes of the files of deleted images, which stay in the trash for so many days.
+/// The sentence about the files of deleted images, which stay in the trash for so many days.
 pub(crate) fn fate(of: Deleted, trash_days: u64) -> String {
     let (file, stays, is, it) = match of {
         Deleted::One => ("Its file", "stays", "is", "it"),

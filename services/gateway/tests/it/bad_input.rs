@@ -196,7 +196,7 @@ async fn paths_methods_and_parameters_that_do_not_exist_are_refused() {
             "/events/keys?kinds=hit,x",
             "a kind in kinds must be hit, miss, put, evicted, invalidated or rejected, got \"x\"",
         ),
-        ("/api/nothing", r#"the path must be one of this gateway, got "/api/nothing""#),
+        ("/api/nothing", r#"there is no page or resource at "/api/nothing""#),
     ] {
         assert_eq!(said(path).await, sentence);
     }

@@ -48,7 +48,7 @@ pub(super) struct Row {
     pub(super) handler: Handler,
 }
 
-/// What an endpoint does with a request.
+/// The work of an endpoint on a request.
 #[derive(Clone, Copy)]
 pub(super) enum Handler {
     /// It is handled as fast as it is read.
@@ -57,94 +57,90 @@ pub(super) enum Handler {
     InTurn(for<'a> fn(&'a Worker, &'a Live, &'a Request, Moment) -> BoxFuture<'a, Handled>),
 }
 
+impl Row {
+    const fn new(
+        name: &'static str,
+        subject: &'static str,
+        commands: &'static [&'static str],
+        handler: Handler,
+    ) -> Self {
+        Self { name, subject, commands, queue_group: QUEUE_GROUP, group: Group::Rest, handler }
+    }
+
+    const fn of_reads(self) -> Self {
+        Self { group: Group::Reads, ..self }
+    }
+
+    const fn in_queue_group(self, queue_group: &'static str) -> Self {
+        Self { queue_group, ..self }
+    }
+}
+
 /// The endpoints, in the order in which they are subscribed: invalidations first, because a get must not be served before
 /// they can arrive.
-pub(super) const ENDPOINTS: [Row; 10] = [
-    Row {
-        name: "invalidate",
-        subject: subject::INVALIDATE,
-        commands: &["cache.invalidate.<key>"],
-        queue_group: QUEUE_GROUP,
-        group: Group::Rest,
-        handler: Handler::AtOnce(invalidate),
-    },
-    Row {
-        name: "clear",
-        subject: subject::CLEAR,
-        commands: &[subject::CLEAR],
-        queue_group: QUEUE_GROUP,
-        group: Group::Rest,
-        handler: Handler::InTurn(|worker, live, request, arrived| {
-            clear(worker, live, request, arrived).boxed()
-        }),
-    },
-    Row {
-        name: "config",
-        subject: subject::ANY_CONFIG_COMMAND,
-        commands: &config::COMMANDS,
-        queue_group: QUEUE_GROUP,
-        group: Group::Rest,
-        handler: Handler::InTurn(|worker, live, request, arrived| {
-            config(worker, live, request, arrived).boxed()
-        }),
-    },
-    Row {
-        name: "get",
-        subject: subject::GET,
-        commands: &["cache.get.<key>"],
-        queue_group: QUEUE_GROUP,
-        group: Group::Reads,
-        handler: Handler::AtOnce(|worker, request| get(worker, request).into()),
-    },
-    Row {
-        name: "put",
-        subject: subject::PUT,
-        commands: &["cache.put.<key>"],
-        queue_group: QUEUE_GROUP,
-        group: Group::Reads,
-        handler: Handler::InTurn(|worker, _, request, _| put(worker, request).boxed()),
-    },
-    Row {
-        name: "stats",
-        subject: subject::STATS,
-        commands: &[subject::STATS],
-        queue_group: QUEUE_GROUP,
-        group: Group::Rest,
-        handler: Handler::AtOnce(|worker, request| stats(worker, request).into()),
-    },
-    Row {
-        name: "keys",
-        subject: subject::KEYS,
-        commands: &[subject::KEYS],
-        queue_group: QUEUE_GROUP,
-        group: Group::Rest,
-        handler: Handler::AtOnce(|worker, request| keys(worker, request).into()),
-    },
-    Row {
-        name: "watch",
-        subject: subject::WATCH,
-        commands: &[subject::WATCH],
-        queue_group: QUEUE_GROUP,
-        group: Group::Rest,
-        handler: Handler::AtOnce(|worker, request| watch(worker, request).into()),
-    },
-    Row {
-        name: "near_hits",
-        subject: subject::NEAR_HITS,
-        commands: &[],
-        queue_group: QUEUE_GROUP,
-        group: Group::Rest,
-        handler: Handler::AtOnce(|worker, request| near_hits(worker, request).into()),
-    },
-    Row {
-        name: "unknown",
-        subject: subject::ANY_COMMAND,
-        commands: &[],
-        queue_group: UNKNOWN_QUEUE_GROUP,
-        group: Group::Rest,
-        handler: Handler::AtOnce(|_, request| unknown(request.message.subject.as_str())),
-    },
-];
+pub(super) const ENDPOINTS: [Row; 10] = {
+    use Handler::{AtOnce, InTurn};
+    [
+        Row::new("invalidate", subject::INVALIDATE, &["cache.invalidate.<key>"], AtOnce(invalidate)),
+        Row::new(
+            "clear",
+            subject::CLEAR,
+            &[subject::CLEAR],
+            InTurn(|worker, live, request, arrived| clear(worker, live, request, arrived).boxed()),
+        ),
+        Row::new(
+            "config",
+            subject::ANY_CONFIG_COMMAND,
+            &config::COMMANDS,
+            InTurn(|worker, live, request, arrived| config(worker, live, request, arrived).boxed()),
+        ),
+        Row::new(
+            "get",
+            subject::GET,
+            &["cache.get.<key>"],
+            AtOnce(|worker, request| get(worker, request).into()),
+        )
+        .of_reads(),
+        Row::new(
+            "put",
+            subject::PUT,
+            &["cache.put.<key>"],
+            InTurn(|worker, _, request, _| put(worker, request).boxed()),
+        )
+        .of_reads(),
+        Row::new(
+            "stats",
+            subject::STATS,
+            &[subject::STATS],
+            AtOnce(|worker, request| stats(worker, request).into()),
+        ),
+        Row::new(
+            "keys",
+            subject::KEYS,
+            &[subject::KEYS],
+            AtOnce(|worker, request| keys(worker, request).into()),
+        ),
+        Row::new(
+            "watch",
+            subject::WATCH,
+            &[subject::WATCH],
+            AtOnce(|worker, request| watch(worker, request).into()),
+        ),
+        Row::new(
+            "near_hits",
+            subject::NEAR_HITS,
+            &[],
+            AtOnce(|worker, request| near_hits(worker, request).into()),
+        ),
+        Row::new(
+            "unknown",
+            subject::ANY_COMMAND,
+            &[],
+            AtOnce(|_, request| unknown(request.message.subject.as_str())),
+        )
+        .in_queue_group(UNKNOWN_QUEUE_GROUP),
+    ]
+};
 
 /// The refusal of an unknown command. The pattern of this endpoint covers known ones too, which their own endpoints answer.
 fn unknown(asked: &str) -> Handled {
