@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { chmodSync, chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { appendFileSync, chmodSync, chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import net from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -349,6 +349,8 @@ suite("what can go wrong at the start", () => {
     assert.equal((await run.exited).code, 1);
     assert.match(run.output, why);
 
+    // However much the others had to say after it.
+    appendFileSync(system.at("var/log/run.log"), "00:00:00 gateway.1 | and more\n".repeat(50_000));
     const { err } = await system.start();
     assert.match(err, why);
     process.kill(system.pid("gateway"), "SIGTERM");

@@ -19,8 +19,12 @@ begin_log() {
   log_start=$(stat --format %s "$log")
 }
 
-# log_lines FROM: the log from a byte on, without colours.
+# log_lines FROM: the log from a byte on, without colours. Whoever reads them reads all: a reader that ends early ends
+# this with SIGPIPE, and a line that was found seems not to be there.
 log_lines() { tail --bytes=+$(($1 + 1)) "$log" | sed 's/\x1b\[[0-9;]*m//g'; }
+
+# log_has FROM PATTERN
+log_has() { [[ $(log_lines "$1" | grep --text --ignore-case --extended-regexp --count -- "$2") != 0 ]]; }
 
 ended='' ended_how='' ended_at=''
 
@@ -29,7 +33,8 @@ ended='' ended_how='' ended_at=''
 find_end() {
   local line
   ended='' ended_how='' ended_at=''
-  line=$(log_lines "$1" | grep --text --extended-regexp --max-count=1 "$process_ended|$process_stopped|$asked_to_stop") || return 1
+  line=$(log_lines "$1" | grep --text --extended-regexp "$process_ended|$process_stopped|$asked_to_stop") || return 1
+  line=${line%%$'\n'*}
   if [[ $line =~ $process_ended ]]; then
     ended_how="ended with exit code ${BASH_REMATCH[4]}"
     [[ ${BASH_REMATCH[3]} == exited* ]] || ended_how="was killed by ${BASH_REMATCH[4]}"
@@ -74,7 +79,7 @@ say_how_last_run_ended() {
   fi
   # Neither an end nor a request in the log, and the machine is still up: the runner had no chance to write one.
   { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null || return 0
-  if [[ ${note##* } == "$boot" ]] && ! log_lines "$from" | grep --text --extended-regexp "$asked_to_stop" >/dev/null; then
+  if [[ ${note##* } == "$boot" ]] && ! log_has "$from" "$asked_to_stop"; then
     say "The run that began at $began ended by itself: $runner was killed before it could write why, and the kernel then ended what it had started."
   fi
 }
