@@ -67,6 +67,13 @@ impl Leases {
         }
     }
 
+    /// Takes back `lease`, which its holder does not use. Another one that is out for `item` stays.
+    pub(crate) fn take_back(&mut self, item: &Item, lease: Lease) {
+        if self.out.get(item).is_some_and(|grant| grant.lease == lease) {
+            self.out.remove(item);
+        }
+    }
+
     /// Voids the lease that is out for `item`.
     pub(crate) fn void(&mut self, item: &Item) {
         self.out.remove(item);

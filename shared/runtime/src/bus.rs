@@ -611,15 +611,21 @@ impl Question {
     }
 
     /// Waits until the reply to an open request has come after all, or a new connection was made. A reply that was on
-    /// its way over the old connection does not reach the new one.
-    pub async fn close(mut self) {
-        if self.is_open {
-            let mut connections = self.bus.connections();
-            tokio::select! {
-                _ = &mut self.reply => {}
-                _ = connections.changed() => {}
-            }
+    /// its way over the old connection does not reach the new one. Returns the metadata of the late reply.
+    pub async fn close(mut self) -> Option<Meta> {
+        if !self.is_open {
+            return None;
         }
+        let mut connections = self.bus.connections();
+        tokio::select! {
+            message = &mut self.reply => meta_of(message.ok()?.headers.as_ref()).ok(),
+            _ = connections.changed() => None,
+        }
+    }
+
+    /// The bus that it is asked on.
+    pub fn bus(&self) -> &Bus {
+        &self.bus
     }
 
     fn inbox(&self) -> String {

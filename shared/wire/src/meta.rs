@@ -36,6 +36,8 @@ pub struct Meta {
     pub modified_s: Option<i64>,
     /// `lease`: handed out by a miss, carried by a fill.
     pub lease: Option<Lease>,
+    /// `returned=1`: in a put without bytes, the lease is given back unused. The next miss may have one.
+    pub returned: bool,
     /// `size`: the size in bytes of an image that is too large to be sent. In a put without bytes it is too large for
     /// the bus. In the reply to a get it is too large for the room that the asker has.
     pub size: Option<u64>,
@@ -93,6 +95,7 @@ impl FromStr for Meta {
                     meta.lease = Some(Lease(lease));
                 }
                 "size" => meta.size = Some(value.parse().map_err(|_| bad("size", "a number of bytes"))?),
+                "returned" => meta.returned = value == "1",
                 "fresh" => meta.fresh = value == "1",
                 "near" => {
                     let holder = value.parse();
@@ -127,6 +130,9 @@ impl fmt::Display for Meta {
         }
         if let Some(size) = self.size {
             write!(text, " size={size}")?;
+        }
+        if self.returned {
+            text.push_str(" returned=1");
         }
         if self.fresh {
             text.push_str(" fresh=1");
@@ -218,14 +224,25 @@ mod tests {
             modified_s in proptest::option::of(any::<i64>()),
             lease in proptest::option::of(any::<u128>()),
             size in proptest::option::of(any::<u64>()),
+            returned in any::<bool>(),
             fresh in any::<bool>(),
             near in proptest::option::of(any::<u64>()),
             renewal in any::<bool>(),
             granted_ms in proptest::option::of(any::<u64>()),
         ) {
             let (tag, lease, near) = (tag.map(Tag), lease.map(Lease), near.map(Holder));
-            let meta =
-                Meta { content_type, tag, modified_s, lease, size, fresh, near, renewal, granted_ms };
+            let meta = Meta {
+                content_type,
+                tag,
+                modified_s,
+                lease,
+                returned,
+                size,
+                fresh,
+                near,
+                renewal,
+                granted_ms,
+            };
             prop_assert_eq!(meta.to_string().parse::<Meta>().unwrap(), meta);
         }
 

@@ -2,5 +2,6 @@
 
 pub(crate) mod client;
 pub(crate) mod feed;
+pub(crate) mod granted;
 pub(crate) mod near;
 pub(crate) mod room;

@@ -19,6 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use wire::{Item, Meta};
 
+use super::granted::Granted;
+
 /// Room for replies of small images: apart, so that these wait for no large one.
 const SMALL_ROOM: usize = 16 << 20;
 /// Room for all others. Together they are half of `max_pending` in nats.conf.
@@ -44,9 +46,11 @@ pub(crate) struct Room {
 }
 
 /// Room for one reply, given back when this is dropped. If the question is still open then, the room is given
-/// back only when the reply has come: it comes all the same, though no read waits for it any more.
+/// back only when the reply has come: it comes all the same, though no read waits for it any more. A lease that it
+/// brings goes back to the worker.
 #[derive(Debug)]
-pub(crate) struct Reserved {
+pub(crate) struct Reserved<'a> {
+    item: &'a Item,
     permit: Option<OwnedSemaphorePermit>,
     question: Option<Question>,
 }
@@ -64,7 +68,12 @@ impl Default for Room {
 
 impl Room {
     /// Room for the reply about `item`, which has at most `most` bytes. Waits for it for at most `limit`.
-    pub(crate) async fn reserve(&self, item: &Item, most: usize, limit: Duration) -> Option<Reserved> {
+    pub(crate) async fn reserve<'a>(
+        &self,
+        item: &'a Item,
+        most: usize,
+        limit: Duration,
+    ) -> Option<Reserved<'a>> {
         let expected = self.size_of(item).map_or(most, |size| size.min(most));
         let lane = if expected <= SMALL_BYTES { &self.small } else { &self.large };
         // A reply larger than all the room is asked for alone.
@@ -73,7 +82,7 @@ impl Room {
             Ok(permit) => permit,
             Err(_) => timeout(limit, lane.clone().acquire_many_owned(units)).await.ok()?.ok()?,
         };
-        Some(Reserved { permit: Some(permit), question: None })
+        Some(Reserved { item, permit: Some(permit), question: None })
     }
 
     /// Notes how large `item` is.
@@ -107,7 +116,7 @@ impl Room {
 /// The bits of a slot that tell its item from others.
 const MARK: u64 = !(u32::MAX as u64);
 
-impl Reserved {
+impl Reserved<'_> {
     /// How many bytes there is room for. `None` if the reply has all the room to itself, and may have any size.
     fn bytes(&self) -> Option<usize> {
         let bytes = self.permit.as_ref()?.num_permits() * UNIT;
@@ -133,16 +142,19 @@ impl Reserved {
     }
 }
 
-impl Drop for Reserved {
+impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         let Some(question) = self.question.take().filter(Question::is_open) else { return };
-        let permit = self.permit.take();
+        let (permit, item, bus) = (self.permit.take(), self.item.clone(), question.bus().clone());
         // Without a runtime the process is ending.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 // In time or not, the room is free then.
-                let _ = timeout(LATE, question.close()).await;
+                let late = timeout(LATE, question.close()).await;
                 drop(permit);
+                if let Some(lease) = late.ok().flatten().and_then(|meta| meta.lease) {
+                    drop(Granted::new(bus, item, lease));
+                }
             });
         }
     }
@@ -175,14 +187,15 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_known_may_be_large_and_small_images_do_not_wait_for_it() {
         let room = Room::default();
-        room.note(&item("small"), 10_000);
+        let (small_item, new_item) = (item("small"), item("new"));
+        room.note(&small_item, 10_000);
         let mut large = Vec::new();
-        while let Some(reserved) = room.reserve(&item("new"), MOST, NOW).await {
+        while let Some(reserved) = room.reserve(&new_item, MOST, NOW).await {
             large.push(reserved);
         }
         assert_eq!(large.len(), 6);
         let mut small = Vec::new();
-        while let Some(reserved) = room.reserve(&item("small"), MOST, NOW).await {
+        while let Some(reserved) = room.reserve(&small_item, MOST, NOW).await {
             small.push(reserved);
         }
         assert!(small.len() > 1000, "{}", small.len());
@@ -190,7 +203,7 @@ mod tests {
         // A read that came to nothing takes no room.
         drop(large.pop());
         // A reply that has come takes only the room for its own bytes, until they are gone.
-        let mut reserved = room.reserve(&item("new"), MOST, NOW).await.unwrap();
+        let mut reserved = room.reserve(&new_item, MOST, NOW).await.unwrap();
         assert_eq!(reserved.bytes(), Some(MOST));
         let bytes = keep(reserved.permit.take().unwrap(), Bytes::from(vec![0; 1000]));
         let free = room.large.available_permits();

@@ -25,9 +25,10 @@ use sniff::Format;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
 use wire::reply::Code;
-use wire::{Item, Key, Lease, Meta, Tag, Variant};
+use wire::{Item, Key, Meta, Tag, Variant};
 
 use crate::cache::client::CacheClient;
+use crate::cache::granted::Granted;
 use crate::cache::near::{Asking, Copy, Near};
 use crate::cache::room::Room;
 use crate::conditional::Decision;
@@ -111,7 +112,7 @@ impl Looked {
 /// Why an answer of the cache has no image.
 enum Absent {
     /// Nothing is resident, and this asker is to fill it.
-    Leased(Lease),
+    Leased(Granted),
     /// Nothing is resident, and another asker is to fill it.
     Missed,
     /// The read is served from the origin, without the cache.
@@ -287,9 +288,7 @@ impl Reader {
             },
             Err(None) => return Looked::bypass(CacheStatus::Busy),
             Err(Some(RequestFailure::Refused(refused))) => match refused.refusal.code {
-                Code::NotFound => {
-                    (Looked::Absent(refused.meta.lease.map_or(Absent::Missed, Absent::Leased)), None)
-                }
+                Code::NotFound => (Looked::Absent(self.missed(item, &refused.meta)), None),
                 // A still larger image was stored between the two questions.
                 Code::TooLarge if refused.meta.size.is_some() => (Looked::bypass(CacheStatus::Busy), None),
                 Code::TooLarge => (Looked::bypass(CacheStatus::TooLarge), None),
@@ -302,6 +301,14 @@ impl Reader {
         };
         self.note_trouble(trouble);
         looked
+    }
+
+    /// A miss, with the lease that the worker's answer hands out.
+    fn missed(&self, item: &Item, answer: &Meta) -> Absent {
+        match answer.lease {
+            Some(lease) => Absent::Leased(Granted::new(self.cache.bus().clone(), item.clone(), lease)),
+            None => Absent::Missed,
+        }
     }
 
     /// Serves the copy that is here: the worker has confirmed that it is still the right image.
@@ -354,21 +361,28 @@ impl Reader {
     }
 
     /// Reads the origin for all reads that miss this item, and fills the cache.
-    async fn fill(&self, asked: &Asked<'_>, lease: Lease) -> Result<Found, Error> {
+    async fn fill(&self, asked: &Asked<'_>, granted: Granted) -> Result<Found, Error> {
         let item = asked.item;
         let flight = self.flights.lead(item);
         let mut rounds = Rounds::until(asked.patience);
         let (image, bytes) = loop {
             // The lease is here already, so a change that this row does not show yet will void it.
-            let source = self.source(item, &mut rounds).await?;
+            let source = match self.source(item, &mut rounds).await {
+                Err(error @ Error::NoImage(_)) => {
+                    // Its lease is void once there is an image.
+                    granted.use_up();
+                    return Err(error);
+                }
+                source => source?,
+            };
             let size = source.image.size;
             if self.is_too_large(size) {
                 drop(flight);
-                self.reject(item, lease, size).await;
+                self.reject(item, granted, size).await;
                 return self.finish(asked, source, CacheStatus::TooLarge, rounds).await;
             }
             let Some(permit) = self.fill_permit(size) else {
-                drop(flight);
+                drop((flight, granted));
                 return self.finish(asked, source, CacheStatus::Miss, rounds).await;
             };
             match self.read_source(&source).await {
@@ -377,7 +391,7 @@ impl Reader {
             }
         };
         let flight = flight.close();
-        let status = self.send_fill(item, lease, &image, &bytes, flight).await;
+        let status = self.send_fill(item, granted, &image, &bytes, flight).await;
         Ok(Found::new(image, Content::Bytes(bytes), status, asked.decide))
     }
 
@@ -396,7 +410,7 @@ impl Reader {
     async fn send_fill(
         &self,
         item: &Item,
-        lease: Lease,
+        granted: Granted,
         image: &ImageMeta,
         bytes: &Bytes,
         flight: ClosedFlight<(ImageMeta, Bytes)>,
@@ -405,12 +419,16 @@ impl Reader {
             content_type: Some(image.format.content_type().to_owned()),
             tag: Some(image.tag),
             modified_s: image.modified.map(Modified::to_wire),
-            lease: Some(lease),
+            lease: Some(granted.lease()),
             near: self.near.as_ref().map(|near| near.holder()),
             ..Meta::default()
         };
         let asking = self.near.as_ref().map(|near| near.ask(item));
-        match self.cache.put(item, &meta, bytes.clone(), self.budget * FILL_BUDGETS).await {
+        let answer = self.cache.put(item, &meta, bytes.clone(), self.budget * FILL_BUDGETS).await;
+        if matches!(answer, Ok(_) | Err(RequestFailure::Refused(_))) {
+            granted.use_up();
+        }
+        match answer {
             Ok(reply) if reply.stored => {
                 if let (Some(asking), Some(granted)) = (asking, reply.granted_ms) {
                     asking.keep(image, bytes, Duration::from_millis(granted));
@@ -432,12 +450,11 @@ impl Reader {
     }
 
     /// Tells the worker that this image can't be cached, so that it counts it.
-    async fn reject(&self, item: &Item, lease: Lease, size: u64) {
-        let meta = Meta { lease: Some(lease), size: Some(size), ..Meta::default() };
-        if let Err(failure) = self.cache.put(item, &meta, Bytes::new(), self.budget).await
-            && !matches!(failure, RequestFailure::Refused(_))
-        {
-            tracing::debug!(%failure, "a rejected image was not counted");
+    async fn reject(&self, item: &Item, granted: Granted, size: u64) {
+        let meta = Meta { lease: Some(granted.lease()), size: Some(size), ..Meta::default() };
+        match self.cache.put(item, &meta, Bytes::new(), self.budget).await {
+            Ok(_) | Err(RequestFailure::Refused(_)) => granted.use_up(),
+            Err(failure) => tracing::debug!(%failure, "a rejected image was not counted"),
         }
     }
 

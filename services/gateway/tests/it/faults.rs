@@ -277,6 +277,39 @@ async fn a_flight_takes_nobody_in_once_its_fill_was_sent() {
     gateway.stop().await.unwrap();
 }
 
+/// Reads the image until its fill is accepted, and asserts that this takes less time than a lease lasts.
+async fn assert_filled_soon(gateway: &Gateway) {
+    let started = Instant::now();
+    eventually("the image is cached", PATIENCE, async || {
+        gateway.get("/images/cat").await.cache().ends_with("stored")
+    })
+    .await;
+    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_during_its_fill_leaves_the_next_one_a_lease() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    assert_eq!(gateway.put("/images/cat", samples::chelsea().bytes).await.status, 201);
+    let holder = hold_rows(&scene).await;
+    let gone = tokio::time::timeout(Duration::from_millis(300), gateway.get("/images/cat")).await;
+    assert!(gone.is_err(), "the origin was to be held");
+    drop(holder);
+    assert_filled_soon(&gateway).await;
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_the_cache_that_comes_too_late_leaves_the_next_read_a_lease() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    assert_eq!(gateway.put("/images/cat", samples::chelsea().bytes).await.status, 201);
+    scene.nats.pause().await;
+    assert_served(&gateway, "fwd=bypass; detail=cache-timeout").await;
+    scene.nats.resume().await;
+    assert_filled_soon(&gateway).await;
+    gateway.stop().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_is_answered_when_the_cache_has_acknowledged_it() {
     let (scene, gateway) = scene(&[]).await;

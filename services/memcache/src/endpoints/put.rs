@@ -34,17 +34,15 @@ async fn try_put(
 ) -> Result<(Option<Drop>, Result<PutReply, Refusal>), Refusal> {
     let (item, meta) = item_and_meta(request)?;
     let payload = &request.message.payload;
+    if let (Some(lease), true, true) = (meta.lease, meta.returned, payload.is_empty()) {
+        worker.store().take_back(&item, lease);
+        return Ok((None, Ok(nothing_stored(0))));
+    }
     if let (Some(size), true) = (meta.size, payload.is_empty()) {
         // A size without bytes stands for an image that is too large for the bus. It is counted and refused.
         let inserted = worker.reject(&item, meta.lease);
-        let reply = outcome_of(worker, &item, size, inserted.outcome).map(|stored| PutReply {
-            stored,
-            bytes: size,
-            content_type: String::new(),
-            tag: String::new(),
-            granted_ms: None,
-        });
-        return Ok((inserted.drop, reply));
+        let reply = outcome_of(worker, &item, size, inserted.outcome);
+        return Ok((inserted.drop, reply.map(|_| nothing_stored(size))));
     }
     let (format, tag) = examine(worker, &item, payload, &meta).await?;
     let bytes = payload.len() as u64;
@@ -60,6 +58,11 @@ async fn try_put(
         granted_ms: inserted.granted.map(millis),
     });
     Ok((inserted.drop, reply))
+}
+
+/// The answer to a put without bytes.
+fn nothing_stored(bytes: u64) -> PutReply {
+    PutReply { stored: false, bytes, content_type: String::new(), tag: String::new(), granted_ms: None }
 }
 
 /// The answer to a put or fill: whether the image is resident, or the reason for its refusal.

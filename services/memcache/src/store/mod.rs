@@ -206,6 +206,11 @@ impl Store {
         outcome
     }
 
+    /// Takes back a lease that its holder does not use, so that the next miss of `item` may have one.
+    pub(crate) fn take_back(&mut self, item: &Item, lease: Lease) {
+        self.leases.take_back(item, lease);
+    }
+
     /// Inserts by request, and voids the lease that is out for the item: a fill with it must not undo the put.
     pub fn put(&mut self, entry: Entry) -> Insert {
         self.leases.void(&entry.item());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use testkit::{NatsServer, eventually, samples};
 use wire::reply::Code;
-use wire::subject;
+use wire::{Lease, Meta, subject};
 
 use crate::helpers::{Got, PATIENCE, Scene, code, key};
 
@@ -20,6 +20,28 @@ async fn a_fill_that_an_invalidation_or_a_clear_overtook_is_refused() {
     scene.ask(subject::CLEAR, "", None).await.unwrap();
     assert_eq!(code(scene.fill("cat", image.bytes, lease).await), Code::Conflict);
     assert!(matches!(scene.get("cat").await, Got::Miss(Some(_))));
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_is_given_back_is_void_and_the_next_miss_has_another() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let give_back = async |lease| {
+        let meta = Meta { lease: Some(lease), returned: true, ..Meta::default() };
+        scene.ask(&subject::put(&key("cat").into()), "", Some(&meta)).await.unwrap();
+    };
+    let first = scene.lease("cat").await;
+    assert!(matches!(scene.get("cat").await, Got::Miss(None)));
+    give_back(first).await;
+    let second = scene.lease("cat").await;
+    // The first one again, or one that never was: the second stays.
+    give_back(first).await;
+    give_back(Lease(7)).await;
+    assert!(matches!(scene.get("cat").await, Got::Miss(None)));
+    let image = samples::chelsea().bytes;
+    assert_eq!(code(scene.fill("cat", image, first).await), Code::Conflict);
+    scene.fill("cat", image, second).await.unwrap();
     worker.stop().await.unwrap();
 }
 
