@@ -3,9 +3,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use stateright::{Model, Property};
+use stateright::Property;
 
-use crate::next::Next;
 use crate::rules::Rule;
 use crate::state::{
     ASKING, AskingStep, Budget, CLAIM_TICKS, Claim, Drop, DropFor, Early, GatewayId, Holders, MARGIN_TICKS,
@@ -370,7 +369,7 @@ impl Protocol {
 
     /// Reports only the first of the states in which a promise is broken: stateright keeps the last
     /// counterexample that it comes upon before it ends, and a breadth-first search the shortest first.
-    fn holds(&self, promise: usize, good: bool) -> bool {
+    pub(crate) fn holds(&self, promise: usize, good: bool) -> bool {
         good || self.broken[promise].swap(true, Ordering::Relaxed)
     }
 }
@@ -385,75 +384,9 @@ impl fmt::Display for Protocol {
     }
 }
 
-impl Model for Protocol {
-    type State = System;
-    type Action = Step;
-
-    fn init_states(&self) -> Vec<System> {
-        vec![self.canonical(self.start())]
-    }
-
-    fn actions(&self, system: &System, steps: &mut Vec<Step>) {
-        if system.verdict != Verdict::Good {
-            return;
-        }
-        self.steps_of_reads(system, steps);
-        self.steps_of_tellings(system, steps);
-        if self.scene.near {
-            self.steps_of_near_leases(system, steps);
-        }
-        for worker in self.workers() {
-            self.steps_of_a_store(system, worker, steps);
-            self.steps_of_a_connection(system, worker, steps);
-            if self.scene.standby {
-                self.steps_of_a_claim(system, worker, steps);
-            }
-        }
-        if self.scene.standby {
-            steps.push(Step::Tick { asleep: None });
-            if !self.keeps(Rule::ClocksGoOn) {
-                steps.extend(self.workers().map(|worker| Step::Tick { asleep: Some(worker) }));
-            }
-        }
-        if system.left.wipes > 0 {
-            steps.push(Step::ServerForgets);
-        }
-        if system.left.takebacks > 0 {
-            steps.push(Step::StreamForgets);
-        }
-        if system.left.pauses > 0 {
-            steps.extend(self.workers().map(|paused| Step::TickInAPause { paused }));
-        }
-    }
-
-    fn next_state(&self, system: &System, step: Step) -> Option<System> {
-        Some(self.canonical(Next::after(self, system, step)))
-    }
-
-    fn properties(&self) -> Vec<Property<Self>> {
-        if self.looks {
-            return self.sights();
-        }
-        vec![
-            Property::always(NEVER_STALE, |protocol, system: &System| {
-                protocol.holds(0, system.verdict != Verdict::Stale)
-            }),
-            Property::always(NEVER_FAILS, |protocol, system: &System| {
-                protocol.holds(1, system.verdict != Verdict::Failed)
-            }),
-            Property::always(NOTHING_LEFT_BEHIND, |protocol, system: &System| {
-                protocol.holds(2, system.whoever_serves_old_is_told())
-            }),
-            Property::always(ONE_SERVES, |protocol, system: &System| {
-                protocol.holds(3, system.workers.iter().filter(|worker| worker.serves()).count() <= 1)
-            }),
-        ]
-    }
-}
-
 impl Protocol {
     /// What there is to see in this scene.
-    fn sights(&self) -> Vec<Property<Self>> {
+    pub(crate) fn sights(&self) -> Vec<Property<Self>> {
         fn sight(name: &'static str, seen: fn(&Protocol, &System) -> bool) -> Property<Protocol> {
             Property::sometimes(name, seen)
         }
@@ -507,7 +440,7 @@ impl Protocol {
 
 impl Worker {
     /// Whether whoever asks it may be served.
-    fn serves(&self) -> bool {
+    pub(crate) fn serves(&self) -> bool {
         self.connected
             && self.proven
             && self.has_valid_claim()
@@ -517,7 +450,7 @@ impl Worker {
 }
 
 impl System {
-    fn whoever_serves_old_is_told(&self) -> bool {
+    pub(crate) fn whoever_serves_old_is_told(&self) -> bool {
         let is_old = |worker: &Worker| worker.entry.is_some_and(|version| version < self.origin.row);
         let will_tell = |at: TellingStep| match at {
             TellingStep::RowOwed
@@ -535,7 +468,7 @@ impl System {
 
 /// Which steps can be taken.
 impl Protocol {
-    fn steps_of_reads(&self, system: &System, steps: &mut Vec<Step>) {
+    pub(crate) fn steps_of_reads(&self, system: &System, steps: &mut Vec<Step>) {
         if system.reads.iter().flatten().count() < self.scene.readers {
             for gateway in 0..self.scene.gateways {
                 steps.extend(system.routes(Subscriptions::GET).map(|worker| Step::Ask { gateway, worker }));
@@ -567,7 +500,7 @@ impl Protocol {
         }
     }
 
-    fn steps_of_tellings(&self, system: &System, steps: &mut Vec<Step>) {
+    pub(crate) fn steps_of_tellings(&self, system: &System, steps: &mut Vec<Step>) {
         let left = system.left;
         let has_room = system.tellings.contains(&None);
         let is_left_behind = system.origin.note.is_some()
@@ -691,7 +624,7 @@ impl Protocol {
         has_waited || system.owner == Owner::Released
     }
 
-    fn steps_of_near_leases(&self, system: &System, steps: &mut Vec<Step>) {
+    pub(crate) fn steps_of_near_leases(&self, system: &System, steps: &mut Vec<Step>) {
         let has_room = self.has_room_to_ask(system);
         for (gateway, copy) in (0..).zip(&system.copies) {
             let Some(copy) = copy else { continue };
@@ -748,7 +681,7 @@ impl Protocol {
         }
     }
 
-    fn steps_of_a_store(&self, system: &System, worker: WorkerId, steps: &mut Vec<Step>) {
+    pub(crate) fn steps_of_a_store(&self, system: &System, worker: WorkerId, steps: &mut Vec<Step>) {
         let it = system.worker(worker);
         if it.entry.is_some() {
             steps.push(Step::Evict { worker });
@@ -766,7 +699,7 @@ impl Protocol {
         }
     }
 
-    fn steps_of_a_connection(&self, system: &System, worker: WorkerId, steps: &mut Vec<Step>) {
+    pub(crate) fn steps_of_a_connection(&self, system: &System, worker: WorkerId, steps: &mut Vec<Step>) {
         let (it, left) = (system.worker(worker), system.left);
         if !it.connected && !it.stopping {
             steps.push(Step::Reconnect { worker });
@@ -806,7 +739,7 @@ impl Protocol {
         }
     }
 
-    fn steps_of_a_claim(&self, system: &System, worker: WorkerId, steps: &mut Vec<Step>) {
+    pub(crate) fn steps_of_a_claim(&self, system: &System, worker: WorkerId, steps: &mut Vec<Step>) {
         let it = system.worker(worker);
         let Some(claim) = it.claim else {
             let margin = if self.keeps(Rule::StandbysWaitAMargin) { MARGIN_TICKS } else { 0 };

@@ -71,7 +71,10 @@
 //! than the other. Copies of the last image that there will be are forgotten, since they can't be old. So there
 //! are finitely many states although reads and most faults may happen any number of times.
 
+#![cfg(test)]
+
 mod left_out;
+mod machine;
 mod next;
 mod promises;
 mod protocol;

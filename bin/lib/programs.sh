@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# bin/lib/programs.sh: runs the test programs of standard input, a line "FOLDER PROGRAM" each, one after the other.
+# All of them run, also after a failure. They end with this script.
+
+set -o errexit -o nounset -o pipefail
+
+status=0
+while read -r folder program; do
+  printf '\n     Running %s (%s)\n' "$program" "${folder##*/}"
+  (cd -- "$folder" && exec setpriv --pdeathsig TERM "$program" </dev/null) || status=1
+done
+exit "$status"
