@@ -1,7 +1,7 @@
 // What bin/import does with a folder.
 
 import assert from "node:assert/strict";
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, suite, test } from "node:test";
@@ -55,6 +55,19 @@ suite("bin/import", () => {
     assert.deepEqual((await system.read("photos/猫/b c/rocket.jpg")).bytes, sample("rocket.jpg"));
     const replaced = await run(["--prefix", "photos/"]);
     assert.match(replaced.out, /^0 stored, 1 replaced another image, 6 were there already, 1 skipped as no image, 1 refused/);
+    assert.deepEqual((await system.read("photos/猫/b c/rocket.jpg")).bytes, sample("retina.jpg"));
+  });
+
+  test("sends again what the store has lost", async () => {
+    const headers = { authorization: `Bearer ${token}` };
+    // All but the id, by which it belongs to the database.
+    for (const name of readdirSync(system.at("var/images"), { recursive: true, withFileTypes: true })) {
+      if (name.isFile() && !name.name.startsWith("pixcache-")) rmSync(path.join(name.parentPath ?? name.path, name.name));
+    }
+    await system.fetch("/api/cache/clear", { method: "POST", headers });
+    await until("it is missed", async () => (await system.read("photos/猫/b c/rocket.jpg")).status === 500);
+    const restored = await run(["--prefix", "photos/", "--keep"]);
+    assert.match(restored.out, /^0 stored, 7 restored, whose files were lost, 1 skipped as no image, 1 refused/, restored.all);
     assert.deepEqual((await system.read("photos/猫/b c/rocket.jpg")).bytes, sample("retina.jpg"));
   });
 

@@ -238,7 +238,7 @@ suite("what can go wrong at the start", () => {
     writeFileSync(other.at(".env"), "", { mode: 0o600 });
     chmodSync(other.folder, 0o777);
     const secret = await other.bin("import", ["samples"], nobody);
-    assert.match(secret.err, /^bin\/import: (\.env must be writable for nobody, and .* belongs to root|target\/release\/import is not there)/);
+    assert.match(secret.err, /^bin\/import: (\.env must be readable for nobody, and belongs to root: run this as that user|target\/release\/import is not there)/);
   });
 
   test("no Rust, or one too old, is one line", async (t) => {
@@ -282,8 +282,24 @@ suite("what can go wrong at the start", () => {
     const refused = await system.bin("run", ["--no-build", "--detach"], { env: { ADMIN_TOKEN: 'a "token" # with $signs' } });
     assert.equal(refused.code, 1, refused.all);
     assert.match(refused.err, /ADMIN_TOKEN must be letters, digits/);
+    // What a service refuses is not kept either.
+    for (const [name, env] of [["ADMIN_TOKEN", { ADMIN_TOKEN: "short" }], ["PRIVATE", { PRIVATE: "perhaps" }], ["ALLOWED_HOSTS", { ALLOWED_HOSTS: "ex ample.com" }]]) {
+      const { code, err } = await system.bin("run", ["--no-build", "--detach"], { env });
+      assert.equal(code, 1, err);
+      assert.match(err, new RegExp(`^\\.env does not keep what was given for this start: ${name}\\.$`, "m"));
+      assert.match(err, new RegExp(`pixcache did not start: gateway ended with exit code 2 at .*${name}( \\(--\\S+\\))? must be`));
+      assert.equal(system.env[name] ?? "", "");
+    }
     await system.start({ env: { ADMIN_TOKEN: "a-token-of-this-test" } });
+    const running = await system.bin("run", ["--no-build", "--detach"], { env: { ADMIN_TOKEN: "another-token-than-that" } });
+    assert.equal(running.code, 1);
+    assert.match(running.err, /pixcache runs already, with another ADMIN_TOKEN: bin\/stop, then start it again to change that/);
     await system.bin("stop");
+    const text = readFileSync(system.at(".env"), "utf8");
+    writeFileSync(system.at(".env"), `${text}PORT=5086\n`);
+    const twice = await system.bin("run", ["--no-build", "--detach"]);
+    assert.match(twice.err, /\.env must have PORT once, and has it twice/);
+    writeFileSync(system.at(".env"), text);
     const again = await system.start();
     assert.match(again.err, /Every change needs the token in \.env/);
     assert.equal((await system.fetch("/api/cache/clear", { method: "POST" })).status, 401);
@@ -359,6 +375,14 @@ suite("what can go wrong at the start", () => {
     assert.match(stop.err, /^Nothing runs here\.\nThe run that began at .* ended by itself: gateway ended with exit code 0 at /);
     const again = await system.start();
     assert.match(again.err, /ended by itself: gateway ended with exit code 0 at /);
+    await system.bin("stop");
+
+    // Also when the runner is still stopping the others.
+    await system.start();
+    process.kill(system.pid("memcache"), "SIGKILL");
+    await until("the runner has noticed", () => / memcache\.1 (.*terminated|stopped)| \| terminated|memcache\.1 stopped/.test(readFileSync(system.at("var/log/run.log"), "utf8").split("bin/run starts").at(-1)));
+    assert.match((await system.bin("stop")).err, why);
+    await system.start();
 
     process.kill(system.pid("run"), "SIGKILL");
     await system.empty(8);

@@ -52,7 +52,7 @@ last_words() {
   [[ $ended_how == 'ended with'* ]] || return 0
   log_lines "$1" | grep --text --extended-regexp "^[0-9:]{8} +$ended\.1 +\| |^[0-9:]{8} +\| " |
     grep --text --extended-regexp --invert-match "$process_ended" | sed -E 's/^[0-9:]{8} +[a-z.1]* *\| //' |
-    grep --text --extended-regexp --only-matching "bin/serve: .*|[Ee]rror: .*|[a-z]+ (ends|can't start): .*" | tail -n 1 || true
+    grep --text --extended-regexp --only-matching "bin/serve: .*|[Ee]rror: .*|[a-z]+ (ends|can't start): .*|^(gateway|memcache|recorder): .*" | tail -n 1 || true
 }
 
 # why_all_ended FROM RUNNER: the sentence about it, after find_end.
@@ -65,7 +65,8 @@ why_all_ended() {
     printf ' SIGKILL comes from a person, or from the kernel when memory is short (journalctl -k names it then).'
 }
 
-# say_how_last_run_ended: of the last run of bin/run here, if it was not stopped. Its note stays until the next start.
+# say_how_last_run_ended [process]: of the last run of bin/run here, if it was not stopped. Its note stays until the next
+# start. With "process", only if it was the end of a process.
 say_how_last_run_ended() {
   local note boot line from began runner
   { read -r note <var/run/run.pid; } 2>/dev/null && [[ -f $log ]] || return 0
@@ -77,6 +78,7 @@ say_how_last_run_ended() {
     say "The run that began at $began ended by itself: $(why_all_ended "$from" "$runner") $log has all of it."
     return
   fi
+  [[ ${1-} != process ]] || return 0
   # Neither an end nor a request in the log, and the machine is still up: the runner had no chance to write one.
   { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null || return 0
   if [[ ${note##* } == "$boot" ]] && ! log_has "$from" "$asked_to_stop"; then

@@ -6,10 +6,14 @@
 load_env() {
   local line key value
   [[ -f .env ]] || return 0
-  [[ -r .env ]] || die "$(not_ours .env)"
+  [[ -r .env ]] || die ".env must be readable for $(id -un), and belongs to $(stat --format %U .env): run this as that user"
+  local -A seen=()
   while IFS= read -r line || [[ -n $line ]]; do
     [[ $line =~ ^([A-Za-z_][A-Za-z_0-9]*)=(.*)$ ]] || continue
     key=${BASH_REMATCH[1]} value=${BASH_REMATCH[2]}
+    [[ $value != *$'\r' ]] || die ".env must have lines that end as on Unix, and that of $key ends with a carriage return"
+    [[ ! -v seen[$key] ]] || die ".env must have $key once, and has it twice: each Procfile runner would take another one"
+    seen[$key]=1
     if [[ $value =~ ^\"(.*)\"$ || $value =~ ^\'(.*)\'$ ]]; then value=${BASH_REMATCH[1]}; fi
     [[ -v $key ]] || export "$key=$value"
   done <.env
@@ -75,6 +79,67 @@ env_put() {
     [[ ${env_lines[i]} != "$1="* ]] || { env_lines[i]="$1=$2"; return; }
   done
   env_lines+=("$1=$2")
+}
+
+env_remove() {
+  local line
+  local -a lines=()
+  for line in "${env_lines[@]}"; do [[ $line == "$1="* ]] || lines+=("$line"); done
+  env_lines=("${lines[@]}")
+}
+
+# What a start may be given once and keeps, ports apart.
+given_once=(ALLOWED_HOSTS ADMIN_TOKEN PRIVATE NATS_URL DATABASE_URL NATS_HOST NATS_STORE_DIR)
+declare -A env_before=()
+
+# remember_env: notes what .env says before a start changes it.
+remember_env() {
+  local key
+  [[ ! -f .env ]] || mapfile -t env_lines <.env
+  for key in "${given_once[@]}" {GATEWAY,RECORDER,MIGRATION}_DATABASE_URL; do env_before[$key]=$(env_get "$key"); done
+}
+
+# forget_given: after a start that failed, .env says again what it said before of all that was given for it.
+forget_given() {
+  local key
+  local -a forgotten=()
+  mapfile -t env_lines <.env
+  for key in "${given_once[@]}"; do
+    # A default that was written down is none that was given.
+    [[ $(env_get "$key") != "${env_before[$key]}" && -v given[$key] ]] || continue
+    forgotten+=("$key")
+    env_back "$key"
+    if [[ $key == DATABASE_URL ]]; then
+      for key in {GATEWAY,RECORDER,MIGRATION}_DATABASE_URL; do env_back "$key"; done
+    fi
+  done
+  ((${#forgotten[@]})) || return 0
+  write_env
+  say ".env does not keep what was given for this start: ${forgotten[*]}."
+}
+
+env_back() {
+  if [[ -n ${env_before[$1]} ]]; then env_put "$1" "${env_before[$1]}"; else env_remove "$1"; fi
+}
+
+# note_given: notes which settings the environment has; before .env is loaded.
+declare -A given=()
+note_given() {
+  local key
+  for key in PORT NATS_PORT DB_PORT "${given_once[@]}"; do [[ -z ${!key-} ]] || given[$key]=${!key}; done
+}
+
+# given_otherwise: prints the settings that the environment gives otherwise than .env, which is what runs.
+given_otherwise() {
+  local key kept
+  local -a others=()
+  mapfile -t env_lines <.env
+  for key in "${!given[@]}"; do
+    kept=$(env_get "$key")
+    if [[ $kept =~ ^\"(.*)\"$ || $kept =~ ^\'(.*)\'$ ]]; then kept=${BASH_REMATCH[1]}; fi
+    [[ ${given[$key]} == "$kept" ]] || others+=("$key")
+  done
+  printf '%s' "${others[*]}"
 }
 
 # env_keep KEY DEFAULT: a value given in the environment is remembered, else the one in .env stays, else the default is

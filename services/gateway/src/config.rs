@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use clap::{Parser, ValueEnum};
 use origin::open::OriginArgs;
-use runtime::args::{LogArgs, NEEDED, NatsArgs, OPTIONAL, ProcessArgs, whole};
+use runtime::args::{LogArgs, NEEDED, NatsArgs, OPTIONAL, ProcessArgs, on_or_off, whole};
 use runtime::process::Settings;
 
 use crate::hosts::AllowedHosts;
@@ -55,7 +55,8 @@ pub struct Config {
 
     /// Whether reads need the token too, everywhere but at /healthz, at /readyz (which says no more then than which
     /// parts are there) and for the pages' own files. Without it (the default), anybody may read
-    #[arg(long, env = "PRIVATE", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, env = "PRIVATE", num_args = 0..=1, default_missing_value = "true", default_value_t = false,
+          value_parser = on_or_off, action = clap::ArgAction::Set)]
     pub private: bool,
 
     /// Host names that this gateway answers to besides IP addresses and localhost, apart by commas; *.example.com is

@@ -31,7 +31,7 @@ pub fn whole<T: TryFrom<u64>>(
 pub fn on_or_off(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "y" | "on" | "t" => Ok(true),
-        "0" | "false" | "no" | "n" | "off" | "f" => Ok(false),
+        "" | "0" | "false" | "no" | "n" | "off" | "f" => Ok(false),
         _ => Err(format!("must be 1 or 0, got {}", shown(text))),
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -18,7 +19,7 @@ use clap::Parser;
 use futures_util::{StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{CONTENT_LENGTH, IF_NONE_MATCH};
+use reqwest::header::{CONTENT_LENGTH, IF_NONE_MATCH, RANGE};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use runtime::args::whole;
 use serde::Deserialize;
@@ -98,6 +99,8 @@ struct Refused {
 enum Done {
     Stored,
     Replaced,
+    /// The same bytes, because the store had lost its file.
+    Restored,
     There,
     Kept,
     /// Its first bytes are those of no image: a text, a video, a sidecar file.
@@ -179,6 +182,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut summary = format!("{} stored", count(Done::Stored));
     for (done, words) in [
         (Done::Replaced, "replaced another image"),
+        (Done::Restored, "restored, whose files were lost"),
         (Done::There, "were there already"),
         (Done::Kept, "kept as they were"),
         (Done::NoImage, "skipped as no image"),
@@ -285,7 +289,12 @@ struct Gateway {
     url: Url,
     admin_token: String,
     keep: bool,
+    looked_at: AtomicU64,
+    some_are_lost: AtomicBool,
 }
+
+/// How many of the images that are stored already are read, to find out whether their files are there.
+const READ_FIRST: u64 = 16;
 
 impl Gateway {
     fn new(arguments: &Arguments) -> anyhow::Result<Self> {
@@ -294,7 +303,9 @@ impl Gateway {
             url.set_path(&format!("{}/", url.path()));
         }
         let client = Client::builder().read_timeout(ANSWER_LIMIT).build().context("no HTTP client")?;
-        Ok(Self { client, url, admin_token: arguments.admin_token.clone(), keep: arguments.keep })
+        let (admin_token, keep) = (arguments.admin_token.clone(), arguments.keep);
+        let (looked_at, some_are_lost) = (AtomicU64::new(0), AtomicBool::new(false));
+        Ok(Self { client, url, admin_token, keep, looked_at, some_are_lost })
     }
 
     fn at(&self, path: &str) -> anyhow::Result<Url> {
@@ -337,27 +348,50 @@ impl Gateway {
         }
     }
 
+    /// Whether the stored image under the key of `file` can be read: its row may name a file that was lost. The first
+    /// [`READ_FIRST`] are looked at, and all others once one could not be read: a look is a read by the gateway.
+    async fn can_be_read(&self, file: &Found) -> Result<bool, String> {
+        let is_first = self.looked_at.fetch_add(1, Ordering::Relaxed) < READ_FIRST;
+        if !is_first && !self.some_are_lost.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let url = self.image_url(file)?;
+        let request = || self.client.get(url.clone()).header(RANGE, "bytes=0-0");
+        // Only a server that is away is waited for: a file that is missing is a 500 each time.
+        let response = self.authorized(request()).send().await.map_err(|error| error.to_string())?;
+        let is_lost = response.status() == StatusCode::INTERNAL_SERVER_ERROR;
+        self.some_are_lost.fetch_or(is_lost, Ordering::Relaxed);
+        Ok(!is_lost)
+    }
+
+    fn image_url(&self, file: &Found) -> Result<Url, String> {
+        let path = format!("images/{}", utf8_percent_encode(file.key.as_str(), UNRESERVED));
+        self.at(&path).map_err(|error| format!("{error:#}"))
+    }
+
     /// Stores a file, unless that is done already. The error is the reason of a refusal.
     async fn store(&self, file: &Found, stored: Option<&Listed>) -> Result<Done, String> {
+        let mut is_lost = false;
         if let Some(stored) = stored {
-            if stored.size == file.size && stored.sha256 == hash(file.path.clone()).await? {
+            let is_same = stored.size == file.size && stored.sha256 == hash(file.path.clone()).await?;
+            if is_same && self.can_be_read(file).await? {
                 return Ok(Done::There);
             }
-            if self.keep {
+            if self.keep && !is_same {
                 return Ok(Done::Kept);
             }
+            is_lost = is_same;
         }
         if !is_image(file.path.clone()).await? {
             return Ok(Done::NoImage);
         }
-        let path = format!("images/{}", utf8_percent_encode(file.key.as_str(), UNRESERVED));
-        let url = self.at(&path).map_err(|error| format!("{error:#}"))?;
+        let url = self.image_url(file)?;
         let response = patiently(async || {
             // Opened anew for each try: the one before may have read a part of it.
             let opened = tokio::fs::File::open(&file.path).await?;
             let body = reqwest::Body::wrap_stream(ReaderStream::new(opened));
             let mut request = self.client.put(url.clone()).header(CONTENT_LENGTH, file.size).body(body);
-            if self.keep {
+            if self.keep && stored.is_none() {
                 request = request.header(IF_NONE_MATCH, "*");
             }
             Ok(self.authorized(request).send().await?)
@@ -366,6 +400,7 @@ impl Gateway {
         Ok(match response.status() {
             StatusCode::CREATED => Done::Stored,
             StatusCode::PRECONDITION_FAILED => Done::Kept,
+            _ if is_lost => Done::Restored,
             _ => Done::Replaced,
         })
     }

@@ -133,7 +133,9 @@ impl<'a> Read<'a> {
         let path = request.uri().path();
         let (what, key) = if request.method() == Method::GET && !images::asks_for_width(request.uri()) {
             (What::Image, path.strip_prefix(images::PREFIX)?)
-        } else if request.method() == Method::POST && !is_from_another_site(request.uri(), request.headers())
+        } else if request.method() == Method::POST
+            && request.uri().query().is_none()
+            && !is_from_another_site(request.uri(), request.headers())
         {
             (What::Key, path.strip_prefix(api::KEY_PREFIX)?)
         } else {

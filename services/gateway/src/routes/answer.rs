@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::{FromRequest, Request};
 use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
@@ -96,8 +97,11 @@ impl Parameters {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = decoded(name).unwrap_or_else(|lossy| lossy);
             if !names.contains(&name.as_str()) {
-                let (allowed, got) = (one_of(names), shown(&name));
-                return Err(Error::BadRequest(format!("a query parameter must be {allowed}, got {got}")));
+                let got = shown(&name);
+                return Err(Error::BadRequest(match names.is_empty() {
+                    true => format!("this address must have no query parameter, got {got}"),
+                    false => format!("a query parameter must be {}, got {got}", one_of(names)),
+                }));
             }
             if given.iter().any(|(before, _)| *before == name) {
                 return Err(Error::BadRequest(format!("{name} must be given once, got it twice")));
@@ -120,6 +124,27 @@ fn decoded(part: &str) -> Result<String, String> {
     let spaced = part.replace('+', " ");
     let bytes: Vec<u8> = percent_decode_str(&spaced).collect();
     String::from_utf8(bytes).map_err(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+/// A body that is empty, or an empty JSON object: the sender of another one expects it to have an effect.
+pub(crate) struct NoBody;
+
+impl<S: Send + Sync> FromRequest<S> for NoBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
+        let bad =
+            |got: &str| Error::BadRequest(format!("the body must be empty, got {got}; nothing was changed"));
+        let body =
+            Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => bad("more than 64 kB"),
+                _ => broken_off(),
+            })?;
+        match body.trim_ascii() {
+            b"" | b"{}" => Ok(Self),
+            other => Err(bad(&shown(&String::from_utf8_lossy(other)))),
+        }
+    }
 }
 
 /// The error of a body whose connection broke off.

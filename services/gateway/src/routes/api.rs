@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 use wire::words::shown;
 use wire::{Item, Key};
 
-use super::answer::{CACHE_STATUS, Parameters, SERVER_TIMING, cache_timing, server_timing};
+use super::answer::{CACHE_STATUS, NoBody, Parameters, SERVER_TIMING, cache_timing, server_timing};
 use super::key::key_behind;
 use super::schema;
 use super::upload::{Reading, store_form};
@@ -179,7 +179,7 @@ pub(crate) async fn upload(State(state): State<AppState>, request: Request) -> R
         (status = 503, description = "MySQL does not answer", body = Failure),
     )
 )]
-pub(crate) async fn list_keys(State(state): State<AppState>) -> Result<Response, Error> {
+pub(crate) async fn list_keys(State(state): State<AppState>, _: NoBody) -> Result<Response, Error> {
     let images = state.images.clone();
     // The first keys are read before the head of the answer is sent, so that a failure can still set the status. A
     // later failure breaks the body off, because an incomplete list must not look complete.
@@ -334,7 +334,7 @@ fn base64_chunks(
         (status = 503, description = "MySQL does not answer; or all are deleted, and the cache is still being told", body = Failure),
     )
 )]
-pub(crate) async fn delete_all(State(state): State<AppState>) -> Result<Json<Success>, Error> {
+pub(crate) async fn delete_all(State(state): State<AppState>, _: NoBody) -> Result<Json<Success>, Error> {
     let count = state.delete_all().await?;
     tracing::info!(count, "all images were deleted");
     Ok(Json(Success { success: "true" }))

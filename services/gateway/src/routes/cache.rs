@@ -9,7 +9,7 @@ use bytes::Bytes;
 use wire::ConfigReply;
 use wire::inspect::ClearReply;
 
-use super::answer::broken_off;
+use super::answer::{NoBody, broken_off};
 use super::schema;
 use crate::error::{Error, Failure};
 use crate::service::state::AppState;
@@ -92,6 +92,6 @@ fn is_json(headers: &HeaderMap) -> bool {
         (status = 503, description = "No cache answers", body = Failure),
     )
 )]
-pub(crate) async fn clear(State(state): State<AppState>) -> Result<Json<ClearReply>, Error> {
+pub(crate) async fn clear(State(state): State<AppState>, _: NoBody) -> Result<Json<ClearReply>, Error> {
     Ok(Json(state.clear_cache(BY).await?))
 }

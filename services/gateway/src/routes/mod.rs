@@ -17,9 +17,10 @@ mod upload;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 
-use self::answer::failure;
+use self::answer::{Parameters, failure};
 use self::openapi::NeedsToken;
 use crate::error::Error;
 use crate::service::state::AppState;
@@ -41,7 +42,23 @@ pub(crate) fn router(needs_token: NeedsToken<'_>) -> Router<AppState> {
         .merge(stats::router())
         .method_not_allowed_fallback(wrong_method)
         .fallback(no_route)
+        .layer(middleware::from_fn(no_parameters))
         .layer(DefaultBodyLimit::max(SMALL_BODY))
+}
+
+/// The addresses below `/api` and `/events` that take parameters, and check them.
+const WITH_PARAMETERS: [&str; 3] = ["/api/images", "/api/stats", "/events/keys"];
+
+/// Refuses a parameter where none is taken, so that a misspelled or misplaced one is noticed: a `delete_all?prefix=a` would
+/// delete all.
+async fn no_parameters(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let takes_none =
+        (path.starts_with("/api/") || path.starts_with("/events/")) && !WITH_PARAMETERS.contains(&path);
+    match Parameters::of(request.uri(), []) {
+        Err(error) if takes_none => error.into_response(),
+        _ => next.run(request).await,
+    }
 }
 
 async fn no_route(State(state): State<AppState>, uri: Uri) -> Response {

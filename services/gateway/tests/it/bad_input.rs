@@ -191,6 +191,9 @@ async fn paths_methods_and_parameters_that_do_not_exist_are_refused() {
         ("/images/cat?w=7", r#"w must be 160, 320, 640 or 1280, got "7""#),
         ("/api/stats?format=xml", r#"format must be json or csv, got "xml""#),
         ("/api/stats?foo=1", r#"a query parameter must be range, step or format, got "foo""#),
+        ("/api/images/cat?w=7", r#"this address must have no query parameter, got "w""#),
+        ("/api/cache?x", r#"this address must have no query parameter, got "x""#),
+        ("/events/stats?x=1", r#"this address must have no query parameter, got "x""#),
         ("/api/images?limit=x", r#"limit must be a whole number from 1 to 1000, got "x""#),
         (
             "/events/keys?kinds=hit,x",
