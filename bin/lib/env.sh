@@ -101,7 +101,7 @@ remember_env() {
 
 # forget_given: after a start that failed, .env says again what it said before of all that was given for it.
 forget_given() {
-  local key
+  local key account
   local -a forgotten=()
   mapfile -t env_lines <.env
   for key in "${given_once[@]}"; do
@@ -110,7 +110,7 @@ forget_given() {
     forgotten+=("$key")
     env_back "$key"
     if [[ $key == DATABASE_URL ]]; then
-      for key in {GATEWAY,RECORDER,MIGRATION}_DATABASE_URL; do env_back "$key"; done
+      for account in {GATEWAY,RECORDER,MIGRATION}_DATABASE_URL; do env_back "$account"; done
     fi
   done
   ((${#forgotten[@]})) || return 0

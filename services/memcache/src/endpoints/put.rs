@@ -34,11 +34,21 @@ async fn try_put(
 ) -> Result<(Option<Drop>, Result<PutReply, Refusal>), Refusal> {
     let (item, meta) = item_and_meta(request)?;
     let payload = &request.message.payload;
-    if let (Some(lease), true, true) = (meta.lease, meta.returned, payload.is_empty()) {
+    if meta.returned {
+        let Some(lease) = meta.lease.filter(|_| payload.is_empty()) else {
+            let message = "returned=1 must come with the lease of a miss and without bytes, got other";
+            return Err(Refusal::new(Code::BadRequest, message));
+        };
         worker.store().take_back(&item, lease);
         return Ok((None, Ok(nothing_stored(0))));
     }
     if let (Some(size), true) = (meta.size, payload.is_empty()) {
+        let most = worker.store().largest_image().min(worker.bus.max_payload() as u64);
+        if meta.lease.is_none() && size <= most {
+            let message =
+                format!("size without bytes must be more than {most}, which can be sent, got {size}");
+            return Err(Refusal::new(Code::BadRequest, message));
+        }
         // A size without bytes stands for an image that is too large for the bus. It is counted and refused.
         let inserted = worker.reject(&item, meta.lease);
         let reply = outcome_of(worker, &item, size, inserted.outcome);

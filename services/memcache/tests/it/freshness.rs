@@ -41,6 +41,11 @@ async fn a_lease_that_is_given_back_is_void_and_the_next_miss_has_another() {
     assert!(matches!(scene.get("cat").await, Got::Miss(None)));
     let image = samples::chelsea().bytes;
     assert_eq!(code(scene.fill("cat", image, first).await), Code::Conflict);
+    let odd = Meta { lease: Some(second), returned: true, ..Meta::default() };
+    for (meta, bytes) in [(&odd, image), (&Meta { lease: None, ..odd.clone() }, &[][..])] {
+        let subject = subject::put(&key("cat").into());
+        assert_eq!(code(scene.ask(&subject, bytes, Some(meta)).await), Code::BadRequest);
+    }
     scene.fill("cat", image, second).await.unwrap();
     worker.stop().await.unwrap();
 }
