@@ -46,8 +46,9 @@ pub(crate) fn router(needs_token: NeedsToken<'_>) -> Router<AppState> {
         .layer(DefaultBodyLimit::max(SMALL_BODY))
 }
 
-/// The addresses below `/api` and `/events` that take parameters, and check them.
-const WITH_PARAMETERS: [&str; 3] = ["/api/images", "/api/stats", "/events/keys"];
+/// The addresses below `/api` and `/events` that take parameters, and check them; and the one to which existing clients send
+/// some that mean nothing, beside those of the form.
+const WITH_PARAMETERS: [&str; 4] = ["/api/images", "/api/stats", "/api/upload", "/events/keys"];
 
 /// Refuses a parameter where none is taken, so that a misspelled or misplaced one is noticed: a `delete_all?prefix=a` would
 /// delete all.
