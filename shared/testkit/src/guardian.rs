@@ -2,6 +2,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a server may go on after it was told to stand still.
+const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A server process in a temporary folder of its own, and the shell that guards both.
 ///
@@ -89,6 +93,29 @@ impl Guardian {
         let mut answer = String::new();
         self.answers.read_line(&mut answer).expect("the guardian answers");
         assert_eq!(answer.trim_end(), format!("{} done", order.as_str()), "the guardian is confused");
+        if matches!(order, Order::Pause) {
+            self.wait_until_stopped();
+        }
+    }
+
+    /// Waits until no thread of the server runs. On a busy machine the signal may take a moment, and requests are answered
+    /// meanwhile.
+    fn wait_until_stopped(&self) {
+        let began = Instant::now();
+        while !self.has_stopped() {
+            assert!(began.elapsed() < PAUSE_LIMIT, "the server goes on although it was stopped");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn has_stopped(&self) -> bool {
+        let Some(pid) = self.pid() else { return true };
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // The state follows the name, which is in brackets and may hold any letters.
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'X', 'Z']))
+        })
     }
 
     /// The server's folder.

@@ -91,6 +91,10 @@ async fn without_a_cache_the_origin_serves() {
 async fn a_cache_that_says_nothing_costs_its_budget_and_no_more() {
     let (scene, gateway) = scene(&["--cache-budget-ms", "50"]).await;
     let _mute = respond(&scene, subject::GET, |_| None).await;
+    eventually("questions reach the one that says nothing", PATIENCE, async || {
+        gateway.get("/images/cat").await.cache() == "fwd=bypass; detail=cache-timeout"
+    })
+    .await;
     let started = Instant::now();
     assert_served(&gateway, "fwd=bypass; detail=cache-timeout").await;
     let took = started.elapsed();

@@ -31,7 +31,8 @@ pub(crate) async fn race(one: &Gateway, two: &Gateway, hit: &str) {
     let write = async {
         let start = Instant::now();
         let mut number = 0;
-        while start.elapsed() < Duration::from_secs(4) {
+        let is_enough = |writes| writes > 20 && hits.load(Ordering::Relaxed) > 20;
+        while start.elapsed() < Duration::from_secs(4) || !is_enough(number) && start.elapsed() < PATIENCE {
             number += 1;
             let gateway = gateways[usize::from(number % 2 == 0)];
             assert_eq!(gateway.put("/images/cat", &numbered(number)).await.status, 200);
