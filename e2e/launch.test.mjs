@@ -380,7 +380,7 @@ suite("what can go wrong at the start", () => {
     // Also when the runner is still stopping the others.
     await system.start();
     process.kill(system.pid("memcache"), "SIGKILL");
-    await until("the runner has noticed", () => / memcache\.1 (.*terminated|stopped)| \| terminated|memcache\.1 stopped/.test(readFileSync(system.at("var/log/run.log"), "utf8").split("bin/run starts").at(-1)));
+    await until("the runner has noticed", () => /memcache\.1 +(\| terminated by|stopped)/.test(readFileSync(system.at("var/log/run.log"), "utf8").split("bin/run starts").at(-1)));
     assert.match((await system.bin("stop")).err, why);
     await system.start();
 

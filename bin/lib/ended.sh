@@ -19,11 +19,11 @@ begin_log() {
   log_start=$(stat --format %s "$log")
 }
 
-# log_lines FROM: the log from a byte on, without colours. Whoever reads them reads all: a reader that ends early ends
-# this with SIGPIPE, and a line that was found seems not to be there.
+# log_lines FROM: the log from a byte on, without colours. It must be read to its end: a reader that ends early ends this
+# with SIGPIPE, and a line that was found seems not to be there.
 log_lines() { tail --bytes=+$(($1 + 1)) "$log" | sed 's/\x1b\[[0-9;]*m//g'; }
 
-# log_has FROM PATTERN
+# log_has FROM PATTERN: whether a line of the log has the pattern, in letters of any case.
 log_has() { [[ $(log_lines "$1" | grep --text --ignore-case --extended-regexp --count -- "$2") != 0 ]]; }
 
 ended='' ended_how='' ended_at=''
@@ -52,7 +52,8 @@ last_words() {
   [[ $ended_how == 'ended with'* ]] || return 0
   log_lines "$1" | grep --text --extended-regexp "^[0-9:]{8} +$ended\.1 +\| |^[0-9:]{8} +\| " |
     grep --text --extended-regexp --invert-match "$process_ended" | sed -E 's/^[0-9:]{8} +[a-z.1]* *\| //' |
-    grep --text --extended-regexp --only-matching "bin/serve: .*|[Ee]rror: .*|[a-z]+ (ends|can't start): .*|^(gateway|memcache|recorder): .*" | tail -n 1 || true
+    grep --text --extended-regexp --only-matching \
+      "bin/serve: .*|[Ee]rror: .*|[a-z]+ (ends|can't start): .*|^(gateway|memcache|recorder): .*" | tail -n 1 || true
 }
 
 # why_all_ended FROM RUNNER: the sentence about it, after find_end.

@@ -64,7 +64,7 @@ impl Model for Protocol {
                 protocol.holds(1, system.verdict != Verdict::Failed)
             }),
             Property::always(NOTHING_LEFT_BEHIND, |protocol, system: &System| {
-                protocol.holds(2, system.whoever_serves_old_is_told())
+                protocol.holds(2, system.servers_of_old_images_are_told())
             }),
             Property::always(ONE_SERVES, |protocol, system: &System| {
                 protocol.holds(3, system.workers.iter().filter(|worker| worker.serves()).count() <= 1)

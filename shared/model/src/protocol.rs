@@ -450,7 +450,7 @@ impl Worker {
 }
 
 impl System {
-    pub(crate) fn whoever_serves_old_is_told(&self) -> bool {
+    pub(crate) fn servers_of_old_images_are_told(&self) -> bool {
         let is_old = |worker: &Worker| worker.entry.is_some_and(|version| version < self.origin.row);
         let will_tell = |at: TellingStep| match at {
             TellingStep::RowOwed

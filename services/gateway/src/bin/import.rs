@@ -355,11 +355,10 @@ impl Gateway {
         if !is_first && !self.some_are_lost.load(Ordering::Relaxed) {
             return Ok(true);
         }
-        let url = self.image_url(file)?;
-        let request = || self.client.get(url.clone()).header(RANGE, "bytes=0-0");
-        // Only a server that is away is waited for: a file that is missing is a 500 each time.
-        let response = self.authorized(request()).send().await.map_err(|error| error.to_string())?;
-        let is_lost = response.status() == StatusCode::INTERNAL_SERVER_ERROR;
+        let request = self.client.get(self.image_url(file)?).header(RANGE, "bytes=0-0");
+        // A gateway that is away for a moment says nothing of the file, and its list has named the image.
+        let response = self.authorized(request).send().await;
+        let is_lost = response.is_ok_and(|response| response.status() == StatusCode::INTERNAL_SERVER_ERROR);
         self.some_are_lost.fetch_or(is_lost, Ordering::Relaxed);
         Ok(!is_lost)
     }

@@ -30,36 +30,37 @@ const SMALL_BODY: usize = 64 << 10;
 
 /// All routes. The caller has to complete an answer with [`WrongMethod`].
 pub(crate) fn router(needs_token: NeedsToken<'_>) -> Router<AppState> {
-    Router::new()
+    let for_programs = Router::new()
         .merge(api::router())
         .merge(cache::router())
         .merge(events::router())
+        .merge(openapi::router(needs_token))
+        .merge(stats::router())
+        .route_layer(middleware::from_fn(no_parameters));
+    Router::new()
+        .merge(for_programs)
         .merge(health::router())
         .merge(images::router())
         .merge(metrics::router())
-        .merge(openapi::router(needs_token))
         .merge(pages::router())
-        .merge(stats::router())
         .method_not_allowed_fallback(wrong_method)
         .fallback(no_route)
-        .layer(middleware::from_fn(no_parameters))
         .layer(DefaultBodyLimit::max(SMALL_BODY))
 }
 
-/// The addresses below `/api` and `/events` that take parameters, and check them; and the one to which existing clients send
-/// some that mean nothing, beside those of the form.
+/// The addresses for programs that take parameters, and check them; and the one to which existing clients send some that mean
+/// nothing, beside those of the form.
 const WITH_PARAMETERS: [&str; 4] = ["/api/images", "/api/stats", "/api/upload", "/events/keys"];
 
 /// Refuses a parameter where none is taken, so that a misspelled or misplaced one is noticed: a `delete_all?prefix=a` would
 /// delete all.
 async fn no_parameters(request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let takes_none =
-        (path.starts_with("/api/") || path.starts_with("/events/")) && !WITH_PARAMETERS.contains(&path);
-    match Parameters::of(request.uri(), []) {
-        Err(error) if takes_none => error.into_response(),
-        _ => next.run(request).await,
+    if !WITH_PARAMETERS.contains(&request.uri().path())
+        && let Err(error) = Parameters::of(request.uri(), [])
+    {
+        return error.into_response();
     }
+    next.run(request).await
 }
 
 async fn no_route(State(state): State<AppState>, uri: Uri) -> Response {
