@@ -47,9 +47,10 @@ not_ours() {
   fi
 }
 
-# identity PID: names a process for good: its pid, the moment it started and the boot that was in. A pid alone may
-# belong to somebody else by the time that it is read back. Fails when there is no such process; a zombie is none.
-identity() {
+# identify PID: names a process for good, in $identity: its pid, the moment it started and the boot that was in. A pid alone
+# may belong to somebody else by the time that it is read back. Fails when there is no such process; a zombie is none.
+# Without a fork: what waits asks it many times a second.
+identify() {
   local stat=''
   # Not $(<…): where there is no such file, bash 5.2 ends the whole script, whatever stands behind it.
   { read -r -d '' stat <"/proc/$1/stat" || [[ -n $stat ]]; } 2>/dev/null || return 1
@@ -59,22 +60,22 @@ identity() {
   [[ ${fields[0]} != [ZX] ]] || return 1
   local boot
   { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null || boot=-
-  printf '%s %s %s\n' "$1" "${fields[19]}" "$boot"
+  identity="$1 ${fields[19]} $boot"
 }
 
 # remember NAME PID [WORD]: notes which process plays a role, and a word about it.
 remember() {
-  local line
-  line=$(identity "$2") || return 1
-  printf '%s\n%s\n' "$line" "${3-}" >"var/run/$1.pid.new"
+  local identity
+  identify "$2" || return 1
+  printf '%s\n%s\n' "$identity" "${3-}" >"var/run/$1.pid.new"
   mv "var/run/$1.pid.new" "var/run/$1.pid"
 }
 
 # recall NAME: prints the pid of the process that plays the role, or fails if it is gone.
 recall() {
-  local line
+  local line identity
   { read -r line <"var/run/$1.pid"; } 2>/dev/null || return 1
-  [[ $(identity "${line%% *}") == "$line" ]] || return 1
+  identify "${line%% *}" && [[ $identity == "$line" ]] || return 1
   printf '%s\n' "${line%% *}"
 }
 
@@ -93,7 +94,10 @@ within() {
   done
 }
 
-gone() { ! identity "$1" >/dev/null; }
+gone() {
+  local identity
+  ! identify "$1"
+}
 
 # end PID SIGNAL: asks a process of ours to leave, and makes it leave after five seconds.
 end() {
