@@ -102,6 +102,9 @@ pub struct HitsReply {
     pub counted: bool,
     /// The incarnation of the worker that answers.
     pub by: String,
+    /// The age of that incarnation. No earlier one has counted anything since it began.
+    #[serde(default)]
+    pub uptime_ms: u64,
 }
 
 #[cfg(test)]

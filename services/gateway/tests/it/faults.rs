@@ -559,7 +559,10 @@ async fn a_report_of_near_hits_without_an_answer_is_sent_again_to_the_same_worke
             // And one of which that is never known.
             4 => None,
             5 => json(r#"{"counted":false,"by":"other"}"#),
-            _ => json(r#"{"counted":true,"by":"other"}"#),
+            // And one that was lost on its way to an incarnation that had ended before.
+            6 => None,
+            7 => json(r#"{"counted":false,"by":"third","uptime_ms":60000}"#),
+            _ => json(r#"{"counted":true,"by":"third","uptime_ms":61000}"#),
         }
     })
     .await;
@@ -580,7 +583,9 @@ async fn a_report_of_near_hits_without_an_answer_is_sent_again_to_the_same_worke
         assert_eq!(next(2, to).await, 1);
     }
     hit().await;
-    assert_eq!(next(3, "other").await, 1);
+    for to in ["other", "other", "third"] {
+        assert_eq!(next(3, to).await, 1);
+    }
     gateway.stop().await.unwrap();
 }
 

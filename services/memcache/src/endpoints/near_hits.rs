@@ -24,7 +24,8 @@ pub(super) fn near_hits(worker: &Worker, request: &Request) -> Answer {
                 let item = Item { key: hits.key.clone(), variant: hits.variant };
                 worker.watch.tell_near(&item, hits.bytes / hits.count, hits.count);
             }
-            Answer::json(&HitsReply { counted, by: worker.incarnation.clone() })
+            let uptime_ms = u64::try_from(worker.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            Answer::json(&HitsReply { counted, by: worker.incarnation.clone(), uptime_ms })
         }
         None => Answer::Refused(not_serving(), None),
     }

@@ -243,6 +243,8 @@ async fn a_report_for_an_earlier_life_of_the_worker_counts_no_more() {
     let first = scene.start_worker(&["--worker-name", "first"]).await;
     let earlier = scene.stats().await.unwrap().incarnation;
     let second = scene.spawn_worker(&["--worker-name", "second"]);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let began = Instant::now();
     first.stop().await.unwrap();
     eventually("the second serves", PATIENCE, async || {
         scene.stats().await.is_some_and(|stats| stats.serving && stats.worker == "second")
@@ -257,6 +259,8 @@ async fn a_report_for_an_earlier_life_of_the_worker_counts_no_more() {
         let reply = gateway.request(subject::NEAR_HITS.to_owned(), None, payload, ANSWER).await.unwrap();
         let reply: HitsReply = serde_json::from_slice(&reply.payload).unwrap();
         assert_eq!(reply.by, later, "so that it can be addressed to who serves");
+        let uptime = Duration::from_millis(reply.uptime_ms);
+        assert!(uptime <= began.elapsed(), "{uptime:?}: the first had counted until then");
         counted.push(reply.counted);
     }
     assert_eq!(counted, [false, false, true]);

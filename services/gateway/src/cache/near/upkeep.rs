@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use runtime::bus::RequestFailure;
+use runtime::clock::Moment;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use wire::near::{DropRequest, HitsReport, KeyHits, MOST_KEYS_REPORTED};
+use wire::near::{DropRequest, HitsReply, HitsReport, KeyHits, MOST_KEYS_REPORTED};
 use wire::reply::Code;
 use wire::{Holder, Meta, subject};
 
@@ -38,15 +39,15 @@ pub(crate) struct Upkeep {
 ///
 /// Each hit counts at most once. A report that was not answered is sent again to the same incarnation of the
 /// worker, which knows it by its number. If that incarnation ends meanwhile, it is unknown whether the report was
-/// counted, and the report is given up.
+/// counted, and the report is given up. If it had ended before the report was first sent, the next one counts it.
 #[derive(Debug, Default)]
 struct Reports {
     last: u64,
     /// The incarnation of the worker that answered last; empty at first, which is no worker's.
     to: String,
     waiting: VecDeque<HitsReport>,
-    /// Whether the first one that waits may have been counted by `to`.
-    is_in_doubt: bool,
+    /// Since when the first one that waits may have been counted by `to`; none if it can't have been.
+    in_doubt: Option<Moment>,
 }
 
 impl Upkeep {
@@ -165,14 +166,17 @@ impl Upkeep {
         let Some(report) = reports.waiting.front_mut() else { return Ok(()) };
         report.to.clone_from(&reports.to);
         // From now on the report may be counted, even if this task stops waiting for the answer.
-        let was_in_doubt = std::mem::replace(&mut reports.is_in_doubt, !reports.to.is_empty());
+        let was_in_doubt = reports.in_doubt;
+        if !reports.to.is_empty() {
+            reports.in_doubt.get_or_insert_with(Moment::now);
+        }
         let answer = self.cache.report_hits(report, REPORT_LIMIT).await;
         match &answer {
-            Ok(reply) => reports.answered(&reply.by, was_in_doubt),
+            Ok(reply) => reports.answered(reply, was_in_doubt),
             // No worker received it.
-            Err(RequestFailure::NoResponders(_)) => reports.is_in_doubt = was_in_doubt,
+            Err(RequestFailure::NoResponders(_)) => reports.in_doubt = was_in_doubt,
             Err(RequestFailure::Refused(refused)) if refused.refusal.code == Code::Unavailable => {
-                reports.is_in_doubt = was_in_doubt;
+                reports.in_doubt = was_in_doubt;
             }
             // It would be refused again and again, and the reports behind it would wait for ever.
             Err(RequestFailure::Refused(_) | RequestFailure::TooLarge(_)) => reports.give_up(),
@@ -191,25 +195,26 @@ impl Reports {
         }
     }
 
-    /// Notes that the incarnation `by` of the worker has answered the first report.
-    fn answered(&mut self, by: &str, was_in_doubt: bool) {
-        if by == self.to {
+    /// Notes the answer to the first report, and since when that report was in doubt before it was sent.
+    fn answered(&mut self, reply: &HitsReply, was_in_doubt: Option<Moment>) {
+        if reply.by == self.to {
             // It was counted, now or before.
             self.waiting.pop_front();
         } else {
-            by.clone_into(&mut self.to);
-            if was_in_doubt {
+            self.to.clone_from(&reply.by);
+            let uptime = Duration::from_millis(reply.uptime_ms);
+            if was_in_doubt.is_some_and(|since| since.elapsed() > uptime) {
                 self.give_up();
             }
         }
-        self.is_in_doubt = false;
+        self.in_doubt = None;
     }
 
     /// Forgets the first report.
     fn give_up(&mut self) {
         let hits =
             self.waiting.pop_front().map_or(0, |report| report.hits.iter().map(|hits| hits.count).sum());
-        self.is_in_doubt = false;
+        self.in_doubt = None;
         tracing::warn!(
             hits,
             "near hits were reported without an acknowledgement: the statistics may lack them"
@@ -236,24 +241,32 @@ mod tests {
         reports.waiting.iter().map(|report| report.number).collect()
     }
 
+    fn by(incarnation: &str, uptime_ms: u64) -> HitsReply {
+        HitsReply { counted: true, by: incarnation.into(), uptime_ms }
+    }
+
     #[test]
     fn a_report_that_was_counted_is_done_whether_now_or_before() {
         let mut reports = reports(&[1, 2]);
-        reports.answered("one", false);
+        reports.answered(&by("one", 0), None);
         assert_eq!(numbers(&reports), [2]);
-        reports.is_in_doubt = true;
-        reports.answered("one", true);
-        assert_eq!((numbers(&reports), reports.is_in_doubt), (vec![], false));
+        reports.in_doubt = Some(Moment::now());
+        reports.answered(&by("one", 0), reports.in_doubt);
+        assert_eq!((numbers(&reports), reports.in_doubt), (vec![], None));
     }
 
     #[test]
     fn only_what_a_worker_that_is_gone_may_have_counted_is_given_up() {
         let mut reports = reports(&[1, 2]);
-        reports.answered("other", false);
+        reports.answered(&by("other", 0), None);
         assert_eq!((numbers(&reports), &*reports.to), (vec![1, 2], "other"));
-        reports.is_in_doubt = true;
-        reports.answered("third", true);
-        assert_eq!((numbers(&reports), &*reports.to, reports.is_in_doubt), (vec![2], "third", false));
+        let sent = Some(Moment::now());
+        // By the time that it was first sent to another one, this one had begun.
+        reports.answered(&by("third", 60_000), sent);
+        assert_eq!((numbers(&reports), &*reports.to), (vec![1, 2], "third"));
+        std::thread::sleep(Duration::from_millis(1));
+        reports.answered(&by("fourth", 0), sent);
+        assert_eq!((numbers(&reports), &*reports.to, reports.in_doubt), (vec![2], "fourth", None));
     }
 
     #[test]
