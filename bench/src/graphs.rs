@@ -56,6 +56,12 @@ pub(crate) struct Arguments {
     /// Capacity of the cache in MB; the images weigh four times as much
     #[arg(long, default_value_t = 64)]
     capacity_mb: u64,
+    /// Mixes: of a hundred requests, how many are reads, apart by commas
+    #[arg(long, value_delimiter = ',', default_values_t = MIXES, value_parser = runtime::args::whole::<u32>(0..=100))]
+    reads: Vec<u32>,
+    /// Policies, apart by commas
+    #[arg(long, value_delimiter = ',', default_values_t = Policy::ALL)]
+    policies: Vec<Policy>,
     /// Decides what is asked for
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -130,13 +136,14 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     system.store(images.all()).await?;
 
     let mut points: Vec<Point> = Vec::new();
-    let bar = progress((MIXES.len() * in_flight.len() * Policy::ALL.len()) as u64, "points");
-    for reads_percent in MIXES {
+    let policies = &arguments.policies;
+    let bar = progress((arguments.reads.len() * in_flight.len() * policies.len()) as u64, "points");
+    for &reads_percent in &arguments.reads {
         let choose = images.choose(reads_percent);
         for (step, in_flight) in in_flight.iter().enumerate() {
-            for turn in 0..Policy::ALL.len() {
+            for turn in 0..policies.len() {
                 bar.inc(1);
-                let policy = Policy::ALL[(step + turn) % Policy::ALL.len()];
+                let policy = policies[(step + turn) % policies.len()];
                 // A system that failed with fewer requests in flight does not get more of them.
                 let is_over = points.iter().any(|point| {
                     point.reads_percent == reads_percent
@@ -275,7 +282,7 @@ fn report(
         MEDIAN_BYTES / 1e3,
         images.total_bytes() as f64 / MEGABYTE as f64,
     ));
-    for reads in MIXES {
+    for &reads in &arguments.reads {
         let mix = format!("{reads}:{}", 100 - reads);
         report.heading(format!("{mix} reads to writes"));
         let x = || Axis::log2("requests in flight");
@@ -286,7 +293,7 @@ fn report(
         let title = format!("Throughput at {mix} reads to writes");
         let mut throughput =
             Chart::new(format!("throughput-{reads}-{}", 100 - reads), title, x(), Axis::linear("requests/s"));
-        for policy in Policy::ALL {
+        for &policy in &arguments.policies {
             let line = |value: fn(&Point) -> f64| {
                 let of_line = |point: &&Point| {
                     point.reads_percent == reads && point.policy == policy && point.failures.is_empty()

@@ -10,6 +10,7 @@ use clap::{Parser, ValueEnum};
 use origin::open::OriginArgs;
 use runtime::args::{LogArgs, NEEDED, NatsArgs, OPTIONAL, ProcessArgs, on_or_off, whole};
 use runtime::process::Settings;
+use runtime::shelf::AUTO;
 
 use crate::hosts::AllowedHosts;
 use crate::visitor::TrustedProxies;
@@ -118,6 +119,11 @@ pub struct Config {
     #[arg(long, env = "NEAR_CACHE_MB", value_name = "MB", default_value_t = 64,
           value_parser = whole::<u64>(0..=1_048_576))]
     pub near_cache_mb: u64,
+
+    /// Folder on a tmpfs for large images, the same as that of the worker on this machine: the bus then carries their names only.
+    /// auto: /dev/shm/pixcache-UID; off: the bus carries the bytes
+    #[arg(long, env = "SHARED_DIR", value_name = "FOLDER", default_value = AUTO)]
+    pub shared_dir: String,
 
     /// Most HTTP connections at once; for a further one the idlest is closed, or of an address that has more than a
     /// sixteenth of all a busy one

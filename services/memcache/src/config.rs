@@ -3,6 +3,7 @@
 use clap::Parser;
 use runtime::args::{LogArgs, NEEDED, NatsArgs, OPTIONAL, ProcessArgs, on_or_off, whole};
 use runtime::process::Settings;
+use runtime::shelf::AUTO;
 use wire::config::InvalidConfig;
 use wire::near::LONGEST_LEASE_MS;
 use wire::owners::LONGEST_CLAIM_MS;
@@ -67,6 +68,11 @@ pub struct Config {
     #[arg(long, env = "MAX_IMAGE_MEGAPIXELS", value_name = "MP", default_value_t = 100,
           value_parser = whole::<u64>(0..=u64::MAX))]
     pub max_image_megapixels: u64,
+
+    /// Folder on a tmpfs for large images, the same as that of the gateways on this machine: the bus then carries their names only.
+    /// auto: /dev/shm/pixcache-UID; off: the bus carries the bytes
+    #[arg(long, env = "SHARED_DIR", value_name = "FOLDER", default_value = AUTO)]
+    pub shared_dir: String,
 
     /// How it starts and stops.
     #[command(flatten)]

@@ -63,6 +63,7 @@ impl Cutter {
         self.counted = snapshot.counters;
         (self.began, self.began_at) = (now, now_at);
         self.worker.windows.push(window);
+        self.worker.let_files_go();
     }
 }
 

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use runtime::owners::Observer;
+use runtime::shelf::{self, Shelf};
 use runtime::tasks::Tasks;
 use runtime::{Buses, process, streams, wait};
 use time::OffsetDateTime;
@@ -70,12 +71,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         changed_at: OffsetDateTime::now_utc(),
     };
     let windows = Arc::new(WindowQueue::new(config.stats_interval.duration()));
+    let shelf = shelf::from_setting(&config.shared_dir);
     // At a first start there is no claim yet.
     let mut seen = Observer::new(false);
     loop {
         let Some(connected) = shutdown.run_until_cancelled(connect(&config)).await else { return Ok(()) };
         let buses = connected?;
-        match serve_on(&buses, &config, &mut known, &windows, &mut seen, &shutdown).await? {
+        match serve_on(&buses, &config, &shelf, &mut known, &windows, &mut seen, &shutdown).await? {
             End::Stopped => return Ok(()),
             End::BusDied(error) => {
                 tracing::error!(
@@ -99,6 +101,7 @@ enum End {
 async fn serve_on(
     buses: &Buses,
     config: &Config,
+    shelf: &Option<Shelf>,
     known: &mut CacheConfig,
     windows: &Arc<WindowQueue>,
     seen: &mut Observer,
@@ -131,7 +134,7 @@ async fn serve_on(
     let stopping = AbortOnDropHandle::new(tokio::spawn(stopping));
 
     let result = tokio::select! {
-        ended = live_again_and_again(config, known, buses, windows, seen, shutdown) => ended,
+        ended = live_again_and_again(config, shelf, known, buses, windows, seen, shutdown) => ended,
         failed = tasks.watch() => failed.map_err(anyhow::Error::from),
     };
     let has_died = result.is_err() && !shutdown.is_cancelled() && buses.have_died().await;
@@ -174,6 +177,7 @@ async fn connect(config: &Config) -> anyhow::Result<Buses> {
 /// revision of the next bucket, whichever worker serves then.
 async fn live_again_and_again(
     config: &Config,
+    shelf: &Option<Shelf>,
     known: &mut CacheConfig,
     buses: &Buses,
     windows: &Arc<WindowQueue>,
@@ -195,8 +199,8 @@ async fn live_again_and_again(
         let store = Store::new(known.policy, known.capacity_mb)
             .with_near_leases(Duration::from_millis(config.near_lease_ms));
         let max_pixels = config.max_image_megapixels.saturating_mul(1_000_000);
-        let worker =
-            Worker::new(config.worker_name.clone(), buses, claim, store, windows.clone(), max_pixels);
+        let name = config.worker_name.clone();
+        let worker = Worker::new(name, buses, claim, store, windows.clone(), max_pixels, shelf.clone());
         let settings = Arc::new(Live::new(worker.clone()));
         let lived = live(&worker, &settings, config, known, shutdown).await;
         if let Some(written) = settings.written().await {

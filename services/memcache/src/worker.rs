@@ -1,12 +1,13 @@
 //! One life of the worker: what its endpoints, its configuration and its windows share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use runtime::clock::Moment;
+use runtime::shelf::Shelf;
 use runtime::{Bus, Buses};
 use tokio_util::sync::CancellationToken;
 use wire::near::HitsReport;
@@ -22,6 +23,10 @@ use crate::window::WindowQueue;
 
 /// How long the proof of a new connection may take before it is tried again.
 const PROOF_TIME: Duration = Duration::from_secs(2);
+
+/// How long a file stays after a gateway was told of it, and how many bytes such files may have.
+const FILE_GRACE: Duration = Duration::from_millis(200);
+const MOST_TOLD_BYTES: u64 = 16 << 20;
 
 /// The state that the parts of one life of the worker share.
 #[derive(Debug)]
@@ -48,6 +53,10 @@ pub(crate) struct Worker {
     pub(crate) max_pixels: u64,
     /// The revision of the configuration in force.
     pub(crate) revision: AtomicU64,
+    /// The files that it shares with gateways on this machine.
+    pub(crate) shelf: Option<Shelf>,
+    /// The entries whose files were told of last.
+    told: Mutex<Told>,
     store: Mutex<Store>,
     /// The reports that holders of near leases have sent.
     reports: Mutex<Reports>,
@@ -77,6 +86,24 @@ const FEW_HOLDERS: usize = 64;
 /// How long a holder is remembered: far longer than it goes on sending one report again.
 const REPORT_MEMORY: Duration = Duration::from_secs(60);
 
+/// Entries whose files were told of, the oldest first.
+#[derive(Debug, Default)]
+struct Told {
+    entries: VecDeque<(Instant, Arc<Entry>)>,
+    bytes: u64,
+}
+
+impl Told {
+    fn let_go(&mut self) {
+        while let Some((then, entry)) = self.entries.front()
+            && (self.bytes > MOST_TOLD_BYTES || then.elapsed() > FILE_GRACE)
+        {
+            self.bytes -= entry.size();
+            self.entries.pop_front();
+        }
+    }
+}
+
 impl Reports {
     fn is_new(&mut self, report: &HitsReport) -> bool {
         let now = Moment::now();
@@ -99,6 +126,7 @@ impl Worker {
         store: Store,
         windows: Arc<WindowQueue>,
         max_pixels: u64,
+        shelf: Option<Shelf>,
     ) -> Arc<Self> {
         Arc::new(Self {
             watch: Watch::new(name.clone(), buses.own.client().clone()),
@@ -112,10 +140,26 @@ impl Worker {
             max_capacity_mb: memory::largest_capacity_mb(),
             max_pixels,
             revision: AtomicU64::new(0),
+            shelf,
+            told: Mutex::default(),
             store: Mutex::new(store),
             reports: Mutex::default(),
             proven_connections: AtomicU64::new(0),
         })
+    }
+
+    /// Keeps the file of `entry` for [`FILE_GRACE`], so that the gateway that is told of it finds it, whatever becomes of
+    /// the entry.
+    pub(crate) fn tell_file(&self, entry: &Arc<Entry>) {
+        let mut told = self.told.lock();
+        told.bytes += entry.size();
+        told.entries.push_back((Instant::now(), entry.clone()));
+        told.let_go();
+    }
+
+    /// Lets go of the files whose time is over.
+    pub(crate) fn let_files_go(&self) {
+        self.told.lock().let_go();
     }
 
     /// The store. The lock is never held across an await, and a panic under it leaves counters off by
@@ -152,11 +196,15 @@ impl Worker {
         let now = Instant::now();
         let mut store = self.store();
         let serving = self.is_serving();
+        let (tag, counters) = (asked.tag.as_ref(), store.counters());
         let found = if may_fill {
-            store.get(item, asked.tag.as_ref(), most, serving, now)
+            store.get(item, tag, most, serving, now)
         } else {
-            store.look(item, asked.tag.as_ref(), most, serving)
+            store.look(item, tag, most, serving)
         };
+        if asked.again {
+            store.take_counters_back_to(counters);
+        }
         let granted = match (&found, asked.near) {
             (Lookup::Hit(_) | Lookup::Fresh(_), Some(holder)) => {
                 store.holders.grant(&item.key, holder, Moment::now())
@@ -197,6 +245,11 @@ impl Worker {
                 Inserted { outcome, granted: None, drop: Some(store.holders.drop_key(&key, Moment::now())) }
             }
         })
+    }
+
+    /// Drops an entry whose bytes are gone.
+    pub(crate) fn forget(&self, item: &Item) {
+        self.store().forget(item);
     }
 
     /// Notes an image that is too large even to be sent here.

@@ -13,6 +13,7 @@ pub mod owners;
 pub mod priority;
 pub mod process;
 pub mod service;
+pub mod shelf;
 pub mod shutdown;
 pub mod streams;
 pub mod tasks;

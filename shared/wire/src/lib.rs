@@ -15,6 +15,7 @@ pub mod near;
 mod openapi;
 pub mod owners;
 pub mod reply;
+pub mod shelf;
 pub mod span;
 pub mod stats;
 pub mod subject;

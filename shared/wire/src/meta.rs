@@ -9,6 +9,7 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use crate::near::Holder;
+use crate::shelf::{FileName, Folder};
 use crate::words::shown;
 
 /// The header's name.
@@ -41,6 +42,12 @@ pub struct Meta {
     /// `size`: the size in bytes of an image that is too large to be sent. In a put without bytes it is too large for
     /// the bus. In the reply to a get it is too large for the room that the asker has.
     pub size: Option<u64>,
+    /// `shelf`: in a get, the folder whose files the asker reads; in its reply, that of the worker, if the asker named none.
+    pub shelf: Option<Folder>,
+    /// `file`: in a put or in the reply to a get without bytes, the file that has them. `size` is how many there are.
+    pub file: Option<FileName>,
+    /// `again=1`: in a get, the file that the reply to it named could not be read. It counts no more.
+    pub again: bool,
     /// `fresh=1`: in the reply to a get, the tag that the asker holds is still the current one.
     pub fresh: bool,
     /// `near`: in a get or a fill, the holder that asks for a near lease.
@@ -95,7 +102,17 @@ impl FromStr for Meta {
                     meta.lease = Some(Lease(lease));
                 }
                 "size" => meta.size = Some(value.parse().map_err(|_| bad("size", "a number of bytes"))?),
+                "shelf" => {
+                    let folder = value.parse();
+                    meta.shelf = Some(folder.map_err(|()| bad("shelf", "16 hexadecimal digits"))?);
+                }
+                "file" => {
+                    let file = value.parse();
+                    let allowed = "16 hexadecimal digits, a dot and a hexadecimal number";
+                    meta.file = Some(file.map_err(|()| bad("file", allowed))?);
+                }
                 "returned" => meta.returned = value == "1",
+                "again" => meta.again = value == "1",
                 "fresh" => meta.fresh = value == "1",
                 "near" => {
                     let holder = value.parse();
@@ -130,6 +147,15 @@ impl fmt::Display for Meta {
         }
         if let Some(size) = self.size {
             write!(text, " size={size}")?;
+        }
+        if let Some(folder) = &self.shelf {
+            write!(text, " shelf={folder}")?;
+        }
+        if let Some(file) = &self.file {
+            write!(text, " file={file}")?;
+        }
+        if self.again {
+            text.push_str(" again=1");
         }
         if self.returned {
             text.push_str(" returned=1");
@@ -225,12 +251,15 @@ mod tests {
             lease in proptest::option::of(any::<u128>()),
             size in proptest::option::of(any::<u64>()),
             returned in any::<bool>(),
+            (shelf, file, again) in any::<(Option<u64>, Option<(u64, u64)>, bool)>(),
             fresh in any::<bool>(),
             near in proptest::option::of(any::<u64>()),
             renewal in any::<bool>(),
             granted_ms in proptest::option::of(any::<u64>()),
         ) {
             let (tag, lease, near) = (tag.map(Tag), lease.map(Lease), near.map(Holder));
+            let shelf = shelf.map(Folder);
+            let file = file.map(|(folder, number)| FileName { folder: Folder(folder), number });
             let meta = Meta {
                 content_type,
                 tag,
@@ -238,6 +267,9 @@ mod tests {
                 lease,
                 returned,
                 size,
+                shelf,
+                file,
+                again,
                 fresh,
                 near,
                 renewal,

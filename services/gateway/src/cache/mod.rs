@@ -5,3 +5,4 @@ pub(crate) mod feed;
 pub(crate) mod granted;
 pub(crate) mod near;
 pub(crate) mod room;
+pub(crate) mod shared;

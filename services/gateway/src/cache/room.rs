@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use wire::{Item, Meta};
 
 use super::granted::Granted;
+use super::shared::Shared;
 
 /// Room for replies of small images: apart, so that these wait for no large one.
 const SMALL_ROOM: usize = 16 << 20;
@@ -123,7 +124,8 @@ impl Reserved<'_> {
         Some(bytes).filter(|bytes| *bytes < LARGE_ROOM)
     }
 
-    /// Asks for the bytes of an image, and keeps as much room as they take until the last of them is gone.
+    /// Asks for the bytes of an image, and keeps as much room as they take until the last of them is gone. A reply that
+    /// still names a file has none, because that file can't be read.
     ///
     /// # Errors
     /// As [`Question::ask`]; an image larger than the room is refused with its size.
@@ -131,10 +133,20 @@ impl Reserved<'_> {
         mut self,
         question: Question,
         meta: Option<&Meta>,
+        shared: Option<&Shared>,
         limit: Duration,
     ) -> Result<Reply, RequestFailure> {
-        let room = self.bytes().map(|bytes| bytes.to_string().into()).unwrap_or_default();
+        let most = self.bytes();
+        let room = most.map(|bytes| bytes.to_string().into()).unwrap_or_default();
+        let max_payload = question.bus().max_payload();
         let mut reply = self.question.insert(question).ask(meta, room, limit).await?;
+        if let Some(shared) = shared {
+            shared.note(&reply.meta);
+            let most = most.map_or(max_payload, |bytes| bytes.min(max_payload));
+            if let Some(bytes) = shared.read(&reply.meta, most as u64) {
+                (reply.payload, reply.meta.file) = (bytes, None);
+            }
+        }
         if let Some(permit) = self.permit.take() {
             reply.payload = keep(permit, reply.payload);
         }

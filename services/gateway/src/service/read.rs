@@ -21,9 +21,11 @@ use origin::variants::{PATIENCE, Rendition, VariantError, Variants, tag_of};
 use prometheus::{IntCounter, IntGauge};
 use runtime::bus::{Reply, RequestFailure};
 use runtime::held::hold;
+use runtime::shelf::Shelf;
 use sniff::Format;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
+use wire::inspect::PutReply;
 use wire::reply::Code;
 use wire::{Item, Key, Meta, Tag, Variant};
 
@@ -31,6 +33,7 @@ use crate::cache::client::CacheClient;
 use crate::cache::granted::Granted;
 use crate::cache::near::{Asking, Copy, Near};
 use crate::cache::room::Room;
+use crate::cache::shared::Shared;
 use crate::conditional::Decision;
 use crate::error::Error;
 use crate::image::{CacheStatus, Content, Decide, ImageMeta, ReadFailure, ReadOutcome};
@@ -72,6 +75,7 @@ pub(crate) struct Reader {
     fills: Arc<Semaphore>,
     room: Room,
     near: Option<Arc<Near>>,
+    shared: Option<Shared>,
     origin_reads: IntCounter,
     waiting_reads: IntGauge,
     /// Whether the last read found the cache out of reach: only a change is logged.
@@ -177,6 +181,7 @@ impl Reader {
             fills: Arc::new(Semaphore::new(FILL_KILOBYTES)),
             room: Room::default(),
             near: None,
+            shared: None,
             origin_reads: metrics.origin_reads(),
             waiting_reads: metrics.waiting_reads(),
             without_cache: AtomicBool::new(false),
@@ -186,6 +191,11 @@ impl Reader {
     /// This reader, with a near cache.
     pub(crate) fn with_near(self, near: Option<Arc<Near>>) -> Self {
         Self { near, ..self }
+    }
+
+    /// This reader, with files that it shares with the worker.
+    pub(crate) fn with_shared(self, shelf: Option<Shelf>) -> Self {
+        Self { shared: shelf.map(Shared::new), ..self }
     }
 
     /// Reads `item` for an asker whom no copy of this gateway serves. `held` is the tag of the bytes that the asker has
@@ -305,6 +315,9 @@ impl Reader {
 
     /// A miss, with the lease that the worker's answer hands out.
     fn missed(&self, item: &Item, answer: &Meta) -> Absent {
+        if let Some(shared) = &self.shared {
+            shared.note(answer);
+        }
         match answer.lease {
             Some(lease) => Absent::Leased(Granted::new(self.cache.bus().clone(), item.clone(), lease)),
             None => Absent::Missed,
@@ -329,17 +342,34 @@ impl Reader {
         tag: Option<Tag>,
         limit: Duration,
     ) -> Result<Reply, Option<RequestFailure>> {
-        let near = self.near.as_ref().map(|near| near.holder());
-        let meta = (tag.is_some() || near.is_some()).then(|| Meta { tag, near, ..Meta::default() });
         let asking = Instant::now();
-        let most = self.cache.bus().max_payload();
-        let reserved = self.room.reserve(item, most, limit / 2).await.ok_or(None)?;
-        let limit = limit.saturating_sub(asking.elapsed());
-        let reply = reserved.ask(self.cache.get(item), meta.as_ref(), limit).await?;
+        let shelf = self.shared.as_ref().and_then(Shared::folder);
+        let near = self.near.as_ref().map(|near| near.holder());
+        let mut asked = Meta { tag, near, shelf, ..Meta::default() };
+        let mut reply = self.ask_once(item, &asked, limit).await?;
+        if reply.meta.file.is_some() {
+            // The entry has left the cache meanwhile, or somebody has taken its file away.
+            (asked.shelf, asked.again) = (None, true);
+            reply = self.ask_once(item, &asked, limit.saturating_sub(asking.elapsed())).await?;
+        }
         if !reply.meta.fresh {
             self.room.note(item, reply.payload.len() as u64);
         }
         Ok(reply)
+    }
+
+    async fn ask_once(
+        &self,
+        item: &Item,
+        asked: &Meta,
+        limit: Duration,
+    ) -> Result<Reply, Option<RequestFailure>> {
+        let asking = Instant::now();
+        let most = self.cache.bus().max_payload();
+        let reserved = self.room.reserve(item, most, limit / 2).await.ok_or(None)?;
+        let limit = limit.saturating_sub(asking.elapsed());
+        let asked = (*asked != Meta::default()).then_some(asked);
+        Ok(reserved.ask(self.cache.get(item), asked, self.shared.as_ref(), limit).await?)
     }
 
     /// Logs when the cache goes away and when it is back, not each read in between.
@@ -424,7 +454,7 @@ impl Reader {
             ..Meta::default()
         };
         let asking = self.near.as_ref().map(|near| near.ask(item));
-        let answer = self.cache.put(item, &meta, bytes.clone(), self.budget * FILL_BUDGETS).await;
+        let answer = self.put(item, meta, bytes).await;
         if matches!(answer, Ok(_) | Err(RequestFailure::Refused(_))) {
             granted.use_up();
         }
@@ -447,6 +477,23 @@ impl Reader {
             // It may have been accepted or not. The image is right in any case.
             Err(_) => CacheStatus::Miss,
         }
+    }
+
+    /// Sends the worker the bytes of a fill, or the file that they are in.
+    async fn put(&self, item: &Item, meta: Meta, bytes: &Bytes) -> Result<PutReply, RequestFailure> {
+        let limit = self.budget * FILL_BUDGETS;
+        if let Some((shared, file)) =
+            self.shared.as_ref().and_then(|shared| Some((shared, shared.write(bytes)?)))
+        {
+            let meta = Meta { file: Some(file.name()), size: Some(file.size()), ..meta.clone() };
+            let answer = self.cache.put(item, &meta, Bytes::new(), limit).await;
+            let is_unread = matches!(&answer, Err(RequestFailure::Refused(refused)) if refused.refusal.code == Code::NotFound);
+            if !is_unread {
+                return answer;
+            }
+            shared.note_unread();
+        }
+        self.cache.put(item, &meta, bytes.clone(), limit).await
     }
 
     /// Tells the worker that this image can't be cached, so that it counts it.

@@ -15,6 +15,7 @@ use origin::pending::Pending;
 use origin::sweep;
 use origin::ties::Ties;
 use origin::variants::Variants;
+use runtime::shelf;
 use sql::Database;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -133,7 +134,8 @@ impl AppState {
         let (rows, files, budget) = (images.clone(), blobs.clone(), config.cache_budget());
         let (own, at_origin) = (ties.clone(), turns * 3 / 8);
         let reader = Reader::new(cache.clone(), rows, files, variants, at_origin, own, budget, &metrics);
-        let reader = reader.with_near(near.clone());
+        let shelf = shelf::from_setting(&config.shared_dir);
+        let reader = reader.with_near(near.clone()).with_shared(shelf);
         let reach = Reach::default();
         let teller = Teller::new(cache.clone(), serving, Pending::new(database), reach.clone());
         let state = Self(Arc::new(Shared {

@@ -52,6 +52,15 @@ pub(crate) struct Worker {
     child: Child,
 }
 
+impl Worker {
+    /// Asks it to stop, and waits until it has.
+    pub(crate) fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        assert!(self.child.wait().expect("it ends").success());
+    }
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -20,6 +20,7 @@ mod operation;
 mod outages;
 mod pages;
 mod rude;
+mod shared;
 mod store;
 mod strangers;
 mod system;

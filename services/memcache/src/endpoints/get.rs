@@ -3,8 +3,10 @@
 use async_nats::service::Request;
 use bytes::Bytes;
 use runtime::service::Answer;
+use runtime::shelf::Shelf;
 use wire::event::KeyEventKind;
 use wire::reply::{Code, Refusal};
+use wire::shelf::Folder;
 use wire::words::shown;
 use wire::{Item, Meta, subject};
 
@@ -26,21 +28,48 @@ pub(super) fn get(worker: &Worker, request: &Request) -> Answer {
     }
     // A lease given to a person's get would keep the gateways from filling the entry until the lease ends.
     let may_fill = request.message.reply.as_deref().is_some_and(subject::is_inbox_of_gateway);
-    let (found, granted) = worker.get(&item, &asked, most, may_fill);
+    answer(worker, &item, &asked, most, may_fill)
+}
+
+fn answer(worker: &Worker, item: &Item, asked: &Meta, most: u64, may_fill: bool) -> Answer {
+    let (found, granted) = worker.get(item, asked, most, may_fill);
     let granted_ms = granted.map(millis);
+    let tell = |kind, bytes| {
+        if !asked.again {
+            worker.watch.tell(kind, item, bytes);
+        }
+    };
     match found {
         Lookup::Hit(entry) => {
-            worker.watch.tell(KeyEventKind::Hit, &item, entry.size());
-            Answer::WithMeta(entry.bytes(), Meta { granted_ms, ..meta_of_entry(&entry) })
+            tell(KeyEventKind::Hit, entry.size());
+            let meta = Meta { granted_ms, ..meta_of_entry(&entry) };
+            let own = worker.shelf.as_ref().map(Shelf::own);
+            if let Some(file) = entry.file().filter(|_| asked.shelf.is_some() && asked.shelf == own) {
+                worker.tell_file(&entry);
+                let meta = Meta { file: Some(file), size: Some(entry.size()), ..meta };
+                return Answer::WithMeta(Bytes::new(), meta);
+            }
+            match entry.bytes() {
+                Ok(bytes) => {
+                    Answer::WithMeta(bytes, Meta { shelf: shelf_to_tell(worker, asked, may_fill), ..meta })
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the file of an image is gone: the entry is dropped");
+                    worker.forget(item);
+                    let asked = Meta { again: true, ..asked.clone() };
+                    answer(worker, item, &asked, most, may_fill)
+                }
+            }
         }
         Lookup::Fresh(entry) => {
-            worker.watch.tell(KeyEventKind::Hit, &item, entry.size());
+            tell(KeyEventKind::Hit, entry.size());
             Answer::WithMeta(Bytes::new(), Meta { fresh: true, granted_ms, ..meta_of_entry(&entry) })
         }
         Lookup::Miss(lease) => {
-            worker.watch.tell(KeyEventKind::Miss, &item, 0);
+            tell(KeyEventKind::Miss, 0);
             let refusal = Refusal::new(Code::NotFound, "miss: the cache has no entry under this key");
-            Answer::Refused(refusal, lease.map(|lease| Meta { lease: Some(lease), ..Meta::default() }))
+            let shelf = shelf_to_tell(worker, asked, may_fill);
+            Answer::Refused(refusal, lease.map(|lease| Meta { lease: Some(lease), shelf, ..Meta::default() }))
         }
         Lookup::Larger(size) => {
             let message =
@@ -49,6 +78,12 @@ pub(super) fn get(worker: &Worker, request: &Request) -> Answer {
             Answer::Refused(Refusal::new(Code::TooLarge, message), Some(meta))
         }
     }
+}
+
+/// The folder of this worker, for a gateway that does not read it already.
+fn shelf_to_tell(worker: &Worker, asked: &Meta, is_gateway: bool) -> Option<Folder> {
+    let own = worker.shelf.as_ref()?.own();
+    (is_gateway && asked.shelf != Some(own)).then_some(own)
 }
 
 /// The most bytes that the sender of a get has room for; without a number in the payload there is no limit.

@@ -8,6 +8,7 @@ use sniff::{Format, Limits, SniffError};
 use wire::event::KeyEventKind;
 use wire::inspect::PutReply;
 use wire::reply::{Code, Refusal};
+use wire::shelf::FileName;
 use wire::words::shown;
 use wire::{Item, Meta, Tag};
 
@@ -33,7 +34,8 @@ async fn try_put(
     request: &Request,
 ) -> Result<(Option<Drop>, Result<PutReply, Refusal>), Refusal> {
     let (item, meta) = item_and_meta(request)?;
-    let payload = &request.message.payload;
+    let read = meta.file.map(|file| read_file(worker, &item, file, &meta)).transpose()?;
+    let payload = read.as_ref().unwrap_or(&request.message.payload);
     if meta.returned {
         let Some(lease) = meta.lease.filter(|_| payload.is_empty()) else {
             let message = "returned=1 must come with the lease of a miss and without bytes, got other";
@@ -58,7 +60,12 @@ async fn try_put(
     let bytes = payload.len() as u64;
     // An image that was put by hand gets no date: the origin never had it, so it has no date to compare with.
     let modified_s = meta.lease.and(meta.modified_s).unwrap_or(0);
-    let entry = Entry::new(item.clone(), payload, format, tag, modified_s);
+    // The file of another process is copied, because that process can change it.
+    let shelf = worker.shelf.as_ref().filter(|_| meta.file.is_some());
+    let entry = match shelf {
+        Some(shelf) => Entry::shared(item.clone(), payload, format, tag, modified_s, shelf),
+        None => Entry::new(item.clone(), payload, format, tag, modified_s),
+    };
     let inserted = worker.insert(entry, &meta).ok_or_else(not_serving)?;
     let reply = outcome_of(worker, &item, bytes, inserted.outcome).map(|stored| PutReply {
         stored,
@@ -68,6 +75,23 @@ async fn try_put(
         granted_ms: inserted.granted.map(millis),
     });
     Ok((inserted.drop, reply))
+}
+
+/// The bytes of a put that come in a file.
+fn read_file(worker: &Worker, item: &Item, file: FileName, meta: &Meta) -> Result<Bytes, Refusal> {
+    let gone = || {
+        let message =
+            format!("file must be one that the worker can read, got {file}: send the bytes instead");
+        Refusal::new(Code::NotFound, message)
+    };
+    let shelf = worker.shelf.as_ref().ok_or_else(gone)?;
+    let size = meta.size.unwrap_or_default();
+    let most = worker.bus.max_payload() as u64;
+    if size > most {
+        let message = format!("size must be at most {most}, got {size} for {}", item.key);
+        return Err(Refusal::new(Code::TooLarge, message));
+    }
+    shelf.read(file, size).map_err(|_| gone())
 }
 
 /// The answer to a put without bytes.

@@ -2,13 +2,16 @@
 
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use memmap2::MmapMut;
 use runtime::clock::Moment;
+use runtime::shelf::{Shelf, Shelved};
 use sniff::Format;
+use wire::shelf::FileName;
 use wire::{Item, Key, Tag, Variant};
 
 /// The weight of an entry beyond its key and its bytes: the entry itself, its place in the policy's
@@ -35,17 +38,32 @@ pub struct Entry {
 impl Entry {
     /// An entry with a copy of `bytes`, resident from now on.
     pub fn new(item: Item, bytes: &[u8], format: Format, tag: Tag, modified_s: i64) -> Self {
-        let Item { key, variant } = item;
-        let (hits, last_used) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self {
-            key,
-            value: Value::copied(bytes, Kind { format, variant }),
-            tag,
-            modified_s,
-            since: Moment::now(),
-            hits,
-            last_used,
+        let kind = Kind { format, variant: item.variant };
+        Self::with_value(item.key, Value::copied(bytes, kind), tag, modified_s)
+    }
+
+    /// As [`Entry::new`], with the copy in a file of `shelf` if it is large and there is room.
+    pub(crate) fn shared(
+        item: Item,
+        bytes: &[u8],
+        format: Format,
+        tag: Tag,
+        modified_s: i64,
+        shelf: &Shelf,
+    ) -> Self {
+        if bytes.len() >= MAPPED_BYTES
+            && let Ok(file) = shelf.write(bytes)
+        {
+            let kind = Kind { format, variant: item.variant };
+            let value = Value::Shelved { kind, file: Box::new(file) };
+            return Self::with_value(item.key, value, tag, modified_s);
         }
+        Self::new(item, bytes, format, tag, modified_s)
+    }
+
+    fn with_value(key: Key, value: Value, tag: Tag, modified_s: i64) -> Self {
+        let (hits, last_used) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { key, value, tag, modified_s, since: Moment::now(), hits, last_used }
     }
 
     /// The type of the image.
@@ -65,12 +83,31 @@ impl Entry {
 
     /// How many bytes the image has.
     pub(crate) fn size(&self) -> u64 {
-        self.value.as_ref().len() as u64
+        match &self.value {
+            Value::Shelved { file, .. } => file.size(),
+            Value::Allocated { bytes, .. } => bytes.len() as u64,
+            Value::Mapped { bytes, .. } => bytes.len() as u64,
+        }
     }
 
-    /// The image, without a copy: the entry stays in memory until the last of the returned values is dropped.
-    pub(crate) fn bytes(self: &Arc<Self>) -> Bytes {
-        Bytes::from_owner(Held(self.clone()))
+    /// The image. Unless it is in a file, it is not copied: the entry stays in memory until the last of the returned
+    /// values is dropped.
+    ///
+    /// # Errors
+    /// When somebody else has removed the file.
+    pub(crate) fn bytes(self: &Arc<Self>) -> io::Result<Bytes> {
+        match &self.value {
+            Value::Shelved { file, .. } => file.read(),
+            Value::Allocated { .. } | Value::Mapped { .. } => Ok(Bytes::from_owner(Held(self.clone()))),
+        }
+    }
+
+    /// The file that the image is in, if others can read it there.
+    pub(crate) fn file(&self) -> Option<FileName> {
+        match &self.value {
+            Value::Shelved { file, .. } => Some(file.name()),
+            Value::Allocated { .. } | Value::Mapped { .. } => None,
+        }
     }
 
     /// The bytes that it counts for against the capacity; never 0.
@@ -89,7 +126,11 @@ struct Held(Arc<Entry>);
 
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
-        self.0.value.as_ref()
+        match &self.0.value {
+            Value::Allocated { bytes, .. } => bytes,
+            Value::Mapped { bytes, .. } => bytes,
+            Value::Shelved { .. } => &[],
+        }
     }
 }
 
@@ -106,8 +147,19 @@ const MAPPED_BYTES: usize = 64 << 10;
 /// the entry 8 bytes larger, which the allocator rounds up to 16.
 #[derive(Debug)]
 enum Value {
-    Allocated { kind: Kind, bytes: Box<[u8]> },
-    Mapped { kind: Kind, bytes: MmapMut },
+    Allocated {
+        kind: Kind,
+        bytes: Box<[u8]>,
+    },
+    Mapped {
+        kind: Kind,
+        bytes: MmapMut,
+    },
+    /// In a file that gateways on this machine read by themselves.
+    Shelved {
+        kind: Kind,
+        file: Box<Shelved>,
+    },
 }
 
 /// The format and the variant of an entry's bytes, in two bytes.
@@ -120,7 +172,7 @@ struct Kind {
 impl Value {
     fn kind(&self) -> Kind {
         match self {
-            Self::Allocated { kind, .. } | Self::Mapped { kind, .. } => *kind,
+            Self::Allocated { kind, .. } | Self::Mapped { kind, .. } | Self::Shelved { kind, .. } => *kind,
         }
     }
 
@@ -133,15 +185,6 @@ impl Value {
         }
         // Large values come here too when the system has no more mappings to give (vm.max_map_count).
         Self::Allocated { kind, bytes: bytes.into() }
-    }
-}
-
-impl AsRef<[u8]> for Value {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Self::Allocated { bytes, .. } => bytes,
-            Self::Mapped { bytes, .. } => bytes,
-        }
     }
 }
 

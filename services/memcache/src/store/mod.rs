@@ -206,6 +206,22 @@ impl Store {
         outcome
     }
 
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Uncounts what came since `counters` were read.
+    pub(crate) fn take_counters_back_to(&mut self, counters: Counters) {
+        self.counters = counters;
+    }
+
+    /// Removes an entry whose bytes are gone.
+    pub(crate) fn forget(&mut self, item: &Item) {
+        if let Some(resident) = &mut self.resident {
+            resident.remove(item);
+        }
+    }
+
     /// Takes back a lease that its holder does not use, so that the next miss of `item` may have one.
     pub(crate) fn take_back(&mut self, item: &Item, lease: Lease) {
         self.leases.take_back(item, lease);

@@ -165,6 +165,7 @@ impl Scene {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a test holds one at a time")]
 pub(crate) enum Got {
     Hit(Reply),
     Fresh,

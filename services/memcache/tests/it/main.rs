@@ -11,4 +11,5 @@ mod freshness;
 mod helpers;
 mod images;
 mod near;
+mod shared;
 mod windows;
