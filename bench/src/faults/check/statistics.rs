@@ -5,6 +5,9 @@
 //! Near hits are reported by the gateways, so they are counted a little later. A gateway that is killed takes
 //! with it those that it had not reported. If the answer to a report was lost together with the life of the worker
 //! that it was sent to, it is unknown whether the report was counted: it counts at most once.
+//!
+//! A read that the worker answers too late, while its row can't be read either, asks the worker once more. Both gets are
+//! answered and counted, and the client sees one hit.
 
 use std::collections::BTreeMap;
 
@@ -85,16 +88,23 @@ struct Tally {
     /// The answered ones whose counts may be lost.
     lost: u64,
     near_lost: u64,
-    /// Whether the cache was asked, and has counted it, is not known.
+    /// Whether the cache was asked, or was once more, and has counted that, is not known.
     unsure: u64,
 }
 
 impl Tally {
-    fn of<'a>(records: impl Iterator<Item = &'a Record>, lost: &[Lost]) -> Self {
+    fn of<'a>(
+        records: impl Iterator<Item = &'a Record>,
+        lost: &[Lost],
+        without_rows: &[(Moment, Moment)],
+    ) -> Self {
         let mut tally = Self::default();
         for record in records {
             let asked = asked(record);
             let is_near = asked == Asked::Near;
+            let is_hit = matches!(record.did, Did::Read { cache: Some(CacheWord::Hit), .. });
+            let has_no_row = |(from, to): &(Moment, Moment)| record.end >= *from && record.start <= *to;
+            tally.unsure += u64::from(is_hit && without_rows.iter().any(has_no_row));
             match asked {
                 Asked::Surely | Asked::Near => {
                     let is_lost = u64::from(lost.iter().any(|lost| lost.has(record, is_near)));
@@ -129,7 +139,8 @@ pub(crate) fn check(
     }
 
     let Counted { gets: counted, near: near_counted, .. } = Counted::of(windows, Moment::MAX);
-    let all = Tally::of(records.iter(), &lost);
+    let without_rows = without_rows(struck);
+    let all = Tally::of(records.iter(), &lost, &without_rows);
     if counted + all.lost < all.answered {
         violations.push(format!(
             "the rows add up to {counted} gets, and the clients were answered {} times, of which {} may be lost",
@@ -149,7 +160,7 @@ pub(crate) fn check(
             all.near, all.near_lost, all.unsure
         ));
     }
-    violations.extend(between_calms(records, &lost, calms));
+    violations.extend(between_calms(records, &lost, &without_rows, calms));
     Verdict {
         promise: "Statistics: no window missing or doubled, and their sum is what the clients were answered",
         looked_at: format!(
@@ -178,7 +189,7 @@ pub(crate) fn is_complete(
 ) -> bool {
     // Errors in the windows themselves are reported by the check at the end.
     let lost = losses(&lives(windows), struck, sights, &mut Vec::new());
-    let tally = Tally::of(between(records, before, now), &lost);
+    let tally = Tally::of(between(records, before, now), &lost, &[]);
     now.gets.saturating_sub(before.gets) + tally.lost >= tally.answered
         && now.near.saturating_sub(before.near) + tally.near_lost >= tally.near
 }
@@ -188,13 +199,18 @@ fn between(records: &[Record], before: Counted, now: Counted) -> impl Iterator<I
 }
 
 /// Checks the sums from each moment of calm to the next.
-fn between_calms(records: &[Record], lost: &[Lost], calms: &[Counted]) -> Vec<String> {
+fn between_calms(
+    records: &[Record],
+    lost: &[Lost],
+    without_rows: &[(Moment, Moment)],
+    calms: &[Counted],
+) -> Vec<String> {
     let mut violations = Vec::new();
     let mut before = Counted::default();
     // The counts that had no row at the calms before, and may have come since.
     let mut late = [0; 2];
     for now in calms {
-        let tally = Tally::of(between(records, before, *now), lost);
+        let tally = Tally::of(between(records, before, *now), lost, without_rows);
         let time = format!("from {:.3} to {:.3} s", seconds(before.at), seconds(now.at));
         let sums = [
             ("gets", now.gets.saturating_sub(before.gets), tally.answered, tally.lost),
@@ -215,6 +231,12 @@ fn between_calms(records: &[Record], lost: &[Lost], calms: &[Counted]) -> Vec<St
         before = *now;
     }
     violations
+}
+
+/// When rows could not be read: from a fault until every gateway was ready again.
+fn without_rows(struck: &[Struck]) -> Vec<(Moment, Moment)> {
+    let those = struck.iter().filter(|struck| !struck.strike.kind.leaves_stored_images_readable());
+    those.map(|struck| (struck.strike.began, struck.ready.unwrap_or(Moment::MAX))).collect()
 }
 
 /// Everything that may be lost. Windows that are missing without a permitted cause are violations.
@@ -481,6 +503,18 @@ mod tests {
         };
         assert_eq!(violations(&with(3 * SECOND - UNREPORTED).concat(), &windows, &[kill.clone()]), 0);
         assert_eq!(violations(&with(2 * SECOND).concat(), &windows, &[kill]), 2);
+    }
+
+    #[test]
+    fn a_hit_without_rows_may_count_twice_and_no_other() {
+        let windows = [window("a", 1, 5), window("a", 2, 6)];
+        let with = |at, kind| {
+            let history = [(9, SECOND), (1, at)].map(|(count, at)| reads(count, at, Some(CacheWord::Hit)));
+            violations(&history.concat(), &windows, &[struck(kind, 4 * SECOND, 5 * SECOND)])
+        };
+        assert_eq!(with(4 * SECOND, Kind::MariaDbAway), 0);
+        assert_eq!(with(6 * SECOND, Kind::MariaDbAway), 1, "later");
+        assert_eq!(with(4 * SECOND, Kind::RecorderAway), 1, "with rows");
     }
 
     #[test]
