@@ -97,6 +97,11 @@ impl Room {
         }
     }
 
+    /// Whether the last reply for `item` had less than `bytes`, as far as is known.
+    pub(crate) fn is_smaller(&self, item: &Item, bytes: usize) -> bool {
+        self.size_of(item).is_some_and(|size| size < bytes)
+    }
+
     fn size_of(&self, item: &Item) -> Option<usize> {
         let (slot, mark) = self.slot(item);
         let value = slot.load(Ordering::Relaxed);

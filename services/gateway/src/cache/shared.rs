@@ -11,8 +11,8 @@ use runtime::shelf::{Shelf, Shelved};
 use wire::Meta;
 use wire::shelf::Folder;
 
-/// From this many bytes on, a fill is put into a file. Smaller ones cost less on the bus.
-const LARGE_BYTES: usize = 64 << 10;
+/// From this many bytes on, an image is handed over by a file. Smaller ones cost less on the bus.
+pub(crate) const LARGE_BYTES: usize = 64 << 10;
 
 /// The files of the worker, and those of this gateway.
 #[derive(Debug)]

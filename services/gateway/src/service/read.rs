@@ -33,7 +33,7 @@ use crate::cache::client::CacheClient;
 use crate::cache::granted::Granted;
 use crate::cache::near::{Asking, Copy, Near};
 use crate::cache::room::Room;
-use crate::cache::shared::Shared;
+use crate::cache::shared::{LARGE_BYTES, Shared};
 use crate::conditional::Decision;
 use crate::error::Error;
 use crate::image::{CacheStatus, Content, Decide, ImageMeta, ReadFailure, ReadOutcome};
@@ -343,7 +343,9 @@ impl Reader {
         limit: Duration,
     ) -> Result<Reply, Option<RequestFailure>> {
         let asking = Instant::now();
-        let shelf = self.shared.as_ref().and_then(Shared::folder);
+        // A header costs a tenth of a small image's rate.
+        let shared = self.shared.as_ref().filter(|_| !self.room.is_smaller(item, LARGE_BYTES));
+        let shelf = shared.and_then(Shared::folder);
         let near = self.near.as_ref().map(|near| near.holder());
         let mut asked = Meta { tag, near, shelf, ..Meta::default() };
         let mut reply = self.ask_once(item, &asked, limit).await?;

@@ -11,7 +11,7 @@ use wire::words::shown;
 use wire::{Item, Meta, subject};
 
 use super::handled::{item_and_meta, millis};
-use crate::store::{Entry, Lookup};
+use crate::store::{Entry, Lookup, MAPPED_BYTES};
 use crate::worker::Worker;
 
 pub(super) fn get(worker: &Worker, request: &Request) -> Answer {
@@ -51,7 +51,11 @@ fn answer(worker: &Worker, item: &Item, asked: &Meta, most: u64, may_fill: bool)
             }
             match entry.bytes() {
                 Ok(bytes) => {
-                    Answer::WithMeta(bytes, Meta { shelf: shelf_to_tell(worker, asked, may_fill), ..meta })
+                    let may_be_shared = may_fill && bytes.len() >= MAPPED_BYTES;
+                    Answer::WithMeta(
+                        bytes,
+                        Meta { shelf: shelf_to_tell(worker, asked, may_be_shared), ..meta },
+                    )
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the file of an image is gone: the entry is dropped");
@@ -81,9 +85,9 @@ fn answer(worker: &Worker, item: &Item, asked: &Meta, most: u64, may_fill: bool)
 }
 
 /// The folder of this worker, for a gateway that does not read it already.
-fn shelf_to_tell(worker: &Worker, asked: &Meta, is_gateway: bool) -> Option<Folder> {
+fn shelf_to_tell(worker: &Worker, asked: &Meta, is_useful: bool) -> Option<Folder> {
     let own = worker.shelf.as_ref()?.own();
-    (is_gateway && asked.shelf != Some(own)).then_some(own)
+    (is_useful && asked.shelf != Some(own)).then_some(own)
 }
 
 /// The most bytes that the sender of a get has room for; without a number in the payload there is no limit.

@@ -135,7 +135,7 @@ impl AsRef<[u8]> for Held {
 }
 
 /// From this many bytes on, an entry's bytes are a mapping of their own.
-const MAPPED_BYTES: usize = 64 << 10;
+pub(crate) const MAPPED_BYTES: usize = 64 << 10;
 
 /// Bytes in memory of their own: a slice of a NATS read buffer would keep the whole buffer in memory.
 ///

@@ -18,6 +18,7 @@ use wire::near::KeyHits;
 use wire::{Capacity, Counters, Item, Key, Lease, Policy, Tag};
 
 use self::bounded::Bounded;
+pub(crate) use self::entry::MAPPED_BYTES;
 use self::entry::Replacement;
 pub use self::entry::{ENTRY_OVERHEAD_BYTES, Entry};
 use crate::holders::Holders;
