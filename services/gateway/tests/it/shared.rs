@@ -16,7 +16,7 @@ fn folder() -> TempDir {
     tempfile::Builder::new().prefix("pixcache-test-").tempdir_in("/dev/shm").unwrap()
 }
 
-/// The files of images in the folder, whoever wrote them.
+/// All image files in the folder, those of the worker and of gateways.
 fn files(root: &Path) -> HashSet<PathBuf> {
     let folders =
         fs::read_dir(root).unwrap().flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
@@ -123,7 +123,7 @@ async fn where_the_files_of_the_other_cannot_be_read_the_bus_carries_the_bytes()
         gateway.stop().await.unwrap();
     }
     assert!(files(root.path()).is_empty());
-    // What one fills by a file, another reads over the bus.
+    // An image that one gateway fills by a file is read by another over the bus.
     let near = scene.start_gateway(&["--shared-dir", settings[0].1, "--near-cache-mb", "0"]).await;
     let far = scene.start_gateway(&["--near-cache-mb", "0", "--shared-dir", "off"]).await;
     assert_eq!(near.get("/images/none").await.failure(), 404);
