@@ -7,6 +7,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { test } from "node:test";
+import { built } from "./lib/checkout.mjs";
 
 const commands = ["hitratio", "bus", "peers", "graphs", "scale"];
 
@@ -16,7 +17,7 @@ test("every measurement runs and writes its report", (t) => {
   t.after(() => rmSync(out, { recursive: true }));
   const bench = path.join(root, "target/debug/bench");
   const options = { cwd: root, encoding: "utf8", timeout: 240_000, maxBuffer: 1 << 26 };
-  const run = spawnSync(bench, ["all", "--quick", "--bin-dir", path.join(root, "target/release"), "--out", out], options);
+  const run = spawnSync(bench, ["all", "--quick", "--bin-dir", path.join(root, built), "--out", out], options);
   assert.equal(run.status, 0, `${run.error ?? run.signal ?? ""}\n${run.stdout}\n${run.stderr}`);
   for (const command of commands) {
     const folder = path.join(out, command);

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { after, afterEach, before, suite, test } from "node:test";
-import { Checkout, sample, samples, until } from "./lib/checkout.mjs";
+import { built, Checkout, sample, samples, until } from "./lib/checkout.mjs";
 import { launch, open } from "./lib/browser.mjs";
 
 suite("in the browser", () => {
@@ -461,7 +461,7 @@ suite("in the browser", () => {
         server.close(() => done(port));
       });
     });
-    const open = system.spawn(system.at("target/release/gateway"), [], { env: { ...system.env, PORT: String(port), IMAGE_EMBEDDING: "cross-origin" } });
+    const open = system.spawn(system.at(built, "gateway"), [], { env: { ...system.env, PORT: String(port), IMAGE_EMBEDDING: "cross-origin" } });
     const embedding = `http://127.0.0.1:${port}`;
     await until("the second gateway serves", async () => (await fetch(`${embedding}/images/rocket.jpg`)).ok);
     const elsewhere = createServer((request, response) => {

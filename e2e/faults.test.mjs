@@ -5,11 +5,11 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 import { test } from "node:test";
-import { command, repository } from "./lib/checkout.mjs";
+import { built, command, repository } from "./lib/checkout.mjs";
 
 async function faults(t, ...more) {
   const bench = path.join(repository, "target/debug/bench");
-  const run = await command(bench, ["faults", "--short", "--bin-dir", path.join(repository, "target/release"), ...more], { seconds: 400 });
+  const run = await command(bench, ["faults", "--short", "--bin-dir", path.join(repository, built), ...more], { seconds: 400 });
   assert.equal(run.code, 0, `${run.signal ?? ""}\n${run.all}`);
   t.diagnostic(run.out.split("\n", 1)[0]);
 }

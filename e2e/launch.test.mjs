@@ -7,7 +7,7 @@ import net from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { suite, test } from "node:test";
-import { Checkout, checkout, Child, command, Parts, sample, samples, until } from "./lib/checkout.mjs";
+import { built, Checkout, checkout, Child, command, Parts, sample, samples, until } from "./lib/checkout.mjs";
 
 // Each without settings, so that bin/run makes them.
 const fresh = (t, name, options) => checkout(t, name, { ...options, bare: true });
@@ -398,7 +398,7 @@ suite("what can go wrong at the start", () => {
     await system.start();
     const worker = system.pid("memcache");
     const standbys = [
-      system.spawn("target/release/memcache", [], { env: { ...system.env, WORKER_NAME: "memcache-2" } }),
+      system.spawn(path.join(built, "memcache"), [], { env: { ...system.env, WORKER_NAME: "memcache-2" } }),
       system.spawn("bin/serve", ["memcache"], { env: { WORKER_NAME: "memcache-3" } }),
     ];
     for (const standby of standbys) await until("it stands by", () => /standing by/.test(standby.output), 10);

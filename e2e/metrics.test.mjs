@@ -5,7 +5,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import path from "node:path";
 import { test } from "node:test";
-import { checkout, command, repository, sample, until } from "./lib/checkout.mjs";
+import { built, checkout, command, repository, sample, until } from "./lib/checkout.mjs";
 
 const freePort = () =>
   new Promise((done) => {
@@ -27,7 +27,7 @@ test("every query of the dashboard has an answer in a Prometheus that scrapes wi
 
   // A second gateway, as in production: it reports the same worker once more.
   const other = await freePort();
-  const second = system.spawn("target/release/gateway", [], { env: { ...system.env, PORT: String(other) } });
+  const second = system.spawn(system.at(built, "gateway"), [], { env: { ...system.env, PORT: String(other) } });
   await until("the second gateway", async () => (await fetch(`http://127.0.0.1:${other}/readyz`, { headers })).ok);
 
   const folder = system.at("var/prometheus");

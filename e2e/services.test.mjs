@@ -4,10 +4,10 @@ import assert from "node:assert/strict";
 import net from "node:net";
 import path from "node:path";
 import { suite, test } from "node:test";
-import { Child, checkout, command, Parts, repository, until } from "./lib/checkout.mjs";
+import { built, Child, checkout, command, Parts, repository, until } from "./lib/checkout.mjs";
 
 const services = ["gateway", "memcache", "recorder"];
-const program = (name) => path.join(repository, "target/release", name);
+const program = (name) => path.join(repository, built, name);
 
 /** A port on which nobody listens. */
 async function closedPort() {

@@ -13,6 +13,16 @@ services_lock=var/run/services.lock
 nats_lock=var/run/nats.lock
 mariadb_lock=var/run/mariadb.lock
 
+# Where the programs are. The tests take them as they are built for tests, which is not optimised.
+case ${PIXCACHE_PROFILE:=release} in
+  release) built=target/release ;;
+  dev) built=target/debug ;;
+  *)
+    printf 'PIXCACHE_PROFILE must be release or dev, got %s\n' "$PIXCACHE_PROFILE" >&2
+    exit 2
+    ;;
+esac
+
 say() { printf '%s\n' "$*" >&2; }
 
 die() {

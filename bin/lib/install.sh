@@ -118,18 +118,15 @@ need_rust() {
     die "Rust $found is too old: $how, then start again"
 }
 
+# Cargo.toml's real place is named, so that a checkout that is only linked to shares what is built.
 build_services() {
-  build_packages gateway memcache recorder
-}
-
-# build_packages PACKAGE…: optimised. Cargo.toml's real place is named, so that a checkout that is only linked to shares
-# what is built.
-build_packages() {
   local real
   real=$(dirname "$(realpath Cargo.toml)")
+  local what=(--release --package=gateway --package=memcache --package=recorder)
+  # In one with the tests: by themselves, they would be built with other features of their dependencies.
+  [[ $PIXCACHE_PROFILE == release ]] || what=(--workspace --all-targets)
   # Cargo ends with the command that it works for.
-  setpriv --pdeathsig TERM cargo build --release --locked --manifest-path "$real/Cargo.toml" --target-dir "$real/target" \
-    "${@/#/--package=}"
+  setpriv --pdeathsig TERM cargo build --locked --manifest-path "$real/Cargo.toml" --target-dir "$real/target" "${what[@]}"
 }
 
 # need_servers: what pixcache runs on, as far as the user has no servers of their own.

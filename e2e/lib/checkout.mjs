@@ -10,6 +10,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
 export const repository = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
+// Where the programs are in a checkout, as bin/lib/common.sh says.
+export const built = process.env.PIXCACHE_PROFILE === "dev" ? "target/debug" : "target/release";
 export const samples = readdirSync(path.join(repository, "samples")).filter((name) => /\.(png|jpg)$/.test(name)).sort();
 export const sample = (name) => readFileSync(path.join(repository, "samples", name));
 
@@ -17,7 +19,7 @@ export const sample = (name) => readFileSync(path.join(repository, "samples", na
 const own = new Set([".git", ".env", ".env.new", "var", "target", "node_modules"]);
 // What the services and commands read, so that a setting of whoever runs the tests reaches none of them.
 const settings =
-  /^(HOST|PORT|OVERMIND_|NATS_|DB_PORT|.*DATABASE_URL|.*DATABASE_USER|ALLOWED_HOSTS|TRUSTED_PROXIES|IMAGE_|BLOB_URL|STORE_TIMEOUT_S|TRASH_DAYS|SWEEP_|TEMPLATE_DIR|MAX_|CACHE_|CLAIM_MS|NEAR_|DATABASE_CONNECTIONS|STATS_|WORKER_NAME|LOG_FORMAT|RUST_LOG|SHUTDOWN_GRACE_MS|DEPENDENCY_TIMEOUT_S|ADMIN_TOKEN|PRIVATE|PIXCACHE_|NODE_TEST_CONTEXT|AWS_)/;
+  /^(HOST|PORT|OVERMIND_|NATS_|DB_PORT|.*DATABASE_URL|.*DATABASE_USER|ALLOWED_HOSTS|TRUSTED_PROXIES|IMAGE_|BLOB_URL|STORE_TIMEOUT_S|TRASH_DAYS|SWEEP_|TEMPLATE_DIR|MAX_|CACHE_|CLAIM_MS|NEAR_|DATABASE_CONNECTIONS|STATS_|WORKER_NAME|LOG_FORMAT|RUST_LOG|SHUTDOWN_GRACE_MS|DEPENDENCY_TIMEOUT_S|ADMIN_TOKEN|PRIVATE|PIXCACHE_(?!PROFILE)|NODE_TEST_CONTEXT|AWS_)/;
 
 /** The environment of the tests without any setting of pixcache, and with `extra`. */
 export function environment(extra = {}) {
@@ -126,9 +128,9 @@ export class Checkout {
       else symlinkSync(path.join(repository, entry), this.at(entry));
     }
     if (copied) {
-      mkdirSync(this.at("target/release"), { recursive: true });
+      mkdirSync(this.at(built), { recursive: true });
       for (const service of ["gateway", "memcache", "recorder"]) {
-        cpSync(path.join(repository, "target/release", service), this.at("target/release", service));
+        cpSync(path.join(repository, built, service), this.at(built, service));
       }
     } else {
       symlinkSync(path.join(repository, "target"), this.at("target"));

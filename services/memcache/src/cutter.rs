@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use wire::{Counters, Window};
@@ -14,54 +15,61 @@ use crate::worker::Worker;
 pub(crate) struct Cutter {
     worker: Arc<Worker>,
     interval: Duration,
+    last: Mutex<Last>,
+}
+
+/// The end of the last window.
+#[derive(Debug)]
+struct Last {
     sequence: u64,
     counted: Counters,
-    began: Instant,
-    began_at: OffsetDateTime,
+    ended: Instant,
+    ended_at: OffsetDateTime,
 }
 
 impl Cutter {
     /// A cutter whose first window begins now.
     pub(crate) fn new(worker: Arc<Worker>, interval: Duration) -> Self {
-        let (began, began_at) = (Instant::now(), OffsetDateTime::now_utc());
-        Self { worker, interval, sequence: 0, counted: Counters::default(), began, began_at }
+        let (ended, ended_at) = (Instant::now(), OffsetDateTime::now_utc());
+        let last = Last { sequence: 0, counted: Counters::default(), ended, ended_at };
+        Self { worker, interval, last: Mutex::new(last) }
     }
 
-    /// Cuts a window at each multiple of the interval on the wall clock, and the last one at the stop.
+    /// Cuts a window at each multiple of the interval on the wall clock, until the stop. The last one is left to the caller,
+    /// who knows when nothing is counted any more.
     ///
     /// # Errors
     /// Never by itself; ends with `shutdown`.
-    pub(crate) async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn run(self: Arc<Self>, shutdown: CancellationToken) -> anyhow::Result<()> {
         loop {
             let pause = until_boundary(OffsetDateTime::now_utc(), self.interval);
-            tokio::select! {
-                () = shutdown.cancelled() => {
-                    self.cut();
-                    return Ok(());
-                }
-                () = tokio::time::sleep(pause) => self.cut(),
+            if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return Ok(());
             }
+            self.cut();
         }
     }
 
-    fn cut(&mut self) {
+    /// Cuts a window.
+    pub(crate) fn cut(&self) {
+        let mut last = self.last.lock();
         let snapshot = self.worker.store().snapshot();
         let (now, now_at) = (Instant::now(), OffsetDateTime::now_utc());
-        self.sequence += 1;
+        last.sequence += 1;
         let window = Window {
             worker: self.worker.name.clone(),
             incarnation: self.worker.incarnation.clone(),
-            sequence: self.sequence,
-            interval_start: self.began_at,
+            sequence: last.sequence,
+            interval_start: last.ended_at,
             // Measured by the monotonic clock, so that a step of the wall clock falsifies no rate.
-            interval_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
+            interval_ms: u64::try_from((now - last.ended).as_millis()).unwrap_or(u64::MAX),
             cache_size: snapshot.cache_size,
             capacity: snapshot.capacity,
             key_count: snapshot.key_count,
-            counters: snapshot.counters.since(&self.counted),
+            counters: snapshot.counters.since(&last.counted),
         };
-        self.counted = snapshot.counters;
-        (self.began, self.began_at) = (now, now_at);
+        last.counted = snapshot.counters;
+        (last.ended, last.ended_at) = (now, now_at);
         self.worker.windows.push(window);
         self.worker.let_files_go();
     }

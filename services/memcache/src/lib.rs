@@ -253,8 +253,8 @@ async fn live(
             Ok(())
         }
     });
-    let cutter = Cutter::new(worker.clone(), config.stats_interval.duration());
-    tasks.spawn("windows", cutter.run(stop_windows.clone()));
+    let cutter = Arc::new(Cutter::new(worker.clone(), config.stats_interval.duration()));
+    tasks.spawn("windows", cutter.clone().run(stop_windows.clone()));
     tasks.spawn("configuration", settings.clone().follow(stop.rest.clone()));
     tasks.spawn("key events", {
         let (worker, stopped) = (worker.clone(), stop_events.clone());
@@ -293,10 +293,11 @@ async fn live(
     // A task that still reads requests must not serve when the invalidations have left the bus.
     worker.claim.end();
     stop.rest.cancel();
-    // The counts up to here are the last window of this life.
     stop_windows.cancel();
     stop_events.cancel();
     let finished = tasks.finish(LEAVE_TIME).await;
+    // Requests that were cut off may have been counted until now.
+    cutter.cut();
     failure?;
     finished?;
     Ok(())

@@ -30,9 +30,10 @@ const BATCH: usize = 500;
 const PULL: Duration = Duration::from_secs(3);
 /// How late the server may report the end of a pull.
 const LATE: Duration = Duration::from_secs(1);
-/// How long the server waits for an acknowledgement before it delivers a message again: short, for a crash.
-/// With a slow database a message may come a second time, which is harmless.
-const ACK_WAIT: Duration = Duration::from_secs(10);
+/// How long the server waits for an acknowledgement before it delivers a message again. A message that was on its way when a
+/// connection or a recorder was lost becomes a row that much later. With a slow database it may come a second time, which
+/// is harmless.
+const ACK_WAIT: Duration = Duration::from_secs(3);
 /// The delay before a message that this process gives back is delivered again: the process has left by then.
 const GIVE_BACK_AFTER: Duration = Duration::from_secs(1);
 /// How long a stop waits at most for messages that the bus has sent already.
