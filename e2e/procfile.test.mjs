@@ -33,7 +33,7 @@ suite("each process has its own secrets only", () => {
       await system.ready();
       const seen = {};
       for (const { pid, line } of system.processes()) {
-        const role = /(?:bin\/serve |^target\/release\/|flock .* target\/release\/)(\w+)/.exec(line)?.[1] ?? /^(nats|mariadb)(?=-server|d)/.exec(line)?.[1] ?? "runner";
+        const role = /(?:bin\/serve |^target\/\w+\/|flock .* target\/\w+\/)(\w+)/.exec(line)?.[1] ?? /^(nats|mariadb)(?=-server|d)/.exec(line)?.[1] ?? "runner";
         assert.ok(role in knows, line);
         let environ;
         try {

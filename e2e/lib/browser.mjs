@@ -7,7 +7,7 @@ import { chromium } from "playwright-core";
 
 /** The browser that the machine has. */
 function executable() {
-  for (const name of ["chromium", "chromium-browser", "google-chrome"]) {
+  for (const name of ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"]) {
     for (const folder of [...process.env.PATH.split(":"), "/usr/bin"]) {
       const file = path.join(folder, name);
       try {
