@@ -14,6 +14,7 @@ nats_lock=var/run/nats.lock
 mariadb_lock=var/run/mariadb.lock
 
 # Where the programs are. The tests take them as they are built for tests, which is not optimised.
+# shellcheck disable=SC2034  # Read by the commands.
 case ${PIXCACHE_PROFILE:=release} in
   release) built=target/release ;;
   dev) built=target/debug ;;
