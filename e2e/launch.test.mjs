@@ -80,7 +80,7 @@ test("from a fresh checkout to a gallery with seven photographs, and again withi
   const second = await system.bin("run", ["--detach"]);
   assert.equal(second.code, 0, second.all);
   t.diagnostic(`bin/run --detach, second time: ${second.seconds.toFixed(2)} s; bin/stop: ${stop.seconds.toFixed(2)} s`);
-  assert.ok(second.seconds < 5, `the second start took ${second.seconds} s:\n${system.log}`);
+  assert.ok(second.seconds < 15, `the second start took ${second.seconds} s:\n${system.log}`);
   assert.equal(lastLine(second.out), url, "the ports are picked once");
   assert.deepEqual((await system.json("/api/list_keys", { method: "POST" })).keys, samples);
 });

@@ -42,7 +42,7 @@ suite("nats-server", () => {
         assert.deepEqual(Buffer.from(await answer.arrayBuffer()), image);
         statuses.push(answer.headers.get("cache-status"));
       }
-      assert.match(statuses[0], /fwd=miss; stored/);
+      assert.match(statuses[0], /fwd=miss; detail=filling/);
       assert.match(statuses[2], /hit/);
       const set = await system.json("/api/cache", { method: "PUT", headers: { "content-type": "application/json" }, body: '{"policy":"clock_pro"}' });
       assert.equal(set.policy, "clock_pro");

@@ -12,9 +12,9 @@ use wire::subject;
 use crate::compare::{self, Contestant, Effort, Match, Measure};
 use crate::load::bus::{Bus, Message, Place};
 use crate::load::{Choose, Load, Request, at_random};
-use crate::peers::servers::Server;
 use crate::picture::{SMALLEST, picture};
 use crate::report::{Output, Report, progress};
+use crate::server::Server;
 use crate::system::{Binaries, Setup, System};
 
 /// How many requests are in flight, all on one connection.

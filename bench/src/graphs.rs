@@ -21,6 +21,7 @@ use crate::load::http::{Http, Message};
 use crate::load::{self, Choose, Load, Outcome, Request};
 use crate::picture::picture;
 use crate::report::{Axis, Cell, Chart, Line, Output, Report, Table, progress};
+use crate::s3::{DISTANCE, S3};
 use crate::system::{Binaries, Setup, System, path_of};
 
 /// Of a hundred requests, how many are reads.
@@ -62,6 +63,12 @@ pub(crate) struct Arguments {
     /// Policies, apart by commas
     #[arg(long, value_delimiter = ',', default_values_t = Policy::ALL)]
     policies: Vec<Policy>,
+    /// Where the images are: a folder of this machine, or an S3 server on it whose answers come 10 ms later
+    #[arg(long, value_enum, default_value_t = Origin::Folder)]
+    origin: Origin,
+    /// Settings of the gateway besides the shipped ones
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(&'static str, String)>,
     /// Decides what is asked for
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -75,6 +82,19 @@ pub(crate) struct Arguments {
     charts: Option<PathBuf>,
     #[command(flatten)]
     output: Output,
+}
+
+/// Where the images are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Origin {
+    Folder,
+    S3,
+}
+
+/// A setting for all the time that the program runs.
+fn setting(text: &str) -> Result<(&'static str, String), String> {
+    let (name, value) = text.split_once('=').ok_or("it must look like NAME=VALUE")?;
+    Ok((name.to_owned().leak(), value.to_owned()))
 }
 
 /// How long things take.
@@ -130,7 +150,15 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
             measured: Duration::from_secs_f64(arguments.seconds),
         }
     };
-    let setup = Setup::shipped(&arguments.binaries)?;
+    let mut setup = Setup::shipped(&arguments.binaries)?;
+    setup.gateways[0].extend(arguments.set.iter().cloned());
+    let s3 = match arguments.origin {
+        Origin::Folder => None,
+        Origin::S3 => Some(S3::start().await?),
+    };
+    if let Some(s3) = &s3 {
+        setup.gateways[0].extend(s3.settings());
+    }
     let system = System::start(&setup).await?;
     let images = Images::new(arguments.seed, WORKING_SETS * capacity_mb * MEGABYTE);
     system.store(images.all()).await?;
@@ -270,12 +298,19 @@ fn report(
 ) -> anyhow::Result<()> {
     let mut report = Report::new("graphs", "Latency and throughput by policy", Some(arguments.seed));
     report.services(&setup.binaries);
+    let origin = match arguments.origin {
+        Origin::Folder => "in a folder of this machine".to_owned(),
+        Origin::S3 => format!(
+            "in S3 (versitygw on this machine, whose answers come {} ms later than they would)",
+            DISTANCE.as_millis()
+        ),
+    };
     report.text(format!(
-        "One gateway, one worker, one recorder, nats-server and MariaDB with their shipped settings, and the load, all on \
+        "Images are {origin}. One gateway, one worker, one recorder, nats-server and MariaDB with their shipped settings, and the load, all on \
          this machine. {} keys, asked for by Zipf's law with the exponent {EXPONENT}; sizes log-normal like those of \
          samples/ (median {:.0} kB, sigma {SIGMA}), {:.0} MB together, {WORKING_SETS} times the capacity of \
-         {capacity_mb} MB. Reads are `GET /images/KEY`, writes `PUT /images/KEY`, answered when the image is on \
-         the disk, its row is committed and no cache holds the one before. A closed loop keeps so many requests in \
+         {capacity_mb} MB. Reads are `GET /images/KEY`, writes `PUT /images/KEY`, answered when the image is in \
+         its store, its row is committed and no cache holds the one before. A closed loop keeps so many requests in \
          flight; before each point the cache is emptied and the same mix brings it to where it leaves it; the policies \
          take turns at each point. A line ends where requests begin to fail.",
         images.keys.len(),

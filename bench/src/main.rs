@@ -11,7 +11,9 @@ mod peers;
 mod picture;
 mod process;
 mod report;
+mod s3;
 mod scale;
+mod server;
 mod system;
 
 use std::process::ExitCode;

@@ -22,9 +22,10 @@ use crate::load::http::{Http, Message};
 use crate::load::{self, Choose, Load, Request, at_random, in_turn};
 use crate::picture::picture;
 use crate::report::{Output, Report, progress};
+use crate::server::Server;
 use crate::system::{Binaries, Setup, System, path_of};
 
-use servers::{Programs, Server};
+use servers::Programs;
 
 /// How many requests are in flight, but for uploads.
 const CONNECTIONS: usize = 32;
@@ -368,7 +369,7 @@ impl<'a> Stage<'a> {
             });
             self.load(port, messages.collect(), in_turn(images.len()), CONNECTIONS)
         };
-        let missed = read(self.system.gateway_ports[0], Some("pixcache; fwd=miss; stored"));
+        let missed = read(self.system.gateway_ports[0], Some("pixcache; fwd=miss"));
         let contestants = [
             Contestant::new("pixcache", missed, None),
             Contestant::new("bare axum handler, SELECT and file", read(self.origin.port, None), None)

@@ -35,6 +35,8 @@ pub(crate) enum CacheStatus {
     Near,
     /// A miss; the bytes came from the origin and are resident now.
     Stored,
+    /// A miss; the bytes came from the origin and are on their way into the cache.
+    Filling,
     /// A miss that shared the fill of another request.
     Collapsed,
     /// A miss that was not filled: another asker has the lease, or nothing is kept.
@@ -53,10 +55,11 @@ pub(crate) enum CacheStatus {
 
 impl CacheStatus {
     /// Every status.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Hit,
         Self::Near,
         Self::Stored,
+        Self::Filling,
         Self::Collapsed,
         Self::Miss,
         Self::Refused,
@@ -72,6 +75,7 @@ impl CacheStatus {
             Self::Hit => "hit",
             Self::Near => "near",
             Self::Stored => "stored",
+            Self::Filling => "filling",
             Self::Collapsed => "collapsed",
             Self::Miss => "miss",
             Self::Refused => "fill-refused",
@@ -88,6 +92,7 @@ impl CacheStatus {
             Self::Hit => "pixcache; hit",
             Self::Near => "pixcache; hit; detail=near",
             Self::Stored => "pixcache; fwd=miss; stored",
+            Self::Filling => "pixcache; fwd=miss; detail=filling",
             Self::Collapsed => "pixcache; fwd=miss; collapsed",
             Self::Miss => "pixcache; fwd=miss",
             Self::Refused => "pixcache; fwd=miss; detail=fill-refused",

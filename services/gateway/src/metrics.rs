@@ -95,6 +95,8 @@ pub(crate) struct Metrics {
     cache_answers: Histogram,
     origin_reads: IntCounter,
     waiting_reads: IntGauge,
+    fills_under_way: IntGauge,
+    dropped_fills: IntCounter,
     uploads: IntCounter,
     upload_bytes: IntCounter,
 }
@@ -130,9 +132,15 @@ impl Metrics {
             IntCounter::new("pixcache_origin_reads_total", "Reads of an image's row and file")?;
         let waiting_reads =
             IntGauge::new("pixcache_waiting_reads", "Reads that wait for another one to fill the cache")?;
+        let fills_under_way =
+            IntGauge::new("pixcache_fills_under_way", "Images on their way into the cache after a miss")?;
+        let dropped_fills = IntCounter::new(
+            "pixcache_dropped_fills_total",
+            "Misses that were not filled, because enough fills were under way",
+        )?;
         let uploads = IntCounter::new("pixcache_uploads_total", "Images stored")?;
         let upload_bytes = IntCounter::new("pixcache_upload_bytes_total", "Bytes of the images stored")?;
-        let all: [Box<dyn Collector>; 10] = [
+        let all: [Box<dyn Collector>; 12] = [
             Box::new(connections.open.clone()),
             Box::new(connections.evicted.clone()),
             Box::new(requests.clone()),
@@ -141,6 +149,8 @@ impl Metrics {
             Box::new(cache_answers.clone()),
             Box::new(origin_reads.clone()),
             Box::new(waiting_reads.clone()),
+            Box::new(fills_under_way.clone()),
+            Box::new(dropped_fills.clone()),
             Box::new(uploads.clone()),
             Box::new(upload_bytes.clone()),
         ];
@@ -156,6 +166,8 @@ impl Metrics {
             cache_answers,
             origin_reads,
             waiting_reads,
+            fills_under_way,
+            dropped_fills,
             uploads,
             upload_bytes,
         })
@@ -195,6 +207,16 @@ impl Metrics {
     /// The gauge of reads that wait for another one's fill.
     pub(crate) fn waiting_reads(&self) -> IntGauge {
         self.waiting_reads.clone()
+    }
+
+    /// The gauge of fills under way.
+    pub(crate) fn fills_under_way(&self) -> IntGauge {
+        self.fills_under_way.clone()
+    }
+
+    /// The counter of fills that were dropped.
+    pub(crate) fn dropped_fills(&self) -> IntCounter {
+        self.dropped_fills.clone()
     }
 
     /// Counts an image that was stored.

@@ -48,6 +48,8 @@ pub struct Meta {
     pub file: Option<FileName>,
     /// `again=1`: in a get, the file that the reply to it named could not be read. It counts no more.
     pub again: bool,
+    /// `look=1`: in a get, the asker would not fill: a miss hands out no lease.
+    pub look: bool,
     /// `fresh=1`: in the reply to a get, the tag that the asker holds is still the current one.
     pub fresh: bool,
     /// `near`: in a get or a fill, the holder that asks for a near lease.
@@ -113,6 +115,7 @@ impl FromStr for Meta {
                 }
                 "returned" => meta.returned = value == "1",
                 "again" => meta.again = value == "1",
+                "look" => meta.look = value == "1",
                 "fresh" => meta.fresh = value == "1",
                 "near" => {
                     let holder = value.parse();
@@ -156,6 +159,9 @@ impl fmt::Display for Meta {
         }
         if self.again {
             text.push_str(" again=1");
+        }
+        if self.look {
+            text.push_str(" look=1");
         }
         if self.returned {
             text.push_str(" returned=1");
@@ -251,7 +257,7 @@ mod tests {
             lease in proptest::option::of(any::<u128>()),
             size in proptest::option::of(any::<u64>()),
             returned in any::<bool>(),
-            (shelf, file, again) in any::<(Option<u64>, Option<(u64, u64)>, bool)>(),
+            (shelf, file, again, look) in any::<(Option<u64>, Option<(u64, u64)>, bool, bool)>(),
             fresh in any::<bool>(),
             near in proptest::option::of(any::<u64>()),
             renewal in any::<bool>(),
@@ -270,6 +276,7 @@ mod tests {
                 shelf,
                 file,
                 again,
+                look,
                 fresh,
                 near,
                 renewal,

@@ -1,6 +1,7 @@
 //! The work behind the gateway's routes: read through the cache, change the origin and tell the cache.
 
 pub(crate) mod change;
+mod fill;
 mod flight;
 pub(crate) mod reach;
 pub(crate) mod read;

@@ -21,24 +21,23 @@ use origin::variants::{PATIENCE, Rendition, VariantError, Variants, tag_of};
 use prometheus::{IntCounter, IntGauge};
 use runtime::bus::{Reply, RequestFailure};
 use runtime::held::hold;
-use runtime::shelf::Shelf;
 use sniff::Format;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
-use wire::inspect::PutReply;
 use wire::reply::Code;
 use wire::{Item, Key, Meta, Tag, Variant};
 
 use crate::cache::client::CacheClient;
 use crate::cache::granted::Granted;
-use crate::cache::near::{Asking, Copy, Near};
+use crate::cache::near::{Asking, Copy};
 use crate::cache::room::Room;
 use crate::cache::shared::{LARGE_BYTES, Shared};
 use crate::conditional::Decision;
 use crate::error::Error;
 use crate::image::{CacheStatus, Content, Decide, ImageMeta, ReadFailure, ReadOutcome};
 use crate::metrics::Metrics;
-use crate::service::flight::{ClosedFlight, Flights};
+use crate::service::fill::{Fill, Filler};
+use crate::service::flight::Flights;
 
 /// Bytes for the headers of a fill and of a hit, which the bus carries besides the image.
 const HEADER_ROOM: usize = 512;
@@ -51,8 +50,6 @@ const MAX_ROUNDS: u32 = 20;
 const BURST_LIMIT: Duration = Duration::from_secs(1);
 /// How long a read waits for the cache when the origin does not answer: a late answer is better than none.
 const LAST_RESORT: Duration = Duration::from_secs(2);
-/// A fill may take this many times the budget of a read, because its bytes have to reach the worker.
-const FILL_BUDGETS: u32 = 4;
 /// The most memory for bytes from the origin, in kilobytes, until the clients have taken them. When there
 /// are more, a miss is streamed and not filled. So misses of many large images at once don't exhaust the
 /// memory.
@@ -74,8 +71,7 @@ pub(crate) struct Reader {
     flights: Flights<(ImageMeta, Bytes)>,
     fills: Arc<Semaphore>,
     room: Room,
-    near: Option<Arc<Near>>,
-    shared: Option<Shared>,
+    filler: Arc<Filler>,
     origin_reads: IntCounter,
     waiting_reads: IntGauge,
     /// Whether the last read found the cache out of reach: only a change is logged.
@@ -166,6 +162,7 @@ impl Reader {
         at_the_origin: usize,
         ties: Ties,
         budget: Duration,
+        filler: Filler,
         metrics: &Metrics,
     ) -> Self {
         Self {
@@ -180,22 +177,11 @@ impl Reader {
             flights: Flights::default(),
             fills: Arc::new(Semaphore::new(FILL_KILOBYTES)),
             room: Room::default(),
-            near: None,
-            shared: None,
+            filler: Arc::new(filler),
             origin_reads: metrics.origin_reads(),
             waiting_reads: metrics.waiting_reads(),
             without_cache: AtomicBool::new(false),
         }
-    }
-
-    /// This reader, with a near cache.
-    pub(crate) fn with_near(self, near: Option<Arc<Near>>) -> Self {
-        Self { near, ..self }
-    }
-
-    /// This reader, with files that it shares with the worker.
-    pub(crate) fn with_shared(self, shelf: Option<Shelf>) -> Self {
-        Self { shared: shelf.map(Shared::new), ..self }
     }
 
     /// Reads `item` for an asker whom no copy of this gateway serves. `held` is the tag of the bytes that the asker has
@@ -213,6 +199,13 @@ impl Reader {
         if self.variants.are_busy_with(item) {
             let (cache_status, cache_time) = (CacheStatus::Busy, started.elapsed());
             return Err(ReadFailure { error: Error::VariantsBusy, cache_status, cache_time });
+        }
+        if self.filler.settle(item).await
+            && let Some(found) = self.read_copy(item, decide)
+        {
+            let Found { image, content, status: cache_status, decision } = found;
+            let elapsed = started.elapsed();
+            return Ok(ReadOutcome { image, content, decision, cache_status, cache_time: elapsed, elapsed });
         }
         let looked = self.look(item, held, self.budget).await;
         let cache_time = started.elapsed();
@@ -236,6 +229,17 @@ impl Reader {
         };
         let Found { image, content, status: cache_status, decision } = found;
         Ok(ReadOutcome { image, content, decision, cache_status, cache_time, elapsed: started.elapsed() })
+    }
+
+    /// Waits until no fill of `item` is under way, for half the budget at most.
+    pub(crate) async fn settle(&self, item: &Item) {
+        self.filler.settle(item).await;
+    }
+
+    /// The copy that a fill has brought to the near cache of this gateway.
+    fn read_copy(&self, item: &Item, decide: Decide<'_>) -> Option<Found> {
+        let (copy, bytes) = self.filler.near()?.hit(item.key.as_str(), item.variant)?;
+        Some(Found::new(copy.image.clone(), Content::Bytes(bytes), CacheStatus::Near, decide))
     }
 
     /// Reads what the cache has not answered.
@@ -273,7 +277,7 @@ impl Reader {
     /// Asks the cache within `limit`.
     async fn look(&self, item: &Item, held: Option<Tag>, limit: Duration) -> Looked {
         let asking_since = Instant::now();
-        let asking = self.near.as_ref().map(|near| near.ask(item));
+        let asking = self.filler.near().map(|near| near.ask(item));
         // With a near cache the bytes are wanted even if the asker holds them: the next asker may not.
         let tag = asking.as_ref().map_or(held, Asking::tag);
         let answer = match self.ask(item, tag, limit).await {
@@ -315,12 +319,15 @@ impl Reader {
 
     /// A miss, with the lease that the worker's answer hands out.
     fn missed(&self, item: &Item, answer: &Meta) -> Absent {
-        if let Some(shared) = &self.shared {
+        if let Some(shared) = self.filler.shared() {
             shared.note(answer);
         }
         match answer.lease {
             Some(lease) => Absent::Leased(Granted::new(self.cache.bus().clone(), item.clone(), lease)),
-            None => Absent::Missed,
+            None => {
+                self.filler.note_unfilled();
+                Absent::Missed
+            }
         }
     }
 
@@ -329,7 +336,7 @@ impl Reader {
         if let (Some(asking), Some(granted_ms)) = (asking, answer.granted_ms) {
             asking.renew(Duration::from_millis(granted_ms));
         }
-        match self.near.as_ref().and_then(|near| near.lend(&copy)) {
+        match self.filler.near().and_then(|near| near.lend(&copy)) {
             Some(bytes) => Looked::Hit(copy.image.clone(), Content::Bytes(bytes)),
             None => Looked::bypass(CacheStatus::Busy),
         }
@@ -344,10 +351,12 @@ impl Reader {
     ) -> Result<Reply, Option<RequestFailure>> {
         let asking = Instant::now();
         // A header costs a tenth of a small image's rate.
-        let shared = self.shared.as_ref().filter(|_| !self.room.is_smaller(item, LARGE_BYTES));
+        let shared = self.filler.shared().filter(|_| !self.room.is_smaller(item, LARGE_BYTES));
         let shelf = shared.and_then(Shared::folder);
-        let near = self.near.as_ref().map(|near| near.holder());
-        let mut asked = Meta { tag, near, shelf, ..Meta::default() };
+        let near = self.filler.near().map(|near| near.holder());
+        // A lease is of no use where its fill would be dropped.
+        let look = item.variant.is_none() && self.filler.is_busy();
+        let mut asked = Meta { tag, near, shelf, look, ..Meta::default() };
         let mut reply = self.ask_once(item, &asked, limit).await?;
         if reply.meta.file.is_some() {
             // The entry has left the cache meanwhile, or somebody has taken its file away.
@@ -371,7 +380,7 @@ impl Reader {
         let reserved = self.room.reserve(item, most, limit / 2).await.ok_or(None)?;
         let limit = limit.saturating_sub(asking.elapsed());
         let asked = (*asked != Meta::default()).then_some(asked);
-        Ok(reserved.ask(self.cache.get(item), asked, self.shared.as_ref(), limit).await?)
+        Ok(reserved.ask(self.cache.get(item), asked, self.filler.shared(), limit).await?)
     }
 
     /// Logs when the cache goes away and when it is back, not each read in between.
@@ -397,7 +406,7 @@ impl Reader {
         let item = asked.item;
         let flight = self.flights.lead(item);
         let mut rounds = Rounds::until(asked.patience);
-        let (image, bytes) = loop {
+        let (image, bytes, permit) = loop {
             // The lease is here already, so a change that this row does not show yet will void it.
             let source = match self.source(item, &mut rounds).await {
                 Err(error @ Error::NoImage(_)) => {
@@ -410,7 +419,7 @@ impl Reader {
             let size = source.image.size;
             if self.is_too_large(size) {
                 drop(flight);
-                self.reject(item, granted, size).await;
+                self.filler.reject(item, granted, size).await;
                 return self.finish(asked, source, CacheStatus::TooLarge, rounds).await;
             }
             let Some(permit) = self.fill_permit(size) else {
@@ -418,13 +427,21 @@ impl Reader {
                 return self.finish(asked, source, CacheStatus::Miss, rounds).await;
             };
             match self.read_source(&source).await {
-                Ok(bytes) => break (source.image, hold(bytes, permit)),
+                Ok(bytes) => break (source.image, bytes, permit),
                 Err(error) => self.again(&mut rounds, &source.location, error).await?,
             }
         };
-        let flight = flight.close();
-        let status = self.send_fill(item, granted, &image, &bytes, flight).await;
-        Ok(Found::new(image, Content::Bytes(bytes), status, asked.decide))
+        let lent = hold(bytes.clone(), permit);
+        let fill = Fill {
+            item: item.clone(),
+            granted,
+            image: image.clone(),
+            bytes,
+            lent: lent.clone(),
+            flight: flight.close(),
+        };
+        let status = self.filler.fill(fill).await;
+        Ok(Found::new(image, Content::Bytes(lent), status, asked.decide))
     }
 
     /// The image that another read of this process fills the cache with, if there is one under way.
@@ -436,75 +453,6 @@ impl Reader {
         }
         let _may_wait = self.variants.wait().ok()?;
         timeout_at(asked.patience.into(), passenger.arrive()).await.ok()?
-    }
-
-    /// Sends a fill, and shares it if it was accepted.
-    async fn send_fill(
-        &self,
-        item: &Item,
-        granted: Granted,
-        image: &ImageMeta,
-        bytes: &Bytes,
-        flight: ClosedFlight<(ImageMeta, Bytes)>,
-    ) -> CacheStatus {
-        let meta = Meta {
-            content_type: Some(image.format.content_type().to_owned()),
-            tag: Some(image.tag),
-            modified_s: image.modified.map(Modified::to_wire),
-            lease: Some(granted.lease()),
-            near: self.near.as_ref().map(|near| near.holder()),
-            ..Meta::default()
-        };
-        let asking = self.near.as_ref().map(|near| near.ask(item));
-        let answer = self.put(item, meta, bytes).await;
-        if matches!(answer, Ok(_) | Err(RequestFailure::Refused(_))) {
-            granted.use_up();
-        }
-        match answer {
-            Ok(reply) if reply.stored => {
-                if let (Some(asking), Some(granted)) = (asking, reply.granted_ms) {
-                    asking.keep(image, bytes, Duration::from_millis(granted));
-                }
-                flight.land((image.clone(), bytes.clone()));
-                CacheStatus::Stored
-            }
-            // Nothing is kept. Other reads may not share an image whose fill was not accepted under its lease.
-            Ok(_) => CacheStatus::Miss,
-            Err(RequestFailure::Refused(refused)) => match refused.refusal.code {
-                Code::Conflict => CacheStatus::Refused,
-                Code::TooLarge => CacheStatus::TooLarge,
-                _ => CacheStatus::Miss,
-            },
-            Err(RequestFailure::TooLarge(_)) => CacheStatus::TooLarge,
-            // It may have been accepted or not. The image is right in any case.
-            Err(_) => CacheStatus::Miss,
-        }
-    }
-
-    /// Sends the worker the bytes of a fill, or the file that they are in.
-    async fn put(&self, item: &Item, meta: Meta, bytes: &Bytes) -> Result<PutReply, RequestFailure> {
-        let limit = self.budget * FILL_BUDGETS;
-        if let Some((shared, file)) =
-            self.shared.as_ref().and_then(|shared| Some((shared, shared.write(bytes)?)))
-        {
-            let meta = Meta { file: Some(file.name()), size: Some(file.size()), ..meta.clone() };
-            let answer = self.cache.put(item, &meta, Bytes::new(), limit).await;
-            let is_unread = matches!(&answer, Err(RequestFailure::Refused(refused)) if refused.refusal.code == Code::NotFound);
-            if !is_unread {
-                return answer;
-            }
-            shared.note_unread();
-        }
-        self.cache.put(item, &meta, bytes.clone(), limit).await
-    }
-
-    /// Tells the worker that this image can't be cached, so that it counts it.
-    async fn reject(&self, item: &Item, granted: Granted, size: u64) {
-        let meta = Meta { lease: Some(granted.lease()), size: Some(size), ..Meta::default() };
-        match self.cache.put(item, &meta, Bytes::new(), self.budget).await {
-            Ok(_) | Err(RequestFailure::Refused(_)) => granted.use_up(),
-            Err(failure) => tracing::debug!(%failure, "a rejected image was not counted"),
-        }
     }
 
     /// Reads the origin for one asker alone.
@@ -709,7 +657,7 @@ fn hit(reply: Reply, asking: Option<Asking<'_>>) -> Option<(ImageMeta, Content)>
         return Some((image, Content::Fresh));
     }
     if let (Some(asking), Some(granted)) = (asking, granted) {
-        asking.keep(&image, &reply.payload, granted);
+        asking.keep_copied(&image, &reply.payload, granted);
     }
     Some((image, Content::Bytes(reply.payload)))
 }

@@ -34,6 +34,7 @@ use crate::error::Error;
 use crate::health::{Health, Part};
 use crate::image::{CacheStatus, Content, Decide, ReadFailure, ReadOutcome};
 use crate::metrics::{ConnectionMetrics, Metrics};
+use crate::service::fill::Filler;
 use crate::service::reach::Reach;
 use crate::service::read::Reader;
 use crate::service::serving::Serving;
@@ -133,9 +134,10 @@ impl AppState {
         let variants = Variants::new(blobs.clone(), ties.clone(), config.max_image_pixels(), turns / 4);
         let (rows, files, budget) = (images.clone(), blobs.clone(), config.cache_budget());
         let (own, at_origin) = (ties.clone(), turns * 3 / 8);
-        let reader = Reader::new(cache.clone(), rows, files, variants, at_origin, own, budget, &metrics);
         let shelf = shelf::from_setting(&config.shared_dir);
-        let reader = reader.with_near(near.clone()).with_shared(shelf);
+        let filler = Filler::new(cache.clone(), budget, &metrics).with_near(near.clone()).with_shared(shelf);
+        let reader =
+            Reader::new(cache.clone(), rows, files, variants, at_origin, own, budget, filler, &metrics);
         let reach = Reach::default();
         let teller = Teller::new(cache.clone(), serving, Pending::new(database), reach.clone());
         let state = Self(Arc::new(Shared {
@@ -192,6 +194,11 @@ impl AppState {
             cache_time: took,
             elapsed: took,
         })
+    }
+
+    /// Waits until no fill of `item` is under way, for half the budget of a read at most.
+    pub(crate) async fn settle(&self, item: &Item) {
+        self.reader.settle(item).await;
     }
 
     /// Reads an item from the copy of this gateway, if there is one that may be served. Only an item without one is read by

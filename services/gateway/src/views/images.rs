@@ -155,6 +155,11 @@ impl ReadView {
                 "Miss",
                 "The bytes came from the origin and are in the cache now: the next read is a hit.",
             ),
+            CacheStatus::Filling => (
+                "miss",
+                "Miss",
+                "The bytes came from the origin and are on their way into the cache: the next read is a hit.",
+            ),
             CacheStatus::Collapsed => (
                 "miss",
                 "Miss",

@@ -37,7 +37,8 @@ async fn existing_clients_upload_list_read_and_delete() {
         let path = format!("/api/key/{}", key.replace(' ', "%20"));
         for is_first in [true, false] {
             let answer = gateway.post(&path).await;
-            let is_expected = if is_first { answer.cache() == "fwd=miss; stored" } else { answer.is_hit() };
+            let is_expected =
+                if is_first { answer.cache() == "fwd=miss; detail=filling" } else { answer.is_hit() };
             assert!(is_expected, "{key}: {}", answer.cache());
             let content = BASE64.encode(bytes);
             assert_eq!(answer.json(), json!({"success": "true", "key": key, "content": content}));
@@ -138,10 +139,11 @@ async fn the_cache_is_read_changed_and_cleared_over_http() {
 
     gateway.put("/images/rocket", samples::rocket().bytes).await;
     gateway.get("/images/rocket").await;
+    gateway.fills_end().await;
     assert_eq!(scene.cache_stats().await.unwrap().key_count, 1);
     let cleared = gateway.post("/api/cache/clear").await;
     assert_eq!((cleared.status, &cleared.json()["entries"]), (200, &json!(1)));
     assert_eq!(scene.cache_stats().await.unwrap().key_count, 0);
-    assert_eq!(gateway.get("/images/rocket").await.cache(), "fwd=miss; stored");
+    assert_eq!(gateway.get("/images/rocket").await.cache(), "fwd=miss; detail=filling");
     gateway.stop().await.unwrap();
 }

@@ -97,6 +97,7 @@ async fn deleting_everything_empties_the_cache_too() {
         gateway.put(&path, image.bytes).await;
         gateway.get(&path).await;
     }
+    gateway.fills_end().await;
     assert_eq!(scene.cache_stats().await.unwrap().key_count, 7);
     assert_eq!(gateway.post("/api/delete_all").await.status, 200);
     assert_eq!(scene.cache_stats().await.unwrap().key_count, 0);

@@ -302,6 +302,12 @@ impl Gateway {
         line.unwrap_or_else(|| panic!("{name} in\n{text}")).parse().expect("a metric is a number")
     }
 
+    /// Waits until no fill is under way.
+    pub(crate) async fn fills_end(&self) {
+        eventually("the fills end", PATIENCE, async || self.metric("pixcache_fills_under_way").await == 0.0)
+            .await;
+    }
+
     /// Stops it, and says how it ended.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.shutdown.cancel();

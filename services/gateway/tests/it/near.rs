@@ -34,7 +34,7 @@ async fn a_copy_is_served_without_the_worker_and_its_hits_are_counted() {
         assert_eq!((answer.status, &answer.body[..]), (200, image.bytes));
         seen.push(answer.cache().to_owned());
     }
-    assert_eq!(seen[0], "fwd=miss; stored");
+    assert_eq!(seen[0], "fwd=miss; detail=filling");
     let near = seen.iter().filter(|status| *status == NEAR).count() as u64;
     assert!(near > 30, "{seen:?}");
     eventually("all reads are counted", PATIENCE, async || {
@@ -192,6 +192,7 @@ async fn without_the_worker_a_copy_is_served_to_its_leases_end_and_a_change_wait
     let other = near_gateway(&scene).await;
     gateway.put("/images/cat", samples::chelsea().bytes).await;
     gateway.get("/images/cat").await;
+    gateway.fills_end().await;
     drop(worker);
     let leased = Instant::now();
     assert_eq!(gateway.get("/images/cat").await.cache(), NEAR);

@@ -19,7 +19,7 @@ async fn one_scrape_covers_the_system() {
         ("pixcache_http_requests_total{method=\"GET\",route=\"/images/{*key}\",status=\"404\"}", 1.0),
         ("pixcache_http_requests_total{method=\"PUT\",route=\"/images/{*key}\",status=\"201\"}", 1.0),
         ("pixcache_reads_total{cache_status=\"hit\"}", 1.0),
-        ("pixcache_reads_total{cache_status=\"stored\"}", 1.0),
+        ("pixcache_reads_total{cache_status=\"filling\"}", 1.0),
         ("pixcache_reads_total{cache_status=\"miss\"}", 1.0),
         ("pixcache_uploads_total", 1.0),
         ("pixcache_upload_bytes_total", samples::chelsea().bytes.len() as f64),

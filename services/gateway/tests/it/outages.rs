@@ -240,7 +240,7 @@ async fn without_a_worker_uploads_succeed_when_it_is_sure_that_nobody_can_be_sta
     scene.nothing_is_pending().await;
     let _worker = scene.start_worker().await;
     let answer = gateway.get("/images/cat").await;
-    assert!(answer.cache() == "fwd=miss; stored" && answer.body == samples::coffee().bytes);
+    assert!(answer.cache() == "fwd=miss; detail=filling" && answer.body == samples::coffee().bytes);
     gateway.stop().await.unwrap();
 }
 

@@ -602,7 +602,7 @@ async fn clearing_the_cache_keeps_the_images() {
     let page = gateway.follow(&gateway.submit("/cache_properties/clear", "").await).await;
     assert!(words(&page).contains("The cache is cleared. 1 item"), "{}", words(&page));
     assert_eq!(scene.cache_stats().await.unwrap().key_count, 0);
-    assert_eq!(gateway.get("/images/cat").await.cache(), "fwd=miss; stored");
+    assert_eq!(gateway.get("/images/cat").await.cache(), "fwd=miss; detail=filling");
     // A reload of that address by hand.
     for path in ["/cache_properties/clear", "/cache_properties/delete_all"] {
         assert_eq!(gateway.get(path).await.header("location"), "/cache_properties");

@@ -81,6 +81,7 @@ async fn an_image_that_another_gateway_made_larger_is_asked_for_with_room_for_it
     assert_eq!(one.get("/images/cat").await.cache(), "hit");
     assert_eq!(other.put("/images/cat", &image).await.status, 200);
     other.get("/images/cat").await;
+    other.fills_end().await;
 
     // What this gateway knows of it is too small by far, and so would be the room for so many at once.
     let before = scene.cache_stats().await.unwrap().counters;

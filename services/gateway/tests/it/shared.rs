@@ -50,13 +50,14 @@ async fn a_large_image_is_filled_and_read_by_a_file_that_goes_with_its_entry() {
     let (_scene, worker, gateway) = sharing(root.path()).await;
     let (first, second) = (samples::coffee().bytes, samples::astronaut().bytes);
     assert_eq!(gateway.put("/images/cat", first).await.status, 201);
-    assert_read(&gateway, "/images/cat", "fwd=miss; stored", first).await;
+    assert_read(&gateway, "/images/cat", "fwd=miss; detail=filling", first).await;
+    gateway.fills_end().await;
     assert_eq!(files(root.path()).len(), 1, "one copy, the worker's");
     for _ in 0..3 {
         assert_read(&gateway, "/images/cat", "hit", first).await;
     }
     assert_eq!(gateway.put("/images/cat", second).await.status, 200);
-    assert_read(&gateway, "/images/cat", "fwd=miss; stored", second).await;
+    assert_read(&gateway, "/images/cat", "fwd=miss; detail=filling", second).await;
     assert_read(&gateway, "/images/cat", "hit", second).await;
     // The file of the first one stays a moment longer, for a gateway that has just been told of it.
     eventually("the replaced one is gone", PATIENCE, async || {
@@ -87,11 +88,12 @@ async fn a_file_that_somebody_removed_or_cut_is_never_served() {
     let (scene, _worker, gateway) = sharing(root.path()).await;
     let bytes = samples::coffee().bytes;
     assert_eq!(gateway.put("/images/cat", bytes).await.status, 201);
-    assert_read(&gateway, "/images/cat", "fwd=miss; stored", bytes).await;
+    assert_read(&gateway, "/images/cat", "fwd=miss; detail=filling", bytes).await;
+    gateway.fills_end().await;
     for (number, spoil) in [remove, cut].into_iter().enumerate() {
         files(root.path()).iter().for_each(spoil);
         // The worker finds the entry without its bytes, and takes a fill.
-        assert_read(&gateway, "/images/cat", "fwd=miss; stored", bytes).await;
+        assert_read(&gateway, "/images/cat", "fwd=miss; detail=filling", bytes).await;
         assert_read(&gateway, "/images/cat", "hit", bytes).await;
         // A hit, whose file was not there, counts once.
         let counters = scene.cache_stats().await.unwrap().counters;
@@ -118,7 +120,7 @@ async fn where_the_files_of_the_other_cannot_be_read_the_bus_carries_the_bytes()
             scene.start_gateway(&["--shared-dir", shared.to_str().unwrap(), "--near-cache-mb", "0"]).await;
         let path = format!("/images/{number}");
         assert_eq!(gateway.put(&path, bytes).await.status, 201);
-        assert_read(&gateway, &path, "fwd=miss; stored", bytes).await;
+        assert_read(&gateway, &path, "fwd=miss; detail=filling", bytes).await;
         assert_read(&gateway, &path, "hit", bytes).await;
         gateway.stop().await.unwrap();
     }
@@ -128,7 +130,8 @@ async fn where_the_files_of_the_other_cannot_be_read_the_bus_carries_the_bytes()
     let far = scene.start_gateway(&["--near-cache-mb", "0", "--shared-dir", "off"]).await;
     assert_eq!(near.get("/images/none").await.failure(), 404);
     assert_eq!(near.put("/images/cat", bytes).await.status, 201);
-    assert_read(&near, "/images/cat", "fwd=miss; stored", bytes).await;
+    assert_read(&near, "/images/cat", "fwd=miss; detail=filling", bytes).await;
+    near.fills_end().await;
     assert_eq!(files(root.path()).len(), 1);
     assert_read(&far, "/images/cat", "hit", bytes).await;
     near.stop().await.unwrap();
@@ -142,13 +145,14 @@ async fn a_worker_that_starts_anew_is_not_asked_for_the_files_of_the_one_before(
     let (scene, worker, gateway) = sharing(root.path()).await;
     let bytes = samples::coffee().bytes;
     assert_eq!(gateway.put("/images/cat", bytes).await.status, 201);
-    assert_read(&gateway, "/images/cat", "fwd=miss; stored", bytes).await;
+    assert_read(&gateway, "/images/cat", "fwd=miss; detail=filling", bytes).await;
+    gateway.fills_end().await;
     drop(worker);
     assert_eq!(files(root.path()).len(), 1, "it was killed");
     let settings = [("SHARED_DIR", root.path().to_str().unwrap())];
     let worker = scene.start_worker_with(scene.nats.port(), &settings).await;
     assert!(files(root.path()).is_empty(), "the next one removes what it left");
-    assert_read(&gateway, "/images/cat", "fwd=miss; stored", bytes).await;
+    assert_read(&gateway, "/images/cat", "fwd=miss; detail=filling", bytes).await;
     assert_read(&gateway, "/images/cat", "hit", bytes).await;
     gateway.stop().await.unwrap();
     worker.stop();

@@ -27,12 +27,12 @@ pub(super) fn get(worker: &Worker, request: &Request) -> Answer {
         return renew(worker, &item, &asked);
     }
     // A lease given to a person's get would keep the gateways from filling the entry until the lease ends.
-    let may_fill = request.message.reply.as_deref().is_some_and(subject::is_inbox_of_gateway);
-    answer(worker, &item, &asked, most, may_fill)
+    let is_of_gateway = request.message.reply.as_deref().is_some_and(subject::is_inbox_of_gateway);
+    answer(worker, &item, &asked, most, is_of_gateway)
 }
 
-fn answer(worker: &Worker, item: &Item, asked: &Meta, most: u64, may_fill: bool) -> Answer {
-    let (found, granted) = worker.get(item, asked, most, may_fill);
+fn answer(worker: &Worker, item: &Item, asked: &Meta, most: u64, is_of_gateway: bool) -> Answer {
+    let (found, granted) = worker.get(item, asked, most, is_of_gateway && !asked.look);
     let granted_ms = granted.map(millis);
     let tell = |kind, bytes| {
         if !asked.again {
@@ -51,7 +51,7 @@ fn answer(worker: &Worker, item: &Item, asked: &Meta, most: u64, may_fill: bool)
             }
             match entry.bytes() {
                 Ok(bytes) => {
-                    let may_be_shared = may_fill && bytes.len() >= MAPPED_BYTES;
+                    let may_be_shared = is_of_gateway && bytes.len() >= MAPPED_BYTES;
                     Answer::WithMeta(
                         bytes,
                         Meta { shelf: shelf_to_tell(worker, asked, may_be_shared), ..meta },
@@ -61,7 +61,7 @@ fn answer(worker: &Worker, item: &Item, asked: &Meta, most: u64, may_fill: bool)
                     tracing::warn!(%error, "the file of an image is gone: the entry is dropped");
                     worker.forget(item);
                     let asked = Meta { again: true, ..asked.clone() };
-                    answer(worker, item, &asked, most, may_fill)
+                    answer(worker, item, &asked, most, is_of_gateway)
                 }
             }
         }
@@ -72,7 +72,7 @@ fn answer(worker: &Worker, item: &Item, asked: &Meta, most: u64, may_fill: bool)
         Lookup::Miss(lease) => {
             tell(KeyEventKind::Miss, 0);
             let refusal = Refusal::new(Code::NotFound, "miss: the cache has no entry under this key");
-            let shelf = shelf_to_tell(worker, asked, may_fill);
+            let shelf = shelf_to_tell(worker, asked, is_of_gateway);
             Answer::Refused(refusal, lease.map(|lease| Meta { lease: Some(lease), shelf, ..Meta::default() }))
         }
         Lookup::Larger(size) => {

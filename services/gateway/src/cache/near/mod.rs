@@ -228,10 +228,21 @@ impl Asking<'_> {
         self.copy.as_ref().map(|copy| copy.image.tag)
     }
 
-    /// Keeps a copy of an image that came with a lease.
-    pub(crate) fn keep(self, image: &ImageMeta, bytes: &Bytes, granted: Duration) {
-        let weight = bytes.len() as u64 + self.item.key.as_str().len() as u64 + COPY_OVERHEAD_BYTES;
-        if weight > self.near.largest {
+    /// Keeps a copy of an image that came with a lease: of bytes that are part of a larger buffer, which would be kept with
+    /// them.
+    pub(crate) fn keep_copied(self, image: &ImageMeta, bytes: &Bytes, granted: Duration) {
+        if self.weight(bytes) <= self.near.largest {
+            self.keep(image, Bytes::copy_from_slice(bytes), granted);
+        }
+    }
+
+    fn weight(&self, bytes: &Bytes) -> u64 {
+        bytes.len() as u64 + self.item.key.as_str().len() as u64 + COPY_OVERHEAD_BYTES
+    }
+
+    /// Keeps an image that came with a lease. Its bytes are all of their buffer.
+    pub(crate) fn keep(self, image: &ImageMeta, bytes: Bytes, granted: Duration) {
+        if self.weight(&bytes) > self.near.largest {
             return;
         }
         // An image whose headers can't be made can't be served, so it need not be kept.
@@ -240,8 +251,7 @@ impl Asking<'_> {
             item: self.item.clone(),
             image: image.clone(),
             head,
-            // The bytes from the bus are part of a larger buffer, which would be kept with them.
-            bytes: Bytes::copy_from_slice(bytes),
+            bytes,
             end: AtomicMoment::new(self.sent + granted.min(LONGEST_LEASE)),
             is_renewed: AtomicBool::new(false),
             unreported_hits: AtomicU64::new(0),
@@ -307,7 +317,7 @@ mod tests {
     }
 
     fn keep(near: &Near, name: &str, version: u8) {
-        near.ask(&item(name)).keep(&image(version), &Bytes::from_static(b"abc"), LEASE);
+        near.ask(&item(name)).keep(&image(version), Bytes::from_static(b"abc"), LEASE);
     }
 
     fn version(near: &Near, name: &str) -> Option<u8> {
@@ -330,7 +340,7 @@ mod tests {
     #[test]
     fn a_copy_is_served_no_longer_than_its_lease_from_before_the_request() {
         let near = near();
-        near.ask(&item("cat")).keep(&image(1), &Bytes::from_static(b"abc"), Duration::ZERO);
+        near.ask(&item("cat")).keep(&image(1), Bytes::from_static(b"abc"), Duration::ZERO);
         assert_eq!(version(&near, "cat"), None);
         let cat = item("cat");
         let asking = near.ask(&cat);
@@ -349,11 +359,11 @@ mod tests {
             let (first, other) = (near.ask(&cat), near.ask(&dog));
             near.drop_copies(&request);
             let later = near.ask(&cat);
-            first.keep(&image(1), &Bytes::from_static(b"abc"), LEASE);
+            first.keep(&image(1), Bytes::from_static(b"abc"), LEASE);
             assert_eq!(version(&near, "cat"), None);
-            later.keep(&image(2), &Bytes::from_static(b"abc"), LEASE);
+            later.keep(&image(2), Bytes::from_static(b"abc"), LEASE);
             assert_eq!(version(&near, "cat"), Some(2));
-            other.keep(&image(3), &Bytes::from_static(b"abc"), LEASE);
+            other.keep(&image(3), Bytes::from_static(b"abc"), LEASE);
             assert_eq!(version(&near, "dog"), request.key.as_ref().map(|_| 3));
         }
         assert!(near.asking.lock().is_empty());
@@ -364,7 +374,7 @@ mod tests {
         let near = near();
         let thumbnail = Item { variant: Some(Variant::W320), ..item("cat") };
         keep(&near, "cat", 1);
-        near.ask(&thumbnail).keep(&image(2), &Bytes::from_static(b"abc"), LEASE);
+        near.ask(&thumbnail).keep(&image(2), Bytes::from_static(b"abc"), LEASE);
         let version_of = |variant| near.hit("cat", variant).map(|(copy, _)| copy.image.tag.0[0]);
         assert_eq!(version_of(None), Some(1));
         assert_eq!(version_of(Some(Variant::W320)), Some(2));
@@ -376,7 +386,7 @@ mod tests {
 
         let asking = near.ask(&thumbnail);
         near.drop_copies(&DropRequest { key: Some(key("cat")) });
-        asking.keep(&image(3), &Bytes::from_static(b"abc"), LEASE);
+        asking.keep(&image(3), Bytes::from_static(b"abc"), LEASE);
         for variant in [None, Some(Variant::W320)] {
             assert_eq!(version_of(variant), None);
         }
@@ -385,7 +395,7 @@ mod tests {
     #[test]
     fn a_renewal_that_a_drop_overtook_gives_no_time() {
         let near = near();
-        near.ask(&item("cat")).keep(&image(1), &Bytes::from_static(b"abc"), Duration::ZERO);
+        near.ask(&item("cat")).keep(&image(1), Bytes::from_static(b"abc"), Duration::ZERO);
         let cat = item("cat");
         let asking = near.ask(&cat);
         let copy = asking.copy().unwrap().clone();
@@ -415,7 +425,7 @@ mod tests {
     fn an_image_that_would_take_most_of_it_is_not_kept() {
         let near = near();
         let large = Bytes::from(vec![0; 300 << 10]);
-        near.ask(&item("cat")).keep(&image(1), &large, LEASE);
+        near.ask(&item("cat")).keep(&image(1), large.clone(), LEASE);
         assert_eq!(version(&near, "cat"), None);
     }
 
@@ -423,7 +433,7 @@ mod tests {
     fn large_copies_on_their_way_are_bounded() {
         let (near, _) = Near::new(1 << 30).unwrap();
         let large = Bytes::from(vec![0; 32 << 20]);
-        near.ask(&item("cat")).keep(&image(1), &large, LEASE);
+        near.ask(&item("cat")).keep(&image(1), large.clone(), LEASE);
         let lent: Vec<_> = (0..4).map(|_| near.hit("cat", None).unwrap().1).collect();
         assert!(near.hit("cat", None).is_none());
         drop(lent);

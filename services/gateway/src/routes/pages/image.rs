@@ -43,6 +43,8 @@ pub(super) async fn image(
             let reason = format!("no answer within {} s", READ_LIMIT.as_secs());
             Err(Error::Unavailable { part: "the image", reason })
         })?;
+        // The page tells whether the image is in the cache, into which this read may have put it.
+        state.settle(&item).await;
         let (health, row, residency) = tokio::join!(
             state.health(),
             state.for_page(state.images.get(&key)),
