@@ -34,6 +34,10 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long one answer may take that is no part of a measurement.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// How long the last fills may take after the answers.
+const FILL_TIME: Duration = Duration::from_millis(100);
+/// How often they are read at most.
+const MOST_ROUNDS: usize = 50;
 /// How many images are stored at once.
 const STORING: usize = 16;
 /// How many rows are written in one statement.
@@ -351,12 +355,22 @@ impl System {
         self.command(subject::STATS, &json!({})).await
     }
 
-    /// Reads each image once, so that it is cached.
+    /// Reads each image until all that the cache takes are in it. A gateway drops fills while enough others are under way.
     ///
     /// # Errors
     /// When one can't be read.
     pub(crate) async fn warm(&self, port: u16, keys: &[String]) -> anyhow::Result<()> {
-        self.send_all(port, keys.iter().map(|key| Message::get(&path_of(key))).collect()).await
+        let messages: Vec<_> = keys.iter().map(|key| Message::get(&path_of(key))).collect();
+        let mut filled = None;
+        for _ in 0..MOST_ROUNDS {
+            self.send_all(port, messages.clone()).await?;
+            tokio::time::sleep(FILL_TIME).await;
+            let count = self.stats().await?.counters.fill_count;
+            if filled.replace(count) == Some(count) {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the cache still takes images after {MOST_ROUNDS} rounds of reads")
     }
 }
 

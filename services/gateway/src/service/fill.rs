@@ -32,6 +32,8 @@ const FILL_BUDGETS: u32 = 4;
 /// Fills under way at once: one for each processor, within these bounds.
 const FEWEST_PLACES: usize = 2;
 const MOST_PLACES: usize = 16;
+/// The same where images are in S3: a read from there takes several times as long as a fill, so that more of them pay.
+const REMOTE_PLACES: usize = 32;
 
 /// Hands bytes to the worker.
 #[derive(Debug)]
@@ -66,15 +68,16 @@ pub(crate) struct Fill {
 }
 
 impl Filler {
-    /// A filler of the cache with this budget for a read.
-    pub(crate) fn new(cache: CacheClient, budget: Duration, metrics: &Metrics) -> Self {
+    /// A filler of the cache with this budget for a read, whose bytes come from S3 if the origin is `remote`.
+    pub(crate) fn new(cache: CacheClient, budget: Duration, remote: bool, metrics: &Metrics) -> Self {
         let processors = std::thread::available_parallelism().map_or(FEWEST_PLACES, usize::from);
+        let places = if remote { REMOTE_PLACES } else { processors.clamp(FEWEST_PLACES, MOST_PLACES) };
         Self {
             cache,
             near: None,
             shared: None,
             budget,
-            places: Arc::new(Semaphore::new(processors.clamp(FEWEST_PLACES, MOST_PLACES))),
+            places: Arc::new(Semaphore::new(places)),
             under_way: Flights::default(),
             refused_from: AtomicU64::new(u64::MAX),
             running: metrics.fills_under_way(),

@@ -135,7 +135,9 @@ impl AppState {
         let (rows, files, budget) = (images.clone(), blobs.clone(), config.cache_budget());
         let (own, at_origin) = (ties.clone(), turns * 3 / 8);
         let shelf = shelf::from_setting(&config.shared_dir);
-        let filler = Filler::new(cache.clone(), budget, &metrics).with_near(near.clone()).with_shared(shelf);
+        let filler = Filler::new(cache.clone(), budget, !blobs.is_folder(), &metrics)
+            .with_near(near.clone())
+            .with_shared(shelf);
         let reader =
             Reader::new(cache.clone(), rows, files, variants, at_origin, own, budget, filler, &metrics);
         let reach = Reach::default();
