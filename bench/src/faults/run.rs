@@ -25,7 +25,8 @@ use super::watch::Watch;
 
 /// How long the system may take to be well again before the run is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long it may take in a moment of calm until all counts are in rows.
+/// How long it may take in a moment of calm until all counts are in rows. A window that a lost connection delayed is
+/// delivered again after seconds.
 const COUNTED_SOON: Duration = Duration::from_secs(20);
 /// How long it may take until a worker has found what another one has written.
 const FOUND_SOON: Duration = Duration::from_secs(3);
