@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use testkit::{eventually, samples};
 use wire::near::LONGEST_LEASE_MS;
 
-use crate::freshness::race;
+use crate::freshness::race_of_images;
 use crate::helpers::{Gateway, PATIENCE, Scene, Worker};
 
 const LEASE: Duration = Duration::from_millis(LONGEST_LEASE_MS);
@@ -153,7 +153,7 @@ async fn the_short_way_answers_as_the_router_does() {
 async fn no_near_hit_is_older_than_the_last_upload_that_was_answered() {
     let (scene, _worker, one) = running().await;
     let two = near_gateway(&scene).await;
-    race(&one, &two, NEAR).await;
+    race_of_images(&one, &two, NEAR).await;
     two.stop().await.unwrap();
     one.stop().await.unwrap();
 }

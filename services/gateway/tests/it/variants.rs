@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
 use sha2::{Digest as _, Sha256};
 use sniff::{Format, Image, Limits};
 use testkit::{costly, eventually, samples};
 
+use crate::freshness::{Raced, numbered, race};
 use crate::helpers::{PATIENCE, Scene, WITHOUT_COPIES};
 use crate::http::Answer;
 
@@ -170,50 +170,30 @@ async fn what_is_asked_for_wrongly_is_said_to_be_wrong() {
     gateway.stop().await.unwrap();
 }
 
+/// The entity tag of the variant of width 160 of the image `bytes`.
+fn tag_of_variant(bytes: &[u8]) -> String {
+    let hash = Sha256::new().chain_update("pixcache variant 1 w160").chain_update(Sha256::digest(bytes));
+    let etag: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("\"{etag}\"")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_variant_is_older_than_the_last_upload_that_was_answered() {
     for flags in [WITHOUT_COPIES, ["--near-cache-mb", "16"]] {
         let (scene, _worker, one) = Scene::running_with(&flags).await;
         let two = scene.start_gateway(&flags).await;
-        let gateways = [&one, &two];
-        // The number of an image behind its end makes another hash, and so another tag of its variant.
-        let numbers = Mutex::new(HashMap::new());
-        let numbered = |number: u64| {
-            let bytes = [samples::chelsea().bytes, &number.to_be_bytes()].concat();
-            let tag =
-                Sha256::new().chain_update("pixcache variant 1 w160").chain_update(Sha256::digest(&bytes));
-            let etag: String = tag.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-            numbers.lock().unwrap().insert(format!("\"{etag}\""), number);
-            bytes
-        };
-        let (answered, hits, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-        one.put("/images/cat", &numbered(0)).await;
-        let write = async {
-            let start = Instant::now();
-            let mut number = 0;
-            while start.elapsed() < Duration::from_secs(4) {
-                number += 1;
-                let gateway = gateways[usize::from(number % 2 == 0)];
-                assert_eq!(gateway.put("/images/cat", &numbered(number)).await.status, 200);
-                answered.store(number, Ordering::SeqCst);
-                tokio::time::sleep(Duration::from_millis(number * 7 % 43)).await;
+        // An image with another number has another hash, and its variant another tag.
+        let tags = Mutex::new(HashMap::new());
+        let number = |answer: &Answer| {
+            let mut tags = tags.lock().unwrap();
+            while !tags.contains_key(answer.header("etag")) {
+                let number = tags.len() as u64;
+                tags.insert(tag_of_variant(&numbered(number)), number);
+                assert!(number < 100_000, "{} is the tag of no upload", answer.header("etag"));
             }
-            done.store(true, Ordering::SeqCst);
-            number
+            tags[answer.header("etag")]
         };
-        let read = async |at: usize| {
-            while !done.load(Ordering::SeqCst) {
-                let at_least = answered.load(Ordering::SeqCst);
-                let answer = gateways[at % 2].get("/images/cat?w=160").await;
-                assert_eq!(answer.status, 200);
-                let seen = numbers.lock().unwrap()[answer.header("etag")];
-                assert!(seen >= at_least, "saw {seen} after {at_least} was answered ({})", answer.cache());
-                hits.fetch_add(u64::from(answer.is_hit()), Ordering::Relaxed);
-            }
-        };
-        let (writes, _) = tokio::join!(write, join_all((0..8).map(read)));
-        let hits = hits.into_inner();
-        assert!(writes > 10 && hits > 10, "{writes} writes, {hits} hits");
+        race(&one, &two, Raced { path: "/images/cat?w=160", number: &number, is_hit: &Answer::is_hit }).await;
         two.stop().await.unwrap();
         one.stop().await.unwrap();
     }
