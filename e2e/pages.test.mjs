@@ -63,55 +63,65 @@ suite("every page", () => {
   const expected = (pathname) => (/nothing$|no\/such/.test(pathname) && !pathname.includes("prefix") ? 404 : 200);
   const missing = /the server responded with a status of 404/;
 
-  for (const colorScheme of ["light", "dark"]) {
-    for (const width of [1280, 390]) {
-      test(`is accessible and fits, ${colorScheme}, ${width} px`, async () => {
-        const { page, go, clean, close } = await open(browser, system.url, { viewport: { width, height: 844 }, colorScheme });
-        await page.addInitScript(() => {
-          window.shifted = 0;
-          new PerformanceObserver((list) => list.getEntries().forEach((entry) => (window.shifted += entry.value))).observe({ type: "layout-shift", buffered: true });
-        });
-        for (const pathname of pages) {
-          assert.equal((await go(pathname)).status(), expected(pathname), pathname);
-          assert.equal(await page.locator("h1").count(), 1, pathname);
-          assert.match(await page.title(), /^.+ · pixcache$/, pathname);
-          const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-          assert.ok(wider <= 0, `${wider} px wider than the window: ${pathname}`);
-          await page.evaluate(axe);
-          const { violations } = await page.evaluate(() => window.axe.run(document, { rules: { "target-size": { enabled: true } } }));
-          const told = violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map((node) => node.html).join(" ").slice(0, 300)}`);
-          assert.deepEqual(told, [], pathname);
-          // Whoever has no pointer reaches what scrolls: itself, under a name, or by something in it.
-          const unreached = await page.evaluate(() =>
-            [...document.querySelectorAll("body *")]
-              .filter((element) => {
-                const { overflowX, overflowY } = getComputedStyle(element);
-                const scrolls = (overflow, size, room) => ["auto", "scroll"].includes(overflow) && size > room + 1;
-                return scrolls(overflowX, element.scrollWidth, element.clientWidth) || scrolls(overflowY, element.scrollHeight, element.clientHeight);
-              })
-              .filter((element) => !element.matches("textarea") && !element.querySelector("a[href], button:not([disabled]), input"))
-              .filter((element) => element.tabIndex < 0 || !(element.ariaLabel || element.getAttribute("aria-labelledby")))
-              .map((element) => element.outerHTML.slice(0, 120)),
-          );
-          assert.deepEqual(unreached, [], pathname);
-          // On a busy machine a part may seem to be away for a moment, and the page says so. What shifts by itself does it again.
-          let shifted = await page.evaluate(() => window.shifted);
-          for (let again = 0; shifted >= 0.05 && again < 2; again++) {
-            await page.reload();
-            await delay(1000);
-            shifted = await page.evaluate(() => window.shifted);
-          }
-          assert.ok(shifted < 0.05, `shifts by ${shifted}: ${pathname}`);
-          // The widest windows have the layout of wide ones.
-          if (width < 1000) continue;
-          await page.setViewportSize({ width: 2560, height: 1440 });
-          assert.ok((await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)) <= 0, `too wide for 2560 px: ${pathname}`);
-          await page.setViewportSize({ width, height: 844 });
-        }
-        clean(missing);
-        await close();
+  for (const width of [1280, 390]) {
+    test(`is accessible and fits, ${width} px, light and dark`, async () => {
+      const { page, go, clean, close } = await open(browser, system.url, { viewport: { width, height: 844 }, colorScheme: "light" });
+      await page.addInitScript(() => {
+        window.shifted = 0;
+        new PerformanceObserver((list) => list.getEntries().forEach((entry) => (window.shifted += entry.value))).observe({ type: "layout-shift", buffered: true });
       });
-    }
+      const fits = async (what) => {
+        const wider = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        assert.ok(wider <= 0, `${wider} px wider than the window: ${what}`);
+      };
+      const accessible = async (what, options) => {
+        const { violations } = await page.evaluate((options) => window.axe.run(document, options), options);
+        const told = violations.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map((node) => node.html).join(" ").slice(0, 300)}`);
+        assert.deepEqual(told, [], what);
+      };
+      for (const pathname of pages) {
+        assert.equal((await go(pathname)).status(), expected(pathname), pathname);
+        assert.equal(await page.locator("h1").count(), 1, pathname);
+        assert.match(await page.title(), /^.+ · pixcache$/, pathname);
+        await fits(pathname);
+        await page.evaluate(axe);
+        await accessible(pathname, { rules: { "target-size": { enabled: true } } });
+        // The theme changes colours only.
+        await page.emulateMedia({ colorScheme: "dark" });
+        await page.evaluate(() => Promise.all(document.getAnimations().map((animation) => animation.finished)));
+        await fits(`${pathname}, dark`);
+        await accessible(`${pathname}, dark`, { runOnly: { type: "rule", values: ["color-contrast", "link-in-text-block"] } });
+        await page.emulateMedia({ colorScheme: "light" });
+        // Whoever has no pointer reaches what scrolls: itself, under a name, or by something in it.
+        const unreached = await page.evaluate(() =>
+          [...document.querySelectorAll("body *")]
+            .filter((element) => {
+              const { overflowX, overflowY } = getComputedStyle(element);
+              const scrolls = (overflow, size, room) => ["auto", "scroll"].includes(overflow) && size > room + 1;
+              return scrolls(overflowX, element.scrollWidth, element.clientWidth) || scrolls(overflowY, element.scrollHeight, element.clientHeight);
+            })
+            .filter((element) => !element.matches("textarea") && !element.querySelector("a[href], button:not([disabled]), input"))
+            .filter((element) => element.tabIndex < 0 || !(element.ariaLabel || element.getAttribute("aria-labelledby")))
+            .map((element) => element.outerHTML.slice(0, 120)),
+        );
+        assert.deepEqual(unreached, [], pathname);
+        // On a busy machine a part may seem to be away for a moment, and the page says so. What shifts by itself does it again.
+        let shifted = await page.evaluate(() => window.shifted);
+        for (let again = 0; shifted >= 0.05 && again < 2; again++) {
+          await page.reload();
+          await delay(1000);
+          shifted = await page.evaluate(() => window.shifted);
+        }
+        assert.ok(shifted < 0.05, `shifts by ${shifted}: ${pathname}`);
+        // The widest windows have the layout of wide ones.
+        if (width < 1000) continue;
+        await page.setViewportSize({ width: 2560, height: 1440 });
+        await fits(`${pathname}, 2560 px`);
+        await page.setViewportSize({ width, height: 844 });
+      }
+      clean(missing);
+      await close();
+    });
   }
 
   test("says the same without JavaScript", async () => {

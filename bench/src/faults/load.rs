@@ -29,15 +29,24 @@ const KEYS: usize = 24;
 const CLIENTS: usize = 10;
 /// Keys behind those whose images stay, but for a deletion of all: what the probes read.
 const STEADY_KEYS: usize = 4;
-/// How often each probe reads.
-const PROBE_EVERY: Duration = Duration::from_millis(20);
 /// How often an image is read for a gateway to make itself a copy, and how often while it is replaced.
 const COPY_TRIES: usize = 20;
 const READ_EVERY: Duration = Duration::from_millis(2);
+/// How often a read looks whether the cache has an image.
+const SETTLE_EVERY: Duration = Duration::from_millis(20);
 /// How long it may take until the cache has an image: a lease that went to a gateway whose fill was lost is
 /// in the way for ten seconds.
 const SETTLE_LIMIT: Duration = Duration::from_secs(15);
 const BOUNDARY: &str = "-----------------bench";
+
+/// How much the clients ask for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// How long a client pauses at most between two requests, in milliseconds.
+    pub(crate) longest_pause_ms: u64,
+    /// How often each probe reads.
+    pub(crate) probe_every: Duration,
+}
 
 /// All clients.
 #[derive(Debug)]
@@ -96,7 +105,7 @@ pub(crate) type Silence<'a> = RwLockWriteGuard<'a, ()>;
 
 impl Load {
     /// Clients of the gateways at these ports, which do what the seed says; they begin at once.
-    pub(crate) fn start(ports: [u16; 2], seed: u64) -> Self {
+    pub(crate) fn start(ports: [u16; 2], seed: u64, pace: Pace) -> Self {
         let keys: Vec<String> = (0..KEYS + STEADY_KEYS).map(key_name).collect();
         let paths = keys.iter().map(|key| utf8_percent_encode(key, NON_ALPHANUMERIC).to_string()).collect();
         let shared = Arc::new(Shared {
@@ -115,11 +124,11 @@ impl Load {
             // Some know one gateway only, so that they go on while the other one is away.
             let gateway = if number < 6 { Some(number % 2) } else { None };
             let actor = Actor::new(&shared, seed, number, gateway);
-            tasks.spawn(stop.clone().run_until_cancelled_owned(actor.change_and_read()).then_unit());
+            tasks.spawn(stop.clone().run_until_cancelled_owned(actor.change_and_read(pace)).then_unit());
         }
         for gateway in 0..ports.len() {
             let actor = Actor::new(&shared, seed, CLIENTS + gateway, Some(gateway));
-            tasks.spawn(stop.clone().run_until_cancelled_owned(actor.probe()).then_unit());
+            tasks.spawn(stop.clone().run_until_cancelled_owned(actor.probe(pace)).then_unit());
         }
         let actor = Actor::new(&shared, seed, CLIENTS + ports.len(), None);
         tasks.spawn(stop.clone().run_until_cancelled_owned(actor.operate()).then_unit());
@@ -330,9 +339,10 @@ impl Actor {
     }
 
     /// Makes random requests until it is stopped, which happens only between two requests.
-    async fn change_and_read(mut self) {
+    async fn change_and_read(mut self, pace: Pace) {
         loop {
-            let pauses = if std::mem::take(&mut self.is_turned_away) { 300..1000 } else { 2..30 };
+            let was_turned_away = std::mem::take(&mut self.is_turned_away);
+            let pauses = if was_turned_away { 300..=1000 } else { 2..=pace.longest_pause_ms };
             let pause = self.random.random_range(pauses);
             sleep(Duration::from_millis(pause)).await;
             let shared = Arc::clone(&self.shared);
@@ -356,10 +366,10 @@ impl Actor {
     }
 
     /// Reads the images that no client changes, again and again.
-    async fn probe(mut self) {
+    async fn probe(mut self, pace: Pace) {
         self.is_probe = true;
         loop {
-            sleep(PROBE_EVERY).await;
+            sleep(pace.probe_every).await;
             let shared = Arc::clone(&self.shared);
             let _open = shared.gate.read().await;
             let gateway = self.pick_gateway();
@@ -481,7 +491,7 @@ impl Actor {
             match self.read(gateway, key, false).await {
                 (Ok(Seen::Image(_)), Some(CacheWord::Hit | CacheWord::Near)) => return true,
                 (Ok(Seen::Nothing), _) => self.store(gateway, key, 2_000).await,
-                _ => sleep(PROBE_EVERY).await,
+                _ => sleep(SETTLE_EVERY).await,
             }
         }
         false

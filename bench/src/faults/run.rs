@@ -32,6 +32,8 @@ const COUNTED_SOON: Duration = Duration::from_secs(20);
 const FOUND_SOON: Duration = Duration::from_secs(3);
 /// How often such a condition is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The same where it reads all rows of the statistics.
+const COUNT_EVERY: Duration = Duration::from_millis(150);
 /// For how many windows recorder and MariaDB stay away.
 const MANY_WINDOWS: u32 = 60;
 const MANY_WINDOWS_ONCE: u32 = 720;
@@ -55,7 +57,7 @@ pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Report> {
         anyhow::bail!("the system does not get ready:{}", system.logs());
     }
     println!("ready after {:.1} s", began.elapsed().as_secs_f64());
-    let load = Load::start(system.gateway_ports, plan.seed);
+    let load = Load::start(system.gateway_ports, plan.seed, plan.pace());
     let shared = Arc::clone(load.shared());
     let watch = Watch::start(&system, &shared).await;
     let random = StdRng::seed_from_u64(plan.seed);
@@ -219,7 +221,7 @@ async fn counted(scene: &Scene, seen: &Seen) -> anyhow::Result<Counted> {
         if is_complete || begin.elapsed() >= COUNTED_SOON {
             return Ok(now);
         }
-        sleep(LOOK_EVERY).await;
+        sleep(COUNT_EVERY).await;
     }
 }
 
