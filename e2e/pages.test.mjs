@@ -88,7 +88,7 @@ suite("every page", () => {
         await accessible(pathname, { rules: { "target-size": { enabled: true } } });
         // The theme changes colours only.
         await page.emulateMedia({ colorScheme: "dark" });
-        await page.evaluate(() => Promise.all(document.getAnimations().map((animation) => animation.finished)));
+        await page.evaluate(() => Promise.allSettled(document.getAnimations().map((animation) => animation.finished)));
         await fits(`${pathname}, dark`);
         await accessible(`${pathname}, dark`, { runOnly: { type: "rule", values: ["color-contrast", "link-in-text-block"] } });
         await page.emulateMedia({ colorScheme: "light" });
