@@ -11,6 +11,7 @@ use origin::open::OriginArgs;
 use runtime::args::{LogArgs, NEEDED, NatsArgs, OPTIONAL, ProcessArgs, on_or_off, whole};
 use runtime::process::Settings;
 use runtime::shelf::AUTO;
+use wire::Refill;
 
 use crate::hosts::AllowedHosts;
 use crate::visitor::TrustedProxies;
@@ -120,6 +121,10 @@ pub struct Config {
           value_parser = whole::<u64>(0..=1_048_576))]
     pub near_cache_mb: u64,
 
+    /// Whether an upload brings its image into the cache, after its answer
+    #[arg(long, env = "FILL_ON_UPLOAD", value_name = "WHICH", value_enum, default_value_t)]
+    pub fill_on_upload: FillOnUpload,
+
     /// Folder on a tmpfs for large images, the same as that of the worker on this machine: the bus then carries their names only.
     /// auto: /dev/shm/pixcache-UID; off: the bus carries the bytes
     #[arg(long, env = "SHARED_DIR", value_name = "FOLDER", default_value = AUTO)]
@@ -171,6 +176,29 @@ pub enum Embedding {
     SameSite,
     /// Any page
     CrossOrigin,
+}
+
+/// Which uploads fill the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum FillOnUpload {
+    /// None: the first read of an image does
+    #[default]
+    Off,
+    /// Those that replace an image that was cached
+    Cached,
+    /// All
+    All,
+}
+
+impl FillOnUpload {
+    /// As the invalidation of an upload says it.
+    pub(crate) fn refill(self) -> Option<Refill> {
+        match self {
+            Self::Off => None,
+            Self::Cached => Some(Refill::Resident),
+            Self::All => Some(Refill::Any),
+        }
+    }
 }
 
 impl Embedding {

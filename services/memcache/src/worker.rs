@@ -12,7 +12,7 @@ use runtime::{Bus, Buses};
 use tokio_util::sync::CancellationToken;
 use wire::near::HitsReport;
 use wire::reply::{Code, Refusal};
-use wire::{CacheStats, Holder, Item, Key, Lease, Meta, Tag};
+use wire::{CacheStats, Holder, Item, Key, Lease, Meta, Refill, Tag};
 
 use crate::claim::Claim;
 use crate::holders::Drop;
@@ -27,6 +27,16 @@ const PROOF_TIME: Duration = Duration::from_secs(2);
 /// How long a file stays after a gateway was told of it, and how many bytes such files may have.
 const FILE_GRACE: Duration = Duration::from_millis(200);
 const MOST_TOLD_BYTES: u64 = 16 << 20;
+
+/// What an invalidation has done.
+pub(crate) struct Invalidated {
+    /// The entries that were resident, variants among them.
+    pub(crate) removed: Vec<Arc<Entry>>,
+    /// The holders of near leases that are to drop their copies.
+    pub(crate) drop: Drop,
+    /// The lease to fill the original anew.
+    pub(crate) lease: Option<Lease>,
+}
 
 /// The state that the parts of one life of the worker share.
 #[derive(Debug)]
@@ -260,11 +270,20 @@ impl Worker {
         Inserted { outcome, granted: None, drop }
     }
 
-    /// Removes the entries of a key because its origin changed. Returns those that were resident, and the holders that
-    /// must be told.
-    pub(crate) fn invalidate(&self, key: &Key) -> (Vec<Arc<Entry>>, Drop) {
+    /// Removes the entries of a key because its origin changed.
+    ///
+    /// With `refill`, a lease to fill the original anew may come with that, as with a miss right after it.
+    pub(crate) fn invalidate(&self, key: &Key, refill: Option<Refill>) -> Invalidated {
         let mut store = self.store();
-        (store.invalidate(key), store.holders.drop_key(key, Moment::now()))
+        let removed = store.invalidate(key);
+        let lease = match refill {
+            Some(refill) if self.is_serving() => {
+                let was_resident = removed.iter().any(|entry| entry.variant().is_none());
+                (refill == Refill::Any || was_resident).then(|| store.lease(key, Instant::now())).flatten()
+            }
+            _ => None,
+        };
+        Invalidated { removed, drop: store.holders.drop_key(key, Moment::now()), lease }
     }
 
     /// Counts the hits that a holder of near leases reports, and returns whether it did.

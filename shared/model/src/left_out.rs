@@ -7,7 +7,7 @@ use crate::scenes::smaller::{
     DEATHS_ALONE, ONE_LOSS, ONE_STOP, QUIET_STANDBY, RECONNECTIONS, RENEWALS_AND_A_STANDBY,
 };
 use crate::scenes::{
-    DEATHS, NEAR, NEAR_CLEARS, NEAR_CONNECTIONS, NEAR_STANDBY, NEAR_TWICE, PAUSES, PEACE, REMOVALS, STANDBY,
+    DEATHS, NEAR, NEAR_CLEARS, NEAR_CONNECTIONS, NEAR_STANDBY, NEAR_TWICE, PAUSES, PEACE, REFILLS, REMOVALS, STANDBY,
     TAKEBACKS,
 };
 use crate::search::{breaks, breaks_without, holds_without};
@@ -35,6 +35,11 @@ fn rule_2_a_fill_with_a_lease_that_is_not_current_must_be_refused() {
 #[test]
 fn rule_2_a_row_read_before_the_lease_arrived_must_not_be_filled() {
     breaks_without(&[Rule::TheRowIsReadAfterTheLease], PEACE, NEVER_STALE);
+}
+
+#[test]
+fn rule_2_an_upload_must_not_fill_with_what_another_one_may_have_replaced() {
+    breaks_without(&[Rule::UploadsReadTheRowToo], REFILLS, NEVER_STALE);
 }
 
 #[test]

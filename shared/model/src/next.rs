@@ -979,12 +979,13 @@ impl Next<'_> {
 
     /// Rule 3.
     fn take_invalidate(&mut self, telling: u8) {
-        let Some(Telling { at: TellingStep::Invalidate { worker }, token, .. }) =
+        let Some(Telling { gateway, at: TellingStep::Invalidate { worker }, token, asker, .. }) =
             self.system.telling(telling)
         else {
             return;
         };
         let protocol = self.protocol;
+        let was_resident = self.system.worker(worker).entry.is_some();
         let drop = self.drop_of_holders(worker);
         let seen_first = !protocol.keeps(Rule::RemovingAndSeeingWhoHoldsAreOneStep);
         let mut acknowledges = protocol.acknowledges(self.system.worker(worker));
@@ -1003,6 +1004,9 @@ impl Next<'_> {
             if protocol.keeps(Rule::InvalidationsVoidTheLease) {
                 self.void_lease(worker);
             }
+            if let (true, Some(version)) = (protocol.scene.refills && was_resident, asker) {
+                self.lease_to_uploader(worker, gateway, version);
+            }
         }
         if protocol.scene.near && protocol.keeps(Rule::HoldersAreWaitedFor) {
             self.set_telling(telling, TellingStep::Dropping { worker, drop });
@@ -1015,6 +1019,23 @@ impl Next<'_> {
             self.see(Sight::NotAcknowledged);
             self.set_telling(telling, TellingStep::Due);
         }
+    }
+
+    /// The lease that an upload of `version` gets with its acknowledgement. It goes on as that of a read which nobody waits
+    /// for; the acknowledgement may come to the gateway at any moment from now on.
+    fn lease_to_uploader(&mut self, worker: WorkerId, gateway: GatewayId, version: Version) {
+        let it = self.system.worker(worker);
+        let Some(place) = self.system.reads.iter().position(Option::is_none) else { return };
+        if it.leased || !self.protocol.grants(it) {
+            return;
+        }
+        self.worker(worker).leased = true;
+        self.see(Sight::LeaseWithAnAcknowledgement);
+        // Without this part, it fills with the bytes that it has at hand.
+        let row = (!self.protocol.keeps(Rule::UploadsReadTheRowToo)).then_some(version);
+        let lease = Some(Lease::current_of(worker));
+        self.system.reads[place] =
+            Some(Read { gateway, floor: 0, row, at: Reading::Miss { lease }, near: None });
     }
 
     fn finish(&mut self, worker: WorkerId) {

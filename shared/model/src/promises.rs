@@ -2,8 +2,8 @@
 
 use crate::scenes::{
     CONNECTIONS, CROWD, CUTS, DEATHS, DEATHS_IN_FLIGHT, LIVES, NEAR, NEAR_CLEARS, NEAR_CONNECTIONS,
-    NEAR_CROWD, NEAR_DEATHS, NEAR_HANDOVER, NEAR_STANDBY, NEAR_TWICE, NEAR_WIPE, PAUSES, PEACE, REMOVALS,
-    STANDBY, TAKEBACKS,
+    NEAR_CROWD, NEAR_DEATHS, NEAR_HANDOVER, NEAR_REFILLS, NEAR_STANDBY, NEAR_TWICE, NEAR_WIPE, PAUSES,
+    PEACE, REFILLS, REMOVALS, STANDBY, STANDBY_REFILLS, TAKEBACKS,
 };
 use crate::search::holds;
 
@@ -20,6 +20,21 @@ fn nothing_is_stale_for_three_readers_at_once() {
 #[test]
 fn nothing_is_stale_or_missing_while_replaced_files_are_removed() {
     holds(REMOVALS);
+}
+
+#[test]
+fn nothing_is_stale_when_uploads_fill_the_cache() {
+    holds(REFILLS);
+}
+
+#[test]
+fn nothing_is_stale_when_a_standby_takes_over_while_uploads_fill_the_cache() {
+    holds(STANDBY_REFILLS);
+}
+
+#[test]
+fn no_copy_is_stale_when_uploads_fill_the_cache() {
+    holds(NEAR_REFILLS);
 }
 
 #[test]

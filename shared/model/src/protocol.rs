@@ -22,6 +22,8 @@ pub(crate) struct Scene {
     pub(crate) budget: Budget,
     /// Whether an uploader may be answered 503, and gateways tell of what was left behind.
     pub(crate) gives_up: bool,
+    /// Whether uploads fill the cache with what they have stored.
+    pub(crate) refills: bool,
     /// Whether replaced files are removed.
     pub(crate) removes_files: bool,
     /// Whether subscriptions are made and ended one by one.
@@ -395,7 +397,8 @@ impl Protocol {
                 vec![$(sight(stringify!($sight), |_, system| system.sight == Some(Sight::$sight))),*]
             };
         }
-        let Scene { readers, budget, gives_up, removes_files, standby, near, renews, .. } = self.scene;
+        let Scene { readers, budget, gives_up, refills, removes_files, standby, near, renews, .. } =
+            self.scene;
         let mut sights = sights!(HitOfTheNewest, FillRefused, LateFillStored, Bypass);
         if readers > 1 && self.scene.gateways > 1 {
             sights.extend(sights!(FlightShared, FlightNotShared));
@@ -405,6 +408,9 @@ impl Protocol {
             if budget.uploads + budget.repeats > 1 {
                 sights.extend(sights!(LaterNoteKept));
             }
+        }
+        if refills {
+            sights.extend(sights!(LeaseWithAnAcknowledgement));
         }
         if removes_files {
             sights.extend(sights!(RowReadAgain));

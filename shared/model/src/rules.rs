@@ -14,6 +14,8 @@ pub(crate) enum Rule {
     FillsNeedTheCurrentLease,
     /// 2: its bytes come from a row read that began after the lease arrived.
     TheRowIsReadAfterTheLease,
+    /// 2: also those of a fill by an upload, whose image another upload may have replaced by then.
+    UploadsReadTheRowToo,
 
     /// 3: an invalidation removes the entry.
     InvalidationsRemoveTheEntry,

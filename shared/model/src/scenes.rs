@@ -25,6 +25,7 @@ pub(crate) const PEACE: Scene = Scene {
     readers: 2,
     budget: Budget { uploads: 2, ..NOTHING },
     gives_up: true,
+    refills: false,
     removes_files: false,
     one_by_one: false,
     standby: false,
@@ -40,6 +41,9 @@ pub(crate) const CROWD: Scene =
 
 /// Replaced files are removed at any moment after the row has changed: earlier than need be.
 pub(crate) const REMOVALS: Scene = Scene { name: "removals", removes_files: true, gives_up: false, ..PEACE };
+
+/// Uploads fill the cache with what they have stored.
+pub(crate) const REFILLS: Scene = Scene { name: "fills by uploads", refills: true, ..PEACE };
 
 /// Gateways die with all that they were about to do, and a request comes that finds its row changed already.
 pub(crate) const DEATHS: Scene = Scene {
@@ -77,6 +81,10 @@ pub(crate) const STANDBY: Scene = Scene {
     standby: true,
     ..PEACE
 };
+
+/// A second worker takes over while uploads fill the cache.
+pub(crate) const STANDBY_REFILLS: Scene =
+    Scene { name: "a standby and fills by uploads", readers: 1, refills: true, ..STANDBY };
 
 /// Two workers, both of which are killed or stopped and started again.
 pub(crate) const LIVES: Scene = Scene {
@@ -128,6 +136,10 @@ pub(crate) const NEAR_TWICE: Scene = Scene {
     asking: 1,
     ..NEAR
 };
+
+/// Uploads fill the cache and bring a copy with that.
+pub(crate) const NEAR_REFILLS: Scene =
+    Scene { name: "near leases and fills by uploads", refills: true, ..NEAR_TWICE };
 
 /// Two reads at once, one of which fills while the other is granted a lease.
 pub(crate) const NEAR_CROWD: Scene =

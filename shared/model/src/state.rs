@@ -147,6 +147,8 @@ pub(crate) enum Sight {
     LateFillStored,
     /// A read got what another one's flight had read.
     FlightShared,
+    /// An upload's invalidation came with the lease to fill the new image.
+    LeaseWithAnAcknowledgement,
     /// A read left a flight whose fill was not stored, and read for itself.
     FlightNotShared,
     /// A read gave up the cache, and went to the origin.

@@ -24,7 +24,7 @@ pub mod words;
 pub use config::{CacheConfig, Capacity, ConfigChange, ConfigReply, Policy};
 pub use item::{Item, Variant};
 pub use key::{Key, KeyError};
-pub use meta::{Lease, Meta, Tag};
+pub use meta::{Lease, Meta, Refill, Tag};
 pub use near::Holder;
 pub use reply::Code;
 pub use span::Span;

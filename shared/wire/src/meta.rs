@@ -26,7 +26,7 @@ pub struct Tag(pub [u8; 32]);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lease(pub u128);
 
-/// The metadata in the header of a `cache.get` or `cache.put`, or of its reply. All fields may be absent.
+/// The metadata in the header of a `cache.get`, `cache.put` or `cache.invalidate`, or of its reply. All fields may be absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Meta {
     /// `type`: the content type, such as `image/png`.
@@ -35,7 +35,7 @@ pub struct Meta {
     pub tag: Option<Tag>,
     /// `modified`: when the image was stored, in seconds since 1970.
     pub modified_s: Option<i64>,
-    /// `lease`: handed out by a miss, carried by a fill.
+    /// `lease`: handed out by a miss or with an acknowledgement, carried by a fill.
     pub lease: Option<Lease>,
     /// `returned=1`: in a put without bytes, the lease is given back unused. The next miss may have one.
     pub returned: bool,
@@ -50,6 +50,8 @@ pub struct Meta {
     pub again: bool,
     /// `look=1`: in a get, the asker would not fill: a miss hands out no lease.
     pub look: bool,
+    /// `refill`: in an invalidation, the asker would fill the original anew: the acknowledgement may hand out its lease.
+    pub refill: Option<Refill>,
     /// `fresh=1`: in the reply to a get, the tag that the asker holds is still the current one.
     pub fresh: bool,
     /// `near`: in a get or a fill, the holder that asks for a near lease.
@@ -58,6 +60,15 @@ pub struct Meta {
     pub renewal: bool,
     /// `granted`: in a reply, the length of the near lease, in milliseconds from when the request was sent.
     pub granted_ms: Option<u64>,
+}
+
+/// Which originals an invalidation hands out a lease for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refill {
+    /// `resident`: those that were resident.
+    Resident,
+    /// `any`: all.
+    Any,
 }
 
 /// Why a header's text is not a [`Meta`].
@@ -116,6 +127,13 @@ impl FromStr for Meta {
                 "returned" => meta.returned = value == "1",
                 "again" => meta.again = value == "1",
                 "look" => meta.look = value == "1",
+                "refill" => {
+                    meta.refill = Some(match value {
+                        "resident" => Refill::Resident,
+                        "any" => Refill::Any,
+                        _ => return Err(bad("refill", "resident or any")),
+                    });
+                }
                 "fresh" => meta.fresh = value == "1",
                 "near" => {
                     let holder = value.parse();
@@ -162,6 +180,12 @@ impl fmt::Display for Meta {
         }
         if self.look {
             text.push_str(" look=1");
+        }
+        if let Some(refill) = self.refill {
+            text.push_str(match refill {
+                Refill::Resident => " refill=resident",
+                Refill::Any => " refill=any",
+            });
         }
         if self.returned {
             text.push_str(" returned=1");
@@ -242,6 +266,7 @@ mod tests {
         assert_eq!("".parse(), Ok(Meta::default()));
         assert!(matches!("tag=12".parse::<Meta>(), Err(MetaError::BadValue { name: "tag", .. })));
         assert!(matches!("lease=x".parse::<Meta>(), Err(MetaError::BadValue { name: "lease", .. })));
+        assert!(matches!("refill=1".parse::<Meta>(), Err(MetaError::BadValue { name: "refill", .. })));
         assert!(matches!("size=-1".parse::<Meta>(), Err(MetaError::BadValue { name: "size", .. })));
         assert!(matches!("modified=now".parse::<Meta>(), Err(MetaError::BadValue { name: "modified", .. })));
         assert!(matches!("hello".parse::<Meta>(), Err(MetaError::NoPair(_))));
@@ -258,6 +283,7 @@ mod tests {
             size in proptest::option::of(any::<u64>()),
             returned in any::<bool>(),
             (shelf, file, again, look) in any::<(Option<u64>, Option<(u64, u64)>, bool, bool)>(),
+            refill in proptest::option::of(proptest::sample::select(&[Refill::Resident, Refill::Any][..])),
             fresh in any::<bool>(),
             near in proptest::option::of(any::<u64>()),
             renewal in any::<bool>(),
@@ -277,6 +303,7 @@ mod tests {
                 file,
                 again,
                 look,
+                refill,
                 fresh,
                 near,
                 renewal,

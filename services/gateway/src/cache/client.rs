@@ -14,8 +14,9 @@ use wire::inspect::{
 };
 use wire::near::{HitsReply, HitsReport};
 use wire::stats::{Backlog, History, HistoryRequest, Series, SeriesRequest};
-use wire::{CacheStats, ConfigReply, Item, Key, Meta, subject};
+use wire::{CacheStats, ConfigReply, Item, Key, Meta, Refill, subject};
 
+use crate::cache::granted::Granted;
 use crate::error::Error;
 
 /// The worker's name in errors.
@@ -82,13 +83,18 @@ impl CacheClient {
         read_json(self.bus.request(subject::put(item), Some(meta), bytes, limit).await?)
     }
 
-    /// Tells the worker that the image under `key` changed.
+    /// Tells the worker that the image under `key` changed. With `refill`, it may hand out the lease to fill the original anew.
     pub(crate) async fn invalidate(
         &self,
         key: &Key,
+        refill: Option<Refill>,
         limit: Duration,
-    ) -> Result<InvalidateReply, RequestFailure> {
-        read_json(self.bus.request(subject::invalidate(key), None, Bytes::new(), limit).await?)
+    ) -> Result<(InvalidateReply, Option<Granted>), RequestFailure> {
+        let asked = refill.map(|refill| Meta { refill: Some(refill), ..Meta::default() });
+        let reply = self.bus.request(subject::invalidate(key), asked.as_ref(), Bytes::new(), limit).await?;
+        let lease = reply.meta.lease;
+        let granted = lease.map(|lease| Granted::new(self.bus.clone(), key.clone().into(), lease));
+        Ok((read_json(reply)?, granted))
     }
 
     /// Tells the worker to drop everything. `by` goes into the history.

@@ -90,8 +90,10 @@ impl AppState {
         staged.keep();
         // The file may have been taken away between its last byte and the row, and a row without a file is no stored
         // image.
-        let (told, held) = tokio::join!(self.teller.tell(&note), self.holds(&location, id));
-        if told {
+        let refill = self.config.fill_on_upload.refill().filter(|_| self.reader.may_fill(size));
+        let (told, held) =
+            tokio::join!(self.teller.tell_to_refill(&note, refill), self.holds(&location, id));
+        if told.is_some() {
             self.teller.forget(note, &self.changes);
         }
         if let Err(error) = held {
@@ -105,8 +107,12 @@ impl AppState {
         if let Some(previous) = written.previous {
             self.discard_later(previous.location);
         }
-        if !told {
+        let Some(granted) = told else {
             return Err(Error::StillTelling { done: "the image is stored, but not yet confirmed" });
+        };
+        if let Some(granted) = granted {
+            let (state, item) = (self.clone(), written.row.key.clone().into());
+            self.changes.spawn(async move { state.reader.refill(&item, granted).await });
         }
         Ok(Stored { created, row: written.row })
     }

@@ -105,6 +105,11 @@ impl Filler {
         self.shared.as_deref()
     }
 
+    /// Whether a fill of `size` bytes would be sent at this moment, and not be too large, as far as is known.
+    pub(crate) fn takes(&self, size: u64) -> bool {
+        !self.is_busy() && size < self.refused_from.load(Ordering::Relaxed)
+    }
+
     /// Whether a fill would be dropped at this moment.
     pub(crate) fn is_busy(&self) -> bool {
         self.places.available_permits() == 0

@@ -554,6 +554,25 @@ impl Reader {
         }
     }
 
+    /// Whether an image of `size` bytes would go into the cache at this moment.
+    pub(crate) fn may_fill(&self, size: u64) -> bool {
+        !self.is_too_large(size) && self.filler.takes(size)
+    }
+
+    /// Fills the cache with the image that `item` has now, under the lease that came with the acknowledgement of an upload.
+    ///
+    /// As after a miss, the row is read after the lease has come (design rule 2): another upload may have replaced the image
+    /// meanwhile.
+    pub(crate) async fn refill(&self, item: &Item, granted: Granted) {
+        let Ok(_at_the_origin) = self.at_the_origin.try_acquire() else { return };
+        let decide = |_: &ImageMeta| Decision::Head;
+        let asked = Asked { item, held: None, decide: &decide, patience: Instant::now() + PATIENCE };
+        match self.fill(&asked, granted).await {
+            Ok(found) => tracing::debug!(status = found.status.as_str(), "an upload fills the cache"),
+            Err(error) => tracing::debug!(%error, "an upload does not fill the cache"),
+        }
+    }
+
     /// Notes how large the image is that is about to be stored under `key`.
     pub(crate) fn expect(&self, key: &Key, size: u64) {
         self.room.note(&key.clone().into(), size);

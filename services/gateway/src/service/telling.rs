@@ -11,11 +11,12 @@ use runtime::clock::{Moment, with_margin};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wire::Key;
 use wire::inspect::{ClearReply, InvalidateReply};
 use wire::near::LONGEST_LEASE_MS;
+use wire::{Key, Refill};
 
 use crate::cache::client::{CACHE, CHANGE_LIMIT, CacheClient};
+use crate::cache::granted::Granted;
 use crate::error::Error;
 use crate::service::reach::Reach;
 use crate::service::serving::{Nobody, Serving};
@@ -73,7 +74,16 @@ impl Teller {
     /// Tells the cache of one change, again and again for up to five seconds. True once no cache holds the
     /// image from before; then the note is to be given to [`Teller::forget`].
     pub(crate) async fn tell(&self, note: &Note) -> bool {
-        self.acknowledged(&note.scope).await
+        self.acknowledged(&note.scope, None).await.is_some()
+    }
+
+    /// As [`Teller::tell`]; `Some` once no cache holds the image from before, perhaps with the lease to fill the new one.
+    pub(crate) async fn tell_to_refill(
+        &self,
+        note: &Note,
+        refill: Option<Refill>,
+    ) -> Option<Option<Granted>> {
+        self.acknowledged(&note.scope, refill).await
     }
 
     /// Removes the note of an acknowledged change, by a task among `tasks`. No answer has to wait for it: until it is
@@ -108,8 +118,8 @@ impl Teller {
         }
     }
 
-    /// True once a worker has acknowledged, or surely none holds the image from before. False after [`ANSWER_LIMIT`].
-    async fn acknowledged(&self, scope: &Scope) -> bool {
+    /// `Some` once a worker has acknowledged, or surely none holds the image from before. `None` after [`ANSWER_LIMIT`].
+    async fn acknowledged(&self, scope: &Scope, refill: Option<Refill>) -> Option<Option<Granted>> {
         let doubt = async {
             sleep(DOUBT).await;
             // It is rarely reached, and large.
@@ -117,22 +127,27 @@ impl Teller {
         };
         let done = async {
             tokio::select! {
-                () = self.told_owner(scope) => {}
-                () = doubt => {}
+                granted = self.told_owner(scope, refill) => granted,
+                () = doubt => None,
             }
         };
-        timeout(ANSWER_LIMIT, done).await.is_ok()
+        timeout(ANSWER_LIMIT, done).await.ok()
     }
 
     /// Tells the worker that serves, until it has acknowledged.
-    async fn told_owner(&self, scope: &Scope) {
+    async fn told_owner(&self, scope: &Scope, refill: Option<Refill>) -> Option<Granted> {
         let mut pause = FIRST_PAUSE;
         loop {
-            let failure = match scope {
-                Scope::Key(key) => self.invalidate(key, ATTEMPT_LIMIT).await.err(),
-                Scope::Everything => self.try_clear(BY, ATTEMPT_LIMIT).await.err(),
+            let told = match scope {
+                Scope::Key(key) => {
+                    self.invalidate(key, refill, ATTEMPT_LIMIT).await.map(|(_, granted)| granted)
+                }
+                Scope::Everything => self.try_clear(BY, ATTEMPT_LIMIT).await.map(|_| None),
             };
-            let Some(failure) = failure else { return };
+            let failure = match told {
+                Ok(granted) => return granted,
+                Err(failure) => failure,
+            };
             tracing::debug!(%failure, "the cache has not acknowledged a change yet");
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -158,8 +173,14 @@ impl Teller {
     }
 
     /// Has the worker that serves drop an image.
-    async fn invalidate(&self, key: &Key, limit: Duration) -> Result<InvalidateReply, RequestFailure> {
-        self.by_the_owner(self.cache.invalidate(key, limit), |reply| &reply.incarnation).await
+    async fn invalidate(
+        &self,
+        key: &Key,
+        refill: Option<Refill>,
+        limit: Duration,
+    ) -> Result<(InvalidateReply, Option<Granted>), RequestFailure> {
+        let asked = self.cache.invalidate(key, refill, limit);
+        self.by_the_owner(asked, |(reply, _)| &reply.incarnation).await
     }
 
     /// Has the worker that serves drop everything.
@@ -190,7 +211,8 @@ impl Teller {
     /// # Errors
     /// As [`Teller::clear`].
     pub(crate) async fn drop_cached(&self, key: &Key) -> Result<InvalidateReply, Error> {
-        self.invalidate(key, CHANGE_LIMIT).await.map_err(|failure| Error::of_request(CACHE, failure))
+        let told = self.invalidate(key, None, CHANGE_LIMIT).await;
+        told.map(|(reply, _)| reply).map_err(|failure| Error::of_request(CACHE, failure))
     }
 
     /// Drops everything that is cached. `by` goes into the history.
@@ -261,7 +283,7 @@ impl Teller {
     }
 
     async fn tell_again(&self, LeftBehind { note, .. }: LeftBehind) -> Result<(), String> {
-        if !self.acknowledged(&note.scope).await {
+        if !self.tell(&note).await {
             return Err("the cache does not acknowledge".to_owned());
         }
         self.pending.remove(&[note]).await.map_err(|error| error.to_string())

@@ -87,6 +87,56 @@ async fn no_reader_at_any_gateway_sees_an_older_image_than_the_last_one_answered
     one.stop().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_reader_sees_an_older_image_while_uploads_fill_the_cache() {
+    for copies_mb in ["0", "16"] {
+        let flags = ["--near-cache-mb", copies_mb, "--fill-on-upload", "all"];
+        let (scene, _worker, one) = Scene::running_with(&flags).await;
+        let two = scene.start_gateway(&flags).await;
+        let number = |answer: &Answer| number_of(&answer.body);
+        race(&one, &two, Raced { path: "/images/cat", number: &number, is_hit: &Answer::is_hit }).await;
+        scene.nothing_is_pending().await;
+        let counters = scene.cache_stats().await.unwrap().counters;
+        assert!(counters.fill_count > 10, "{counters:?}");
+        two.stop().await.unwrap();
+        one.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_fills_the_cache_if_it_is_to() {
+    let scene = Scene::new().await;
+    let _worker = scene.start_worker().await;
+    let (old, new) = (samples::chelsea().bytes, samples::coffee().bytes);
+    let filled = async |count: u64| {
+        eventually("the cache is filled", PATIENCE, async || {
+            scene.cache_stats().await.is_some_and(|stats| stats.counters.fill_count == count)
+        })
+        .await;
+    };
+    let flags = |which| [WITHOUT_COPIES[0], WITHOUT_COPIES[1], "--fill-on-upload", which];
+    let gateway = scene.start_gateway(&flags("cached")).await;
+    gateway.put("/images/cat", old).await;
+    // Nothing was cached under its key.
+    assert_eq!(gateway.get("/images/cat").await.cache(), "fwd=miss; detail=filling");
+    filled(1).await;
+    assert_eq!(gateway.put("/images/cat", new).await.status, 200);
+    filled(2).await;
+    let answer = gateway.get("/images/cat").await;
+    assert!(answer.cache() == "hit" && answer.body == new, "{}", answer.cache());
+    gateway.stop().await.unwrap();
+
+    let gateway = scene.start_gateway(&flags("all")).await;
+    assert_eq!(gateway.put("/images/dog", old).await.status, 201);
+    filled(3).await;
+    let answer = gateway.get("/images/dog").await;
+    assert!(answer.cache() == "hit" && answer.body == old, "{}", answer.cache());
+    // A fill is no read.
+    let counters = scene.cache_stats().await.unwrap().counters;
+    assert_eq!((counters.hit_count, counters.miss_count), (2, 1));
+    gateway.stop().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_gateway_left_behind_when_it_died_is_told_by_another() {
     let (scene, _worker, gateway) = Scene::running().await;

@@ -290,6 +290,12 @@ impl Store {
         removed
     }
 
+    /// A lease for the original of a key, where the policy in force keeps anything.
+    pub(crate) fn lease(&mut self, key: &Key, now: Instant) -> Option<Lease> {
+        self.resident.as_ref()?;
+        self.leases.grant(&key.clone().into(), now)
+    }
+
     /// Drops every entry and voids every lease.
     pub(crate) fn clear(&mut self) -> Dropped {
         self.leases.void_all();

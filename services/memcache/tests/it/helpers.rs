@@ -23,7 +23,7 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 pub(crate) struct Scene {
     pub(crate) server: NatsServer,
     pub(crate) operator: Bus,
-    gateway: Bus,
+    pub(crate) gateway: Bus,
 }
 
 /// One life of a worker, in this process.

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use runtime::Bus;
 use runtime::bus::RequestFailure;
 use testkit::samples;
 use wire::inspect::{InvalidateReply, KeySort, KeysReply, KeysRequest};
 use wire::reply::Code;
-use wire::{Meta, subject};
+use wire::{Meta, Refill, subject};
 
-use crate::helpers::{Got, Scene, code, key, tag_of};
+use crate::helpers::{Got, PATIENCE, Scene, code, key, tag_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_put_by_request_comes_back_byte_for_byte_with_type_and_tag() {
@@ -67,6 +68,40 @@ async fn an_operator_s_look_leaves_the_lease_to_the_gateways() {
     assert_eq!((refused.refusal.code, refused.meta.lease), (Code::NotFound, None));
     assert_eq!(scene.stats().await.unwrap().counters.miss_count, 1);
     scene.lease("cat").await;
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invalidation_hands_out_the_lease_to_fill_anew_if_it_is_asked_for() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let image = samples::chelsea().bytes;
+    let invalidate = async |asker: &Bus, refill: Option<Refill>| {
+        let meta = refill.map(|refill| Meta { refill: Some(refill), ..Meta::default() });
+        let subject = subject::invalidate(&key("cat"));
+        asker.request(subject, meta.as_ref(), Bytes::new(), PATIENCE).await.unwrap().meta.lease
+    };
+    let (gateway, resident) = (&scene.gateway, Some(Refill::Resident));
+    assert_eq!(invalidate(gateway, resident).await, None);
+    let lease = invalidate(gateway, Some(Refill::Any)).await.unwrap();
+    assert!(matches!(scene.get("cat").await, Got::Miss(None)), "the lease is out");
+    scene.fill("cat", image, lease).await.unwrap();
+    assert_eq!(invalidate(gateway, None).await, None);
+
+    let lease = scene.lease("cat").await;
+    scene.fill("cat", image, lease).await.unwrap();
+    let lease = invalidate(gateway, resident).await.unwrap();
+    // The next invalidation voids it, and nothing is resident any more.
+    assert_eq!(invalidate(gateway, resident).await, None);
+    assert_eq!(code(scene.fill("cat", image, lease).await), Code::Conflict);
+
+    // Only a gateway fills.
+    scene.put("cat", image).await.unwrap();
+    assert_eq!(invalidate(&scene.operator, resident).await, None);
+    assert_eq!(scene.stats().await.unwrap().counters.request_count, 2);
+
+    scene.configure(r#"{"policy":"none"}"#).await;
+    assert_eq!(invalidate(gateway, Some(Refill::Any)).await, None);
     worker.stop().await.unwrap();
 }
 
