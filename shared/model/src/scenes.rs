@@ -139,7 +139,7 @@ pub(crate) const NEAR_TWICE: Scene = Scene {
 
 /// Uploads fill the cache and bring a copy with that.
 pub(crate) const NEAR_REFILLS: Scene =
-    Scene { name: "near leases and fills by uploads", refills: true, ..NEAR_TWICE };
+    Scene { name: "near leases and fills by uploads", gateways: 1, refills: true, ..NEAR_TWICE };
 
 /// Two reads at once, one of which fills while the other is granted a lease.
 pub(crate) const NEAR_CROWD: Scene =

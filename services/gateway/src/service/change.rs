@@ -91,8 +91,7 @@ impl AppState {
         // The file may have been taken away between its last byte and the row, and a row without a file is no stored
         // image.
         let refill = self.config.fill_on_upload.refill().filter(|_| self.reader.may_fill(size));
-        let (told, held) =
-            tokio::join!(self.teller.tell_to_refill(&note, refill), self.holds(&location, id));
+        let (told, held) = tokio::join!(self.teller.tell_to_refill(&note, refill), self.holds(&location, id));
         if told.is_some() {
             self.teller.forget(note, &self.changes);
         }
