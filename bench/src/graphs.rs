@@ -66,7 +66,7 @@ pub(crate) struct Arguments {
     /// Where the images are: a folder of this machine, or an S3 server on it whose answers come 10 ms later
     #[arg(long, value_enum, default_value_t = Origin::Folder)]
     origin: Origin,
-    /// Settings of the gateway besides the shipped ones
+    /// Settings of gateway and worker besides the shipped ones
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(&'static str, String)>,
     /// Decides what is asked for
@@ -152,6 +152,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let mut setup = Setup::shipped(&arguments.binaries)?;
     setup.gateways[0].extend(arguments.set.iter().cloned());
+    setup.workers[0].extend(arguments.set.iter().cloned());
     let s3 = match arguments.origin {
         Origin::Folder => None,
         Origin::S3 => Some(S3::start().await?),

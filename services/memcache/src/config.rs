@@ -11,6 +11,7 @@ use wire::words::shown;
 use wire::{Capacity, Policy, Span};
 
 use crate::memory;
+use crate::store::Admission;
 
 /// pixcache memcache worker: keeps image bytes in memory and serves them over NATS.
 #[derive(Debug, Clone, Parser)]
@@ -42,6 +43,10 @@ pub struct Config {
     /// Replacement policy at the very first start: none, random, lru or clock_pro
     #[arg(long, env = "CACHE_POLICY", value_name = "POLICY", default_value_t = Policy::Lru)]
     pub cache_policy: Policy,
+
+    /// Which missed images are let in while others have to be evicted for them: those missed before keep out what is asked for once
+    #[arg(long, env = "CACHE_ADMISSION", value_name = "WHICH", value_enum, default_value_t)]
+    pub cache_admission: Admission,
 
     /// How long one window of statistics is: 100ms to 1h
     #[arg(long, env = "STATS_INTERVAL", value_name = "DURATION", default_value = "5s", value_parser = stats_interval)]

@@ -197,7 +197,8 @@ async fn live_again_and_again(
         }
         let Some(claim) = won else { return Ok(()) };
         let store = Store::new(known.policy, known.capacity_mb)
-            .with_near_leases(Duration::from_millis(config.near_lease_ms));
+            .with_near_leases(Duration::from_millis(config.near_lease_ms))
+            .with_admission(config.cache_admission);
         let max_pixels = config.max_image_megapixels.saturating_mul(1_000_000);
         let name = config.worker_name.clone();
         let worker = Worker::new(name, buses, claim, store, windows.clone(), max_pixels, shelf.clone());

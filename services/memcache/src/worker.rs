@@ -279,7 +279,8 @@ impl Worker {
         let lease = match refill {
             Some(refill) if self.is_serving() => {
                 let was_resident = removed.iter().any(|entry| entry.variant().is_none());
-                (refill == Refill::Any || was_resident).then(|| store.lease(key, Instant::now())).flatten()
+                let is_wanted = refill == Refill::Any || was_resident;
+                is_wanted.then(|| store.refill(key, was_resident, Instant::now())).flatten()
             }
             _ => None,
         };

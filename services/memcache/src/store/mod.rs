@@ -3,6 +3,7 @@
 //! Everything is under one lock (see [`crate::worker`]), because a lookup is a hash, a few pointers
 //! and a few additions: far less work than the message around it.
 
+mod admission;
 mod bounded;
 mod clock_pro;
 mod entry;
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 use wire::near::KeyHits;
 use wire::{Capacity, Counters, Item, Key, Lease, Policy, Tag};
 
+pub(crate) use self::admission::Admission;
+use self::admission::Doorkeeper;
 use self::bounded::Bounded;
 pub(crate) use self::entry::MAPPED_BYTES;
 use self::entry::Replacement;
@@ -98,6 +101,7 @@ pub struct Store {
     /// `None` under the policy `none`.
     resident: Option<Box<dyn Replacement>>,
     leases: Leases,
+    doorkeeper: Doorkeeper,
     /// The near leases. They are under the same lock as the entries, so that reading a value and noting its holder
     /// are one step.
     pub(crate) holders: Holders,
@@ -122,6 +126,7 @@ impl Store {
             capacity,
             resident: replacement(policy, capacity),
             leases: Leases::default(),
+            doorkeeper: Doorkeeper::default(),
             holders: Holders::new(Duration::ZERO),
             counters,
             clock,
@@ -133,16 +138,28 @@ impl Store {
         Self { holders: Holders::new(length), ..self }
     }
 
+    /// The same store, which lets in what `admission` says.
+    pub(crate) fn with_admission(self, admission: Admission) -> Self {
+        Self { doorkeeper: Doorkeeper::new(admission), ..self }
+    }
+
     /// Looks `item` up for a reader that holds a copy with the tag `held` and has room for `most` bytes.
     ///
     /// While the worker is not `serving`, the outcome is a miss without a lease: resident entries may be stale.
     pub fn get(&mut self, item: &Item, held: Option<&Tag>, most: u64, serving: bool, now: Instant) -> Lookup {
         match self.look(item, held, most, serving) {
-            Lookup::Miss(_) if serving && self.resident.is_some() => {
-                Lookup::Miss(self.leases.grant(item, now))
-            }
+            Lookup::Miss(_) if serving => Lookup::Miss(self.admit(item, now)),
             found => found,
         }
+    }
+
+    /// A lease for a missed item, where the policy in force keeps anything and the item is let in.
+    fn admit(&mut self, item: &Item, now: Instant) -> Option<Lease> {
+        let resident = self.resident.as_ref()?;
+        let (entries, weight) = (resident.len(), resident.weight());
+        // The size of what is missed is not known yet: room for one of the mean weight is room.
+        let has_room = weight + weight / entries.max(1) as u64 <= self.capacity;
+        self.doorkeeper.admits(item, entries, has_room).then(|| self.leases.grant(item, now)).flatten()
     }
 
     /// As [`Store::get`], for a reader that fills nothing: a miss leaves the lease to others.
@@ -290,15 +307,16 @@ impl Store {
         removed
     }
 
-    /// A lease for the original of a key, where the policy in force keeps anything.
-    pub(crate) fn lease(&mut self, key: &Key, now: Instant) -> Option<Lease> {
-        self.resident.as_ref()?;
-        self.leases.grant(&key.clone().into(), now)
+    /// A lease for the original of a key whose image has changed. One that `was_resident` was let in before.
+    pub(crate) fn refill(&mut self, key: &Key, was_resident: bool, now: Instant) -> Option<Lease> {
+        let item = key.clone().into();
+        if was_resident { self.leases.grant(&item, now) } else { self.admit(&item, now) }
     }
 
     /// Drops every entry and voids every lease.
     pub(crate) fn clear(&mut self) -> Dropped {
         self.leases.void_all();
+        self.doorkeeper.clear();
         let (entries, bytes) = self.size();
         Dropped {
             entries,

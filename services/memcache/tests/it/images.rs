@@ -106,6 +106,31 @@ async fn an_invalidation_hands_out_the_lease_to_fill_anew_if_it_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_once_is_not_let_in_while_it_would_evict() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&["--cache-capacity-mb", "1", "--cache-admission", "second"]).await;
+    let image = samples::chelsea().bytes;
+    let fill = async |name: &str| {
+        let lease = scene.lease(name).await;
+        scene.fill(name, image, lease).await.unwrap();
+    };
+    let most = (1 << 20) / image.len();
+    for number in 0..most {
+        fill(&format!("{number}")).await;
+    }
+    assert!(matches!(scene.get("cat").await, Got::Miss(None)));
+    assert!(matches!(scene.get("dog").await, Got::Miss(None)));
+    assert_eq!(scene.stats().await.unwrap().counters.eviction_count, 0);
+    fill("cat").await;
+    assert_eq!(scene.stats().await.unwrap().counters.eviction_count, 1);
+
+    // After a clear there is room for all.
+    scene.clear().await;
+    fill("horse").await;
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_too_large_for_the_cache_or_the_bus_is_rejected_and_counted() {
     let scene = Scene::new().await;
     let worker = scene.start_worker(&["--cache-capacity-mb", "1"]).await;
