@@ -112,12 +112,16 @@ suite("existing clients", () => {
     await until("the large one is cached", async () => (await system.read("large")).what === "hit", 10);
     assert.deepEqual((await system.read("large")).bytes, large);
 
-    for (let at = 0; at < 3; at++) {
+    // A busy machine may take longer than the budget for the cache.
+    const reasons = [];
+    await until("three reads say why", async () => {
       const read = await system.read("huge");
       assert.deepEqual(read.bytes, huge);
       assert.notEqual(read.what, "hit");
-      assert.match(read.cacheStatus, /detail=too-large/);
-    }
+      reasons.push(/detail=(too-large|cache-timeout)/.exec(read.cacheStatus)?.[1]);
+      return reasons.filter((reason) => reason === "too-large").length === 3;
+    });
+    assert.ok(reasons.every(Boolean), String(reasons));
     const refused = await system.fetch("/images/over", { method: "PUT", body: photograph(21_000_000) });
     assert.equal(refused.status, 413);
     const { rejection_count: rejected } = JSON.parse((await system.bin("nats", ["req", "cache.stats", "", "--raw"])).out);
