@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use runtime::bus::headers_of;
+use runtime::bus::{headers_of, meta_of};
 use testkit::database::Account;
 use testkit::{AnswerHold, eventually, samples};
 use tokio::sync::Semaphore;
@@ -282,6 +282,54 @@ async fn a_flight_takes_nobody_in_once_its_fill_was_sent() {
         client.publish(fill.reply.unwrap(), STORED.into()).await.unwrap();
     };
     tokio::join!(leader, latecomer);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fills_beyond_the_places_are_dropped_and_counted_and_keep_no_lease() {
+    let places = std::thread::available_parallelism().unwrap().get().clamp(2, 16);
+    let (scene, gateway) = scene(&["--cache-budget-ms", "500", "--near-cache-mb", "0"]).await;
+    let paths: Vec<String> = (0..2 * places).map(|number| format!("/images/{number}")).collect();
+    for path in &paths {
+        assert_eq!(gateway.put(path, samples::chelsea().bytes).await.status, 201);
+    }
+    let (looks, back) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (looked, returned) = (looks.clone(), back.clone());
+    let last = AtomicU64::new(0);
+    let _gets = respond(&scene, subject::GET, move |request| {
+        if meta_of(request.headers.as_ref()).unwrap().look {
+            looked.fetch_add(1, Ordering::Relaxed);
+            return refusal(404, None);
+        }
+        leased(last.fetch_add(1, Ordering::Relaxed) + 1)
+    })
+    .await;
+    // Fills stay without an answer, and so keep their places.
+    let _puts = respond(&scene, subject::PUT, move |request| {
+        let is_back = meta_of(request.headers.as_ref()).unwrap().returned;
+        returned.fetch_add(u64::from(is_back), Ordering::Relaxed);
+        is_back.then(|| json(STORED)).flatten()
+    })
+    .await;
+    let answers = futures_util::future::join_all(paths.iter().map(|path| gateway.get(path))).await;
+    let mut statuses: Vec<_> = answers.iter().map(crate::http::Answer::cache).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses[..places], vec!["fwd=miss"; places]);
+    assert_eq!(statuses[places..], vec!["fwd=miss; detail=filling"; places]);
+    assert_eq!(gateway.metric("pixcache_dropped_fills_total").await, places as f64);
+    // Each of these left its lease to others, or gave it back.
+    eventually("all leases are back", PATIENCE, async || {
+        looks.load(Ordering::Relaxed) + back.load(Ordering::Relaxed) == places as u64
+    })
+    .await;
+    // Whoever reads now asks for none.
+    let before = looks.load(Ordering::Relaxed);
+    if gateway.metric("pixcache_fills_under_way").await == places as f64 {
+        assert_served(&gateway, "fwd=miss").await;
+        assert_eq!(looks.load(Ordering::Relaxed), before + 1);
+    }
+    gateway.fills_end().await;
+    assert_served(&gateway, "fwd=miss; detail=filling").await;
     gateway.stop().await.unwrap();
 }
 

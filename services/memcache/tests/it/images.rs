@@ -72,6 +72,19 @@ async fn an_operator_s_look_leaves_the_lease_to_the_gateways() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_would_not_fill_leaves_the_lease_to_others() {
+    let scene = Scene::new().await;
+    let worker = scene.start_worker(&[]).await;
+    let look = Meta { look: true, ..Meta::default() };
+    let asked = scene.ask(&subject::get(&key("cat").into()), "", Some(&look)).await;
+    let Err(RequestFailure::Refused(refused)) = asked else { panic!("nothing is resident") };
+    assert_eq!((refused.refusal.code, refused.meta.lease), (Code::NotFound, None));
+    assert_eq!(scene.stats().await.unwrap().counters.miss_count, 1);
+    scene.lease("cat").await;
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_invalidation_hands_out_the_lease_to_fill_anew_if_it_is_asked_for() {
     let scene = Scene::new().await;
     let worker = scene.start_worker(&[]).await;
