@@ -41,6 +41,9 @@
 //! with the hit is still on its way. What is granted to somebody who has given up makes others wait longer, and
 //! nothing else.
 //!
+//! An upload that fills has its lease from the acknowledgement, and goes on from there as a read that nobody waits for. Its
+//! lease may be used at any moment after the removal, which is earlier than the acknowledgement can arrive.
+//!
 //! # Time
 //!
 //! What waits may give up at any moment: 50 ms for a get, 2 s for an invalidation, 5 s until an uploader is

@@ -152,8 +152,13 @@ impl Scene {
     async fn change<T: DeserializeOwned>(&self, subject: &str, payload: &str) -> T {
         let start = Instant::now();
         loop {
-            match self.ask_json(subject, payload).await {
-                Ok(reply) => return reply,
+            let asked =
+                self.operator.request(subject.to_owned(), None, payload.to_owned().into(), PATIENCE).await;
+            match asked {
+                Ok(reply) => {
+                    return serde_json::from_slice(&reply.payload)
+                        .expect("the answer has the form that wire gives it");
+                }
                 Err(RequestFailure::Refused(refused))
                     if refused.refusal.code == Code::Unavailable
                         && refused.refusal.message.ends_with("nothing was changed")
