@@ -178,6 +178,9 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
             "changes were left unacknowledged at the stop: another gateway, or the next start, tells the cache of them"
         );
     }
+    if timeout(FAREWELL, state.finish_fills()).await.is_err() {
+        tracing::debug!("images on their way into the cache were left at the stop");
+    }
     if let Some(upkeep) = state.near_upkeep()
         && !matches!(timeout(FAREWELL, upkeep.report_now()).await, Ok(Ok(())))
     {

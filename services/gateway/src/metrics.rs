@@ -133,10 +133,10 @@ impl Metrics {
         let waiting_reads =
             IntGauge::new("pixcache_waiting_reads", "Reads that wait for another one to fill the cache")?;
         let fills_under_way =
-            IntGauge::new("pixcache_fills_under_way", "Images on their way into the cache after a miss")?;
+            IntGauge::new("pixcache_fills_under_way", "Images on their way into the cache")?;
         let dropped_fills = IntCounter::new(
             "pixcache_dropped_fills_total",
-            "Misses that were not filled, because enough fills were under way",
+            "Images that were not brought into the cache, because enough fills were under way",
         )?;
         let uploads = IntCounter::new("pixcache_uploads_total", "Images stored")?;
         let upload_bytes = IntCounter::new("pixcache_upload_bytes_total", "Bytes of the images stored")?;

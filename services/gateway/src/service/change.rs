@@ -90,7 +90,7 @@ impl AppState {
         staged.keep();
         // The file may have been taken away between its last byte and the row, and a row without a file is no stored
         // image.
-        let refill = self.config.fill_on_upload.refill().filter(|_| self.reader.may_fill(size));
+        let refill = self.config.fill_on_upload.refill().filter(|_| self.reader.may_refill(size));
         let (told, held) = tokio::join!(self.teller.tell_to_refill(&note, refill), self.holds(&location, id));
         if told.is_some() {
             self.teller.forget(note, &self.changes);
@@ -255,5 +255,10 @@ impl AppState {
     pub(crate) async fn finish_changes(&self) {
         self.changes.close();
         self.changes.wait().await;
+    }
+
+    /// Waits for the fills on their way.
+    pub(crate) async fn finish_fills(&self) {
+        self.reader.finish_fills().await;
     }
 }

@@ -13,8 +13,9 @@ use origin::dates::Modified;
 use prometheus::{IntCounter, IntGauge};
 use runtime::bus::RequestFailure;
 use runtime::shelf::Shelf;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 use wire::inspect::PutReply;
 use wire::reply::Code;
 use wire::{Item, Meta};
@@ -43,6 +44,8 @@ pub(crate) struct Filler {
     shared: Option<Arc<Shared>>,
     budget: Duration,
     places: Arc<Semaphore>,
+    /// The fills beside answers, which a stop waits for.
+    tasks: TaskTracker,
     under_way: Flights<()>,
     /// The fewest bytes that the worker has refused as too large since it last took as many; no fill has `u64::MAX`.
     refused_from: AtomicU64,
@@ -65,7 +68,12 @@ pub(crate) struct Fill {
     pub(crate) lent: Bytes,
     /// The reads that wait for that.
     pub(crate) flight: ClosedFlight<(ImageMeta, Bytes)>,
+    /// Its place, if it has one already.
+    pub(crate) place: Option<Place>,
 }
+
+/// One of the places for fills beside answers.
+pub(crate) type Place = OwnedSemaphorePermit;
 
 impl Filler {
     /// A filler of the cache with this budget for a read, whose bytes come from S3 if the origin is `remote`.
@@ -78,6 +86,7 @@ impl Filler {
             shared: None,
             budget,
             places: Arc::new(Semaphore::new(places)),
+            tasks: TaskTracker::new(),
             under_way: Flights::default(),
             refused_from: AtomicU64::new(u64::MAX),
             running: metrics.fills_under_way(),
@@ -105,9 +114,19 @@ impl Filler {
         self.shared.as_deref()
     }
 
-    /// Whether a fill of `size` bytes would be sent at this moment, and not be too large, as far as is known.
-    pub(crate) fn takes(&self, size: u64) -> bool {
-        !self.is_busy() && size < self.refused_from.load(Ordering::Relaxed)
+    /// A place for a fill; without one the fill is dropped, and counted here.
+    pub(crate) fn place(&self) -> Option<Place> {
+        let place = self.places.clone().try_acquire_owned().ok();
+        if place.is_none() {
+            self.dropped.inc();
+        }
+        place
+    }
+
+    /// Waits for the fills that are under way.
+    pub(crate) async fn finish(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// Whether a fill would be dropped at this moment.
@@ -140,14 +159,11 @@ impl Filler {
     }
 
     /// Sends a fill beside the answer to its read, or drops it.
-    fn start(self: &Arc<Self>, fill: Fill) -> CacheStatus {
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
-            self.dropped.inc();
-            return CacheStatus::Miss;
-        };
+    fn start(self: &Arc<Self>, mut fill: Fill) -> CacheStatus {
+        let Some(place) = fill.place.take().or_else(|| self.place()) else { return CacheStatus::Miss };
         let (filler, under_way) = (self.clone(), self.under_way.lead(&fill.item));
         let running = Running::new(&self.running);
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             let status = filler.send(fill).await;
             tracing::debug!(status = status.as_str(), "a fill has ended");
             drop((place, running, under_way));
@@ -157,7 +173,7 @@ impl Filler {
 
     /// Sends a fill, and shares it if it was accepted.
     async fn send(&self, fill: Fill) -> CacheStatus {
-        let Fill { item, granted, image, bytes, lent, flight } = fill;
+        let Fill { item, granted, image, bytes, lent, flight, place: _place } = fill;
         let meta = Meta {
             content_type: Some(image.format.content_type().to_owned()),
             tag: Some(image.tag),

@@ -36,7 +36,7 @@ use crate::conditional::Decision;
 use crate::error::Error;
 use crate::image::{CacheStatus, Content, Decide, ImageMeta, ReadFailure, ReadOutcome};
 use crate::metrics::Metrics;
-use crate::service::fill::{Fill, Filler};
+use crate::service::fill::{Fill, Filler, Place};
 use crate::service::flight::Flights;
 
 /// Bytes for the headers of a fill and of a hit, which the bus carries besides the image.
@@ -245,7 +245,7 @@ impl Reader {
     /// Reads what the cache has not answered.
     async fn read_absent(&self, asked: &Asked<'_>, absent: Absent) -> Result<Found, Error> {
         match absent {
-            Absent::Leased(lease) => self.fill(asked, lease).await,
+            Absent::Leased(lease) => self.fill(asked, lease, None).await,
             Absent::Missed => match self.share(asked).await {
                 Some((image, bytes)) => {
                     Ok(Found::new(image, Content::Bytes(bytes), CacheStatus::Collapsed, asked.decide))
@@ -401,8 +401,8 @@ impl Reader {
         }
     }
 
-    /// Reads the origin for all reads that miss this item, and fills the cache.
-    async fn fill(&self, asked: &Asked<'_>, granted: Granted) -> Result<Found, Error> {
+    /// Reads the origin for all reads that miss this item, and fills the cache, in `place` if it has that already.
+    async fn fill(&self, asked: &Asked<'_>, granted: Granted, place: Option<Place>) -> Result<Found, Error> {
         let item = asked.item;
         let flight = self.flights.lead(item);
         let mut rounds = Rounds::until(asked.patience);
@@ -439,6 +439,7 @@ impl Reader {
             bytes,
             lent: lent.clone(),
             flight: flight.close(),
+            place,
         };
         let status = self.filler.fill(fill).await;
         Ok(Found::new(image, Content::Bytes(lent), status, asked.decide))
@@ -554,9 +555,13 @@ impl Reader {
         }
     }
 
-    /// Whether an image of `size` bytes would go into the cache at this moment.
-    pub(crate) fn may_fill(&self, size: u64) -> bool {
-        !self.is_too_large(size) && self.filler.takes(size)
+    /// Whether the bus carries an image of `size` bytes, and a fill would not be dropped at this moment. A drop is counted.
+    pub(crate) fn may_refill(&self, size: u64) -> bool {
+        if self.is_too_large(size) {
+            return false;
+        }
+        self.filler.note_unfilled();
+        !self.filler.is_busy()
     }
 
     /// Fills the cache with the image that `item` has now, under the lease that came with the acknowledgement of an upload.
@@ -565,12 +570,18 @@ impl Reader {
     /// meanwhile.
     pub(crate) async fn refill(&self, item: &Item, granted: Granted) {
         let Ok(_at_the_origin) = self.at_the_origin.try_acquire() else { return };
+        let Some(place) = self.filler.place() else { return };
         let decide = |_: &ImageMeta| Decision::Head;
         let asked = Asked { item, held: None, decide: &decide, patience: Instant::now() + PATIENCE };
-        match self.fill(&asked, granted).await {
+        match self.fill(&asked, granted, Some(place)).await {
             Ok(found) => tracing::debug!(status = found.status.as_str(), "an upload fills the cache"),
             Err(error) => tracing::debug!(%error, "an upload does not fill the cache"),
         }
+    }
+
+    /// Waits for the fills that are under way.
+    pub(crate) async fn finish_fills(&self) {
+        self.filler.finish().await;
     }
 
     /// Notes how large the image is that is about to be stored under `key`.

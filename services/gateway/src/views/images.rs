@@ -168,8 +168,8 @@ impl ReadView {
             CacheStatus::Miss => (
                 "miss",
                 "Miss",
-                "The bytes came from the origin. They were not put into the cache, because its policy keeps \
-                 nothing, or because another reader puts them there.",
+                "The bytes came from the origin. They were not put into the cache, because another \
+                 reader puts them there, enough others are on their way, or its policy or admission keeps them out.",
             ),
             CacheStatus::Refused => (
                 "miss",

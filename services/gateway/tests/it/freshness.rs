@@ -138,6 +138,20 @@ async fn an_upload_fills_the_cache_if_it_is_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_finishes_the_fills_that_are_under_way() {
+    let (scene, _worker, gateway) = Scene::running_with(&WITHOUT_COPIES).await;
+    let paths: Vec<String> = (0..20).map(|number| format!("/images/{number}")).collect();
+    for path in &paths {
+        gateway.put(path, samples::retina().bytes).await;
+    }
+    let answers = futures_util::future::join_all(paths.iter().map(|path| gateway.get(path))).await;
+    gateway.stop().await.unwrap();
+    let filling = answers.iter().filter(|answer| answer.cache().ends_with("filling")).count() as u64;
+    let stats = scene.cache_stats().await.unwrap();
+    assert!(filling > 0 && stats.key_count == filling, "{filling} on their way, {stats:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_gateway_left_behind_when_it_died_is_told_by_another() {
     let (scene, _worker, gateway) = Scene::running().await;
     gateway.put("/images/cat", &numbered(1)).await;
