@@ -174,7 +174,7 @@ impl Scene {
         arguments.extend(["--nats-password", self.nats.password("gateway"), "--database-url", &url]);
         arguments.extend(["--image-dir", text(&images), "--template-dir", text(&templates)]);
         // A debug build on a busy machine is not what the budget is made for.
-        arguments.extend(["--cache-budget-ms", "2000"]);
+        arguments.extend(["--cache-budget-ms", "4000"]);
         let given: Vec<&str> = flags.iter().copied().filter(|flag| flag.starts_with("--")).collect();
         let mut kept = Vec::new();
         let mut skip = false;
@@ -300,6 +300,11 @@ impl Gateway {
         let text = self.get("/metrics").await.text();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("{name} in\n{text}")).parse().expect("a metric is a number")
+    }
+
+    /// Reads an image until the worker has it.
+    pub(crate) async fn is_cached(&self, path: &str) {
+        eventually("it is cached", PATIENCE, async || self.get(path).await.cache() == "hit").await;
     }
 
     /// Waits until no fill is under way.
