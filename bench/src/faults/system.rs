@@ -211,8 +211,8 @@ impl Maker<'_> {
             ("SWEEP_MAX_PERCENT", "100".to_owned()),
             ("TEMPLATE_DIR", text(&repository_root().join("templates"))?),
             ("CACHE_BUDGET_MS", CACHE_BUDGET_MS.to_owned()),
-            // Uploads through the one fill the cache always, those through the other what was cached.
-            ("FILL_ON_UPLOAD", if name == GATEWAYS[0] { "all" } else { "cached" }.to_owned()),
+            // Uploads through the one fill the cache; the other does what ships.
+            ("FILL_ON_UPLOAD", if name == GATEWAYS[0] { "all" } else { "off" }.to_owned()),
         ]);
         Process::new(name, &self.binaries.join("gateway"), settings)
     }

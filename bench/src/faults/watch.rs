@@ -13,7 +13,7 @@ use super::load;
 use super::system::System;
 
 /// How often the workers are asked.
-const ASK_EVERY: Duration = Duration::from_millis(40);
+const ASK_EVERY: Duration = Duration::from_millis(25);
 /// How often the memory of the processes is measured.
 const WEIGH_EVERY: Duration = Duration::from_secs(5);
 /// An answer may be this late: that of a worker that was stopped comes when it is resumed.

@@ -111,7 +111,7 @@ impl Hasher for Bytes {
     }
 
     fn finish(&self) -> u64 {
-        unreachable!("it is hashed by whoever asked for the bytes")
+        unreachable!("Bytes only collects: the hasher of the state hashes them")
     }
 }
 

@@ -88,9 +88,9 @@ impl AppState {
             Err(unmet) => return self.tell(&note, "", Err(unmet.into())).await,
         };
         staged.keep();
+        let refill = self.config.fill_on_upload.refill().filter(|_| self.reader.may_refill(size));
         // The file may have been taken away between its last byte and the row, and a row without a file is no stored
         // image.
-        let refill = self.config.fill_on_upload.refill().filter(|_| self.reader.may_refill(size));
         let (told, held) = tokio::join!(self.teller.tell_to_refill(&note, refill), self.holds(&location, id));
         if told.is_some() {
             self.teller.forget(note, &self.changes);
@@ -106,12 +106,12 @@ impl AppState {
         if let Some(previous) = written.previous {
             self.discard_later(previous.location);
         }
-        let Some(granted) = told else {
+        let Some(told) = told else {
             return Err(Error::StillTelling { done: "the image is stored, but not yet confirmed" });
         };
-        if let Some(granted) = granted {
+        if let Some(granted) = told.granted {
             let (state, item) = (self.clone(), written.row.key.clone().into());
-            self.changes.spawn(async move { state.reader.refill(&item, granted).await });
+            self.reader.fill_tasks().spawn(async move { state.reader.refill(&item, granted).await });
         }
         Ok(Stored { created, row: written.row })
     }

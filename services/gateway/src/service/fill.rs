@@ -44,7 +44,7 @@ pub(crate) struct Filler {
     shared: Option<Arc<Shared>>,
     budget: Duration,
     places: Arc<Semaphore>,
-    /// The fills beside answers, which a stop waits for.
+    /// The fills beside answers and those of uploads, which a stop waits for.
     tasks: TaskTracker,
     under_way: Flights<()>,
     /// The fewest bytes that the worker has refused as too large since it last took as many; no fill has `u64::MAX`.
@@ -118,9 +118,19 @@ impl Filler {
     pub(crate) fn place(&self) -> Option<Place> {
         let place = self.places.clone().try_acquire_owned().ok();
         if place.is_none() {
-            self.dropped.inc();
+            self.note_dropped();
         }
         place
+    }
+
+    /// Counts a fill that is not made, because this machine is busy.
+    pub(crate) fn note_dropped(&self) {
+        self.dropped.inc();
+    }
+
+    /// The fills beside answers, and those of uploads.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
     }
 
     /// Waits for the fills that are under way.
@@ -134,10 +144,10 @@ impl Filler {
         self.places.available_permits() == 0
     }
 
-    /// Notes a miss that brought no lease.
+    /// Counts a fill that was not asked a lease for, if that was because a further one would be dropped.
     pub(crate) fn note_unfilled(&self) {
         if self.is_busy() {
-            self.dropped.inc();
+            self.note_dropped();
         }
     }
 

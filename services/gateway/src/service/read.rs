@@ -24,6 +24,7 @@ use runtime::held::hold;
 use sniff::Format;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
+use tokio_util::task::TaskTracker;
 use wire::reply::Code;
 use wire::{Item, Key, Meta, Tag, Variant};
 
@@ -569,14 +570,22 @@ impl Reader {
     /// As after a miss, the row is read after the lease has come (design rule 2): another upload may have replaced the image
     /// meanwhile.
     pub(crate) async fn refill(&self, item: &Item, granted: Granted) {
-        let Ok(_at_the_origin) = self.at_the_origin.try_acquire() else { return };
         let Some(place) = self.filler.place() else { return };
+        let Ok(_at_the_origin) = self.at_the_origin.try_acquire() else {
+            self.filler.note_dropped();
+            return;
+        };
         let decide = |_: &ImageMeta| Decision::Head;
         let asked = Asked { item, held: None, decide: &decide, patience: Instant::now() + PATIENCE };
         match self.fill(&asked, granted, Some(place)).await {
             Ok(found) => tracing::debug!(status = found.status.as_str(), "an upload fills the cache"),
             Err(error) => tracing::debug!(%error, "an upload does not fill the cache"),
         }
+    }
+
+    /// The tasks that fill the cache, which a stop waits for.
+    pub(crate) fn fill_tasks(&self) -> &TaskTracker {
+        self.filler.tasks()
     }
 
     /// Waits for the fills that are under way.

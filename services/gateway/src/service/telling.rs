@@ -65,6 +65,13 @@ struct Acknowledged {
     is_removing: bool,
 }
 
+/// The cache has been told: none holds the image from before any more.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// The lease to fill the new image, if it was asked for and handed out.
+    pub(crate) granted: Option<Granted>,
+}
+
 impl Teller {
     /// Tells this cache, and keeps these notes.
     pub(crate) fn new(cache: CacheClient, serving: Serving, pending: Pending, reach: Reach) -> Self {
@@ -77,12 +84,8 @@ impl Teller {
         self.acknowledged(&note.scope, None).await.is_some()
     }
 
-    /// As [`Teller::tell`]; `Some` once no cache holds the image from before, perhaps with the lease to fill the new one.
-    pub(crate) async fn tell_to_refill(
-        &self,
-        note: &Note,
-        refill: Option<Refill>,
-    ) -> Option<Option<Granted>> {
+    /// As [`Teller::tell`], and asks for the lease to fill the new image; `None` in the place of false.
+    pub(crate) async fn tell_to_refill(&self, note: &Note, refill: Option<Refill>) -> Option<Told> {
         self.acknowledged(&note.scope, refill).await
     }
 
@@ -119,17 +122,18 @@ impl Teller {
     }
 
     /// `Some` once a worker has acknowledged, or surely none holds the image from before. `None` after [`ANSWER_LIMIT`].
-    async fn acknowledged(&self, scope: &Scope, refill: Option<Refill>) -> Option<Option<Granted>> {
+    async fn acknowledged(&self, scope: &Scope, refill: Option<Refill>) -> Option<Told> {
         let doubt = async {
             sleep(DOUBT).await;
             // It is rarely reached, and large.
             Box::pin(self.nobody_serves()).await;
         };
         let done = async {
-            tokio::select! {
+            let granted = tokio::select! {
                 granted = self.told_owner(scope, refill) => granted,
                 () = doubt => None,
-            }
+            };
+            Told { granted }
         };
         timeout(ANSWER_LIMIT, done).await.ok()
     }

@@ -4,7 +4,7 @@
 //! fits in, and where a large entry was evicted, others are let in until the room is used up.
 //!
 //! Filling at the second miss keeps bytes that are asked for once from travelling and from evicting others (Maggs and
-//! Sitaraman, *Algorithmic Nuggets in Content Delivery*, CCR 2015, §5: "cache-on-second-hit").
+//! Sitaraman, *Algorithmic Nuggets in Content Delivery*, CCR 2015: the rule "cache-on-second-hit").
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};

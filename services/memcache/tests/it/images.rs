@@ -1,7 +1,5 @@
 //! Getting, putting and filling.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use runtime::Bus;
 use runtime::bus::RequestFailure;
@@ -59,27 +57,17 @@ async fn a_miss_leases_the_fill_to_one_and_the_fill_is_taken_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_s_look_leaves_the_lease_to_the_gateways() {
+async fn an_operator_and_a_gateway_that_would_not_fill_leave_the_lease_to_others() {
     let scene = Scene::new().await;
     let worker = scene.start_worker(&[]).await;
     let subject = subject::get(&key("cat").into());
-    let asked = scene.operator.request(subject, None, Bytes::new(), Duration::from_secs(5)).await;
-    let Err(RequestFailure::Refused(refused)) = asked else { panic!("nothing is resident") };
-    assert_eq!((refused.refusal.code, refused.meta.lease), (Code::NotFound, None));
-    assert_eq!(scene.stats().await.unwrap().counters.miss_count, 1);
-    scene.lease("cat").await;
-    worker.stop().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_would_not_fill_leaves_the_lease_to_others() {
-    let scene = Scene::new().await;
-    let worker = scene.start_worker(&[]).await;
     let look = Meta { look: true, ..Meta::default() };
-    let asked = scene.ask(&subject::get(&key("cat").into()), "", Some(&look)).await;
-    let Err(RequestFailure::Refused(refused)) = asked else { panic!("nothing is resident") };
-    assert_eq!((refused.refusal.code, refused.meta.lease), (Code::NotFound, None));
-    assert_eq!(scene.stats().await.unwrap().counters.miss_count, 1);
+    for (asker, meta) in [(&scene.operator, None), (&scene.gateway, Some(&look))] {
+        let asked = asker.request(subject.clone(), meta, Bytes::new(), PATIENCE).await;
+        let Err(RequestFailure::Refused(refused)) = asked else { panic!("nothing is resident") };
+        assert_eq!((refused.refusal.code, refused.meta.lease), (Code::NotFound, None));
+    }
+    assert_eq!(scene.stats().await.unwrap().counters.miss_count, 2);
     scene.lease("cat").await;
     worker.stop().await.unwrap();
 }
