@@ -12,6 +12,7 @@ use wire::Tag;
 
 use crate::conditional::Decision;
 use crate::error::Error;
+use crate::visitor::Visitor;
 
 /// The properties of an image that is about to be answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +147,22 @@ pub(crate) enum Content {
     Stream(Body),
     /// No bytes: the asker holds them already, under the tag that it named.
     Fresh,
+}
+
+/// Who reads, and what of the image is needed.
+#[derive(Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    pub(crate) visitor: Visitor,
+    /// The tag of the bytes that the asker has already.
+    pub(crate) held: Option<Tag>,
+    pub(crate) decide: Decide<'a>,
+}
+
+impl Asker<'_> {
+    /// An asker who needs all of it.
+    pub(crate) fn of_all(visitor: Visitor) -> Self {
+        Self { visitor, held: None, decide: &|_| Decision::Whole }
+    }
 }
 
 /// Decides a read once the properties of the image are known, and with that how much of it is needed.

@@ -4,6 +4,7 @@ mod cache;
 mod conditional;
 mod config;
 mod error;
+mod fair;
 mod head;
 mod health;
 mod holders;

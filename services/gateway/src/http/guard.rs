@@ -11,8 +11,6 @@ use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::FutureExt as _;
-use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::access::{Gate, Peer};
@@ -20,7 +18,7 @@ use super::lend;
 use super::lend::Bodies;
 use crate::config::Config;
 use crate::error::Error;
-use crate::holders::Counts;
+use crate::fair::{FairPlace, FairPlaces};
 use crate::hosts;
 use crate::routes::answer::{RESOURCE_POLICY, failure};
 use crate::routes::images;
@@ -39,95 +37,53 @@ const ENDING_LIMIT: Duration = Duration::from_secs(1);
 /// The route label of a request that matched no route.
 const UNMATCHED: &str = "unmatched";
 
-/// The turns that an address may have for each free turn. One address alone gets three quarters of all turns, two get
-/// six sevenths, and one turn is always left for another address (Choudhury and Hahne, "Dynamic queue length
-/// thresholds", 1998).
-const FOR_EACH_FREE: usize = 3;
-
 /// Bounds the requests that are handled at once. Requests with a body have turns of their own, so that a slow upload
 /// never takes the turn of a read. A connection has one request at a time, so the number of connections bounds the
 /// answers that are still being sent.
 ///
 /// A variant may take long, so reads of variants get at most half of the turns. The other half is left to other
-/// requests.
+/// requests. No address has all turns of a kind.
 #[derive(Debug, Clone)]
-pub(super) struct Turns {
-    without_body: Lane,
-    of_variants: Arc<Semaphore>,
-    with_body: Lane,
-    bodies: Bodies,
-}
+pub(super) struct Turns(Arc<Kinds>);
 
-#[derive(Debug, Clone)]
-struct Lane {
-    free: Arc<Semaphore>,
-    counts: Arc<Mutex<Counts>>,
-}
-
-/// The turn of a request, which is free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
-    _turn: SemaphorePermit<'a>,
-    lane: &'a Lane,
-    visitor: Visitor,
-}
-
-impl Lane {
-    fn new(turns: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(turns)), counts: Arc::default() }
-    }
-
-    /// Whether the address may have another turn.
-    fn is_fair(&self, visitor: Visitor) -> bool {
-        let free = self.free.available_permits();
-        // If no turn is free, the rule has nothing to protect. `take` then ends a slow body, or gives no turn.
-        free == 0 || self.counts.lock().of(visitor) < FOR_EACH_FREE * free
-    }
-
-    fn with<'a>(&'a self, turn: SemaphorePermit<'a>, visitor: Visitor) -> Turn<'a> {
-        self.counts.lock().add(visitor);
-        Turn { _turn: turn, lane: self, visitor }
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.lane.counts.lock().remove(self.visitor);
-    }
+struct Kinds {
+    without_body: FairPlaces,
+    of_variants: FairPlaces,
+    with_body: FairPlaces,
+    bodies: Bodies,
 }
 
 impl Turns {
     /// As many turns as the settings allow, for requests with and without a body each.
     pub(super) fn new(config: &Config) -> Self {
         let most = config.max_requests as usize;
-        let of_variants = Arc::new(Semaphore::new((most / 2).max(1)));
-        Self {
-            without_body: Lane::new(most),
-            of_variants,
-            with_body: Lane::new(most),
+        Self(Arc::new(Kinds {
+            without_body: FairPlaces::new(most),
+            of_variants: FairPlaces::new(most / 2),
+            with_body: FairPlaces::new(most),
             bodies: Bodies::default(),
-        }
+        }))
     }
 
-    /// One of the turns that reads of variants may have at once, if one is free.
-    fn take_for_variant(&self) -> Option<SemaphorePermit<'_>> {
-        self.of_variants.try_acquire().ok()
+    /// One of the turns that reads of variants may have at once, if the address may have one.
+    fn take_for_variant(&self, visitor: Visitor) -> Option<FairPlace<'_>> {
+        self.0.of_variants.take(visitor)
     }
 
     /// A turn for a request, if its address may have one. The slowest body may be ended for a request with a body.
-    pub(super) async fn take(&self, has_body: bool, visitor: Visitor) -> Option<Turn<'_>> {
-        let lane = if has_body { &self.with_body } else { &self.without_body };
-        if !lane.is_fair(visitor) {
-            return None;
+    pub(super) async fn take(&self, has_body: bool, visitor: Visitor) -> Option<FairPlace<'_>> {
+        if !has_body {
+            return self.0.without_body.take(visitor);
         }
-        let turn = match lane.free.try_acquire() {
-            Ok(turn) => turn,
-            Err(_) if has_body && self.bodies.end_slowest() => {
-                timeout(ENDING_LIMIT, lane.free.acquire()).await.ok()?.ok()?
-            }
-            Err(_) => return None,
-        };
-        Some(lane.with(turn, visitor))
+        let turns = &self.0.with_body;
+        if let Some(turn) = turns.take(visitor) {
+            return Some(turn);
+        }
+        if turns.is_fair(visitor) && self.0.bodies.end_slowest() {
+            return timeout(ENDING_LIMIT, turns.next(visitor)).await.ok()?;
+        }
+        None
     }
 }
 
@@ -144,7 +100,7 @@ pub(super) async fn guard(
     let visitor = gate.visitor(peer(&request), request.headers());
     request.extensions_mut().insert(visitor);
     let turn = turns.take(has_body, visitor).await;
-    let of_variants = images::is_of_variant(request.uri()).then(|| turns.take_for_variant());
+    let of_variants = images::is_of_variant(request.uri()).then(|| turns.take_for_variant(visitor));
     let path = request.uri().path().to_owned();
     let handled = async {
         if turn.is_none() && path != "/healthz" {
@@ -153,7 +109,7 @@ pub(super) async fn guard(
             failure(&state.views, &path, Error::VariantsBusy)
         } else if has_body {
             let most = state.config.max_image_bytes().saturating_mul(2);
-            let entry = Arc::new(turns.bodies.enter());
+            let entry = Arc::new(turns.0.bodies.enter());
             let response = lend::run(request, next, most, entry.clone()).await;
             if entry.was_ended() { failure(&state.views, &path, Error::BodyTooSlow) } else { response }
         } else {
@@ -274,30 +230,6 @@ mod tests {
         assert!(!refused(&[("origin", "https://example.com"), ("host", "example.com:443")]));
         assert!(!refused(&[("origin", "http://example.com"), ("host", "example.com:80")]));
         assert!(refused(&[("origin", "https://example.com"), ("host", "example.com:80")]));
-    }
-
-    #[tokio::test]
-    async fn one_address_never_has_all_turns() {
-        use std::net::{IpAddr, Ipv4Addr};
-        let visitor = |number| Visitor::from(IpAddr::V4(Ipv4Addr::from_bits(number)));
-        let lane = || Lane::new(100);
-        let of_variants = Arc::new(Semaphore::new(1));
-        let bodies = Bodies::default();
-        let turns = Turns { without_body: lane(), of_variants, with_body: lane(), bodies };
-        for has_body in [false, true] {
-            let mut held = Vec::new();
-            let mut counts = Vec::new();
-            for number in 0..5 {
-                let before = held.len();
-                while let Some(turn) = turns.take(has_body, visitor(number)).await {
-                    held.push(turn);
-                }
-                counts.push(held.len() - before);
-            }
-            assert_eq!(counts, [75, 19, 5, 1, 0]);
-            drop(held);
-            assert!(turns.without_body.counts.lock().is_empty() && turns.with_body.counts.lock().is_empty());
-        }
     }
 
     #[test]

@@ -103,8 +103,8 @@ impl Hot {
         let _turn = self.turns.take(false, visitor).await?;
         let (uri, headers) = (read.request.uri(), read.request.headers());
         Some(match read.what {
-            What::Image => images::read_far(&self.state, &key.into(), uri, headers, false).await,
-            What::Key => api::read_far(&self.state, key).await,
+            What::Image => images::read_far(&self.state, &key.into(), visitor, uri, headers, false).await,
+            What::Key => api::read_far(&self.state, key, visitor).await,
         })
     }
 

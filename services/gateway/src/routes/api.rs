@@ -7,7 +7,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use base64_simd::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
@@ -24,11 +24,11 @@ use super::answer::{CACHE_STATUS, NoBody, Parameters, SERVER_TIMING, cache_timin
 use super::key::key_behind;
 use super::schema;
 use super::upload::{Reading, store_form};
-use crate::conditional::Decision;
 use crate::error::{Error, Failure};
-use crate::image::{CacheStatus, Content};
+use crate::image::{Asker, CacheStatus, Content};
 use crate::service::state::{AppState, NearHit};
 use crate::views;
+use crate::visitor::Visitor;
 
 /// The path that ends with the key of an image that is asked for in base64.
 pub(crate) const KEY_PREFIX: &str = "/api/key/";
@@ -239,19 +239,23 @@ fn json_stream(parts: impl Stream<Item = Result<Bytes, Error>> + Send + 'static)
         (status = 503, description = "It is not cached, and the origin does not answer", body = Failure),
     )
 )]
-pub(crate) async fn key(State(state): State<AppState>, uri: Uri) -> Result<Response, Error> {
+pub(crate) async fn key(
+    State(state): State<AppState>,
+    Extension(visitor): Extension<Visitor>,
+    uri: Uri,
+) -> Result<Response, Error> {
     let key = key_behind(KEY_PREFIX, &uri)?;
     match state.read_near(key.as_str(), None, Instant::now()) {
         Some(hit) => respond_near(hit),
-        None => read_far(&state, key).await,
+        None => read_far(&state, key, visitor).await,
     }
 }
 
 /// Reads an image of which this gateway has no copy, and answers as [`key`] does.
-pub(crate) async fn read_far(state: &AppState, key: Key) -> Result<Response, Error> {
+pub(crate) async fn read_far(state: &AppState, key: Key, visitor: Visitor) -> Result<Response, Error> {
     let item = Item::from(key);
     let key = &item.key;
-    let read = state.read_far(&item, None, &|_| Decision::Whole).await.map_err(|failure| failure.error)?;
+    let read = state.read_far(&item, Asker::of_all(visitor)).await.map_err(|failure| failure.error)?;
     let timing = server_timing(&read)?;
     respond(key, read.content, read.cache_status, timing)
 }

@@ -9,7 +9,7 @@ use axum::http::header;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use origin::variants;
 use wire::words::{one_of, shown};
@@ -24,9 +24,10 @@ use super::schema;
 use crate::conditional::{self, Decision, WriteConditions};
 use crate::error::{Error, Failure};
 use crate::head::{ImageHead, date, value};
-use crate::image::{CacheStatus, Content, ImageMeta};
+use crate::image::{Asker, CacheStatus, Content, ImageMeta};
 use crate::service::state::{AppState, NearHit};
 use crate::views;
+use crate::visitor::Visitor;
 
 /// The path that ends with a key.
 pub(crate) const PREFIX: &str = "/images/";
@@ -79,6 +80,7 @@ pub(crate) fn router() -> Router<AppState> {
 )]
 pub(crate) async fn get_image(
     State(state): State<AppState>,
+    Extension(visitor): Extension<Visitor>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -87,7 +89,7 @@ pub(crate) async fn get_image(
     let is_head = method == Method::HEAD;
     match state.read_near(item.key.as_str(), item.variant, Instant::now()) {
         Some(hit) => respond_near(&state, &uri, &headers, hit, is_head),
-        None => read_far(&state, &item, &uri, &headers, is_head).await,
+        None => read_far(&state, &item, visitor, &uri, &headers, is_head).await,
     }
 }
 
@@ -95,13 +97,15 @@ pub(crate) async fn get_image(
 pub(crate) async fn read_far(
     state: &AppState,
     item: &Item,
+    visitor: Visitor,
     uri: &Uri,
     headers: &HeaderMap,
     is_head: bool,
 ) -> Result<Response, Error> {
     let now = SystemTime::now();
     let decide = |image: &ImageMeta| decide(headers, image, is_head, now);
-    let read = match state.read_far(item, conditional::held_tag(headers), &decide).await {
+    let asker = Asker { visitor, held: conditional::held_tag(headers), decide: &decide };
+    let read = match state.read_far(item, asker).await {
         Ok(read) => read,
         Err(failure) => {
             let mut response = failure.error.into_response();

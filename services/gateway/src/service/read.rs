@@ -35,10 +35,12 @@ use crate::cache::room::Room;
 use crate::cache::shared::{LARGE_BYTES, Shared};
 use crate::conditional::Decision;
 use crate::error::Error;
-use crate::image::{CacheStatus, Content, Decide, ImageMeta, ReadFailure, ReadOutcome};
+use crate::fair::{FairPlace, FairPlaces};
+use crate::image::{Asker, CacheStatus, Content, Decide, ImageMeta, ReadFailure, ReadOutcome};
 use crate::metrics::Metrics;
 use crate::service::fill::{Fill, Filler, Place};
 use crate::service::flight::Flights;
+use crate::visitor::Visitor;
 
 /// Bytes for the headers of a fill and of a hit, which the bus carries besides the image.
 const HEADER_ROOM: usize = 512;
@@ -66,7 +68,8 @@ pub(crate) struct Reader {
     /// Places for reads at the origin, and as many for reads that wait for one there. Together they are fewer than
     /// the requests that are worked on at once, so that hits and pages are served while the origin is slow.
     at_the_origin: Semaphore,
-    before_the_origin: Semaphore,
+    /// The places of both kinds, of which no address has all.
+    to_the_origin: FairPlaces,
     ties: Ties,
     budget: Duration,
     flights: Flights<(ImageMeta, Bytes)>,
@@ -172,7 +175,7 @@ impl Reader {
             blobs,
             variants,
             at_the_origin: Semaphore::new(at_the_origin.max(1)),
-            before_the_origin: Semaphore::new(at_the_origin.max(1)),
+            to_the_origin: FairPlaces::new(2 * at_the_origin),
             ties,
             budget,
             flights: Flights::default(),
@@ -185,16 +188,14 @@ impl Reader {
         }
     }
 
-    /// Reads `item` for an asker whom no copy of this gateway serves. `held` is the tag of the bytes that the asker has
-    /// already.
+    /// Reads `item` for an asker whom no copy of this gateway serves.
     ///
     /// # Errors
     /// [`Error::NoImage`]; [`Error::Unavailable`] when it is not cached and the origin does not answer.
     pub(crate) async fn read(
         &self,
         item: &Item,
-        held: Option<Tag>,
-        decide: Decide<'_>,
+        Asker { visitor, held, decide }: Asker<'_>,
     ) -> Result<ReadOutcome, ReadFailure> {
         let started = Instant::now();
         if self.variants.are_busy_with(item) {
@@ -218,7 +219,7 @@ impl Reader {
                 let _at_the_origin = match item.variant {
                     Some(_) => None,
                     None => Some(
-                        self.go_to_the_origin()
+                        self.go_to_the_origin(visitor)
                             .await
                             .ok_or_else(|| failed(Error::Busy, CacheStatus::Busy))?,
                     ),
@@ -267,12 +268,10 @@ impl Reader {
 
     /// A place at the origin, for which a read waits [`BURST_LIMIT`] at most. As many reads may wait as there are
     /// places.
-    async fn go_to_the_origin(&self) -> Option<SemaphorePermit<'_>> {
-        if let Ok(place) = self.at_the_origin.try_acquire() {
-            return Some(place);
-        }
-        let _waiting = self.before_the_origin.try_acquire().ok()?;
-        tokio::time::timeout(BURST_LIMIT, self.at_the_origin.acquire()).await.ok()?.ok()
+    async fn go_to_the_origin(&self, visitor: Visitor) -> Option<(FairPlace<'_>, SemaphorePermit<'_>)> {
+        let admitted = self.to_the_origin.take(visitor)?;
+        let place = tokio::time::timeout(BURST_LIMIT, self.at_the_origin.acquire()).await.ok()?.ok()?;
+        Some((admitted, place))
     }
 
     /// Asks the cache within `limit`.

@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::stats::HistoryRequest;
-use wire::{Item, Span, Tag, Variant};
+use wire::{Item, Span, Variant};
 
 use crate::cache::client::CacheClient;
 use crate::cache::feed::Feed;
@@ -32,7 +32,7 @@ use crate::conditional::Decision;
 use crate::config::Config;
 use crate::error::Error;
 use crate::health::{Health, Part};
-use crate::image::{CacheStatus, Content, Decide, ReadFailure, ReadOutcome};
+use crate::image::{Asker, CacheStatus, Content, ReadFailure, ReadOutcome};
 use crate::metrics::{ConnectionMetrics, Metrics};
 use crate::service::fill::Filler;
 use crate::service::reach::Reach;
@@ -40,6 +40,7 @@ use crate::service::read::Reader;
 use crate::service::serving::Serving;
 use crate::service::telling::Teller;
 use crate::views::Views;
+use crate::visitor::Visitor;
 
 /// How long a part may take to say that it is there.
 const HEALTH_LIMIT: Duration = Duration::from_secs(1);
@@ -182,11 +183,11 @@ impl AppState {
     ///
     /// # Errors
     /// [`Error::NoImage`]; [`Error::Unavailable`] when it is not cached and the origin does not answer.
-    pub(crate) async fn read(&self, item: &Item) -> Result<ReadOutcome, Error> {
+    pub(crate) async fn read(&self, item: &Item, visitor: Visitor) -> Result<ReadOutcome, Error> {
         let Some(NearHit { copy, bytes, took }) =
             self.read_near(item.key.as_str(), item.variant, Instant::now())
         else {
-            return self.read_far(item, None, &|_| Decision::Whole).await.map_err(|failure| failure.error);
+            return self.read_far(item, Asker::of_all(visitor)).await.map_err(|failure| failure.error);
         };
         Ok(ReadOutcome {
             image: copy.image.clone(),
@@ -212,18 +213,12 @@ impl AppState {
         Some(NearHit { copy, bytes, took })
     }
 
-    /// Reads an item of which this gateway has no copy. `held` is the tag of the bytes that the asker has already, and
-    /// `decide` says how much of the image is needed.
+    /// Reads an item of which this gateway has no copy.
     ///
     /// # Errors
     /// As [`AppState::read`].
-    pub(crate) async fn read_far(
-        &self,
-        item: &Item,
-        held: Option<Tag>,
-        decide: Decide<'_>,
-    ) -> Result<ReadOutcome, ReadFailure> {
-        let read = self.reader.read(item, held, decide).await;
+    pub(crate) async fn read_far(&self, item: &Item, asker: Asker<'_>) -> Result<ReadOutcome, ReadFailure> {
+        let read = self.reader.read(item, asker).await;
         let (status, time) = match &read {
             Ok(outcome) => (outcome.cache_status, outcome.cache_time),
             Err(failure) => (failure.cache_status, failure.cache_time),

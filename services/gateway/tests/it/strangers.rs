@@ -1,11 +1,12 @@
 //! One stranger, by address, who takes as much as there is: nobody else is kept out.
 
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
-use testkit::{eventually, samples};
+use testkit::{MariaDb, eventually, samples};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::access::{BEARER, TOKEN};
 use crate::events::Reader;
@@ -25,7 +26,7 @@ async fn guesses_of_the_token_go_slowly_and_keep_nobody_else_out() {
     let _worker = scene.start_worker().await;
     let gateway = scene.start_gateway(&["--admin-token", TOKEN]).await;
     let mut looked_at = 0;
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     for _ in 0..200 {
         let answer = try_token(&gateway, STRANGER, &[WRONG]).await;
         match answer.failure() {
@@ -178,5 +179,46 @@ async fn one_address_that_uploads_without_end_leaves_turns_to_others() {
     }
     assert_eq!(busy.len(), 6);
     assert_eq!(gateway.put("/images/cat", samples::chelsea().bytes).await.status, 201);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_whose_reads_all_wait_for_the_origin_leaves_places_there_to_others() {
+    let server = MariaDb::start().await;
+    let database = server.database().await;
+    database.migrate().await;
+    let scene = Scene::with(database).await;
+    let gateway = scene.start_gateway(&["--max-requests", "20"]).await;
+    gateway.put("/images/cold", samples::chelsea().bytes).await;
+    server.pause().await;
+    let port = gateway.port;
+    let greedy: Vec<_> = (0..40)
+        .map(|_| {
+            tokio::spawn(async move {
+                loop {
+                    let answer = http::send_from(STRANGER, port, "GET", "/images/cold", &[], b"").await;
+                    assert_eq!(answer.status, 503, "{}", answer.text());
+                    sleep(Duration::from_millis(20)).await;
+                }
+            })
+        })
+        .collect();
+    eventually("the stranger has all that it may have", PATIENCE, async || {
+        let answer = http::send_from(STRANGER, port, "GET", "/images/cold", &[], b"").await;
+        answer.text().contains("MAX_REQUESTS")
+    })
+    .await;
+    for _ in 0..3 {
+        let began = Instant::now();
+        let answer = gateway.get("/images/cold").await;
+        // It waits for the origin as anybody, and is not turned away.
+        assert_eq!(answer.failure(), 503);
+        assert!(began.elapsed() >= Duration::from_millis(900), "{:?}: {}", began.elapsed(), answer.text());
+    }
+    assert!(greedy.iter().all(|greedy| !greedy.is_finished()));
+    for greedy in &greedy {
+        greedy.abort();
+    }
+    server.resume().await;
     gateway.stop().await.unwrap();
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -19,12 +20,14 @@ use crate::views::{
     DeletePage, Deleted, Done, ImageFormPage, ImagePage, ImageView, Residency, Section, Shell, deleted_page,
     fate, image_page,
 };
+use crate::visitor::Visitor;
 
 /// How long a page waits for its image.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) async fn image(
     State(state): State<AppState>,
+    Extension(visitor): Extension<Visitor>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
@@ -39,7 +42,7 @@ pub(super) async fn image(
         let key = fields.key()?;
         let item = Item::from(key.clone());
         // The read comes first and alone, so that questions about the image do not add to its time.
-        let read = timeout(READ_LIMIT, state.read(&item)).await.unwrap_or_else(|_| {
+        let read = timeout(READ_LIMIT, state.read(&item, visitor)).await.unwrap_or_else(|_| {
             let reason = format!("no answer within {} s", READ_LIMIT.as_secs());
             Err(Error::Unavailable { part: "the image", reason })
         })?;
