@@ -68,7 +68,9 @@ pub(crate) struct Reader {
     /// Places for reads at the origin, and as many for reads that wait for one there. Together they are fewer than
     /// the requests that are worked on at once, so that hits and pages are served while the origin is slow.
     at_the_origin: Semaphore,
-    /// The places of both kinds, of which no address has all.
+    /// Further places there, for addresses that have few of these. Their reads don't wait behind those of others.
+    kept_at_the_origin: FairPlaces,
+    /// The places of all three kinds, of which no address has all.
     to_the_origin: FairPlaces,
     ties: Ties,
     budget: Duration,
@@ -89,6 +91,13 @@ struct Source {
     image: ImageMeta,
     /// The bytes, where they had to be read already.
     bytes: Option<Bytes>,
+}
+
+/// The place of a read at the origin, which is free again when this is dropped.
+struct AtTheOrigin<'a> {
+    _admitted: FairPlace<'a>,
+    _common: Option<SemaphorePermit<'a>>,
+    _kept: Option<FairPlace<'a>>,
 }
 
 /// A read that is not answered yet.
@@ -174,7 +183,8 @@ impl Reader {
             images,
             blobs,
             variants,
-            at_the_origin: Semaphore::new(at_the_origin.max(1)),
+            at_the_origin: Semaphore::new((at_the_origin - at_the_origin / 4).max(1)),
+            kept_at_the_origin: FairPlaces::new(at_the_origin / 4),
             to_the_origin: FairPlaces::new(2 * at_the_origin),
             ties,
             budget,
@@ -268,10 +278,16 @@ impl Reader {
 
     /// A place at the origin, for which a read waits [`BURST_LIMIT`] at most. As many reads may wait as there are
     /// places.
-    async fn go_to_the_origin(&self, visitor: Visitor) -> Option<(FairPlace<'_>, SemaphorePermit<'_>)> {
+    async fn go_to_the_origin(&self, visitor: Visitor) -> Option<AtTheOrigin<'_>> {
         let admitted = self.to_the_origin.take(visitor)?;
-        let place = tokio::time::timeout(BURST_LIMIT, self.at_the_origin.acquire()).await.ok()?.ok()?;
-        Some((admitted, place))
+        let (mut common, mut kept) = (self.at_the_origin.try_acquire().ok(), None);
+        if common.is_none() {
+            kept = self.kept_at_the_origin.take(visitor);
+        }
+        if common.is_none() && kept.is_none() {
+            common = Some(tokio::time::timeout(BURST_LIMIT, self.at_the_origin.acquire()).await.ok()?.ok()?);
+        }
+        Some(AtTheOrigin { _admitted: admitted, _common: common, _kept: kept })
     }
 
     /// Asks the cache within `limit`.
