@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// One kind of fault only, by its name in the report
     #[arg(long, value_name = "FAULT")]
     only: Option<strike::Kind>,
+    /// Only the kinds of faults that show how nats-server behaves
+    #[arg(long, conflicts_with = "only")]
+    bus: bool,
     /// How many nats-servers: one, or two that are a cluster, with a gateway and a worker on each
     #[arg(long, default_value_t = 1, value_parser = runtime::args::whole::<u8>(1..=2))]
     nats: u8,
@@ -58,7 +61,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     let length = (!arguments.short).then(|| Duration::from_secs(60 * arguments.minutes));
     let is_cluster = arguments.nats > 1;
     let mut kinds = arguments.only.map_or_else(|| strike::Kind::ALL.to_vec(), |kind| vec![kind]);
-    kinds.retain(|kind| kind.is_possible(is_cluster));
+    kinds.retain(|kind| kind.is_possible(is_cluster) && (!arguments.bus || kind.is_of_the_bus()));
     anyhow::ensure!(!kinds.is_empty(), "this fault needs another number of nats-servers (--nats)");
     let plan = Plan { seed, length, kinds, binaries, is_cluster };
     println!("seed {seed}");

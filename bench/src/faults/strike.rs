@@ -72,6 +72,9 @@ kinds! {
     LinksHeld: "connections that let nothing through",
     DiskFull: "disk full under the images",
     DiskReadOnly: "images read-only",
+    MemoryFull: "shared memory full",
+    MemoryReadOnly: "shared memory read-only",
+    MemoryGone: "shared memory emptied",
     EverythingKilled: "everything killed at once",
 }
 
@@ -111,7 +114,10 @@ impl Kind {
             | K::NatsWithoutItsStore
             | K::RouteCut
             | K::DiskFull
-            | K::DiskReadOnly => true,
+            | K::DiskReadOnly
+            | K::MemoryFull
+            | K::MemoryReadOnly
+            | K::MemoryGone => true,
             K::MariaDbKilled | K::MariaDbStopped | K::MariaDbRestarted | K::MariaDbAway => false,
             K::LinksCut | K::LinksHalfClosed | K::LinksDelayed | K::LinksHeld | K::EverythingKilled => false,
         }
@@ -132,6 +138,48 @@ impl Kind {
             // A store that only one of two servers still has is left to the servers to repair.
             Self::NatsWithoutItsStore => !is_cluster,
             _ => true,
+        }
+    }
+
+    /// Whether it shows how nats-server behaves: its own ends, its store, its connections, the claim of a worker and
+    /// windows that are delivered again.
+    pub(crate) fn is_of_the_bus(self) -> bool {
+        use Kind as K;
+        match self {
+            K::WorkerKilled
+            | K::WorkerStoppedPastItsClaim
+            | K::TwoWorkersAtOnce
+            | K::RecorderKilled
+            | K::RecorderAway
+            | K::NatsKilled
+            | K::NatsStopped
+            | K::NatsRestarted
+            | K::NatsWithoutItsStore
+            | K::RouteCut
+            | K::MariaDbAway
+            | K::LinksCut
+            | K::LinksHalfClosed
+            | K::LinksDelayed
+            | K::LinksHeld
+            | K::EverythingKilled => true,
+            K::GatewayKilled
+            | K::GatewayStopped
+            | K::GatewayStoppedPastItsLeases
+            | K::GatewayCutOff
+            | K::GatewayClockStepped
+            | K::StandbyKilled
+            | K::WorkerStopped
+            | K::WorkerBetweenMissAndFill
+            | K::ClockStepped
+            | K::RecorderStopped
+            | K::MariaDbKilled
+            | K::MariaDbStopped
+            | K::MariaDbRestarted
+            | K::DiskFull
+            | K::DiskReadOnly
+            | K::MemoryFull
+            | K::MemoryReadOnly
+            | K::MemoryGone => false,
         }
     }
 
@@ -370,6 +418,28 @@ impl Scene {
                 set_writable(&system.images(), false)?;
                 self.pause(500..2000).await;
                 set_writable(&system.images(), true)?;
+            }
+            // To a process, a file that may not grow is a file system that is full.
+            Kind::MemoryFull => {
+                let bytes = self.random.random_range(0..100_000);
+                system.workers.iter().try_for_each(|worker| worker.limit_files(Some(bytes)))?;
+                self.pause(500..2000).await;
+                system.workers.iter().try_for_each(|worker| worker.limit_files(None))?;
+            }
+            Kind::MemoryReadOnly => {
+                set_writable(&system.shared_dir(), false)?;
+                self.pause(500..2000).await;
+                set_writable(&system.shared_dir(), true)?;
+            }
+            // The processes go on without shared files until they start again.
+            Kind::MemoryGone => {
+                // Moved away first, since the processes go on writing.
+                let away = system.shared_dir().with_extension("away");
+                match std::fs::rename(system.shared_dir(), &away) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    moved => moved.and_then(|()| std::fs::remove_dir_all(&away))?,
+                }
+                self.pause(500..2000).await;
             }
             Kind::EverythingKilled => {
                 strike.gateways = [true; 2];
@@ -664,16 +734,24 @@ impl Scene {
     }
 }
 
-/// Makes the folder of the images and all in it read-only, or writable again.
+/// Makes a folder and those in it read-only, or writable again. Without the folder, it does nothing.
 fn set_writable(folder: &Path, is_writable: bool) -> anyhow::Result<()> {
-    let mode = if is_writable { 0o755 } else { 0o555 };
-    for entry in std::fs::read_dir(folder)? {
+    let set = |folder: &Path| {
+        let mode = std::fs::metadata(folder)?.permissions().mode();
+        let mode = if is_writable { mode | 0o200 } else { mode & !0o222 };
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))
+    };
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(mode))?;
+            set(&entry.path())?;
         }
     }
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))?;
+    set(folder)?;
     Ok(())
 }
 

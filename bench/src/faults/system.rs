@@ -1,6 +1,7 @@
 //! The system that is broken: two gateways, two workers, a recorder, one or two nats-servers and a MariaDB, with a
 //! link of our own wherever one of them talks to a server.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub(crate) struct System {
     pub(crate) gateway_account: String,
     /// Its folder holds the image files.
     shared: Guardian,
+    /// Has the folder in memory that gateways and workers share.
+    memory: Guardian,
 }
 
 /// A link, and what it joins.
@@ -89,8 +92,17 @@ impl System {
             links.push(Joint { of: service, to: Server::MariaDb, link: Link::to(mariadb.port()).await? });
         }
         let shared = Guardian::new(|_| Command::new("true"));
-        let make =
-            Maker { binaries, nats: &nats, database: &database, mariadb_port: mariadb.port(), links: &links };
+        let in_memory = Some(Path::new("/dev/shm")).filter(|folder| folder.is_dir());
+        let in_memory = in_memory.map_or_else(std::env::temp_dir, Path::to_owned);
+        let memory = Guardian::within(&in_memory, |_| Command::new("true"));
+        let make = Maker {
+            binaries,
+            nats: &nats,
+            database: &database,
+            mariadb_port: mariadb.port(),
+            links: &links,
+            shared_dir: memory.folder().join("shared"),
+        };
         let gateway_ports = [free_port(), free_port()];
         let images = shared.folder().join("images");
         let gateways = [
@@ -110,6 +122,7 @@ impl System {
             tables,
             gateway_account,
             shared,
+            memory,
             nats,
             second,
             mariadb,
@@ -130,11 +143,18 @@ impl System {
         self.shared.folder().join("images")
     }
 
-    /// The resident memory of each process now, in bytes; `None` for a process that is away.
+    /// The folder in memory with those of each gateway and worker.
+    pub(crate) fn shared_dir(&self) -> PathBuf {
+        self.memory.folder().join("shared")
+    }
+
+    /// The resident memory of each process now, in bytes; `None` for a process that is away. Shared files are no process's
+    /// own, so they are counted by themselves.
     pub(crate) fn resident(&self) -> Vec<(&'static str, Option<u64>)> {
         let services = self.processes().map(|process| (process.name(), process.pid()));
         let servers = [("nats-server", self.nats.pid()), ("MariaDB", self.mariadb.pid())];
-        services.chain(servers).map(|(name, pid)| (name, pid.and_then(resident_bytes))).collect()
+        let of_processes = services.chain(servers).map(|(name, pid)| (name, pid.and_then(resident_bytes)));
+        of_processes.chain([("shared files", Some(bytes_in(&self.shared_dir())))]).collect()
     }
 
     /// The nats-servers, by name.
@@ -177,6 +197,7 @@ struct Maker<'a> {
     database: &'a Database,
     mariadb_port: u16,
     links: &'a [Joint],
+    shared_dir: PathBuf,
 }
 
 impl Maker<'_> {
@@ -207,6 +228,7 @@ impl Maker<'_> {
             ("NATS_GATEWAY_PASSWORD", self.nats.password("gateway").to_owned()),
             ("GATEWAY_DATABASE_URL", self.url(name, Account::Gateway)?),
             ("IMAGE_DIR", text(images)?),
+            ("SHARED_DIR", text(&self.shared_dir)?),
             // Crashes leave many files that no row names, and the sweep at the end is to take them away.
             ("SWEEP_MAX_PERCENT", "100".to_owned()),
             ("TEMPLATE_DIR", text(&repository_root().join("templates"))?),
@@ -222,6 +244,7 @@ impl Maker<'_> {
         settings.extend([
             ("NATS_MEMCACHE_PASSWORD", self.nats.password("memcache").to_owned()),
             ("WORKER_NAME", worker.to_owned()),
+            ("SHARED_DIR", text(&self.shared_dir)?),
             ("CACHE_CAPACITY_MB", FIRST_CAPACITY_MB.to_string()),
             ("STATS_INTERVAL", format!("{}ms", WINDOW.as_millis())),
         ]);
@@ -239,6 +262,13 @@ impl Maker<'_> {
         ]);
         Process::new(RECORDER, &self.binaries.join("recorder"), settings)
     }
+}
+
+/// The memory of the files in the folders of a folder, in bytes. Files come and go meanwhile.
+fn bytes_in(folder: &Path) -> u64 {
+    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = entries(folder).flat_map(|folder| entries(&folder.path()));
+    files.filter_map(|file| Some(512 * file.metadata().ok()?.blocks())).sum()
 }
 
 fn text(path: &Path) -> anyhow::Result<String> {

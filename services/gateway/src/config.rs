@@ -181,8 +181,10 @@ pub enum Embedding {
 /// Which uploads fill the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum FillOnUpload {
-    /// None: the first read of an image does
+    /// As "cached" if the images are in S3, else as "off"
     #[default]
+    Auto,
+    /// None: the first read of an image does
     Off,
     /// Those that replace an image that was cached
     Cached,
@@ -191,10 +193,12 @@ pub enum FillOnUpload {
 }
 
 impl FillOnUpload {
-    /// As the invalidation of an upload says it.
-    pub(crate) fn refill(self) -> Option<Refill> {
+    /// As the invalidation of an upload says it. `is_far` is whether the images are in S3: there a read costs more than the
+    /// fill that it saves.
+    pub(crate) fn refill(self, is_far: bool) -> Option<Refill> {
         match self {
-            Self::Off => None,
+            Self::Auto if is_far => Some(Refill::Resident),
+            Self::Auto | Self::Off => None,
             Self::Cached => Some(Refill::Resident),
             Self::All => Some(Refill::Any),
         }

@@ -706,6 +706,17 @@ fn list_folder(root: &Path, inside: &mut PathBuf, found: &mut Vec<Listed>) -> st
     Ok(())
 }
 
+/// A file that is written.
+#[derive(Debug)]
+pub struct WrittenFile {
+    /// Its name.
+    pub location: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its bytes, if it was so small that all of them were in memory.
+    pub bytes: Option<PutPayload>,
+}
+
 /// A file that is being received. At most a few parts of it are in memory, whatever its size, and nothing of it is
 /// visible before [`BlobWriter::finish`]. Dropping this gives up the file.
 #[derive(Debug)]
@@ -742,17 +753,22 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// Puts the file in its place, and makes it survive a loss of power. Returns its name and its size.
-    pub async fn finish(mut self) -> Result<(String, u64), BlobError> {
+    /// Puts the file in its place, and makes it survive a loss of power.
+    pub async fn finish(mut self) -> Result<WrittenFile, BlobError> {
         let location = std::mem::take(&mut self.location);
-        match self.parts.take() {
-            Some(parts) => self.blobs.within(parts.finish()).await?,
+        let bytes = match self.parts.take() {
+            Some(parts) => {
+                self.blobs.within(parts.finish()).await?;
+                None
+            }
             None => {
-                let payload = std::mem::take(&mut self.held).into();
-                self.blobs.within(self.blobs.store.put(&self.blobs.path(&location), payload)).await?
+                let bytes = PutPayload::from(std::mem::take(&mut self.held));
+                let path = self.blobs.path(&location);
+                self.blobs.within(self.blobs.store.put(&path, bytes.clone())).await?;
+                Some(bytes)
             }
         };
-        Ok((location, self.size))
+        Ok(WrittenFile { location, size: self.size, bytes })
     }
 
     /// Gives up the file, and leaves nothing behind.
@@ -800,7 +816,7 @@ pub(crate) mod tests {
         for at in (0..bytes.len()).step_by(step) {
             writer.push(bytes.slice(at..(at + step).min(bytes.len()))).await.unwrap();
         }
-        let (location, size) = writer.finish().await.unwrap();
+        let WrittenFile { location, size, .. } = writer.finish().await.unwrap();
         assert_eq!(size, bytes.len() as u64);
         location
     }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
+use object_store::PutPayload;
 use runtime::clock::Moment;
 use sha2::{Digest as _, Sha256};
 use sniff::{Limits, Sniffer};
 use tokio::time::timeout;
 use wire::Tag;
 
-use crate::blobs::Blobs;
+use crate::blobs::{Blobs, WrittenFile};
 use crate::error::Error;
 use crate::images::NewImage;
 
@@ -20,6 +21,9 @@ const IDLE_LIMIT: Duration = Duration::from_secs(30);
 /// that the sweep meets no file whose row is still to be written. The time goes on while the machine sleeps, as the
 /// file's age does.
 pub const UPLOAD_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// For how long a bucket is trusted to have a file that it has acknowledged.
+const KEPT_BY_A_BUCKET: Duration = Duration::from_secs(60);
 
 /// The most bytes and pixels of an image.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +50,10 @@ impl UploadLimits {
 pub struct Staged {
     image: NewImage,
     blobs: Blobs,
+    /// Its bytes, if all of them were in memory when it was written.
+    bytes: Option<PutPayload>,
+    /// When it was written.
+    written: Moment,
     /// The moment until which a row may name it.
     deadline: Moment,
     /// Whether the file stays when this is dropped.
@@ -64,9 +72,34 @@ impl Staged {
         Ok(&self.image)
     }
 
-    /// Keeps the file, because a row names it or may name it.
-    pub fn keep(mut self) {
+    /// Whether it has to be made sure that the file is still there. A folder may be another one by now, because it was
+    /// unmounted. A bucket has each file that it has acknowledged, and nothing but this gateway's own work is expected to
+    /// remove one within a minute.
+    pub fn may_be_gone(&self) -> bool {
+        self.blobs.is_folder() || Moment::now().since(self.written) > KEPT_BY_A_BUCKET
+    }
+
+    /// Keeps the file, because a row names it or may name it. Returns its bytes, if all of them were in memory when it was
+    /// written.
+    pub fn keep(mut self) -> Option<Uploaded> {
         self.kept = true;
+        let bytes = self.bytes.take()?;
+        Some(Uploaded { location: self.image.location.clone(), bytes })
+    }
+}
+
+/// The bytes of an upload.
+#[derive(Debug)]
+pub struct Uploaded {
+    /// The file that has them.
+    location: String,
+    bytes: PutPayload,
+}
+
+impl Uploaded {
+    /// The bytes of the file at `location`, if that is the file of this upload.
+    pub fn bytes_of(&self, location: &str) -> Option<Bytes> {
+        (self.location == location).then(|| self.bytes.clone().into())
     }
 }
 
@@ -136,9 +169,9 @@ async fn receive_until<E: From<Error>>(
     };
     match checked {
         Ok((image, tag)) => {
-            let (location, size) = writer.finish().await.map_err(Error::from)?;
+            let WrittenFile { location, size, bytes } = writer.finish().await.map_err(Error::from)?;
             let image = NewImage { location, image, size, tag };
-            Ok(Staged { image, blobs: blobs.clone(), deadline, kept: false })
+            Ok(Staged { image, blobs: blobs.clone(), bytes, written: Moment::now(), deadline, kept: false })
         }
         Err(error) => {
             if let Err(error) = writer.abort().await {

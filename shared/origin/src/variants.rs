@@ -480,7 +480,7 @@ mod tests {
     async fn stored(blobs: &Blobs, sample: Sample, bytes: &'static [u8]) -> ImageRow {
         let mut writer = blobs.create();
         writer.push(Bytes::from_static(bytes)).await.unwrap();
-        let (location, size) = writer.finish().await.unwrap();
+        let crate::blobs::WrittenFile { location, size, .. } = writer.finish().await.unwrap();
         let now = OffsetDateTime::UNIX_EPOCH;
         ImageRow {
             key: wire::Key::new(sample.name).unwrap(),

@@ -33,6 +33,9 @@ pub struct Database {
     hand: Hand,
 }
 
+/// How many bytes a `GROUP_CONCAT` may give. Servers cut longer ones off; by default MySQL does after 1024 bytes.
+const GROUP_BYTES: u64 = 4 << 20;
+
 /// How the transactions on each connection behave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Session {
@@ -91,8 +94,10 @@ impl Database {
         let options = options.after_connect(move |connection, _| {
             Box::pin(async move {
                 connection.execute(session.isolation.as_sql()).await?;
-                let set = sqlx::query("SET SESSION innodb_lock_wait_timeout = ?");
-                set.bind(session.lock_wait.as_secs().max(1)).persistent(false).execute(connection).await?;
+                let set =
+                    sqlx::query("SET SESSION innodb_lock_wait_timeout = ?, SESSION group_concat_max_len = ?");
+                let set = set.bind(session.lock_wait.as_secs().max(1)).bind(GROUP_BYTES);
+                set.persistent(false).execute(connection).await?;
                 Ok(())
             })
         });

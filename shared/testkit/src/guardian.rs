@@ -55,9 +55,17 @@ impl Guardian {
     /// # Panics
     /// When no folder can be made, or no shell started.
     pub fn new(command: impl FnOnce(&Path) -> Command) -> Self {
+        Self::within(&std::env::temp_dir(), command)
+    }
+
+    /// As [`Guardian::new`], with its folder within `place`.
+    ///
+    /// # Panics
+    /// As [`Guardian::new`].
+    pub fn within(place: &Path, command: impl FnOnce(&Path) -> Command) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("pixcache-test-")
-            .tempdir()
+            .tempdir_in(place)
             .expect("a temporary folder can be made")
             .keep();
         let command = command(&folder);

@@ -78,7 +78,7 @@ impl AppState {
             Err(failed) => {
                 if failed.may_have_committed {
                     // A row may name the file. If none does, the sweep finds it.
-                    staged.keep();
+                    drop(staged.keep());
                 }
                 return Err(failed.error.into());
             }
@@ -87,11 +87,18 @@ impl AppState {
             Ok(written) => written,
             Err(unmet) => return self.tell(&note, "", Err(unmet.into())).await,
         };
-        staged.keep();
-        let refill = self.config.fill_on_upload.refill().filter(|_| self.reader.may_refill(size));
+        let may_be_gone = staged.may_be_gone();
+        let refill = self
+            .config
+            .fill_on_upload
+            .refill(!self.blobs.is_folder())
+            .filter(|_| self.reader.may_refill(size));
+        let uploaded = staged.keep().filter(|_| refill.is_some());
+        let uploaded = uploaded.and_then(|uploaded| self.reader.hold(uploaded, size));
         // The file may have been taken away between its last byte and the row, and a row without a file is no stored
         // image.
-        let (told, held) = tokio::join!(self.teller.tell_to_refill(&note, refill), self.holds(&location, id));
+        let held = async { if may_be_gone { self.holds(&location, id).await } else { Ok(()) } };
+        let (told, held) = tokio::join!(self.teller.tell_to_refill(&note, refill), held);
         if told.is_some() {
             self.teller.forget(note, &self.changes);
         }
@@ -111,7 +118,9 @@ impl AppState {
         };
         if let Some(granted) = told.granted {
             let (state, item) = (self.clone(), written.row.key.clone().into());
-            self.reader.fill_tasks().spawn(async move { state.reader.refill(&item, granted).await });
+            self.reader
+                .fill_tasks()
+                .spawn(async move { state.reader.refill(&item, granted, uploaded).await });
         }
         Ok(Stored { created, row: written.row })
     }

@@ -17,6 +17,7 @@ use origin::blobs::{BlobError, Blobs};
 use origin::dates::Modified;
 use origin::images::Images;
 use origin::ties::Ties;
+use origin::upload::Uploaded;
 use origin::variants::{PATIENCE, Rendition, VariantError, Variants, tag_of};
 use prometheus::{IntCounter, IntGauge};
 use runtime::bus::{Reply, RequestFailure};
@@ -108,6 +109,15 @@ struct Asked<'a> {
     decide: Decide<'a>,
     /// The moment until which the read waits for a variant.
     patience: Instant,
+    /// The bytes of the upload that this read follows.
+    uploaded: Option<HeldUpload>,
+}
+
+/// The bytes of an upload, which count among those of the origin that are in memory.
+#[derive(Debug)]
+pub(crate) struct HeldUpload {
+    uploaded: Uploaded,
+    _room: OwnedSemaphorePermit,
 }
 
 /// The cache's answer to a read.
@@ -235,7 +245,7 @@ impl Reader {
                     ),
                 };
                 let status = absent.status();
-                let asked = Asked { item, held, decide, patience: started + PATIENCE };
+                let asked = Asked { item, held, decide, patience: started + PATIENCE, uploaded: None };
                 self.read_absent(&asked, absent).await.map_err(|error| failed(error, status))?
             }
         };
@@ -442,7 +452,12 @@ impl Reader {
                 drop((flight, granted));
                 return self.finish(asked, source, CacheStatus::Miss, rounds).await;
             };
-            match self.read_source(&source).await {
+            let uploaded = asked.uploaded.as_ref().and_then(|held| held.uploaded.bytes_of(&source.location));
+            let read = match uploaded {
+                Some(bytes) => Ok(bytes),
+                None => self.read_source(&source).await,
+            };
+            match read {
                 Ok(bytes) => break (source.image, bytes, permit),
                 Err(error) => self.again(&mut rounds, &source.location, error).await?,
             }
@@ -580,18 +595,24 @@ impl Reader {
         !self.filler.is_busy()
     }
 
+    /// Keeps the bytes of an upload for [`Reader::refill`], if there is room for them.
+    pub(crate) fn hold(&self, uploaded: Uploaded, size: u64) -> Option<HeldUpload> {
+        Some(HeldUpload { uploaded, _room: self.fill_permit(size)? })
+    }
+
     /// Fills the cache with the image that `item` has now, under the lease that came with the acknowledgement of an upload.
     ///
     /// As after a miss, the row is read after the lease has come (design rule 2): another upload may have replaced the image
-    /// meanwhile.
-    pub(crate) async fn refill(&self, item: &Item, granted: Granted) {
+    /// meanwhile. The bytes of `uploaded` are used only if the row names their file.
+    pub(crate) async fn refill(&self, item: &Item, granted: Granted, uploaded: Option<HeldUpload>) {
         let Some(place) = self.filler.place() else { return };
         let Ok(_at_the_origin) = self.at_the_origin.try_acquire() else {
             self.filler.note_dropped();
             return;
         };
         let decide = |_: &ImageMeta| Decision::Head;
-        let asked = Asked { item, held: None, decide: &decide, patience: Instant::now() + PATIENCE };
+        let asked =
+            Asked { item, held: None, decide: &decide, patience: Instant::now() + PATIENCE, uploaded };
         match self.fill(&asked, granted, Some(place)).await {
             Ok(found) => tracing::debug!(status = found.status.as_str(), "an upload fills the cache"),
             Err(error) => tracing::debug!(%error, "an upload does not fill the cache"),
