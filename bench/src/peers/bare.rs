@@ -22,6 +22,8 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+use sqlx::Executor as _;
 use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -125,12 +127,20 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<bool> {
             serve(http.port, Router::new().route("/images/{key}", get(from_bus)).with_state(state)).await
         }
         Peer::Origin { http, images, uploads, database } => {
-            let pool =
-                MySqlPoolOptions::new().max_connections(DATABASE_CONNECTIONS).connect(&database).await?;
+            let options = MySqlPoolOptions::new().max_connections(DATABASE_CONNECTIONS);
+            // As a gateway: a lock of a row that is not there yet holds up no other insertion.
+            let options = options.after_connect(|connection, _| {
+                Box::pin(async move {
+                    connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+                    Ok(())
+                })
+            });
+            let pool = options.connect(&database).await?;
             std::fs::create_dir_all(&uploads)?;
             let state = Arc::new(Origin { pool, images, uploads, headers: http.headers()? });
             let routes = Router::new()
                 .route("/images/{key}", get(from_origin).merge(put(store)))
+                .route("/noted/{key}", put(store_noted))
                 .layer(DefaultBodyLimit::disable())
                 .with_state(state);
             serve(http.port, routes).await
@@ -342,6 +352,65 @@ async fn store(State(state): State<Arc<Origin>>, UrlPath(key): UrlPath<String>, 
     match stored {
         Ok(_) => StatusCode::OK.into_response(),
         Err(error) => failure(error),
+    }
+}
+
+/// Stores the file durably, then the row in a transaction that also notes the change and locks what is there: the statements
+/// without which a crash could leave an old image in a cache.
+async fn store_noted(
+    State(state): State<Arc<Origin>>,
+    UrlPath(key): UrlPath<String>,
+    bytes: Bytes,
+) -> Response {
+    let (size, hash) = (bytes.len() as u64, Sha256::digest(&bytes));
+    let written = tokio::task::spawn_blocking({
+        let (folder, key) = (state.uploads.clone(), key.clone());
+        move || write(&folder, &key, &bytes)
+    });
+    if let Err(error) = written.await.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+        return failure(error);
+    }
+    match state.change(&key, size, &hash).await {
+        Ok(()) => StatusCode::OK.into_response(),
+        Err(error) => failure(error),
+    }
+}
+
+impl Origin {
+    async fn change(&self, key: &str, size: u64, hash: &[u8]) -> sqlx::Result<()> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query(
+            "INSERT INTO pending_invalidations (image_key, token, noted_at) VALUES (?, 1, UTC_TIMESTAMP(6)) \
+             ON DUPLICATE KEY UPDATE token = VALUES(token), noted_at = VALUES(noted_at)",
+        )
+        .bind(key.as_bytes())
+        .execute(&mut *transaction)
+        .await?;
+        let _: Option<Columns> = sqlx::query_as(
+            "SELECT image_key, location, content_type, size, width, height, sha256, created_at, updated_at \
+             FROM images WHERE image_key = ? FOR UPDATE",
+        )
+        .bind(key.as_bytes())
+        .fetch_optional(&mut *transaction)
+        .await?;
+        sqlx::query(
+            "INSERT INTO images \
+             (image_key, location, content_type, size, width, height, sha256, created_at, updated_at) \
+             VALUES (?, ?, 'image/gif', ?, 1, 1, ?, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6)) \
+             ON DUPLICATE KEY UPDATE size = VALUES(size), sha256 = VALUES(sha256), updated_at = VALUES(updated_at)",
+        )
+        .bind(key.as_bytes())
+        .bind(format!("bare/{key}"))
+        .bind(size)
+        .bind(hash)
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        sqlx::query("DELETE FROM pending_invalidations WHERE image_key = ? AND token = 1")
+            .bind(key.as_bytes())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
     }
 }
 
