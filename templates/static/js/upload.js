@@ -235,11 +235,18 @@
     }
   }
 
+  /** A key at the end of a path. Its slashes stay, but where a browser would fold a segment away. */
+  function inPath(key) {
+    const segments = key.split("/");
+    const folds = segments.some((segment) => ["", ".", ".."].includes(segment));
+    return segments.map(encodeURIComponent).join(folds ? "%2F" : "/");
+  }
+
   /** Sends one file; resolves once it is answered, whatever the answer. */
   function put(line) {
     return new Promise((resolve) => {
       const request = new XMLHttpRequest();
-      request.open("PUT", `/images/${encodeURIComponent(line.key.value)}`);
+      request.open("PUT", `/images/${inPath(line.key.value)}`);
       // Nothing is replaced of which the line has not said so: it may have come in between, or the question be under way.
       if (!line.taken) request.setRequestHeader("If-None-Match", "*");
       request.upload.addEventListener("progress", (event) => {

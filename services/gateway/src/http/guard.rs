@@ -158,12 +158,19 @@ fn peer(request: &Request) -> Peer {
 
 /// Refuses an encoded body, because the gateway decodes no `Content-Encoding`.
 fn is_plain(request: &Request) -> Result<(), Error> {
-    match request.headers().get(header::CONTENT_ENCODING) {
-        Some(coding) if coding != "identity" && lend::has_body(request) => Err(Error::UnsupportedType(
+    let codings = request.headers().get_all(header::CONTENT_ENCODING);
+    if lend::has_body(request) && !codings.iter().all(is_no_coding) {
+        return Err(Error::UnsupportedType(
             "Content-Encoding must be left out: send the bytes of the image as they are".into(),
-        )),
-        _ => Ok(()),
+        ));
     }
+    Ok(())
+}
+
+/// Whether a `Content-Encoding` says that nothing is encoded. Names of codings have no case (RFC 9110, section 8.4.1).
+fn is_no_coding(coding: &HeaderValue) -> bool {
+    let mut names = coding.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    names.all(|name| name.is_empty() || name.eq_ignore_ascii_case(b"identity"))
 }
 
 /// The label of a method. Unknown methods share one label, because a client can invent any number of them.
@@ -230,6 +237,16 @@ mod tests {
         assert!(!refused(&[("origin", "https://example.com"), ("host", "example.com:443")]));
         assert!(!refused(&[("origin", "http://example.com"), ("host", "example.com:80")]));
         assert!(refused(&[("origin", "https://example.com"), ("host", "example.com:80")]));
+    }
+
+    #[test]
+    fn an_encoding_is_one_whatever_its_case() {
+        for none in ["identity", "Identity", "", " ", "identity, IDENTITY"] {
+            assert!(is_no_coding(&HeaderValue::from_static(none)), "{none}");
+        }
+        for one in ["gzip", "GZIP", "identity, br", "identity;q=1"] {
+            assert!(!is_no_coding(&HeaderValue::from_static(one)), "{one}");
+        }
     }
 
     #[test]

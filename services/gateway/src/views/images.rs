@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use wire::inspect::ResidentKey;
 use wire::{Item, Key, Variant};
 
-use super::links::{escaped, image_page, image_source};
+use super::links::{image_page, image_source, key_in_path};
 use super::shell::{Done, Moment};
 use crate::image::{CacheStatus, ReadOutcome};
 
@@ -222,7 +222,7 @@ impl ImagePage {
             let modified = image.modified?;
             OffsetDateTime::from_unix_timestamp(modified.seconds).ok()
         });
-        let url = format!("{base}/images/{}", escaped(key.as_str()));
+        let url = format!("{base}/images/{}", key_in_path(key));
         let file_name = file_name(key, image.format);
         let resident = residency.of(key).map(|entry| match entry {
             Some(entry) => {

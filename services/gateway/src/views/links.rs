@@ -5,12 +5,21 @@ use wire::{Key, Tag};
 
 use origin::listing::{Order, Place, Position};
 
-/// The characters that are escaped in a path or query. A slash in a key is one of them, so that no browser takes `..`
-/// between two slashes for the parent folder.
+/// The characters that are escaped in a path or query.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 pub(super) fn escaped(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
+}
+
+/// A key at the end of a path. Its slashes stay as they are, because some servers refuse escaped ones. But a browser takes
+/// `..` between two slashes for the parent folder, and some servers take two slashes for one: the slashes of such keys are escaped.
+pub(super) fn key_in_path(key: &Key) -> String {
+    let key = key.as_str();
+    if key.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+        return escaped(key);
+    }
+    key.split('/').map(escaped).collect::<Vec<_>>().join("/")
 }
 
 /// The address of the page of an image.
@@ -20,7 +29,7 @@ pub(crate) fn image_page(key: &Key) -> String {
 
 /// The address of the bytes of an image, in the version that `tag` names.
 pub(crate) fn image_source(key: &Key, tag: Tag) -> String {
-    format!("/images/{}?v={tag}", escaped(key.as_str()))
+    format!("/images/{}?v={tag}", key_in_path(key))
 }
 
 /// A page of the list of images, as its address names it.
