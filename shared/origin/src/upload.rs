@@ -79,12 +79,15 @@ impl Staged {
         self.blobs.is_folder() || Moment::now().since(self.written) > KEPT_BY_A_BUCKET
     }
 
-    /// Keeps the file, because a row names it or may name it. Returns its bytes, if all of them were in memory when it was
-    /// written.
-    pub fn keep(mut self) -> Option<Uploaded> {
-        self.kept = true;
+    /// Its bytes, if all of them were in memory when it was written. They can be taken once.
+    pub fn take_bytes(&mut self) -> Option<Uploaded> {
         let bytes = self.bytes.take()?;
         Some(Uploaded { location: self.image.location.clone(), bytes })
+    }
+
+    /// Keeps the file, because a row names it or may name it.
+    pub fn keep(mut self) {
+        self.kept = true;
     }
 }
 
@@ -250,6 +253,20 @@ mod tests {
 
     async fn files(blobs: &Blobs) -> usize {
         crate::blobs::tests::files(blobs).await.len()
+    }
+
+    #[tokio::test]
+    async fn the_bytes_of_an_upload_are_those_of_its_file_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = in_folder(folder.path());
+        let mut staged = receive(&blobs, LIMITS, chunks(PNG)).await.unwrap();
+        let other = receive(&blobs, LIMITS, chunks(PNG)).await.unwrap();
+        let uploaded = staged.take_bytes().unwrap();
+        assert_eq!(uploaded.bytes_of(&staged.image().unwrap().location).unwrap(), PNG);
+        assert_eq!(uploaded.bytes_of(&other.image().unwrap().location), None);
+        assert!(staged.take_bytes().is_none());
+        // A folder may be another one by now.
+        assert!(staged.may_be_gone());
     }
 
     #[tokio::test]

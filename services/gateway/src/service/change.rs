@@ -67,18 +67,21 @@ impl AppState {
     async fn store_now(
         &self,
         key: &Key,
-        staged: Staged,
+        mut staged: Staged,
         conditions: &WriteConditions,
     ) -> Result<Stored, Error> {
         let id = self.ties.may_change()?;
         let size = staged.image()?.size;
         let location = staged.image()?.location.clone();
+        let refill = self.config.fill_on_upload.refill(!self.blobs.is_folder());
+        let uploaded = staged.take_bytes().filter(|_| refill.is_some());
+        let uploaded = uploaded.and_then(|uploaded| self.reader.hold(uploaded, size));
         let Change { note, outcome } = match self.images.put(key, staged.image()?, conditions).await {
             Ok(change) => change,
             Err(failed) => {
                 if failed.may_have_committed {
                     // A row may name the file. If none does, the sweep finds it.
-                    drop(staged.keep());
+                    staged.keep();
                 }
                 return Err(failed.error.into());
             }
@@ -88,13 +91,8 @@ impl AppState {
             Err(unmet) => return self.tell(&note, "", Err(unmet.into())).await,
         };
         let may_be_gone = staged.may_be_gone();
-        let refill = self
-            .config
-            .fill_on_upload
-            .refill(!self.blobs.is_folder())
-            .filter(|_| self.reader.may_refill(size));
-        let uploaded = staged.keep().filter(|_| refill.is_some());
-        let uploaded = uploaded.and_then(|uploaded| self.reader.hold(uploaded, size));
+        staged.keep();
+        let refill = refill.filter(|_| self.reader.may_refill(size));
         // The file may have been taken away between its last byte and the row, and a row without a file is no stored
         // image.
         let held = async { if may_be_gone { self.holds(&location, id).await } else { Ok(()) } };
