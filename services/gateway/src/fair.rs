@@ -7,8 +7,8 @@ use crate::holders::Counts;
 use crate::visitor::Visitor;
 
 /// The places that an address may have for each free place. One address alone gets three quarters of all places, two get
-/// six sevenths, and one place is always left for another address (Choudhury and Hahne, "Dynamic queue length
-/// thresholds", 1998).
+/// six sevenths (Choudhury and Hahne, "Dynamic queue length thresholds", 1998). The last free place is for an address that has
+/// none.
 const FOR_EACH_FREE: usize = 3;
 
 /// Places for requests, with the number that each address has.
@@ -35,7 +35,8 @@ impl FairPlaces {
     /// Whether the address may have another place. If no place is free, the rule has nothing to protect.
     pub(crate) fn is_fair(&self, visitor: Visitor) -> bool {
         let free = self.free.available_permits();
-        free == 0 || self.counts.lock().of(visitor) < FOR_EACH_FREE * free
+        let own = self.counts.lock().of(visitor);
+        free == 0 || own == 0 || (free > 1 && own < FOR_EACH_FREE * free)
     }
 
     /// A place, if one is free and the address may have it.
@@ -71,18 +72,27 @@ mod tests {
 
     #[test]
     fn one_address_never_has_all_places() {
-        let places = FairPlaces::new(100);
-        let mut held = Vec::new();
-        let mut counts = Vec::new();
-        for number in 0..5 {
-            let before = held.len();
-            let visitor = Visitor::from(IpAddr::V4(Ipv4Addr::from_bits(number)));
-            held.extend(std::iter::from_fn(|| places.take(visitor)));
-            counts.push(held.len() - before);
+        for (all, shares) in [
+            (100, &[75, 19, 5, 1, 0][..]),
+            (8, &[6, 1, 1, 0]),
+            (3, &[2, 1, 0]),
+            (2, &[1, 1, 0]),
+            (1, &[1, 0]),
+        ] {
+            let places = FairPlaces::new(all);
+            let mut held = Vec::new();
+            let mut counts = Vec::new();
+            for number in 0..shares.len() {
+                let before = held.len();
+                let number = u32::try_from(number).unwrap_or_default();
+                let visitor = Visitor::from(IpAddr::V4(Ipv4Addr::from_bits(number)));
+                held.extend(std::iter::from_fn(|| places.take(visitor)));
+                counts.push(held.len() - before);
+            }
+            assert_eq!(counts, shares);
+            drop(held);
+            assert!(places.counts.lock().is_empty());
+            assert_eq!(places.free.available_permits(), all);
         }
-        assert_eq!(counts, [75, 19, 5, 1, 0]);
-        drop(held);
-        assert!(places.counts.lock().is_empty());
-        assert_eq!(places.free.available_permits(), 100);
     }
 }

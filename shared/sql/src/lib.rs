@@ -33,6 +33,9 @@ pub struct Database {
     hand: Hand,
 }
 
+/// The mode of all sessions, whatever the server's default is: in some, an empty string is NULL, or a text that is too long is
+/// cut off.
+const SQL_MODE: &str = "STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION";
 /// How many bytes a `GROUP_CONCAT` may give. Servers cut longer ones off; by default MySQL does after 1024 bytes.
 const GROUP_BYTES: u64 = 4 << 20;
 
@@ -94,9 +97,10 @@ impl Database {
         let options = options.after_connect(move |connection, _| {
             Box::pin(async move {
                 connection.execute(session.isolation.as_sql()).await?;
-                let set =
-                    sqlx::query("SET SESSION innodb_lock_wait_timeout = ?, SESSION group_concat_max_len = ?");
-                let set = set.bind(session.lock_wait.as_secs().max(1)).bind(GROUP_BYTES);
+                let set = sqlx::query(
+                    "SET SESSION sql_mode = ?, SESSION innodb_lock_wait_timeout = ?, SESSION group_concat_max_len = ?",
+                );
+                let set = set.bind(SQL_MODE).bind(session.lock_wait.as_secs().max(1)).bind(GROUP_BYTES);
                 set.persistent(false).execute(connection).await?;
                 Ok(())
             })

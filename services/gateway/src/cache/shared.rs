@@ -1,10 +1,11 @@
 //! Large images in files that the worker on this machine shares: the bus carries their names only.
 //!
 //! A worker tells its folder with its answers. From then on each get says that this folder can be read here, if it can. A
-//! file that the worker or this gateway can't read costs nothing but the way over the bus.
+//! file that the worker or this gateway can't read costs nothing but the way over the bus, which all take for a minute then.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use runtime::shelf::{Shelf, Shelved};
@@ -13,6 +14,8 @@ use wire::shelf::Folder;
 
 /// From this many bytes on, an image is handed over by a file. Smaller ones cost less on the bus.
 pub(crate) const LARGE_BYTES: usize = 64 << 10;
+/// The time after which files are tried again, when one could not be read.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// The files of the worker, and those of this gateway.
 #[derive(Debug)]
@@ -23,12 +26,21 @@ pub(crate) struct Shared {
     can_read: AtomicBool,
     /// Whether the worker could not read a file of this gateway.
     is_unread: AtomicBool,
+    /// When both are tried again, in milliseconds since `began`; 0: nothing has failed.
+    again_ms: AtomicU64,
+    began: Instant,
 }
 
 impl Shared {
     pub(crate) fn new(shelf: Shelf) -> Self {
-        let (told, can_read, is_unread) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
-        Self { shelf, told, can_read, is_unread }
+        Self {
+            shelf,
+            told: AtomicU64::new(0),
+            can_read: AtomicBool::new(false),
+            is_unread: AtomicBool::new(false),
+            again_ms: AtomicU64::new(0),
+            began: Instant::now(),
+        }
     }
 
     /// The folder whose files can be read here.
@@ -39,7 +51,8 @@ impl Shared {
     /// Notes the folder that an answer of the worker tells.
     pub(crate) fn note(&self, answer: &Meta) {
         let Some(folder) = answer.shelf else { return };
-        if self.told.swap(folder.0, Ordering::Relaxed) != folder.0 {
+        if self.told.swap(folder.0, Ordering::Relaxed) != folder.0 || self.is_due() {
+            self.again_ms.store(0, Ordering::Relaxed);
             let can_read = self.shelf.can_read(folder);
             self.can_read.store(can_read, Ordering::Release);
             self.is_unread.store(false, Ordering::Relaxed);
@@ -47,8 +60,18 @@ impl Shared {
         }
     }
 
+    fn is_due(&self) -> bool {
+        let again_ms = self.again_ms.load(Ordering::Relaxed);
+        again_ms != 0 && self.began.elapsed().as_millis() >= u128::from(again_ms)
+    }
+
+    fn try_again_later(&self) {
+        let again = self.began.elapsed() + AGAIN;
+        self.again_ms.store(u64::try_from(again.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// The bytes of an answer that names a file with at most `most`; none if it names none, or one that is gone or can't be
-    /// read. In the last case no further one is asked for.
+    /// read. In the last case no further one is asked for within [`AGAIN`].
     pub(crate) fn read(&self, answer: &Meta, most: u64) -> Option<Bytes> {
         let (file, size) = (answer.file?, answer.size.filter(|size| *size <= most)?);
         self.shelf
@@ -57,6 +80,7 @@ impl Shared {
                 tracing::debug!(%error, %file, "a shared file is not there");
                 if error.kind() != io::ErrorKind::NotFound {
                     self.can_read.store(false, Ordering::Release);
+                    self.try_again_later();
                 }
             })
             .ok()
@@ -70,10 +94,13 @@ impl Shared {
         self.shelf.write(bytes).ok()
     }
 
-    /// Notes that the worker could not read a file of this gateway: fills go over the bus from now on.
+    /// Notes that the worker could not read a file of this gateway: fills go over the bus for [`AGAIN`].
     pub(crate) fn note_unread(&self) {
         if !self.is_unread.swap(true, Ordering::Relaxed) {
-            tracing::warn!("fills cross the bus, because the worker can't read the files of this gateway");
+            tracing::warn!(
+                "fills cross the bus for a minute, because the worker can't read the files of this gateway"
+            );
+            self.try_again_later();
         }
     }
 }

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
-use testkit::samples;
+use testkit::{MariaDb, samples};
 
 use crate::helpers::Scene;
 use crate::http::Form;
@@ -157,5 +157,33 @@ async fn the_cache_is_read_changed_and_cleared_over_http() {
     assert_eq!((cleared.status, &cleared.json()["entries"]), (200, &json!(1)));
     assert_eq!(scene.cache_stats().await.unwrap().key_count, 0);
     assert_eq!(gateway.get("/images/rocket").await.cache(), "fwd=miss; detail=filling");
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_keys_are_listed_whatever_the_settings_of_the_database_are() {
+    let server = MariaDb::start_with(&[
+        "--max-allowed-packet=16384",
+        "--group-concat-max-len=4",
+        "--sql-mode=EMPTY_STRING_IS_NULL,ANSI_QUOTES",
+    ])
+    .await;
+    let database = server.database().await;
+    database.migrate().await;
+    let scene = Scene::with(database).await;
+    let _worker = scene.start_worker().await;
+    let gateway = scene.start_gateway(&[]).await;
+    assert_eq!(gateway.post("/api/list_keys").await.json()["keys"], json!([]));
+    // In one row they are as long as a packet may be at most, then a little longer.
+    let mut keys = Vec::new();
+    for number in 0..90 {
+        let key = format!("{number:03}{}", "k".repeat(197));
+        assert_eq!(gateway.put(&format!("/images/{key}"), samples::chelsea().bytes).await.status, 201);
+        keys.push(key);
+        if number > 75 {
+            assert_eq!(gateway.post("/api/list_keys").await.json()["keys"], json!(keys));
+        }
+    }
+    assert_eq!(gateway.get("/api/images?limit=2").await.json()["images"].as_array().unwrap().len(), 2);
     gateway.stop().await.unwrap();
 }
