@@ -7,13 +7,14 @@ use crate::holders::Counts;
 use crate::visitor::Visitor;
 
 /// The places that an address may have for each free place. One address alone gets three quarters of all places, two get
-/// six sevenths (Choudhury and Hahne, "Dynamic queue length thresholds", 1998). The last free place is for an address that has
-/// none.
+/// six sevenths (Choudhury and Hahne, "Dynamic queue length thresholds", 1998). From three places on, the last free one is for
+/// an address that has none; one or two are for whoever comes first.
 const FOR_EACH_FREE: usize = 3;
 
 /// Places for requests, with the number that each address has.
 #[derive(Debug)]
 pub(crate) struct FairPlaces {
+    all: usize,
     free: Semaphore,
     counts: Mutex<Counts>,
 }
@@ -29,14 +30,16 @@ pub(crate) struct FairPlace<'a> {
 impl FairPlaces {
     /// This many places, and at least one.
     pub(crate) fn new(places: usize) -> Self {
-        Self { free: Semaphore::new(places.max(1)), counts: Mutex::default() }
+        let all = places.max(1);
+        Self { all, free: Semaphore::new(all), counts: Mutex::default() }
     }
 
     /// Whether the address may have another place. If no place is free, the rule has nothing to protect.
     pub(crate) fn is_fair(&self, visitor: Visitor) -> bool {
         let free = self.free.available_permits();
         let own = self.counts.lock().of(visitor);
-        free == 0 || own == 0 || (free > 1 && own < FOR_EACH_FREE * free)
+        let is_last = free == 1 && self.all > 2;
+        free == 0 || own == 0 || (!is_last && own < FOR_EACH_FREE * free)
     }
 
     /// A place, if one is free and the address may have it.
@@ -72,13 +75,9 @@ mod tests {
 
     #[test]
     fn one_address_never_has_all_places() {
-        for (all, shares) in [
-            (100, &[75, 19, 5, 1, 0][..]),
-            (8, &[6, 1, 1, 0]),
-            (3, &[2, 1, 0]),
-            (2, &[1, 1, 0]),
-            (1, &[1, 0]),
-        ] {
+        for (all, shares) in
+            [(100, &[75, 19, 5, 1, 0][..]), (8, &[6, 1, 1, 0]), (3, &[2, 1, 0]), (2, &[2, 0]), (1, &[1, 0])]
+        {
             let places = FairPlaces::new(all);
             let mut held = Vec::new();
             let mut counts = Vec::new();

@@ -50,6 +50,8 @@ const SMALL_BYTES: u64 = 256 << 10;
 /// How often a row is read again because its file was gone. Each time, another upload of that key has
 /// been stored in between.
 const MAX_ROUNDS: u32 = 20;
+/// The fewest places at the origin that are kept for addresses with few of them: one of them is for another address.
+const FEWEST_KEPT: usize = 3;
 /// How long a read waits for a place at the origin.
 const BURST_LIMIT: Duration = Duration::from_secs(1);
 /// How long a read waits for the cache when the origin does not answer: a late answer is better than none.
@@ -194,7 +196,7 @@ impl Reader {
             blobs,
             variants,
             at_the_origin: Semaphore::new((at_the_origin - at_the_origin / 4).max(1)),
-            kept_at_the_origin: FairPlaces::new(at_the_origin / 4),
+            kept_at_the_origin: FairPlaces::new((at_the_origin / 4).max(FEWEST_KEPT)),
             to_the_origin: FairPlaces::new(2 * at_the_origin),
             ties,
             budget,
