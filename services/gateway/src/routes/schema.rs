@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use sniff::Format;
-use utoipa::openapi::schema::{KnownFormat, RefBuilder, SchemaFormat, Type};
+use utoipa::openapi::schema::{AdditionalProperties, KnownFormat, RefBuilder, SchemaFormat, Type};
 use utoipa::openapi::{ObjectBuilder, Ref, RefOr, Schema};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 use wire::Key;
@@ -46,9 +46,10 @@ impl PartialSchema for UploadForm {
     fn schema() -> RefOr<Schema> {
         let form = ObjectBuilder::new().property("key", Ref::from_schema_name("Key")).required("key");
         let form = form.property("file", Ref::from_schema_name("ImageBytes")).required("file");
-        let words =
-            "These two parts, once each. File names and types are not needed, and other parts are ignored.";
-        form.description(Some(words)).build().into()
+        form.additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)))
+            .description(Some("These two parts, once each. File names and types are not needed."))
+            .build()
+            .into()
     }
 }
 

@@ -12,6 +12,7 @@ use origin::upload::{self, Staged};
 use parking_lot::{Mutex, MutexGuard};
 use runtime::clock::Moment;
 use tokio::time::timeout;
+use wire::words::shown;
 use wire::{Key, KeyError};
 
 use super::answer::{content_length, data};
@@ -160,11 +161,11 @@ async fn read_form(
                     "the part \"{name}\" must be sent once, got it twice"
                 )));
             }
-            // A page that sends a form adds parts of its own, such as `csrf_token` or `_charset_`.
             _ => {
-                let mut rest = stream::poll_fn(|context| part.poll_next_unpin(context))
-                    .map(|chunk| chunk.map_err(|error| broken(&error)));
-                while upload::next(&mut rest, deadline).await?.is_some() {}
+                return Err(Error::BadRequest(format!(
+                    "a part of the form must be \"key\" or \"file\", got {}",
+                    shown(&name)
+                )));
             }
         }
     }
