@@ -408,29 +408,10 @@ impl Scene {
                 self.pause(500..3000).await;
                 joints.iter().for_each(|joint| joint.link.clear());
             }
-            Kind::DiskFull => {
-                let bytes = self.random.random_range(0..100_000);
-                system.gateways.iter().try_for_each(|gateway| gateway.limit_files(Some(bytes)))?;
-                self.pause(500..2000).await;
-                system.gateways.iter().try_for_each(|gateway| gateway.limit_files(None))?;
-            }
-            Kind::DiskReadOnly => {
-                set_writable(&system.images(), false)?;
-                self.pause(500..2000).await;
-                set_writable(&system.images(), true)?;
-            }
-            // To a process, a file that may not grow is a file system that is full.
-            Kind::MemoryFull => {
-                let bytes = self.random.random_range(0..100_000);
-                system.workers.iter().try_for_each(|worker| worker.limit_files(Some(bytes)))?;
-                self.pause(500..2000).await;
-                system.workers.iter().try_for_each(|worker| worker.limit_files(None))?;
-            }
-            Kind::MemoryReadOnly => {
-                set_writable(&system.shared_dir(), false)?;
-                self.pause(500..2000).await;
-                set_writable(&system.shared_dir(), true)?;
-            }
+            Kind::DiskFull => self.limit_files(&system.gateways).await?,
+            Kind::DiskReadOnly => self.make_read_only(&system.images()).await?,
+            Kind::MemoryFull => self.limit_files(&system.workers).await?,
+            Kind::MemoryReadOnly => self.make_read_only(&system.shared_dir()).await?,
             // The processes go on without shared files until they start again.
             Kind::MemoryGone => {
                 // Moved away first, since the processes go on writing.
@@ -454,6 +435,21 @@ impl Scene {
 
     fn now(&self) -> Moment {
         self.shared.history.now()
+    }
+
+    /// Lets no file of these processes grow for a while. To a process that is a file system without room.
+    async fn limit_files(&mut self, processes: &[Process]) -> anyhow::Result<()> {
+        let bytes = self.random.random_range(0..100_000);
+        processes.iter().try_for_each(|process| process.limit_files(Some(bytes)))?;
+        self.pause(500..2000).await;
+        processes.iter().try_for_each(|process| process.limit_files(None))
+    }
+
+    /// Makes a folder and those in it read-only for a while.
+    async fn make_read_only(&mut self, folder: &Path) -> anyhow::Result<()> {
+        set_writable(folder, false)?;
+        self.pause(500..2000).await;
+        set_writable(folder, true)
     }
 
     async fn pause(&mut self, milliseconds: std::ops::Range<u64>) {

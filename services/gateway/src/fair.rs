@@ -8,7 +8,7 @@ use crate::visitor::Visitor;
 
 /// The places that an address may have for each free place. One address alone gets three quarters of all places, two get
 /// six sevenths (Choudhury and Hahne, "Dynamic queue length thresholds", 1998). From three places on, the last free one is for
-/// an address that has none; one or two are for whoever comes first.
+/// an address that has none. One or two places are too few to share.
 const FOR_EACH_FREE: usize = 3;
 
 /// Places for requests, with the number that each address has.

@@ -149,7 +149,7 @@ pub(crate) enum Content {
     Fresh,
 }
 
-/// Who reads, and what of the image is needed.
+/// A reader, and the part of the image that it needs.
 #[derive(Clone, Copy)]
 pub(crate) struct Asker<'a> {
     pub(crate) visitor: Visitor,

@@ -227,12 +227,12 @@ impl Images {
         let (count, length, joined): (i64, Option<i64>, Option<Vec<u8>>) = answered(question).await?;
         let joined = joined.unwrap_or_default();
         let whole = length.unwrap_or_default() + (count - 1).max(0);
-        // A server whose `max_allowed_packet` is shorter cuts it off.
         let parsed = |key: &[u8]| Key::from_bytes(key).map_err(|_| corrupt("key"));
         let mut keys = if i64::try_from(joined.len()) == Ok(whole) {
             let texts = joined.split(|byte| *byte == b'\n').filter(|text| !text.is_empty());
             texts.map(parsed).collect::<Result<Vec<_>, _>>()?
         } else {
+            // A server whose `max_allowed_packet` is shorter has cut it off.
             let rows = sqlx::query_scalar(
                 "SELECT image_key FROM images WHERE image_key > ? ORDER BY image_key LIMIT ?",
             );

@@ -480,7 +480,8 @@ mod tests {
     async fn stored(blobs: &Blobs, sample: Sample, bytes: &'static [u8]) -> ImageRow {
         let mut writer = blobs.create();
         writer.push(Bytes::from_static(bytes)).await.unwrap();
-        let crate::blobs::WrittenFile { location, size, .. } = writer.finish().await.unwrap();
+        let written = writer.finish().await.unwrap();
+        let (location, size) = (written.location, written.size);
         let now = OffsetDateTime::UNIX_EPOCH;
         ImageRow {
             key: wire::Key::new(sample.name).unwrap(),

@@ -1,7 +1,7 @@
 //! Large images in files that the worker on this machine shares: the bus carries their names only.
 //!
 //! A worker tells its folder with its answers. From then on each get says that this folder can be read here, if it can. A
-//! file that the worker or this gateway can't read costs nothing but the way over the bus, which all take for a minute then.
+//! file that the worker or this gateway can't read costs nothing but the way over the bus: all images take it for a minute then.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
