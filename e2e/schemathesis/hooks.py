@@ -60,7 +60,10 @@ def filter_path_parameters(context, path_parameters):
 
 @schemathesis.hook
 def filter_body(context, body):
-    """In a form all values are text: a key that is a number or a truth value in Python is a proper key when it is sent."""
+    """In a form all values are text: a key that is a number or a truth value in Python is a proper key when it is sent.
+    And names of parts are words: control characters break the head of a part."""
     if not isinstance(body, dict) or "file" not in body:
         return True
+    if not all(isinstance(name, str) and name.isprintable() for name in body):
+        return False
     return isinstance(body.get("key", ""), str) and is_short(body.get("key"))

@@ -13,6 +13,7 @@ use runtime::process::Settings;
 use runtime::shelf::AUTO;
 use wire::Refill;
 
+use crate::cors::CorsOrigins;
 use crate::hosts::AllowedHosts;
 use crate::visitor::TrustedProxies;
 
@@ -77,6 +78,11 @@ pub struct Config {
         hide_default_value = true
     )]
     pub trusted_proxies: TrustedProxies,
+
+    /// Origins whose scripts may read all that is open to read, and make changes with the token as Authorization: Bearer
+    /// (CORS); apart by commas, such as https://app.example.com,http://localhost:3000; * is any. Without it (the default), none
+    #[arg(long, env = "CORS_ORIGINS", value_name = "ORIGINS", default_value = "", hide_default_value = true)]
+    pub cors_origins: CorsOrigins,
 
     /// Web pages that may show the images (Cross-Origin-Resource-Policy)
     #[arg(long, env = "IMAGE_EMBEDDING", value_name = "WHOSE", value_enum, default_value_t)]

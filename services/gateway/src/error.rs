@@ -53,7 +53,9 @@ pub(crate) enum Error {
     )]
     WrongHost(String),
     /// A change that another web site asked this browser for.
-    #[error("a change must come from this site or from a program, got one from another web site")]
+    #[error(
+        "a change must come from this site, from a program, or with a Bearer token from an origin in CORS_ORIGINS, got one from another web site"
+    )]
     CrossSite,
     /// No image is stored under the key.
     #[error("no image is stored under \"{0}\"")]

@@ -3,6 +3,8 @@
 mod cache;
 mod conditional;
 mod config;
+mod cors;
+mod digests;
 mod error;
 mod fair;
 mod head;

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::images::NewImage;
 
 /// How long a body may pause between two pieces.
-const IDLE_LIMIT: Duration = Duration::from_secs(30);
+pub const IDLE_LIMIT: Duration = Duration::from_secs(30);
 /// How long an upload may take from its first byte to its row. It is far below [`sweep::AGE`](crate::sweep::AGE), so
 /// that the sweep meets no file whose row is still to be written. The time goes on while the machine sleeps, as the
 /// file's age does.

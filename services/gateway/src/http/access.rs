@@ -218,6 +218,12 @@ fn digest(salt: &[u8], token: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update(salt).chain_update(token).finalize().into()
 }
 
+/// Whether a header `Authorization` is of the kind that a browser never sends by itself.
+pub(super) fn is_bearer(authorization: &HeaderValue) -> bool {
+    let scheme = authorization.as_bytes().split(|byte| *byte == b' ').next();
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
+}
+
 /// The token in a header `Authorization`: `Bearer` with it, or `Basic` with it as the password of any user.
 fn token_in(authorization: &[u8]) -> Option<Vec<u8>> {
     let at = authorization.iter().position(|byte| *byte == b' ')?;

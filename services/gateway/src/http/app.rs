@@ -1,5 +1,7 @@
 //! The whole HTTP interface: the routes, the layers around them, and the fast path that skips both.
 
+use std::time::Instant;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{Method, header};
@@ -18,22 +20,54 @@ use crate::routes::{self, WrongMethod, health};
 use crate::service::state::AppState;
 use crate::views::Views;
 
+/// The route label of a preflight request.
+const PREFLIGHT: &str = "preflight";
+
 /// The HTTP interface of the gateway, once it has started. The gate decides which requests it lets in.
 #[derive(Debug)]
 pub(crate) struct App {
     hot: Hot,
     routes: Router,
+    state: AppState,
+    gate: Gate,
 }
 
 impl App {
     /// The fast path and the routes, which share the gate and the turns.
     pub(crate) fn new(state: AppState, gate: Gate) -> Self {
         let turns = guard::Turns::new(&state.config);
-        Self { hot: Hot::new(&state, &gate, &turns), routes: surrounded(state, gate, turns) }
+        let hot = Hot::new(&state, &gate, &turns);
+        let routes = surrounded(state.clone(), gate.clone(), turns);
+        Self { hot, routes, state, gate }
     }
 
     /// Answers a request.
-    pub(crate) async fn answer(&self, mut request: axum::http::Request<Incoming>, peer: Peer) -> Response {
+    pub(crate) async fn answer(&self, request: axum::http::Request<Incoming>, peer: Peer) -> Response {
+        if self.state.config.cors_origins.is_empty() {
+            return self.answer_to_itself(request, peer).await;
+        }
+        Box::pin(self.answer_to_origins(request, peer)).await
+    }
+
+    /// Answers a request that may be one of another origin.
+    async fn answer_to_origins(&self, request: axum::http::Request<Incoming>, peer: Peer) -> Response {
+        let (started, asked) = (Instant::now(), request.headers().clone());
+        let origins = &self.state.config.cors_origins;
+        let is_ours = self.gate.check_host(&request).is_ok();
+        let mut response = match origins.preflight(request.method(), &asked).filter(|_| is_ours) {
+            Some(mut answer) => {
+                guard::add_security_headers(answer.headers_mut());
+                let (method, status) = (request.method().as_str(), answer.status());
+                self.state.metrics.count_request(method, PREFLIGHT, status.as_str(), started.elapsed());
+                answer
+            }
+            None => self.answer_to_itself(request, peer).await,
+        };
+        origins.add_to(response.headers_mut(), &asked);
+        response
+    }
+
+    async fn answer_to_itself(&self, mut request: axum::http::Request<Incoming>, peer: Peer) -> Response {
         if let Some(response) = self.hot.answer(&request, peer).await {
             return response;
         }

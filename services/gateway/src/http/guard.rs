@@ -13,10 +13,11 @@ use axum::response::Response;
 use futures_util::FutureExt as _;
 use tokio::time::timeout;
 
-use super::access::{Gate, Peer};
+use super::access::{Gate, Peer, is_bearer, only_reads};
 use super::lend;
 use super::lend::Bodies;
 use crate::config::Config;
+use crate::cors::CorsOrigins;
 use crate::error::Error;
 use crate::fair::{FairPlace, FairPlaces};
 use crate::hosts;
@@ -134,7 +135,7 @@ pub(super) async fn admit(
     request: Request,
     next: Next,
 ) -> Response {
-    let mut response = match admitted(&gate, &request) {
+    let mut response = match admitted(&state.config.cors_origins, &gate, &request) {
         Ok(()) => next.run(request).await,
         Err(error) => failure(&state.views, request.uri().path(), error),
     };
@@ -142,14 +143,30 @@ pub(super) async fn admit(
     response
 }
 
-fn admitted(gate: &Gate, request: &Request) -> Result<(), Error> {
+fn admitted(origins: &CorsOrigins, gate: &Gate, request: &Request) -> Result<(), Error> {
     gate.check_host(request)?;
-    if is_no_read(request.method()) && is_from_another_site(request.uri(), request.headers()) {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    if is_no_read(request.method())
+        && is_from_another_site(request.uri(), request.headers())
+        && !may_come_from_elsewhere(origins, gate, request, route)
+    {
         return Err(Error::CrossSite);
     }
-    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     gate.admit(request.method(), route, request.headers(), peer(request))?;
     is_plain(request)
+}
+
+/// Whether a script of another site may send this: of an allowed origin, and unless it only reads, with the token in a
+/// header that the script itself has set. The password of a login is sent by the browser, whoever asks.
+fn may_come_from_elsewhere(
+    origins: &CorsOrigins,
+    gate: &Gate,
+    request: &Request,
+    route: Option<&str>,
+) -> bool {
+    let (method, headers) = (request.method(), request.headers());
+    let is_by_script = headers.get(header::AUTHORIZATION).is_none_or(is_bearer);
+    origins.allow(headers) && (only_reads(method, route) || (gate.needs_token(method, route) && is_by_script))
 }
 
 fn peer(request: &Request) -> Peer {

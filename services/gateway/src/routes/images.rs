@@ -22,6 +22,7 @@ use super::api::ImageInfo;
 use super::key::key_behind;
 use super::schema;
 use crate::conditional::{self, Decision, WriteConditions};
+use crate::digests::{self, Digests, REPR_DIGEST};
 use crate::error::{Error, Failure};
 use crate::head::{ImageHead, date, value};
 use crate::image::{Asker, CacheStatus, Content, ImageMeta};
@@ -63,6 +64,7 @@ pub(crate) fn router() -> Router<AppState> {
             ("ETag" = String, description = "The SHA-256 of the bytes, in quotes; of a variant, a hash of that and the width"),
             ("Last-Modified" = String, description = "When it was stored, if that is known"),
             ("Cache-Status" = String, description = "What the cache did"),
+            ("Repr-Digest" = String, description = "The SHA-256 of the bytes, if Want-Repr-Digest asks for it; not of variants"),
         )),
         (status = 206, description = "The range of it that was asked for", content(
             (schema::ImageBytes = "image/*"),
@@ -116,7 +118,8 @@ pub(crate) async fn read_far(
     let timing = server_timing(&read)?;
     let (head, status) = (ImageHead::new(&read.image)?, read.cache_status);
     let (image, variant, content) = (&read.image, item.variant, read.content);
-    respond(state, uri, Found { image, variant, head: &head, content, status, timing }, read.decision)
+    let found = Found { image, variant, head: &head, content, status, timing };
+    respond(state, uri, headers, found, read.decision)
 }
 
 /// Answers with a copy that this gateway keeps, as [`get_image`] does.
@@ -131,7 +134,8 @@ pub(crate) fn respond_near(
     let (content, timing) = (Content::Bytes(bytes), cache_timing(took)?);
     let (image, variant) = (&copy.image, copy.item.variant);
     let found = Found { image, variant, head: &copy.head, content, status: CacheStatus::Near, timing };
-    respond(state, uri, found, decide(headers, image, is_head, SystemTime::now()))
+    let decision = decide(headers, image, is_head, SystemTime::now());
+    respond(state, uri, headers, found, decision)
 }
 
 fn decide(headers: &HeaderMap, image: &ImageMeta, is_head: bool, now: SystemTime) -> Decision {
@@ -152,10 +156,20 @@ struct Found<'a> {
     timing: HeaderValue,
 }
 
-fn respond(state: &AppState, uri: &Uri, found: Found<'_>, decision: Decision) -> Result<Response, Error> {
+fn respond(
+    state: &AppState,
+    uri: &Uri,
+    asked: &HeaderMap,
+    found: Found<'_>,
+    decision: Decision,
+) -> Result<Response, Error> {
     let Found { image, variant, head, content, status: cache_status, timing } = found;
     let mut headers = HeaderMap::with_capacity(16);
     headers.insert(header::ETAG, head.etag.clone());
+    // The tag of a variant is no hash of its bytes.
+    if variant.is_none() && digests::wants_sha_256(asked) {
+        headers.insert(REPR_DIGEST, digests::repr_digest(&image.tag)?);
+    }
     let cache_control = match version(uri) {
         Some(version) if is_of(image.tag, version, variant) => IMMUTABLE,
         _ => state.config.image_cache_control.clone(),
@@ -282,7 +296,7 @@ fn without_width(uri: &Uri) -> Result<(), Error> {
         (status = 201, description = "It is stored under a new key", body = ImageInfo, headers(
             ("Location" = String, description = "Its address"),
         )),
-        (status = 400, description = "Not a key, or a body that broke off", body = Failure),
+        (status = 400, description = "Not a key; a body that broke off, or has another digest than Content-Digest, Repr-Digest or Content-MD5 says", body = Failure),
         (status = 412, description = "If-Match or If-None-Match does not hold; nothing was changed", body = Failure),
         (status = 413, description = "More bytes or pixels than are stored, or more scans or frames of them", body = Failure),
         (status = 415, description = "Not an image of a format that is stored", body = Failure),
@@ -307,7 +321,8 @@ pub(crate) async fn put_image(
     if content_length(&headers).is_some_and(|length| length > limits.max_bytes) {
         return Err(limits.too_many_bytes().into());
     }
-    let staged = state.receive(data(body)).await?;
+    let digests = Digests::from_headers(&headers)?;
+    let staged = state.receive(digests.checked(data(body))).await?;
     let stored = state.store(key, staged, conditions).await?;
     let status = if stored.created { StatusCode::CREATED } else { StatusCode::OK };
     let mut answer = HeaderMap::new();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use sniff::Format;
-use utoipa::openapi::schema::{AdditionalProperties, KnownFormat, RefBuilder, SchemaFormat, Type};
+use utoipa::openapi::schema::{KnownFormat, RefBuilder, SchemaFormat, Type};
 use utoipa::openapi::{ObjectBuilder, Ref, RefOr, Schema};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 use wire::Key;
@@ -46,10 +46,9 @@ impl PartialSchema for UploadForm {
     fn schema() -> RefOr<Schema> {
         let form = ObjectBuilder::new().property("key", Ref::from_schema_name("Key")).required("key");
         let form = form.property("file", Ref::from_schema_name("ImageBytes")).required("file");
-        form.additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)))
-            .description(Some("These two parts, once each. File names and types are not needed."))
-            .build()
-            .into()
+        let words =
+            "These two parts, once each. File names and types are not needed, and other parts are ignored.";
+        form.description(Some(words)).build().into()
     }
 }
 
@@ -110,6 +109,9 @@ pub(crate) struct ReadHeaders {
     /// An entity tag or a date: the range counts only for this image.
     #[param(rename = "If-Range", required = false)]
     if_range: String,
+    /// The digests that the client wants to know (RFC 9530); `sha-256` is there, but not for variants.
+    #[param(rename = "Want-Repr-Digest", required = false, example = "sha-256=10")]
+    want_repr_digest: String,
 }
 
 /// Entity tags, as `conditional::tag_list` reads them.

@@ -1,6 +1,7 @@
 //! An upload as a form sends it, `multipart/form-data` with `key` and `file`: for the JSON API and for
 //! the page alike.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::extract::multipart::{Field, Multipart};
@@ -12,11 +13,11 @@ use origin::upload::{self, Staged};
 use parking_lot::{Mutex, MutexGuard};
 use runtime::clock::Moment;
 use tokio::time::timeout;
-use wire::words::shown;
 use wire::{Key, KeyError};
 
 use super::answer::{content_length, data};
 use crate::conditional::WriteConditions;
+use crate::digests::Digests;
 use crate::error::Error;
 use crate::service::change::Stored;
 use crate::service::state::AppState;
@@ -100,10 +101,12 @@ async fn store_typed(
     }
     // multer reports an error of the body only as text, so the error itself is kept aside.
     let (trouble, heads) = (Trouble::default(), Heads::default());
-    let request = request.map(|body| {
-        let limited = limited(data(body), most, move || limits.too_many_bytes().into());
-        axum::body::Body::from_stream(trouble.watch(heads.bound(limited)))
-    });
+    let digests = Digests::from_headers(request.headers())?;
+    let has_digests = !digests.is_empty();
+    let (head, body) = request.into_parts();
+    let limited = limited(digests.checked(data(body)), most, move || limits.too_many_bytes().into());
+    let body = Shared::new(trouble.watch(heads.bound(limited)));
+    let request = Request::from_parts(head, axum::body::Body::from_stream(body.stream()));
     let form = Multipart::from_request(request, state).await.map_err(|_| {
         Error::BadRequest(
             "Content-Type must be multipart/form-data with a boundary, got none: `curl -F` sends one".into(),
@@ -111,7 +114,32 @@ async fn store_typed(
     })?;
     let (key, staged) =
         read_form(state, form, &heads, typed).await.map_err(|error| trouble.take().unwrap_or(error))?;
+    if has_digests {
+        // multer stops at the last boundary, and the digest is of all that is sent.
+        let rest = async { while let Some(Ok(_)) = body.stream().next().await {} };
+        let rest = timeout(upload::IDLE_LIMIT, rest).await;
+        if let Some(error) = trouble.take() {
+            return Err(error);
+        }
+        rest.map_err(|_| Error::BodyTimeout(upload::IDLE_LIMIT.as_secs()))?;
+    }
     state.store(key, staged, WriteConditions::default()).await
+}
+
+/// A body that can be read to its end after a reader who had enough of it has gone.
+#[derive(Debug)]
+struct Shared<S>(Arc<Mutex<Pin<Box<S>>>>);
+
+impl<S: Stream + Send> Shared<S> {
+    fn new(body: S) -> Self {
+        Self(Arc::new(Mutex::new(Box::pin(body))))
+    }
+
+    /// What has not been read yet.
+    fn stream(&self) -> impl Stream<Item = S::Item> + Send + use<S> {
+        let body = self.0.clone();
+        stream::poll_fn(move |context| body.lock().poll_next_unpin(context))
+    }
 }
 
 /// `typed` gets the text of the part `key`. That part may come behind the file, so a refused image does not end the
@@ -161,11 +189,11 @@ async fn read_form(
                     "the part \"{name}\" must be sent once, got it twice"
                 )));
             }
+            // A page that sends a form adds parts of its own, such as `csrf_token` or `_charset_`.
             _ => {
-                return Err(Error::BadRequest(format!(
-                    "a part of the form must be \"key\" or \"file\", got {}",
-                    shown(&name)
-                )));
+                let mut rest = stream::poll_fn(|context| part.poll_next_unpin(context))
+                    .map(|chunk| chunk.map_err(|error| broken(&error)));
+                while upload::next(&mut rest, deadline).await?.is_some() {}
             }
         }
     }

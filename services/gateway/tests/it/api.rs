@@ -71,6 +71,18 @@ async fn the_parts_of_a_form_may_come_in_any_order_and_without_names_or_types() 
                 bytes,
             ),
         ),
+        // What pages add of their own is not looked at.
+        (
+            "eight",
+            Form::new()
+                .part("name=\"csrf_token\"", b"x7")
+                .part("name=\"_charset_\"", b"utf-8")
+                .key("eight")
+                .part("name=\"also\"; filename=\"a.bin\"", &[0; 100_000])
+                .file(bytes)
+                .part("", b"")
+                .part("name=\"submit\"", b"Send"),
+        ),
     ];
     for (key, form) in forms {
         let answer = gateway.upload(form).await;
@@ -82,7 +94,7 @@ async fn the_parts_of_a_form_may_come_in_any_order_and_without_names_or_types() 
     let answer =
         gateway.send("POST", "/api/upload?key=seven&file=x", &[("Content-Type", &content_type)], &form).await;
     assert_eq!(answer.json(), json!({"success": "true", "key": "six"}));
-    assert_eq!(scene.file_count(), 6);
+    assert_eq!(scene.file_count(), 7);
     gateway.stop().await.unwrap();
 }
 

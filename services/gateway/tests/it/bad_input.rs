@@ -118,16 +118,8 @@ async fn forms_that_are_not_understood_are_refused_and_say_why() {
         .await;
     says(Form::new().key("a").file(image).file(image), r#"the part "file" must be sent once, got it twice"#)
         .await;
-    says(
-        Form::new().key("a").part("name=\"colour\"", b"red").file(image),
-        r#"a part of the form must be "key" or "file", got "colour""#,
-    )
-    .await;
-    says(
-        Form::new().part("nam=\"key\"", b"a").file(image),
-        r#"a part of the form must be "key" or "file", got """#,
-    )
-    .await;
+    says(Form::new().part("nam=\"key\"", b"a").file(image), r#"the form must have the part "key", got none"#)
+        .await;
 
     let post = async |content_type: &str, body: &[u8]| {
         gateway.send("POST", "/api/upload", &[("Content-Type", content_type)], body).await.failure()

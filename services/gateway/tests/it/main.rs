@@ -7,6 +7,7 @@ mod any_input;
 mod api;
 mod bad_input;
 mod cluster;
+mod cors;
 mod dates;
 mod events;
 mod faults;

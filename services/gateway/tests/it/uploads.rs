@@ -1,5 +1,8 @@
 //! Uploads of every size and manner, and what they leave behind.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use sha2::{Digest as _, Sha256};
 use testkit::{eventually, samples};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -112,5 +115,62 @@ async fn whoever_asks_before_sending_is_answered_before_sending() {
     // Not one byte of the body is sent, and none is waited for.
     let answer = http::exchange(gateway.port, "PUT", head.as_bytes()).await;
     assert_eq!(answer.failure(), 413);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_with_another_digest_than_its_headers_say_is_refused_and_changes_nothing() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    let (cat, dog) = (samples::chelsea().bytes, samples::rocket().bytes);
+    let digest = |bytes: &[u8]| format!("sha-256=:{}:", BASE64.encode(Sha256::digest(bytes)));
+    let (of_cat, of_dog) = (digest(cat), digest(dog));
+    let put = async |name: &str, text: &str| gateway.send("PUT", "/images/cat", &[(name, text)], cat).await;
+    assert_eq!(put("Content-Digest", &of_cat).await.status, 201);
+    assert_eq!(put("Repr-Digest", &of_cat).await.status, 200);
+    for (name, text) in [
+        ("Content-Digest", &*of_dog),
+        ("Repr-Digest", &*of_dog),
+        ("Content-MD5", "1B2M2Y8AsgTpgAmY7PhCfg=="),
+        ("Content-Digest", "sha-256=:AAAA:"),
+        ("Content-MD5", "cat"),
+    ] {
+        let answer = put(name, text).await;
+        assert_eq!(answer.failure(), 400, "{name}: {text}");
+        assert!(answer.text().contains(name), "{}", answer.text());
+    }
+    // Of a form, the digest is that of all of it, with what follows its last boundary.
+    let content_type = Form::content_type();
+    let send = async |form: &[u8], digest: &str| {
+        let headers = [("Content-Type", &*content_type), ("Content-Digest", digest)];
+        gateway.send("POST", "/api/upload", &headers, form).await
+    };
+    let mut form = Form::new().key("dog").file(dog).bytes();
+    let of_form = digest(&form);
+    assert_eq!(send(&form, &of_form).await.status, 200);
+    form.extend_from_slice(&[b' '; 100_000]);
+    assert_eq!(send(&form, &of_form).await.failure(), 400);
+    assert_eq!(send(&form, &digest(&form)).await.status, 200);
+    assert_eq!(send(&form, &of_dog).await.failure(), 400);
+    let other = Form::new().key("dog").file(cat).bytes();
+    assert_eq!(send(&other, &of_form).await.failure(), 400);
+
+    // A read says the digest if that is wanted, of the image and not of what is sent of it.
+    let wants = ("Want-Repr-Digest", "sha-512=3, sha-256=10");
+    for (path, bytes, headers, status) in [
+        ("/images/cat", cat, &[wants][..], 200),
+        ("/images/dog", dog, &[wants], 200),
+        ("/images/dog", dog, &[wants, ("Range", "bytes=0-9")], 206),
+    ] {
+        let answer = gateway.send("GET", path, headers, b"").await;
+        assert_eq!((answer.status, answer.header("repr-digest")), (status, &*digest(bytes)), "{path}");
+    }
+    assert_eq!(gateway.get("/images/cat").await.header("repr-digest"), "");
+    let variant = gateway.send("GET", "/images/cat?w=160", &[wants], b"").await;
+    assert_eq!((variant.status, variant.header("repr-digest")), (200, ""));
+    eventually("refused uploads leave no file", PATIENCE, async || {
+        // The variant is the third.
+        scene.file_count() == 3
+    })
+    .await;
     gateway.stop().await.unwrap();
 }
