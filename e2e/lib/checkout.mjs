@@ -19,7 +19,7 @@ export const sample = (name) => readFileSync(path.join(repository, "samples", na
 const own = new Set([".git", ".env", ".env.new", "var", "target", "node_modules"]);
 // What the services and commands read, so that a setting of whoever runs the tests reaches none of them.
 const settings =
-  /^(HOST|PORT|OVERMIND_|NATS_|DB_PORT|.*DATABASE_URL|.*DATABASE_USER|ALLOWED_HOSTS|TRUSTED_PROXIES|IMAGE_|BLOB_URL|STORE_TIMEOUT_S|TRASH_DAYS|SWEEP_|TEMPLATE_DIR|MAX_|CACHE_|CLAIM_MS|NEAR_|DATABASE_CONNECTIONS|STATS_|WORKER_NAME|LOG_FORMAT|RUST_LOG|SHUTDOWN_GRACE_MS|DEPENDENCY_TIMEOUT_S|ADMIN_TOKEN|PRIVATE|PIXCACHE_(?!PROFILE)|NODE_TEST_CONTEXT|AWS_)/;
+  /^(HOST|PORT|OVERMIND_|NATS_|DB_PORT|.*DATABASE_URL|.*DATABASE_USER|ALLOWED_HOSTS|CORS_ORIGINS|TRUSTED_PROXIES|IMAGE_|BLOB_URL|STORE_TIMEOUT_S|TRASH_DAYS|SWEEP_|TEMPLATE_DIR|MAX_|CACHE_|CLAIM_MS|NEAR_|DATABASE_CONNECTIONS|STATS_|WORKER_NAME|LOG_FORMAT|RUST_LOG|SHUTDOWN_GRACE_MS|DEPENDENCY_TIMEOUT_S|ADMIN_TOKEN|PRIVATE|PIXCACHE_(?!PROFILE)|NODE_TEST_CONTEXT|AWS_)/;
 
 /** The environment of the tests without any setting of pixcache, and with `extra`. */
 export function environment(extra = {}) {
