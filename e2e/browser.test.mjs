@@ -225,6 +225,14 @@ suite("in the browser", () => {
     await page.getByText("This browser can’t show the image.").waitFor();
     await go("/");
     await page.locator(".frame.is-broken").first().waitFor();
+    // Where there is no thumbnail, the browser shows the original.
+    await page.unrouteAll();
+    await page.route(/\/images\/rocket\.jpg\?.*\bw=/, (route) => route.fulfill({ status: 422, contentType: "application/json", body: "{}" }));
+    await go("/");
+    const frame = page.locator(".frame", { has: page.locator('img[src*="rocket.jpg"]') });
+    await frame.scrollIntoViewIfNeeded();
+    await until("the original is shown", () => frame.locator("img").evaluate((image) => image.naturalWidth === 640 && !image.currentSrc.includes("w=")), 10);
+    assert.equal(await page.locator(".frame.is-broken").count(), 0);
     await close();
   });
 

@@ -7,17 +7,27 @@ use wire::Variant;
 /// The folders with the files: the first two digits of a name.
 pub(crate) const SHELVES: RangeInclusive<u8> = 0..=u8::MAX;
 
+/// Which way of making variants a file comes from. Files of another way are not read any more.
+pub(crate) const MAKING: u32 = 2;
+
 /// The name of the file of a variant of the image in the file `original`.
 pub(crate) fn location_of(original: &str, variant: Variant) -> String {
-    format!("{original}.{variant}")
+    format!("{original}.{variant}-{MAKING}")
 }
 
 /// The name of the file of the original, given that of any file.
 pub(crate) fn original_of(location: &str) -> &str {
     match location.rsplit_once('.') {
-        Some((original, variant)) if variant.parse::<Variant>().is_ok() => original,
+        Some((original, variant)) if is_variant(variant) => original,
         _ => location,
     }
+}
+
+/// Whether this is the end of a variant's name, in whichever way it was made; the first way had no number.
+fn is_variant(end: &str) -> bool {
+    let (variant, making) = end.split_once('-').unwrap_or((end, "1"));
+    let is_number = !making.is_empty() && making.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && variant.parse::<Variant>().is_ok()
 }
 
 /// A new name of 128 random bits, on one of the [`SHELVES`], so that no folder grows large: `3f/3fa9…`.
@@ -53,7 +63,10 @@ mod tests {
         for variant in Variant::ALL {
             assert_eq!(original_of(&location_of("3f/3fa9", variant)), "3f/3fa9");
         }
-        for name in ["3f/3fa9", "3f/3fa9.w99", "3f/3fa9#1", "3f/3fa9.w320#1"] {
+        assert_eq!(original_of("3f/3fa9.w320"), "3f/3fa9");
+        for name in
+            ["3f/3fa9", "3f/3fa9.w99", "3f/3fa9#1", "3f/3fa9.w320#1", "3f/3fa9.w320-", "3f/3fa9.w320-x"]
+        {
             assert_eq!(original_of(name), name);
         }
     }

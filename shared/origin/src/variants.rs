@@ -31,7 +31,7 @@ use wire::{Item, Tag, Variant};
 
 use crate::blobs::{BlobError, Blobs};
 use crate::error::Error;
-use crate::names::location_of;
+use crate::names::{MAKING, location_of};
 use crate::rows::ImageRow;
 use crate::ties::Ties;
 
@@ -452,9 +452,10 @@ impl Refused {
 }
 
 /// The entity tag of a variant. It follows from the tag of the original, so that the original of a variant is known.
-/// The number in it must change whenever variants are made in another way.
+/// It changes whenever variants are made in another way ([`MAKING`]).
 pub fn tag_of(original: Tag, variant: Variant) -> Tag {
-    let hash = Sha256::new().chain_update("pixcache variant 1 ").chain_update(variant.as_str());
+    let making = format!("pixcache variant {MAKING} ");
+    let hash = Sha256::new().chain_update(making).chain_update(variant.as_str());
     Tag(hash.chain_update(original.0).finalize().into())
 }
 

@@ -1,5 +1,6 @@
 //! Pictures as rows: the memory that decoding one takes, and the decoding.
 
+use std::borrow::Cow;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use png::Transformations;
 use rustix::time::{ClockId, clock_gettime};
 use sniff::Format;
 
+use crate::colour::{self, Samples};
 use crate::jpeg::Essential;
 use crate::target::{METADATA_BYTES, Reason, Target};
 use crate::vp8l;
@@ -24,16 +26,17 @@ const ROWS_A_LOOK: u32 = 1 << 10;
 pub(crate) enum Source<'a> {
     Png(&'a [u8]),
     Jpeg(Essential),
-    Gif(&'a [u8]),
+    /// With the size of its canvas.
+    Gif(&'a [u8], (u32, u32)),
     Webp(&'a [u8]),
 }
 
 impl<'a> Source<'a> {
-    pub(crate) fn new(bytes: &'a [u8], format: Format) -> Self {
-        match format {
+    pub(crate) fn new(bytes: &'a [u8], image: sniff::Image) -> Self {
+        match image.format {
             Format::Png => Self::Png(bytes),
             Format::Jpeg => Self::Jpeg(Essential::of(bytes)),
-            Format::Gif => Self::Gif(bytes),
+            Format::Gif => Self::Gif(bytes, (image.width, image.height)),
             Format::Webp => Self::Webp(bytes),
         }
     }
@@ -44,12 +47,17 @@ impl<'a> Source<'a> {
         match self {
             Self::Png(bytes) => Ok(png_memory(bytes, image)),
             Self::Jpeg(jpeg) => Ok(jpeg.memory()),
-            Self::Gif(bytes) => {
+            Self::Gif(bytes, _) => {
                 // The screen, and the frame by itself if it does not fill it.
                 let frame = gif_frame(bytes).filter(|frame| *frame != (image.width, image.height));
-                Ok(4 * (pixels + frame.map_or(0, |(width, height)| u64::from(width) * u64::from(height))))
+                Ok(bytes.len() as u64
+                    + 4 * (pixels + frame.map_or(0, |(width, height)| u64::from(width) * u64::from(height))))
             }
-            Self::Webp(bytes) => webp_memory(bytes, image),
+            Self::Webp(bytes) => {
+                let profile = webp_chunks(bytes, BEHIND_RIFF).find(|(kind, _)| kind == b"ICCP");
+                let profile = profile.map_or(0, |(_, content)| content.len().min(METADATA_BYTES) as u64);
+                Ok(webp_memory(bytes, image)? + colour::memory(profile))
+            }
         }
     }
 
@@ -58,19 +66,22 @@ impl<'a> Source<'a> {
         match self {
             Self::Png(bytes) => png(bytes, target, clock),
             Self::Jpeg(jpeg) => jpeg.decode(target),
-            Self::Gif(bytes) => whole(GifDecoder::new(Input::new(bytes, clock))?, None, target, clock),
+            Self::Gif(bytes, canvas) => {
+                let bytes = with_canvas(bytes, canvas);
+                whole(GifDecoder::new(Input::new(&bytes, clock))?, target, clock)
+            }
             Self::Webp(bytes) => {
                 let has = |kind| {
                     webp_chunks(bytes, BEHIND_RIFF)
                         .any(|(found, content)| found == kind && content.len() <= METADATA_BYTES)
                 };
-                let (exif, profile) = (has(*b"EXIF"), has(*b"ICCP"));
+                // Browsers do not look at the Exif block of a WebP.
+                let bytes = &*with_flags_of_chunks(bytes);
                 let mut decoder = WebPDecoder::new(Input::new(bytes, clock))?;
-                let exif = if exif { decoder.exif_metadata()? } else { None };
-                if profile {
-                    target.colours(decoder.icc_profile()?);
+                if has(*b"ICCP") {
+                    target.colours(decoder.icc_profile()?.as_deref().and_then(colour::of_profile));
                 }
-                whole(decoder, exif, target, clock)
+                whole(decoder, target, clock)
             }
         }
     }
@@ -153,25 +164,21 @@ impl Seek for Input<'_> {
 }
 
 /// Decodes all pixels at once, for a decoder that gives no rows.
-fn whole(
-    decoder: impl ImageDecoder,
-    exif: Option<Vec<u8>>,
-    target: &mut impl Target,
-    clock: Clock,
-) -> Result<(), Reason> {
+fn whole(decoder: impl ImageDecoder, target: &mut impl Target, clock: Clock) -> Result<(), Reason> {
     let (across, down) = decoder.dimensions();
-    let channels = match decoder.color_type() {
-        ColorType::Rgb8 => 3,
-        ColorType::Rgba8 => 4,
+    let samples = match decoder.color_type() {
+        ColorType::Rgb8 => Samples::Rgb,
+        ColorType::Rgba8 => Samples::Rgba,
         other => return Err(Reason::Decoder(format!("its colours are {other:?}"))),
     };
-    if !target.begin(across, down, channels, exif.as_deref())? {
+    if !target.begin(across, down, samples, None)? {
         return Ok(());
     }
-    let mut pixels = vec![0; across as usize * down as usize * channels];
+    let bytes_a_row = across as usize * samples.channels();
+    let mut pixels = vec![0; down as usize * bytes_a_row];
     decoder.read_image(&mut pixels)?;
     clock.look()?;
-    target.rows(&pixels, across as usize * channels)
+    target.rows(&pixels, bytes_a_row)
 }
 
 /// Depth, colour type and interlacing of a PNG, whose first chunk is its header.
@@ -203,7 +210,10 @@ fn png_memory(bytes: &[u8], image: sniff::Image) -> u64 {
     let row = u64::from(image.width) * channels * if depth == 16 { 2 } else { 1 };
     let rows = 8 * row + (1 << 20);
     let metadata = METADATA_BYTES as u64;
-    rows + metadata + if is_interlaced { row * u64::from(image.height) } else { 0 }
+    // Deflate makes at most 1,032 bytes of one.
+    let profile = png_chunks(bytes).take_while(|(kind, _)| kind != b"IDAT").find(|(kind, _)| kind == b"iCCP");
+    let profile = profile.map_or(0, |(_, length)| metadata.min(1032 * u64::from(length)));
+    rows + metadata + colour::memory(profile) + if is_interlaced { row * u64::from(image.height) } else { 0 }
 }
 
 fn png(bytes: &[u8], target: &mut impl Target, clock: Clock) -> Result<(), Reason> {
@@ -225,12 +235,16 @@ fn png(bytes: &[u8], target: &mut impl Target, clock: Clock) -> Result<(), Reaso
     let (colours, depth) = reader.output_color_type();
     let stored = colours.samples();
     let depth = if depth == png::BitDepth::Sixteen { 2 } else { 1 };
-    let channels = if stored == 2 { 4 } else { stored };
+    let samples = match stored {
+        1 => Samples::Grey,
+        3 => Samples::Rgb,
+        _ => Samples::Rgba,
+    };
     let exif = reader.info().exif_metadata.clone();
-    if !target.begin(across, down, channels, exif.as_deref())? {
+    if !target.begin(across, down, samples, exif.as_deref())? {
         return Ok(());
     }
-    target.colours(reader.info().icc_profile.as_ref().map(|profile| profile.to_vec()));
+    target.colours(colour::of_png(reader.info()));
     let mut scratch = Vec::new();
     if reader.info().interlaced {
         let bytes = reader.output_buffer_size().ok_or(Reason::Incomplete)?;
@@ -293,6 +307,40 @@ fn gif_frame(gif: &[u8]) -> Option<(u32, u32)> {
             _ => return None,
         }
     }
+}
+
+/// A GIF whose logical screen holds its first frame, as browsers take it.
+fn with_canvas(gif: &[u8], canvas: (u32, u32)) -> Cow<'_, [u8]> {
+    let [w0, w1, ..] = canvas.0.to_le_bytes();
+    let [h0, h1, ..] = canvas.1.to_le_bytes();
+    let canvas = [w0, w1, h0, h1];
+    if gif.get(6..10) == Some(&canvas[..]) {
+        return Cow::Borrowed(gif);
+    }
+    let mut changed = gif.to_vec();
+    changed[6..10].copy_from_slice(&canvas);
+    Cow::Owned(changed)
+}
+
+/// A WebP whose flags promise no Exif block, XMP or profile that is not there. The decoder would refuse it.
+fn with_flags_of_chunks(webp: &[u8]) -> Cow<'_, [u8]> {
+    const FLAGS_AT: usize = 20;
+    let Some((b"VP8X", flags)) = webp.get(12..16).and_then(|kind| kind.first_chunk()).zip(webp.get(FLAGS_AT))
+    else {
+        return Cow::Borrowed(webp);
+    };
+    let missing = [(*b"ICCP", 0x20), (*b"EXIF", 0x08), (*b"XMP ", 0x04)]
+        .into_iter()
+        .filter(|(kind, flag)| {
+            flags & flag != 0 && !webp_chunks(webp, BEHIND_RIFF).any(|(found, _)| found == *kind)
+        })
+        .fold(0, |all, (_, flag)| all | flag);
+    if missing == 0 {
+        return Cow::Borrowed(webp);
+    }
+    let mut changed = webp.to_vec();
+    changed[FLAGS_AT] &= !missing;
+    Cow::Owned(changed)
 }
 
 /// The type and the content of each chunk of the file itself, or of a frame, behind so many bytes.

@@ -1,14 +1,15 @@
 //! Makes narrower renditions of images: decodes, scales, turns upright, encodes.
 //!
 //! A rendition is a JPEG, or a PNG if anything shows through. It has the height that goes with its width, the
-//! orientation that the camera noted (Exif) and the colours that the image means (its ICC profile). Of an
-//! animation it has the first frame.
+//! orientation that the camera noted (Exif), and in sRGB the colours that the image means (its ICC profile and the like). It
+//! has no metadata. Of an animation it has the first frame.
 //!
 //! Pictures come from strangers, so the cost of one is known before it is decoded. [`Picture::memory`] returns the most
 //! bytes that a picture takes, by its own pixels. A PNG is decoded row by row, unless it is interlaced. Metadata
 //! (profiles, Exif) is read up to 4 MB, inflated, and text is never inflated. The limits of [`sniff`] bound the time of
 //! decoding, and at last a limit on the processor's time does.
 
+mod colour;
 mod decode;
 mod jpeg;
 mod scale;
@@ -22,17 +23,17 @@ use std::time::Duration;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, GrayImage, ImageEncoder, ImageError, RgbImage, RgbaImage};
+use image::{DynamicImage, GrayImage, RgbImage, RgbaImage};
+use moxcms::ColorProfile;
 use sniff::{Format, Image, Limits};
 
+use colour::Samples;
 use decode::Source;
 use scale::Scaler;
 use target::{Reason, Target};
 
 /// The quality of a JPEG, of 100: no difference is seen at this size, and half the bytes of 92 are enough.
 const JPEG_QUALITY: u8 = 82;
-/// A colour profile that is longer than this would make up most of a small rendition.
-const LONGEST_PROFILE_BYTES: usize = 8 << 10;
 /// The most pixels down that a JPEG can have.
 const MOST_PIXELS_DOWN: u32 = 65_535;
 /// The memory of a rendition besides its source picture, in bytes for each of its own pixels: four channels, twice
@@ -83,7 +84,7 @@ impl<'a> Picture<'a> {
             let reason = Reason::Decoder(format!("it is a {} image", image.format));
             return Err(failed(reason));
         }
-        let source = Source::new(bytes, format);
+        let source = Source::new(bytes, image);
         let decoding = source.memory(image).map_err(failed)?;
         Ok(Self { source, image, decoding })
     }
@@ -132,7 +133,7 @@ struct Making {
     width: u32,
     /// Nothing, if the image is not wider.
     scaler: Option<(Scaler, Shape)>,
-    profile: Option<Vec<u8>>,
+    profile: Option<ColorProfile>,
 }
 
 /// The size as scaled, before it is turned upright.
@@ -140,7 +141,7 @@ struct Making {
 struct Shape {
     width: u32,
     height: u32,
-    channels: usize,
+    samples: Samples,
     orientation: Orientation,
 }
 
@@ -155,7 +156,7 @@ impl Target for Making {
         &mut self,
         stored_across: u32,
         stored_down: u32,
-        channels: usize,
+        samples: Samples,
         exif: Option<&[u8]>,
     ) -> Result<bool, Reason> {
         let orientation = exif.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms);
@@ -177,13 +178,13 @@ impl Target for Making {
         }
         // Scaled first, so that turning it moves few pixels.
         let (width, height) = turned(self.width, height);
-        let scaler = Scaler::new(stored_across, stored_down, width, height, channels);
-        self.scaler = Some((scaler, Shape { width, height, channels, orientation }));
+        let scaler = Scaler::new(stored_across, stored_down, width, height, samples);
+        self.scaler = Some((scaler, Shape { width, height, samples, orientation }));
         Ok(true)
     }
 
-    fn colours(&mut self, profile: Option<Vec<u8>>) {
-        self.profile = profile.filter(|profile| is_for_rgb(profile));
+    fn colours(&mut self, profile: Option<ColorProfile>) {
+        self.profile = profile;
     }
 
     fn row(&mut self, row: &[u8]) {
@@ -196,11 +197,11 @@ impl Target for Making {
 impl Making {
     fn finish(self) -> Result<Option<Thumbnail>, Reason> {
         let Some((scaler, shape)) = self.scaler else { return Ok(None) };
-        let Shape { width, height, channels, orientation } = shape;
-        let pixels = scaler.finish();
-        let image = match channels {
-            1 => GrayImage::from_raw(width, height, pixels).map(DynamicImage::ImageLuma8),
-            3 => RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8),
+        let Shape { width, height, samples, orientation } = shape;
+        let (pixels, samples) = colour::to_srgb(scaler.finish(), samples, self.profile.as_ref());
+        let image = match samples {
+            Samples::Grey => GrayImage::from_raw(width, height, pixels).map(DynamicImage::ImageLuma8),
+            Samples::Rgb => RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8),
             _ => RgbaImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgba8),
         };
         let mut image = image.ok_or(Reason::Incomplete)?;
@@ -212,26 +213,14 @@ impl Making {
         image.apply_orientation(orientation);
         let mut bytes = Vec::new();
         let format = if seen_through {
-            write(&image, PngEncoder::new(&mut bytes), self.profile)?;
+            image.write_with_encoder(PngEncoder::new(&mut bytes))?;
             Format::Png
         } else {
-            write(&image, JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY), self.profile)?;
+            image.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY))?;
             Format::Jpeg
         };
         Ok(Some(Thumbnail { format, width: image.width(), height: image.height(), bytes }))
     }
-}
-
-fn write(
-    image: &DynamicImage,
-    mut encoder: impl ImageEncoder,
-    profile: Option<Vec<u8>>,
-) -> Result<(), ImageError> {
-    if let Some(profile) = profile {
-        // A failure is ignored: without the profile, the colours are only a little off.
-        let _ = encoder.set_icc_profile(profile);
-    }
-    image.write_with_encoder(encoder)
 }
 
 /// `length` × `numerator` ÷ `denominator`, rounded, at least 1.
@@ -239,10 +228,4 @@ fn scaled(length: u32, numerator: u32, denominator: u32) -> u32 {
     let exact = u64::from(length) * u64::from(numerator);
     let rounded = (exact + u64::from(denominator) / 2) / u64::from(denominator).max(1);
     u32::try_from(rounded).unwrap_or(u32::MAX).max(1)
-}
-
-/// Whether an ICC profile is one for RGB, which is what is written: its header names the colour space (ICC.1,
-/// section 7.2).
-fn is_for_rgb(profile: &[u8]) -> bool {
-    profile.len() <= LONGEST_PROFILE_BYTES && profile.get(16..20) == Some(b"RGB ")
 }

@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use crate::colour::Samples;
+
 /// How far the cubic reaches, in pixels of the smaller picture.
 const REACH: f32 = 2.0;
 
@@ -17,10 +19,11 @@ pub(crate) fn memory(across: u32, width: u32, channels: usize) -> u64 {
     weights + 4 * (reach + 1) * u64::from(width) * channels as u64
 }
 
-/// Takes rows of 1, 3 or 4 channels of 8 bits, and gives those of a smaller picture.
+/// Takes rows of 8 bits a channel, and gives those of a smaller picture.
 #[derive(Debug)]
 pub(crate) struct Scaler {
     channels: usize,
+    has_opacity: bool,
     down: u32,
     height: u32,
     columns: Vec<Window>,
@@ -49,10 +52,12 @@ struct Sum {
 
 impl Scaler {
     /// From `across` × `down` pixels to `width` × `height`.
-    pub(crate) fn new(across: u32, down: u32, width: u32, height: u32, channels: usize) -> Self {
+    pub(crate) fn new(across: u32, down: u32, width: u32, height: u32, samples: Samples) -> Self {
         let pixels = (width as usize).saturating_mul(height as usize);
+        let channels = samples.channels();
         Self {
             channels,
+            has_opacity: samples == Samples::Rgba,
             down,
             height,
             columns: (0..width).map(|at| window(at, across, width)).collect(),
@@ -69,6 +74,7 @@ impl Scaler {
         match self.channels {
             1 => across::<1>(&self.columns, row, &mut self.row),
             3 => across::<3>(&self.columns, row, &mut self.row),
+            _ if !self.has_opacity => across::<4>(&self.columns, row, &mut self.row),
             _ => across_weighted(&self.columns, row, &mut self.row),
         }
         while self.next < self.height {
@@ -98,7 +104,7 @@ impl Scaler {
     }
 
     fn finish_row(&mut self, row: &[f32]) {
-        if self.channels == 4 {
+        if self.has_opacity {
             let (pixels, _) = row.as_chunks::<4>();
             for [red, green, blue, alpha] in pixels {
                 let whole = |channel: &f32| if *alpha > 0.0 { rounded(channel * 255.0 / alpha) } else { 0 };
@@ -194,8 +200,14 @@ mod tests {
         for (across, down, width, height) in
             [(1, 1, 1, 1), (161, 5, 160, 5), (3000, 2000, 160, 107), (5000, 1, 160, 1), (7, 9000, 6, 7714)]
         {
-            for (channels, pixel) in [(1, &[9_u8][..]), (3, &[1, 128, 255]), (4, &[250, 3, 77, 200])] {
-                let mut scaler = Scaler::new(across, down, width, height, channels);
+            for (samples, pixel) in [
+                (Samples::Grey, &[9_u8][..]),
+                (Samples::Rgb, &[1, 128, 255]),
+                (Samples::Rgba, &[250, 3, 77, 200]),
+                (Samples::Inks, &[250, 3, 77, 0]),
+            ] {
+                let channels = samples.channels();
+                let mut scaler = Scaler::new(across, down, width, height, samples);
                 let row = pixel.repeat(across as usize);
                 for _ in 0..down {
                     scaler.push(&row);

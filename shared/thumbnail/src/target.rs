@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use moxcms::ColorProfile;
+
+use crate::colour::Samples;
+
 /// The most bytes of a picture's metadata that are read; for a compressed colour profile, its inflated size. Text is
 /// never inflated. A longer profile is left out.
 pub(crate) const METADATA_BYTES: usize = 4 << 20;
@@ -39,13 +43,18 @@ impl Reason {
 /// The receiver of the rows of a picture.
 pub(crate) trait Target {
     /// Gets the size and the channels of the rows that will come, and the Exif block; false if none are wanted.
-    fn begin(&mut self, across: u32, down: u32, channels: usize, exif: Option<&[u8]>)
-    -> Result<bool, Reason>;
+    fn begin(
+        &mut self,
+        across: u32,
+        down: u32,
+        samples: Samples,
+        exif: Option<&[u8]>,
+    ) -> Result<bool, Reason>;
 
     /// Gets the colour profile.
-    fn colours(&mut self, profile: Option<Vec<u8>>);
+    fn colours(&mut self, profile: Option<ColorProfile>);
 
-    /// Gets the next row: one, three or four channels of 8 bits.
+    /// Gets the next row.
     fn row(&mut self, row: &[u8]);
 
     /// Gets all rows, each of so many bytes.

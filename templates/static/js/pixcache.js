@@ -65,8 +65,19 @@
     }
   });
 
+  // A thumbnail that can't be made gives its place to the original, which the browser may know how to show.
+  function showOriginal(image) {
+    const address = new URL(image.src);
+    if (!address.searchParams.has("w")) return false;
+    address.searchParams.delete("w");
+    image.removeAttribute("srcset");
+    image.src = address;
+    return true;
+  }
+
   // A picture that can't be drawn says so in its place.
   function markBroken(image) {
+    if (showOriginal(image)) return;
     const template = document.querySelector("template[data-broken]");
     if (image.matches("[data-picture]")) image.closest(".picture").replaceChildren(template.content.cloneNode(true));
     else image.closest(".frame")?.classList.add("is-broken");

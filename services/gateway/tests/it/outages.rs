@@ -293,7 +293,8 @@ async fn files_that_no_row_names_are_swept_away_at_start() {
         std::fs::File::options().write(true).open(path).unwrap().set_modified(two_hours_ago).unwrap();
     };
     std::fs::create_dir_all(images.join("ab")).unwrap();
-    let old = ["", "#1", ".w160", ".w320#1"].map(|ending| images.join("ab").join(format!("{name}{ending}")));
+    let old = ["", "#1", ".w160", ".w320#1", ".w320-2", ".w640-2#1"]
+        .map(|ending| images.join("ab").join(format!("{name}{ending}")));
     let young = images.join("ab").join(format!("{name}#2"));
     let foreign = images.join("holiday.jpg");
     for path in old.iter().chain([&young, &foreign]) {
@@ -302,7 +303,7 @@ async fn files_that_no_row_names_are_swept_away_at_start() {
     old.iter().chain([&foreign]).for_each(|path| age(path));
     let location: String =
         sqlx::query_scalar("SELECT location FROM images").fetch_one(&scene.pool).await.unwrap();
-    let variant = images.join(format!("{location}.w160"));
+    let variant = images.join(format!("{location}.w160-2"));
     age(&images.join(&location));
     age(&variant);
 

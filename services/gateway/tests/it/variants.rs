@@ -185,7 +185,7 @@ async fn what_is_asked_for_wrongly_is_said_to_be_wrong() {
 
 /// The entity tag of the variant of width 160 of the image `bytes`.
 fn tag_of_variant(bytes: &[u8]) -> String {
-    let hash = Sha256::new().chain_update("pixcache variant 1 w160").chain_update(Sha256::digest(bytes));
+    let hash = Sha256::new().chain_update("pixcache variant 2 w160").chain_update(Sha256::digest(bytes));
     let etag: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("\"{etag}\"")
 }
