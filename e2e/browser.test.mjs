@@ -470,20 +470,42 @@ suite("in the browser", () => {
         server.close(() => done(port));
       });
     });
-    const open = system.spawn(system.at(built, "gateway"), [], { env: { ...system.env, PORT: String(port), IMAGE_EMBEDDING: "cross-origin" } });
     const embedding = `http://127.0.0.1:${port}`;
-    await until("the second gateway serves", async () => (await fetch(`${embedding}/images/rocket.jpg`)).ok);
     const elsewhere = createServer((request, response) => {
       response.setHeader("content-type", "text/html");
       response.end(`<img id="shut" src="${system.url}/images/rocket.jpg"><img id="open" src="${embedding}/images/rocket.jpg">`);
     });
     await new Promise((done) => elsewhere.listen(0, "127.0.0.1", done));
     t.after(() => elsewhere.close());
+    const token = "a-token-of-this-test-alone";
+    const env = { ...system.env, PORT: String(port), IMAGE_EMBEDDING: "cross-origin", ADMIN_TOKEN: token, CORS_ORIGINS: `http://localhost:${elsewhere.address().port}` };
+    const open = system.spawn(system.at(built, "gateway"), [], { env });
+    await until("the second gateway serves", async () => (await fetch(`${embedding}/images/rocket.jpg`)).ok);
     const { page, close } = await visit();
     await page.goto(`http://localhost:${elsewhere.address().port}/`);
     const width = (id) => page.locator(id).evaluate((image) => (image.complete ? image.naturalWidth : undefined));
     await until("both are settled", async () => (await width("#shut")) !== undefined && (await width("#open")) !== undefined, 10);
     assert.deepEqual([await width("#shut"), await width("#open")], [0, 640]);
+    // Its scripts read, and change with the token, where its origin is allowed; the browser asks first.
+    const says = (gateway, method, headers = {}) =>
+      page.evaluate(
+        async ([address, method, headers]) => {
+          try {
+            const body = method === "PUT" ? await (await fetch(address)).blob() : undefined;
+            const answer = await fetch(method === "GET" ? address : `${address}-of-elsewhere`, { method, headers, body });
+            return [answer.status, answer.headers.has("etag")];
+          } catch (error) {
+            return error.name;
+          }
+        },
+        [`${gateway}/images/rocket.jpg`, method, headers],
+      );
+    const authorization = `Bearer ${token}`;
+    assert.equal(await says(system.url, "GET"), "TypeError");
+    assert.deepEqual(await says(embedding, "GET"), [200, true]);
+    assert.deepEqual(await says(embedding, "PUT"), [401, false]);
+    assert.deepEqual(await says(embedding, "PUT", { authorization }), [201, true]);
+    assert.deepEqual(await says(embedding, "DELETE", { authorization }), [204, false]);
     await close();
     assert.equal(await open.end(), 0);
   });
