@@ -160,6 +160,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
         });
     }
     tasks.spawn("telling of pending invalidations", state.run_teller(shutdown.clone()));
+    tasks.spawn("sizes of images", state.run_sizes(identity.clone(), shutdown.clone()));
     tasks.spawn("sweep", state.run_sweep(identity, shutdown.clone()));
     tasks.spawn("forgetting of old dates", state.run_forgetting(shutdown.clone()));
     let service = bus.client().service_builder().description("Takes requests, keeps the images");

@@ -15,7 +15,7 @@ macro_rules! files {
     };
 }
 
-const FILES: [(&str, &str); 11] = files!(
+const FILES: [(&str, &str); 12] = files!(
     "0001_images"
     "0002_pending_invalidations"
     "0003_cache_properties"
@@ -27,6 +27,7 @@ const FILES: [(&str, &str); 11] = files!(
     "0009_origin_identity"
     "0010_images_earlier_at"
     "0011_deleted_dates"
+    "0012_images_upright"
 );
 
 /// All migrations, in the order in which they are applied.

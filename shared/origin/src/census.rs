@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::blobs::{Blobs, Listed, Place};
 use crate::error::Error;
 use crate::images::Images;
-use crate::names::{SHELVES, original_of};
+use crate::names::{SHELVES, is_outdated, original_of};
 
 /// How many names of each kind are remembered at most; the next sweep goes on with the rest.
 const MOST_NAMES: usize = 100_000;
@@ -29,7 +29,7 @@ pub(crate) struct Census {
     pub trashed: u64,
     /// The files that no row names.
     pub unnamed: Vec<Listed>,
-    /// Variants without their original, and unfinished uploads.
+    /// Variants without their original or made in another way, and unfinished uploads.
     pub leftovers: Vec<Listed>,
     /// Files in the trash that a row names.
     pub wanted: Vec<String>,
@@ -94,6 +94,7 @@ impl Census {
                     remember(&mut self.unnamed, file);
                 }
             } else if file.location.contains('#')
+                || is_outdated(&file.location)
                 || !(named.contains(original) || originals.contains(original))
             {
                 remember(&mut self.leftovers, file);

@@ -35,7 +35,7 @@ const BATCH_ROWS: u32 = 500;
 pub struct NewImage {
     /// The name of the file.
     pub location: String,
-    /// The format and the size in pixels.
+    /// The format, and the size in pixels at which it is shown.
     pub image: sniff::Image,
     /// The size in bytes.
     pub size: u64,
@@ -318,11 +318,11 @@ impl Images {
         };
         sqlx::query(
             "INSERT INTO images \
-             (image_key, location, content_type, size, width, height, sha256, created_at, updated_at, earlier_at) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+             (image_key, location, content_type, size, width, height, sha256, created_at, updated_at, earlier_at, \
+             upright) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, TRUE) \
              ON DUPLICATE KEY UPDATE location = VALUES(location), content_type = VALUES(content_type), \
              size = VALUES(size), width = VALUES(width), height = VALUES(height), sha256 = VALUES(sha256), \
-             updated_at = VALUES(updated_at), earlier_at = VALUES(earlier_at)",
+             updated_at = VALUES(updated_at), earlier_at = VALUES(earlier_at), upright = TRUE",
         )
         .bind(key.as_str().as_bytes())
         .bind(&row.location)
@@ -378,7 +378,7 @@ impl Images {
                 let dates = Dates::of_next(now, Some(current.dates.latest()));
                 sqlx::query(
                     "UPDATE images SET location = ?, content_type = ?, size = ?, width = ?, height = ?, sha256 = ?, \
-                     updated_at = ?, earlier_at = ? WHERE image_key = ?",
+                     updated_at = ?, earlier_at = ?, upright = FALSE WHERE image_key = ?",
                 )
                 .bind(&row.location)
                 .bind(row.format.content_type())
@@ -515,7 +515,7 @@ impl Images {
 
     /// Checks that the gateway's tables are there.
     pub async fn probe(&self) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT earlier_at FROM images FORCE INDEX (images_size) LIMIT 1")
+        sqlx::query("SELECT earlier_at, upright FROM images FORCE INDEX (images_size) LIMIT 1")
             .execute(&self.database)
             .await?;
         // The table that was added last.

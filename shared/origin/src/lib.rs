@@ -21,6 +21,7 @@ pub mod sweep;
 mod swept;
 pub mod ties;
 pub mod upload;
+pub mod upright;
 pub mod variants;
 mod writers;
 

@@ -30,6 +30,12 @@ fn is_variant(end: &str) -> bool {
     is_number && variant.parse::<Variant>().is_ok()
 }
 
+/// Whether this is the name of a variant that was made in another way than today's, and so is not read any more.
+pub(crate) fn is_outdated(location: &str) -> bool {
+    let end = location.rsplit_once('.').map(|(_, end)| end).filter(|end| is_variant(end));
+    end.is_some_and(|end| end.split_once('-').is_none_or(|(_, making)| making != MAKING.to_string()))
+}
+
 /// A new name of 128 random bits, on one of the [`SHELVES`], so that no folder grows large: `3f/3fa9…`.
 pub(crate) fn new_location() -> String {
     let name: u128 = rand::random();
@@ -64,6 +70,8 @@ mod tests {
             assert_eq!(original_of(&location_of("3f/3fa9", variant)), "3f/3fa9");
         }
         assert_eq!(original_of("3f/3fa9.w320"), "3f/3fa9");
+        assert!(is_outdated("3f/3fa9.w320") && is_outdated("3f/3fa9.w320-1"));
+        assert!(!is_outdated(&location_of("3f/3fa9", Variant::W320)) && !is_outdated("3f/3fa9"));
         for name in
             ["3f/3fa9", "3f/3fa9.w99", "3f/3fa9#1", "3f/3fa9.w320#1", "3f/3fa9.w320-", "3f/3fa9.w320-x"]
         {

@@ -230,7 +230,8 @@ impl Checks {
     }
 
     fn finish(self) -> Result<(sniff::Image, Tag), Error> {
-        let image = self.sniffer.finish()?;
+        let is_turned = self.sniffer.is_turned();
+        let image = self.sniffer.finish()?.turned(is_turned);
         Ok((image, Tag(self.hash.finalize().into())))
     }
 }
@@ -280,6 +281,18 @@ mod tests {
         assert_eq!(blobs.read(&image.location, image.size).await.unwrap(), PNG);
         staged.keep();
         assert_eq!(files(&blobs).await, 1);
+    }
+
+    /// A PNG whose Exif block turns it by a quarter.
+    #[tokio::test]
+    async fn the_size_of_an_image_is_that_at_which_it_is_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = in_folder(folder.path());
+        let exif = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let turned = [&PNG[..33], &testkit::costly::chunk(b"eXIf", exif), &PNG[33..]].concat();
+        let staged = receive(&blobs, LIMITS, chunks(&turned)).await.unwrap();
+        let image = staged.image().unwrap().image;
+        assert_eq!((image.width, image.height), (300, 451));
     }
 
     #[tokio::test]

@@ -66,7 +66,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// The format and the dimensions of an image, by its header.
+/// The format and the dimensions of an image, by its header, as it is stored: see [`Image::turned`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Image {
     /// The format that the bytes have, whatever was claimed.
@@ -78,6 +78,11 @@ pub struct Image {
 }
 
 impl Image {
+    /// The same with its sides exchanged, if it `is_turned`: the size at which browsers show it.
+    pub const fn turned(self, is_turned: bool) -> Self {
+        if is_turned { Self { width: self.height, height: self.width, ..self } } else { self }
+    }
+
     /// Width times height.
     pub(crate) fn pixels(self) -> u64 {
         u64::from(self.width) * u64::from(self.height)

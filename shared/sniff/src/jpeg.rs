@@ -8,6 +8,7 @@
 //! skipped until the next marker, and bytes behind EOI are ignored: cameras write both. Hierarchical images, and images
 //! whose height comes only behind the first scan (DNL), are refused: no common viewer shows them.
 
+use crate::exif::Exif;
 use crate::image::{Format, Image, Limits, SniffError};
 use crate::walk::{Step, Walk};
 
@@ -24,6 +25,8 @@ pub(crate) struct Jpeg {
     scans: Scans,
     /// The pixels of the picture, once for each scan.
     scanned: u64,
+    /// The first Exif block before the first scan, as far as it has come.
+    exif: Option<Exif>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +45,10 @@ enum State {
     TableHead(u8, u16),
     /// The rest of the table, likewise.
     TableBody(u8, u16),
+    /// The name of an application's segment, with so much of the segment behind it.
+    Name(u16),
+    /// The Exif block behind its name.
+    Exif,
     /// A segment that is passed over.
     Segment,
 }
@@ -57,7 +64,15 @@ enum Scans {
 
 impl Jpeg {
     pub(crate) const fn new(limits: Limits) -> Self {
-        Self { limits, state: State::Marker, image: None, components: 0, scans: Scans::None, scanned: 0 }
+        Self {
+            limits,
+            state: State::Marker,
+            image: None,
+            components: 0,
+            scans: Scans::None,
+            scanned: 0,
+            exif: None,
+        }
     }
 
     /// The way to the next marker.
@@ -122,11 +137,24 @@ impl Jpeg {
                 Ok(Step::Take(content.into()))
             }
             DQT | DHT if !self.has_picture() => self.table(code, content),
-            _ => {
-                self.state = State::Segment;
-                Ok(Step::Skip(content.into()))
+            APP1 if self.scans == Scans::None && self.exif.is_none() && content as usize >= EXIF.len() => {
+                self.state = State::Name(content - EXIF.len() as u16);
+                Ok(Step::Take(EXIF.len()))
             }
+            _ => Ok(self.skip(content.into())),
         }
+    }
+
+    fn skip(&mut self, bytes: u32) -> Step {
+        self.state = State::Segment;
+        Step::Skip(bytes.into())
+    }
+
+    /// The way through the Exif block, or past it.
+    fn exif(&mut self, exif: Exif, step: Option<Step>) -> Step {
+        self.exif = Some(exif);
+        self.state = State::Exif;
+        step.unwrap_or_else(|| self.skip(exif.left))
     }
 
     /// The next table of a segment of which `left` bytes are left.
@@ -226,6 +254,18 @@ impl Walk for Jpeg {
             (State::Scan, header) => self.scan(header),
             (State::TableHead(code, left), head) => self.table_head(code, left, head),
             (State::TableBody(code, left), []) => self.table(code, left),
+            (State::Name(left), EXIF) => {
+                let (exif, step) = Exif::begin(left.into());
+                Ok(self.exif(exif, step))
+            }
+            (State::Name(left), _) => Ok(self.skip(left.into())),
+            (State::Exif, bytes) => match self.exif {
+                Some(mut exif) => {
+                    let step = exif.take(bytes);
+                    Ok(self.exif(exif, step))
+                }
+                None => malformed(SHORT),
+            },
             (State::Segment, []) => Ok(self.data()),
             _ => malformed(SHORT),
         }
@@ -270,6 +310,10 @@ impl Walk for Jpeg {
 
     fn has_picture(&self) -> bool {
         self.scans == Scans::Seen
+    }
+
+    fn is_turned(&self) -> bool {
+        self.exif.is_some_and(|exif| exif.is_turned())
     }
 }
 
@@ -323,7 +367,10 @@ const DNL: u8 = 0xDC;
 const DRI: u8 = 0xDD;
 const DHP: u8 = 0xDE;
 const EXP: u8 = 0xDF;
+/// The name of an Exif block.
+const EXIF: &[u8] = b"Exif\0\0";
 const APP0: u8 = 0xE0;
+const APP1: u8 = 0xE1;
 const APP15: u8 = 0xEF;
 const COM: u8 = 0xFE;
 

@@ -10,6 +10,7 @@
 //! cut or damaged rest changes nothing: cameras append previews and video, and tools forget the last bytes. An upload
 //! that broke off is told by its transport (length, chunks, boundary). Each module says what a whole picture is.
 
+mod exif;
 mod gif;
 mod image;
 mod jpeg;
@@ -58,6 +59,12 @@ impl Sniffer {
             State::Walking(walker, _) => walker.header(),
             State::Signature | State::Failed(_) => None,
         }
+    }
+
+    /// Whether browsers show the picture with its sides exchanged, as the Exif block before its data asks for. The
+    /// [`Image`] has its size as it is stored.
+    pub fn is_turned(&self) -> bool {
+        matches!(&self.state, State::Walking(walker, _) if walker.is_turned())
     }
 
     /// Ends the body, and returns the image if it has a whole picture.
@@ -194,6 +201,10 @@ macro_rules! walkers {
 
             fn has_picture(&self) -> bool {
                 match self { $(Self::$format(walker) => walker.has_picture(),)* }
+            }
+
+            fn is_turned(&self) -> bool {
+                match self { $(Self::$format(walker) => walker.is_turned(),)* }
             }
         }
     };

@@ -2,6 +2,7 @@
 //!
 //! The picture is whole behind its last IDAT chunk. Checksums are not checked: browsers show pictures with wrong ones.
 
+use crate::exif::Exif;
 use crate::image::{Format, Image, Limits, SniffError};
 use crate::walk::{Step, Walk};
 
@@ -29,6 +30,8 @@ pub(crate) struct Png {
     in_data: bool,
     /// The pixels of all frames, if it is animated.
     framed: u64,
+    /// The first eXIf before the image data, as far as it has come.
+    exif: Option<Exif>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +44,8 @@ enum State {
     Idat {
         is_empty: bool,
     },
+    /// An eXIf chunk.
+    Exif,
     /// The rest of another chunk.
     Skipped,
 }
@@ -55,6 +60,7 @@ impl Png {
             has_data: false,
             in_data: false,
             framed: 0,
+            exif: None,
         }
     }
 
@@ -94,6 +100,10 @@ impl Png {
                 self.state = State::FrameControl(length - FRAME_SIZE + 4);
                 return Ok(Step::Take(FRAME_SIZE as usize));
             }
+            b"eXIf" if !self.has_data && self.exif.is_none() => {
+                let (exif, step) = Exif::begin(length);
+                return Ok(self.exif(exif, step));
+            }
             b"IHDR" => return malformed("it has a second IHDR"),
             [first, ..] if first.is_ascii_uppercase() && !self.has_data => {
                 return malformed("it has a critical chunk that no decoder knows");
@@ -102,6 +112,16 @@ impl Png {
         }
         // The CRC is passed over with the data.
         Ok(Step::Skip(u64::from(length) + 4))
+    }
+
+    /// The way through the eXIf chunk, or past it and its CRC.
+    fn exif(&mut self, exif: Exif, step: Option<Step>) -> Step {
+        self.exif = Some(exif);
+        self.state = State::Exif;
+        step.unwrap_or_else(|| {
+            self.state = State::Skipped;
+            Step::Skip(u64::from(exif.left) + 4)
+        })
     }
 
     fn ihdr(&mut self, bytes: &[u8]) -> Result<Step, SniffError> {
@@ -150,6 +170,13 @@ impl Walk for Png {
                 self.state = State::Skipped;
                 Ok(Step::Skip(rest.into()))
             }
+            (State::Exif, bytes) => match self.exif {
+                Some(mut exif) => {
+                    let step = exif.take(bytes);
+                    Ok(self.exif(exif, step))
+                }
+                None => malformed(SHORT),
+            },
             (State::Idat { .. } | State::Skipped, []) => {
                 self.has_data |= matches!(self.state, State::Idat { is_empty: false });
                 self.state = State::ChunkHeader;
@@ -166,6 +193,10 @@ impl Walk for Png {
     fn has_picture(&self) -> bool {
         // Within a further IDAT chunk, the picture is not whole yet.
         self.has_data && !matches!(self.state, State::Idat { .. })
+    }
+
+    fn is_turned(&self) -> bool {
+        self.exif.is_some_and(|exif| exif.is_turned())
     }
 }
 

@@ -370,6 +370,82 @@ fn edited_png() -> impl Strategy<Value = Vec<u8>> {
 /// The state of a sniffer has a fixed size: it owns no memory but its own few bytes, whatever it reads.
 const _: () = assert!(!std::mem::needs_drop::<Sniffer>() && size_of::<Sniffer>() <= 256);
 
+/// An Exif block with this orientation behind other entries, in a directory so far behind the header.
+fn exif(orientation: u16, is_big_endian: bool, others: u16, between: u32) -> Vec<u8> {
+    let short = |value: u16| if is_big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+    let long = |value: u32| if is_big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+    let entry =
+        |tag: u16, value: u16| [&short(tag)[..], &short(3), &long(1), &short(value), &[0, 0]].concat();
+    let order: &[u8] = if is_big_endian { b"MM" } else { b"II" };
+    let mut block = [order, &short(42), &long(8 + between)].concat();
+    block.resize(block.len() + between as usize, 7);
+    block.extend(short(others + 2));
+    (0..others).for_each(|at| block.extend(entry(0x100 + at, 9)));
+    block.extend(entry(0x112, orientation));
+    block.extend(entry(0x9000, 5));
+    block
+}
+
+fn jpeg_with(block: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(block.len() + 8).unwrap().to_be_bytes();
+    let jpeg = BASELINE_JPG.bytes;
+    [&jpeg[..2], &[0xFF, 0xE1], &length, b"Exif\0\0", block, &jpeg[2..]].concat()
+}
+
+fn png_with(block: &[u8], at: usize) -> Vec<u8> {
+    let (length, png) = (u32::try_from(block.len()).unwrap().to_be_bytes(), STILL_PNG.bytes);
+    [&png[..at], &length, b"eXIf", block, &[0; 4], &png[at..]].concat()
+}
+
+/// Whether it is turned, however its bytes are cut.
+fn is_turned(bytes: &[u8]) -> bool {
+    let with = |length: usize| {
+        let mut sniffer = Sniffer::new(LIMITS);
+        bytes.chunks(length).for_each(|chunk| sniffer.push(chunk).unwrap());
+        let is_turned = sniffer.is_turned();
+        sniffer.finish().unwrap();
+        is_turned
+    };
+    let whole = with(bytes.len());
+    assert!((1..40).all(|length| with(length) == whole));
+    whole
+}
+
+#[test]
+fn a_picture_is_turned_as_its_first_exif_block_says() {
+    for orientation in 0..=9 {
+        for (is_big_endian, others, between) in [(true, 0, 0), (false, 0, 0), (true, 5, 30), (false, 17, 1)] {
+            let block = exif(orientation, is_big_endian, others, between);
+            let wanted = (5..=8).contains(&orientation);
+            assert_eq!(is_turned(&jpeg_with(&block)), wanted, "{orientation}");
+            assert_eq!(is_turned(&png_with(&block, 33)), wanted, "{orientation}");
+        }
+    }
+    let (upright, turned) = (exif(1, true, 0, 0), exif(6, true, 0, 0));
+    let two = jpeg_with(&turned);
+    let length = u16::try_from(upright.len() + 8).unwrap().to_be_bytes();
+    let two = [&two[..2], &[0xFF, 0xE1], &length, b"Exif\0\0", &upright, &two[2..]].concat();
+    assert!(!is_turned(&two));
+    // Browsers do not look behind the pixels of a PNG, nor at a WebP's block.
+    assert!(!is_turned(&png_with(&turned, STILL_PNG.bytes.len() - 12)));
+    for fixture in FIXTURES {
+        assert!(!is_turned(fixture.bytes), "{}", fixture.name);
+    }
+    // A block that is cut, or none, is passed over.
+    for length in 0..turned.len() {
+        let cut = &turned[..length];
+        assert_eq!(is_turned(&jpeg_with(cut)), length >= 22, "{length}");
+        assert_eq!(is_turned(&png_with(cut, 33)), length >= 22, "{length}");
+    }
+    for (at, bytes) in
+        [(0, &b"XX"[..]), (2, &[0, 43]), (4, &[0, 0, 0, 7]), (4, &[255; 4]), (8, &[0, 0]), (12, &[0, 4])]
+    {
+        assert!(!is_turned(&jpeg_with(&patched(&turned, at, bytes))), "{at}");
+    }
+    let image = Image { format: Format::Png, width: 7, height: 5 };
+    assert_eq!((image.turned(false), image.turned(true).width, image.turned(true).height), (image, 5, 7));
+}
+
 proptest! {
     #[test]
     fn how_bytes_are_cut_into_chunks_changes_nothing(

@@ -110,9 +110,9 @@ pub(crate) struct ImageInfo {
     content_type: &'static str,
     /// The size in bytes.
     size: u64,
-    /// Pixels across.
+    /// Pixels across, as it is shown: after the orientation that its Exif block asks for.
     width: u32,
-    /// Pixels down.
+    /// Pixels down, likewise.
     height: u32,
     /// SHA-256 of the bytes, in hexadecimal: the entity tag without its quotes.
     sha256: String,

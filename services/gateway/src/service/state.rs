@@ -14,6 +14,7 @@ use origin::images::Images;
 use origin::pending::Pending;
 use origin::sweep;
 use origin::ties::Ties;
+use origin::upright;
 use origin::variants::Variants;
 use runtime::shelf;
 use sql::Database;
@@ -261,6 +262,15 @@ impl AppState {
             max_percent: self.config.sweep_max_percent,
         };
         sweep::run(identity, self.images.clone(), self.blobs.clone(), rules, self.ties.clone(), shutdown)
+    }
+
+    /// Brings sizes in rows of an earlier version up to date, until the stop.
+    pub(crate) fn run_sizes(
+        &self,
+        identity: Identity,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = anyhow::Result<()>> + use<> {
+        upright::run(identity, self.images.clone(), self.blobs.clone(), shutdown)
     }
 
     /// The result of the last sweep, if there was one.

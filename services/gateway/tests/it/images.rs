@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
-use testkit::samples;
+use testkit::{costly, eventually, samples};
 use tokio::time::timeout;
 
-use crate::helpers::{Scene, WITHOUT_COPIES};
+use crate::helpers::{Gateway, PATIENCE, Scene, WITHOUT_COPIES};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_comes_back_byte_for_byte_first_from_the_origin_then_from_the_cache() {
@@ -307,5 +307,55 @@ async fn each_of_many_reads_at_once_has_its_own_row_also_when_others_give_up() {
     for _ in 0..5 {
         join_all((0..150).map(read)).await;
     }
+    gateway.stop().await.unwrap();
+}
+
+/// A photograph that a camera took upright.
+fn turned_by_a_quarter() -> Vec<u8> {
+    let exif = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    costly::jpeg_with_segments(samples::rocket().bytes, 0xE1, exif, 1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_size_of_an_image_is_that_at_which_it_is_shown_in_old_rows_too() {
+    let (scene, _worker, gateway) = Scene::running().await;
+    let (rocket, cat) = (samples::rocket(), samples::chelsea());
+    let turned = (rocket.height, rocket.width);
+    assert_eq!(gateway.put("/images/turned", &turned_by_a_quarter()).await.status, 201);
+    assert_eq!(gateway.put("/images/rocket", rocket.bytes).await.status, 201);
+    assert_eq!(gateway.put("/images/cat", cat.bytes).await.status, 201);
+    let size = async |gateway: &Gateway, key: &str| {
+        let found = gateway.get(&format!("/api/images/{key}")).await.json();
+        (found["width"].as_u64().unwrap() as u32, found["height"].as_u64().unwrap() as u32)
+    };
+    assert_eq!(size(&gateway, "turned").await, turned);
+    assert_eq!(size(&gateway, "rocket").await, (rocket.width, rocket.height));
+    gateway.stop().await.unwrap();
+
+    // As a version wrote them that knew the sizes of the files only, and one whose file is gone.
+    for statement in [
+        "UPDATE images SET width = 640, height = 427, upright = FALSE WHERE image_key = 'turned'",
+        "UPDATE images SET upright = FALSE",
+        "INSERT INTO images SELECT 'gone', 'aa/gone', content_type, size, width, height, sha256, created_at, updated_at \
+         FROM images WHERE image_key = 'rocket'",
+    ] {
+        sqlx::query(statement).execute(&scene.pool).await.unwrap();
+    }
+    let updated_at = async || -> Vec<String> {
+        let question = "SELECT CAST(updated_at AS CHAR) FROM images ORDER BY image_key";
+        sqlx::query_scalar(question).fetch_all(&scene.pool).await.unwrap()
+    };
+    let before = updated_at().await;
+    let gateway = scene.start_gateway(&[]).await;
+    eventually("all rows are up to date whose files are there", PATIENCE, async || {
+        let question = "SELECT COUNT(*) FROM images WHERE NOT upright";
+        sqlx::query_scalar::<_, i64>(question).fetch_one(&scene.pool).await.unwrap() == 1
+    })
+    .await;
+    assert_eq!(size(&gateway, "turned").await, turned);
+    assert_eq!(size(&gateway, "rocket").await, (rocket.width, rocket.height));
+    assert_eq!(size(&gateway, "cat").await, (cat.width, cat.height));
+    assert_eq!(size(&gateway, "gone").await, (rocket.width, rocket.height));
+    assert_eq!(updated_at().await, before);
     gateway.stop().await.unwrap();
 }

@@ -304,12 +304,16 @@ async fn files_that_no_row_names_are_swept_away_at_start() {
     let location: String =
         sqlx::query_scalar("SELECT location FROM images").fetch_one(&scene.pool).await.unwrap();
     let variant = images.join(format!("{location}.w160-2"));
+    let outdated = images.join(format!("{location}.w160"));
+    std::fs::write(&outdated, b"x").unwrap();
     age(&images.join(&location));
     age(&variant);
+    age(&outdated);
 
     let gateway = scene.start_gateway(&[]).await;
     eventually("the old ones are gone", PATIENCE, async || old.iter().all(|path| !path.exists())).await;
     assert!(young.exists() && foreign.exists() && images.join(&location).exists() && variant.exists());
+    assert!(!outdated.exists());
     assert_eq!(gateway.get("/images/cat").await.status, 200);
     gateway.stop().await.unwrap();
 }
