@@ -191,6 +191,7 @@ async fn an_image_is_dropped_from_the_cache_by_its_page() {
     assert!(words(&page).contains("It was not in the cache."), "{}", words(&page));
 
     // That page has read it.
+    gateway.fills_end().await;
     assert_eq!(scene.cache_stats().await.unwrap().key_count, 1);
     let page = gateway.follow(&gateway.submit("/image/invalidate", "key=a%2Fcat").await).await;
     let said = words(&page);
@@ -599,6 +600,7 @@ async fn clearing_the_cache_keeps_the_images() {
     let (scene, _worker, gateway) = Scene::running().await;
     gateway.put("/images/cat", samples::chelsea().bytes).await;
     gateway.get("/images/cat").await;
+    gateway.fills_end().await;
     let page = gateway.follow(&gateway.submit("/cache_properties/clear", "").await).await;
     assert!(words(&page).contains("The cache is cleared. 1 item"), "{}", words(&page));
     assert_eq!(scene.cache_stats().await.unwrap().key_count, 0);

@@ -86,7 +86,8 @@ async fn a_clear_drops_everything_and_is_a_revision() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bucket_is_followed_over_a_restart_of_the_server_and_when_it_is_lost() {
     let scene = Scene::new().await;
-    let worker = scene.start_worker(&[]).await;
+    // A change that a worker makes when its claim runs out may be made or not.
+    let worker = scene.start_worker(&["--claim-ms", "10000"]).await;
     scene.configure(r#"{"capacity_mb":5}"#).await;
     scene.server.restart().await;
     eventually("the worker serves again", PATIENCE, async || {

@@ -65,7 +65,8 @@ async fn the_windows_add_up_to_what_was_asked_and_the_last_is_acknowledged_befor
 #[tokio::test(flavor = "multi_thread")]
 async fn windows_of_an_outage_are_kept_and_come_later_each_once() {
     let scene = Scene::new().await;
-    let worker = scene.start_worker(&[]).await;
+    // A claim that runs out in the outage would end this life, and the next one counts anew.
+    let worker = scene.start_worker(&["--claim-ms", "10000"]).await;
     scene.put("cat", samples::chelsea().bytes).await.unwrap();
     scene.get("cat").await;
     scene.server.kill().await;
