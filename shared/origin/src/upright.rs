@@ -20,8 +20,8 @@ use crate::rows::{answered, corrupt};
 /// How many rows are read at once, and how many are written at once.
 const PAGE: u32 = 2000;
 const BATCH: usize = 100;
-/// How much of a file is read. The Exif block comes first, and the header soon behind it.
-const HEAD_BYTES: u64 = 256 << 10;
+/// How much of a file is read at least, and until its header has come. The Exif block comes before that.
+const HEAD_BYTES: usize = 256 << 10;
 /// How often all rows are looked through.
 const INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// The pause after a failure, and while store and database do not belong together.
@@ -122,13 +122,18 @@ async fn page(images: &Images, after: &[u8]) -> Result<(Vec<Candidate>, Option<V
 /// The size at which an image is shown, if it is turned. None if its file is gone.
 async fn turned(blobs: &Blobs, candidate: &Candidate) -> Result<Option<Option<Image>>, Error> {
     let head = async {
-        let range = 0..candidate.size.min(HEAD_BYTES);
-        let mut pieces = blobs.open(&candidate.location, candidate.size, range).await?;
+        let mut pieces = blobs.open(&candidate.location, candidate.size, 0..candidate.size).await?;
         let mut sniffer = Sniffer::new(Limits { max_pixels: u64::MAX });
+        let mut read = 0;
         while let Some(piece) = pieces.next().await {
+            let piece = piece?;
             // What was stored once may be no image by today's rules: its size stays what it is.
-            if sniffer.push(&piece?).is_err() {
+            if sniffer.push(&piece).is_err() {
                 return Ok(None);
+            }
+            read += piece.len();
+            if read >= HEAD_BYTES && sniffer.header().is_some() {
+                break;
             }
         }
         Ok(sniffer.header().filter(|_| sniffer.is_turned()).map(|image| image.turned(true)))

@@ -60,9 +60,13 @@ impl Exif {
                 let count = self.short([c0, c1]).checked_sub(1)?;
                 self.ask(Place::Entry(count), 12)
             }
-            (Place::Entry(behind), &[t0, t1, k0, k1, _, _, _, _, v0, v1, _, _]) => {
-                if self.short([t0, t1]) == ORIENTATION && self.short([k0, k1]) == SHORT {
-                    self.orientation = self.short([v0, v1]);
+            (Place::Entry(behind), &[t0, t1, k0, k1, c0, c1, c2, c3, v0, v1, _, _]) => {
+                let is_one = [c0, c1, c2, c3] == if self.is_big_endian { [0, 0, 0, 1] } else { [1, 0, 0, 0] };
+                let value = self.short([v0, v1]);
+                // Browsers pass over one that makes no sense.
+                let makes_sense = self.short([k0, k1]) == SHORT && is_one && (1..=8).contains(&value);
+                if self.short([t0, t1]) == ORIENTATION && makes_sense {
+                    self.orientation = value;
                     return None;
                 }
                 self.ask(Place::Entry(behind.checked_sub(1)?), 12)

@@ -442,6 +442,10 @@ fn a_picture_is_turned_as_its_first_exif_block_says() {
     {
         assert!(!is_turned(&jpeg_with(&patched(&turned, at, bytes))), "{at}");
     }
+    // One that makes no sense is passed over: a value of none, a count that is not one.
+    for (at, bytes) in [(18, &[0, 9][..]), (18, &[0, 0]), (14, &[0, 0, 0, 2])] {
+        assert!(!is_turned(&jpeg_with(&patched(&turned, at, bytes))), "{at}");
+    }
     let image = Image { format: Format::Png, width: 7, height: 5 };
     assert_eq!((image.turned(false), image.turned(true).width, image.turned(true).height), (image, 5, 7));
 }

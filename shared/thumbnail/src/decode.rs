@@ -78,7 +78,10 @@ impl<'a> Source<'a> {
                 // Browsers do not look at the Exif block of a WebP.
                 let bytes = &*with_flags_of_chunks(bytes);
                 let mut decoder = WebPDecoder::new(Input::new(bytes, clock))?;
-                if has(*b"ICCP") {
+                // Browsers apply a profile that the flags announce, and none to an animation.
+                let announced = bytes.get(12..16) == Some(b"VP8X")
+                    && bytes.get(20).is_some_and(|flags| flags & 0x22 == 0x20);
+                if announced && has(*b"ICCP") {
                     target.colours(decoder.icc_profile()?.as_deref().and_then(colour::of_profile));
                 }
                 whole(decoder, target, clock)

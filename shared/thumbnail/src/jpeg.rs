@@ -122,10 +122,12 @@ impl Essential {
             .set_max_height(usize::MAX);
         let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&self.bytes[..]), options);
         decoder.decode_headers().map_err(Reason::decoder)?;
+        // What Adobe's segment says counts for four components only.
+        let has_inks = self.frame.as_ref().is_some_and(|frame| frame.sampling.len() == 4);
         let (colours, samples) = match decoder.input_colorspace() {
             Some(ColorSpace::Luma) => (ColorSpace::Luma, Samples::Grey),
-            Some(ColorSpace::CMYK) => (ColorSpace::CMYK, Samples::Inks),
-            Some(ColorSpace::YCCK) => (ColorSpace::YCCK, Samples::InksAsLuma),
+            Some(ColorSpace::CMYK) if has_inks => (ColorSpace::CMYK, Samples::Inks),
+            Some(ColorSpace::YCCK) if has_inks => (ColorSpace::YCCK, Samples::InksAsLuma),
             _ => (ColorSpace::RGB, Samples::Rgb),
         };
         decoder.set_options(options.jpeg_set_out_colorspace(colours));

@@ -381,6 +381,12 @@ fn what_cameras_and_editors_leave_out_or_say_twice_is_no_obstacle() {
         assert_eq!((thumbnail.height, &*colours(&decoded(&thumbnail))), (96, "rbrg"), "{what}");
     }
     assert!(length(segment(0xDA)) > 8);
+    // Adobe's segment says something about inks, where there are none.
+    for transform in [0, 2] {
+        let adobe = [&jpeg[..2], b"\xFF\xEE\0\x0EAdobe\0\x64\0\0\0\0", &[transform], &jpeg[2..]].concat();
+        let thumbnail = make(&adobe, Format::Jpeg, 160, MAX_PIXELS).unwrap().unwrap();
+        assert_eq!(thumbnail.height, 96, "{transform}");
+    }
 
     // A GIF whose screen is smaller than its frame, or nothing.
     let gif = encoded(&quarters(400, 240), ImageFormat::Gif);
