@@ -3,10 +3,12 @@
 
 use std::str::FromStr;
 
-use axum::http::header::{self, HeaderName};
+use axum::http::header;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use wire::words::shown;
+
+use crate::hosts::{is_host, origin_of};
 
 /// The methods that a script of an allowed origin may use.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE");
@@ -27,7 +29,7 @@ const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 pub enum CorsOrigins {
     /// Any.
     Any,
-    /// These, in lower case, without the usual port of their scheme.
+    /// These, in lower case, each with its port.
     These(Vec<String>),
 }
 
@@ -45,7 +47,10 @@ impl CorsOrigins {
 
     /// Whether the script that sends this request belongs to an allowed origin.
     pub(crate) fn allow(&self, headers: &HeaderMap) -> bool {
-        let Some(origin) = headers.get(header::ORIGIN) else { return false };
+        headers.get(header::ORIGIN).is_some_and(|origin| self.include(origin))
+    }
+
+    fn include(&self, origin: &HeaderValue) -> bool {
         match self {
             Self::Any => true,
             Self::These(origins) => {
@@ -68,25 +73,19 @@ impl CorsOrigins {
         })
     }
 
-    /// Adds what lets a script of an allowed origin read the answer to a request with these headers.
-    pub(crate) fn add_to(&self, answer: &mut HeaderMap, request: &HeaderMap) {
+    /// Adds the headers that let a script of this origin read an answer, if it is allowed.
+    pub(crate) fn add_to(&self, answer: &mut HeaderMap, origin: Option<HeaderValue>) {
         if self.is_empty() {
             return;
         }
         if *self != Self::Any {
             // Also where no origin asks: a shared cache must not give that answer to one that does.
-            answer.append(header::VARY, const { HeaderValue::from_static("origin") });
+            answer.append(header::VARY, HeaderValue::from_static("origin"));
         }
-        if !self.allow(request) {
-            return;
-        }
-        let origin = match self {
-            Self::Any => Some(const { HeaderValue::from_static("*") }),
-            Self::These(_) => request.get(header::ORIGIN).cloned(),
-        };
-        if let Some(origin) = origin {
+        if let Some(origin) = origin.filter(|origin| self.include(origin)) {
+            let origin = if *self == Self::Any { HeaderValue::from_static("*") } else { origin };
             answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            answer.insert(const { HeaderName::from_static("access-control-expose-headers") }, EXPOSED);
+            answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
         }
     }
 }
@@ -112,19 +111,11 @@ impl FromStr for CorsOrigins {
     }
 }
 
-/// An origin as browsers write it: in lower case, without the usual port of its scheme. `None` if it is none.
+/// An origin in one form: in lower case, with its port. `None` if it is none.
 fn normal(origin: &str) -> Option<String> {
     let origin = origin.to_ascii_lowercase();
-    let (scheme, authority) = origin.split_once("://")?;
-    let usual = match scheme {
-        "https" => ":443",
-        "http" => ":80",
-        _ => return None,
-    };
-    let host = authority.strip_suffix(usual).unwrap_or(authority);
-    let uri: axum::http::uri::Authority = host.parse().ok()?;
-    let is_whole = !uri.host().is_empty() && !host.contains('@') && !host.ends_with(':');
-    is_whole.then(|| format!("{scheme}://{host}"))
+    let (scheme, host, port) = origin_of(&origin)?;
+    is_host(host).then(|| format!("{scheme}://{host}:{port}"))
 }
 
 #[cfg(test)]
@@ -173,7 +164,8 @@ mod tests {
             "https://a/b",
             "ftp://a",
             "null",
-            "https://a:",
+            "https://a:x",
+            "https://a:99999",
             "https://u@a",
             "https://a b",
         ] {
@@ -186,7 +178,7 @@ mod tests {
     fn answers_say_who_may_read_them() {
         let added = |origins: &str, request: &HeaderMap| {
             let mut answer = HeaderMap::new();
-            origins.parse::<CorsOrigins>().unwrap().add_to(&mut answer, request);
+            origins.parse::<CorsOrigins>().unwrap().add_to(&mut answer, request.get(header::ORIGIN).cloned());
             let of = |name| answer.get(name).map(|value: &HeaderValue| value.to_str().unwrap().to_owned());
             (of(header::ACCESS_CONTROL_ALLOW_ORIGIN), of(header::VARY))
         };

@@ -7,7 +7,9 @@ use std::future::ready;
 use axum::http::header::HeaderName;
 use axum::http::{HeaderMap, HeaderValue};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::alphabet::STANDARD as STANDARD_ALPHABET;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD as BASE64};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use md5::Md5;
@@ -22,6 +24,13 @@ use crate::head::value;
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 const WANT_REPR_DIGEST: HeaderName = HeaderName::from_static("want-repr-digest");
+/// As lenient with the end of base64 as RFC 8941, section 4.2.7, asks for.
+const ANY_PADDING: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD_ALPHABET,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 /// Names the digest of an answer.
 pub(crate) const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
@@ -60,6 +69,10 @@ impl Algorithm {
         }
     }
 
+    fn of_name(name: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| name.eq_ignore_ascii_case(one.name().as_bytes()))
+    }
+
     fn hash(self) -> Box<dyn DynDigest + Send> {
         match self {
             Self::Md5 => Box::new(Md5::default()),
@@ -83,12 +96,14 @@ impl Digests {
         }
         for header in [CONTENT_DIGEST, REPR_DIGEST] {
             for text in headers.get_all(&header) {
-                let members = text.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-                for member in members {
-                    let claim = claim(&header, member).ok_or_else(|| {
+                for (name, value) in members(text) {
+                    let Some(algorithm) = Algorithm::of_name(name) else { continue };
+                    let digest = value
+                        .and_then(|value| decoded(value.strip_prefix(b":")?.strip_suffix(b":")?, algorithm));
+                    let digest = digest.ok_or_else(|| {
                         bad(&header, "digests such as sha-256=:BASE64:, apart by commas", text)
                     })?;
-                    claims.extend(claim);
+                    claims.push(Claim { header: header.clone(), algorithm, digest });
                 }
             }
         }
@@ -119,9 +134,7 @@ impl Digests {
             })
         })
     }
-}
 
-impl Digests {
     fn check(self) -> Result<(), Error> {
         for (algorithm, hash) in self.hashes {
             let found = hash.finalize();
@@ -140,25 +153,22 @@ impl Digests {
     }
 }
 
-/// A member of a dictionary of digests (RFC 8941, section 3.2): `sha-256=:…:`, with parameters that mean nothing here.
-/// `None` if it is none; without a claim if the algorithm is unknown.
-fn claim(header: &HeaderName, member: &[u8]) -> Option<Option<Claim>> {
-    let at = member.iter().position(|byte| *byte == b'=')?;
-    let (name, digest) = (&member[..at], &member[at + 1..]);
-    let digest = digest.strip_prefix(b":")?;
-    let end = digest.iter().position(|byte| *byte == b':')?;
-    if digest[end + 1..].trim_ascii().first().is_some_and(|byte| *byte != b';') || name.is_empty() {
-        return None;
-    }
-    let algorithm = Algorithm::ALL.into_iter().find(|one| name.eq_ignore_ascii_case(one.name().as_bytes()));
-    let Some(algorithm) = algorithm else { return Some(None) };
-    let digest = decoded(&digest[..end], algorithm)?;
-    Some(Some(Claim { header: header.clone(), algorithm, digest }))
+/// The names of a dictionary (RFC 8941, section 3.2), each with its value if it has one, without parameters. The values that
+/// are asked for here hold no comma, so that a text with one only makes names that nobody knows.
+fn members(dictionary: &HeaderValue) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    dictionary.as_bytes().split(|byte| *byte == b',').map(|member| {
+        let member = member.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        match member.iter().position(|byte| *byte == b'=') {
+            Some(at) => (&member[..at], Some(&member[at + 1..])),
+            None => (member, None),
+        }
+    })
 }
 
-/// A digest from base64; `None` if it is none, or as long as no digest of the algorithm is.
+/// A digest from base64, with or without padding (RFC 8941, section 4.2.7); `None` if it is none, or as long as no digest of
+/// the algorithm is.
 fn decoded(text: &[u8], algorithm: Algorithm) -> Option<Vec<u8>> {
-    let digest = BASE64.decode(text.trim_ascii()).ok()?;
+    let digest = ANY_PADDING.decode(text.trim_ascii()).ok()?;
     (digest.len() == algorithm.hash().output_size()).then_some(digest)
 }
 
@@ -178,16 +188,9 @@ fn shown_name(header: &HeaderName) -> &'static str {
 
 /// Whether the asker wants to know the SHA-256 of an image (RFC 9530, section 4).
 pub(crate) fn wants_sha_256(headers: &HeaderMap) -> bool {
-    let members = headers
-        .get_all(WANT_REPR_DIGEST)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    members.map(<[u8]>::trim_ascii).any(|member| {
-        let Some(at) = member.iter().position(|byte| *byte == b'=') else { return false };
-        let (name, weight) = (&member[..at], &member[at + 1..]);
-        name.eq_ignore_ascii_case(Algorithm::Sha256.name().as_bytes())
-            && matches!(weight, [b'1'..=b'9'] | [b'1', b'0'])
-    })
+    let wanted = headers.get_all(WANT_REPR_DIGEST).iter().flat_map(members);
+    let weight = wanted.filter(|(name, _)| Algorithm::of_name(name) == Some(Algorithm::Sha256)).last();
+    matches!(weight, Some((_, Some([b'1'..=b'9'] | [b'1', b'0']))))
 }
 
 /// `Repr-Digest` of the image whose SHA-256 is `tag`.
@@ -233,6 +236,10 @@ mod tests {
                 format!("SHA-512=:{SHA_512}:, sha-256=:{SHA_256}:;a=1,md5=:{MD5}:"),
                 format!("crc32c=:AAAA:, sha-256=:{SHA_256}:"),
                 "unixsum=:AAAA:".to_owned(),
+                // Members of no digest mean nothing here, nor does an empty field.
+                format!("foo, bar=\"a,b\", baz=(1 2), sha-256=:{SHA_256}:;x=\"a,b\""),
+                format!("sha-256=:{}:", SHA_256.trim_end_matches('=')),
+                String::new(),
             ] {
                 assert_eq!(taken(&[(&header, text.clone())]).unwrap(), "hello", "{text}");
             }
@@ -267,7 +274,7 @@ mod tests {
     #[test]
     fn a_header_that_is_no_digest_is_named() {
         for text in
-            ["", "sha-256", "sha-256=abc", "sha-256=:abc", "sha-256=:abc:", "=:AAAA:", "sha-256=:AAAA:x", ","]
+            ["sha-256", "sha-256=abc", "sha-256=:abc", "sha-256=:abc:", "foo, sha-256=:AAAA:x", "SHA-512=1;a"]
         {
             let refused = taken(&[(&CONTENT_DIGEST, text.to_owned())]).unwrap_err();
             assert!(
@@ -286,10 +293,14 @@ mod tests {
         let wants = |text: &'static str| {
             wants_sha_256(&HeaderMap::from_iter([(WANT_REPR_DIGEST, HeaderValue::from_static(text))]))
         };
-        for text in ["sha-256=1", "sha-256=10", "sha-512=3, sha-256=10, unixsum=0"] {
+        for text in
+            ["sha-256=1", "sha-256=10", "sha-512=3, sha-256=10;q=1, unixsum=0", "sha-256=0, sha-256=5"]
+        {
             assert!(wants(text), "{text}");
         }
-        for text in ["", "sha-256=0", "sha-512=10", "sha-256", "sha-256=11", "sha-256=a"] {
+        for text in
+            ["", "sha-256=0", "sha-512=10", "sha-256", "sha-256=11", "sha-256=a", "sha-256=9, sha-256=0"]
+        {
             assert!(!wants(text), "{text}");
         }
     }

@@ -112,19 +112,34 @@ pub(crate) fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Opti
     }
 }
 
-/// Whether `origin`, as a browser names the site that a script belongs to, is the site that `authority` names. The port
-/// of either may be left out where it is the usual one of the scheme.
+/// An origin, as a browser names the site that a script belongs to (RFC 6454): scheme, host and port. The port may be left
+/// out where it is the usual one of the scheme. `None` if it is none of the web.
+pub(crate) fn origin_of(text: &str) -> Option<(&str, &str, u16)> {
+    let (scheme, site) = text.split_once("://")?;
+    let usual = usual_port(scheme)?;
+    let (host, port) = split(site)?;
+    Some((scheme, host, port.unwrap_or(usual)))
+}
+
+/// Whether `origin` is the site that `authority` names. The port of either may be left out where it is the usual one.
 pub(crate) fn is_same_site(origin: &str, authority: &str) -> bool {
-    let Some((scheme, site)) = origin.split_once("://") else { return false };
-    let usual = match scheme {
-        "https" => 443,
-        "http" => 80,
-        _ => return false,
-    };
-    let (Some((site, site_port)), Some((host, host_port))) = (split(site), split(authority)) else {
+    let (Some((scheme, site, site_port)), Some((host, port))) = (origin_of(origin), split(authority)) else {
         return false;
     };
-    site.eq_ignore_ascii_case(host) && site_port.unwrap_or(usual) == host_port.unwrap_or(usual)
+    site.eq_ignore_ascii_case(host) && Some(site_port) == port.or(usual_port(scheme))
+}
+
+fn usual_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "https" => Some(443),
+        "http" => Some(80),
+        _ => None,
+    }
+}
+
+/// Whether this is the name or the address of a host.
+pub(crate) fn is_host(text: &str) -> bool {
+    !text.is_empty() && parse(text).is_some()
 }
 
 /// Host and port in the value of `Host`; `None` if the host is neither a name nor an address.

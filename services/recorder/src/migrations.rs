@@ -27,7 +27,7 @@ const FILES: [(&str, &str); 12] = files!(
     "0009_origin_identity"
     "0010_images_earlier_at"
     "0011_deleted_dates"
-    "0012_images_upright"
+    "0012_images_sized_location"
 );
 
 /// All migrations, in the order in which they are applied.

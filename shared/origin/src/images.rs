@@ -319,10 +319,11 @@ impl Images {
         sqlx::query(
             "INSERT INTO images \
              (image_key, location, content_type, size, width, height, sha256, created_at, updated_at, earlier_at, \
-             upright) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, TRUE) \
+             sized_location) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
              ON DUPLICATE KEY UPDATE location = VALUES(location), content_type = VALUES(content_type), \
              size = VALUES(size), width = VALUES(width), height = VALUES(height), sha256 = VALUES(sha256), \
-             updated_at = VALUES(updated_at), earlier_at = VALUES(earlier_at), upright = TRUE",
+             updated_at = VALUES(updated_at), earlier_at = VALUES(earlier_at), \
+             sized_location = VALUES(sized_location)",
         )
         .bind(key.as_str().as_bytes())
         .bind(&row.location)
@@ -334,6 +335,7 @@ impl Images {
         .bind(row.created_at)
         .bind(row.dates.updated_at)
         .bind(row.dates.earlier_at)
+        .bind(&row.location)
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await.map_err(unknown)?;
@@ -378,7 +380,7 @@ impl Images {
                 let dates = Dates::of_next(now, Some(current.dates.latest()));
                 sqlx::query(
                     "UPDATE images SET location = ?, content_type = ?, size = ?, width = ?, height = ?, sha256 = ?, \
-                     updated_at = ?, earlier_at = ?, upright = FALSE WHERE image_key = ?",
+                     updated_at = ?, earlier_at = ? WHERE image_key = ?",
                 )
                 .bind(&row.location)
                 .bind(row.format.content_type())
@@ -515,7 +517,7 @@ impl Images {
 
     /// Checks that the gateway's tables are there.
     pub async fn probe(&self) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT earlier_at, upright FROM images FORCE INDEX (images_size) LIMIT 1")
+        sqlx::query("SELECT earlier_at, sized_location FROM images FORCE INDEX (images_size) LIMIT 1")
             .execute(&self.database)
             .await?;
         // The table that was added last.

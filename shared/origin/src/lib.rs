@@ -16,12 +16,13 @@ pub mod listing;
 mod names;
 pub mod open;
 pub mod pending;
+mod rounds;
 mod rows;
+pub mod sizes;
 pub mod sweep;
 mod swept;
 pub mod ties;
 pub mod upload;
-pub mod upright;
 pub mod variants;
 mod writers;
 

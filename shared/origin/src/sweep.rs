@@ -15,6 +15,7 @@ use crate::census::{self, BATCH, Census};
 use crate::error::Error;
 use crate::identity::{Identity, Standing};
 use crate::images::Images;
+use crate::rounds::repeat;
 use crate::swept::Swept;
 use crate::ties::Ties;
 
@@ -48,27 +49,22 @@ pub async fn run(
     ties: Ties,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    loop {
-        let sweep = sweep(&identity, &images, &blobs, rules);
-        let pause = match shutdown.run_until_cancelled(sweep).await {
-            None => return Ok(()),
-            // The code that found them apart has logged it.
-            Some(Ok(None)) => APART_RETRY,
-            Some(Ok(Some(swept))) => {
-                swept.log(rules.max_percent);
-                let pause = if swept.held { RETRY } else { INTERVAL };
-                ties.note_sweep(swept);
-                pause
-            }
-            Some(Err(error)) => {
-                tracing::warn!(error = error.to_string(), "the sweep failed: it is tried again later");
-                RETRY
-            }
-        };
-        if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-            return Ok(());
+    let round = async || match sweep(&identity, &images, &blobs, rules).await {
+        // The code that found them apart has logged it.
+        Ok(None) => APART_RETRY,
+        Ok(Some(swept)) => {
+            swept.log(rules.max_percent);
+            let pause = if swept.held { RETRY } else { INTERVAL };
+            ties.note_sweep(swept);
+            pause
         }
-    }
+        Err(error) => {
+            tracing::warn!(error = error.to_string(), "the sweep failed: it is tried again later");
+            RETRY
+        }
+    };
+    repeat(&shutdown, round).await;
+    Ok(())
 }
 
 /// Sweeps once. None if store and database do not belong together.

@@ -230,8 +230,8 @@ impl Checks {
     }
 
     fn finish(self) -> Result<(sniff::Image, Tag), Error> {
-        let is_turned = self.sniffer.is_turned();
-        let image = self.sniffer.finish()?.turned(is_turned);
+        let orientation = self.sniffer.orientation();
+        let image = self.sniffer.finish()?.shown(orientation);
         Ok((image, Tag(self.hash.finalize().into())))
     }
 }

@@ -13,7 +13,7 @@ pub(crate) struct Exif {
     is_big_endian: bool,
     /// How many of its bytes no step has asked for yet.
     pub(crate) left: u32,
-    orientation: u16,
+    orientation: u8,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +62,7 @@ impl Exif {
             }
             (Place::Entry(behind), &[t0, t1, k0, k1, c0, c1, c2, c3, v0, v1, _, _]) => {
                 let is_one = [c0, c1, c2, c3] == if self.is_big_endian { [0, 0, 0, 1] } else { [1, 0, 0, 0] };
-                let value = self.short([v0, v1]);
+                let value = u8::try_from(self.short([v0, v1])).unwrap_or_default();
                 // Browsers pass over one that makes no sense.
                 let makes_sense = self.short([k0, k1]) == SHORT && is_one && (1..=8).contains(&value);
                 if self.short([t0, t1]) == ORIENTATION && makes_sense {
@@ -75,9 +75,9 @@ impl Exif {
         }
     }
 
-    /// Whether the picture is shown with its sides exchanged.
-    pub(crate) const fn is_turned(&self) -> bool {
-        matches!(self.orientation, 5..=8)
+    /// How the picture is to be turned and mirrored, as Exif numbers it: 1 to 8, and 1 if the block does not say.
+    pub(crate) const fn orientation(&self) -> u8 {
+        self.orientation
     }
 
     fn ask(&mut self, place: Place, bytes: u8) -> Option<Step> {

@@ -66,7 +66,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// The format and the dimensions of an image, by its header, as it is stored: see [`Image::turned`].
+/// The format and the dimensions of an image, by its header, as it is stored: see [`Image::shown`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Image {
     /// The format that the bytes have, whatever was claimed.
@@ -78,9 +78,12 @@ pub struct Image {
 }
 
 impl Image {
-    /// The same with its sides exchanged, if it `is_turned`: the size at which browsers show it.
-    pub const fn turned(self, is_turned: bool) -> Self {
-        if is_turned { Self { width: self.height, height: self.width, ..self } } else { self }
+    /// The same with the size at which it is shown, turned by this orientation (1 to 8, as Exif numbers it).
+    pub const fn shown(self, orientation: u8) -> Self {
+        match orientation {
+            5..=8 => Self { width: self.height, height: self.width, ..self },
+            _ => self,
+        }
     }
 
     /// Width times height.

@@ -312,8 +312,8 @@ impl Walk for Jpeg {
         self.scans == Scans::Seen
     }
 
-    fn is_turned(&self) -> bool {
-        self.exif.is_some_and(|exif| exif.is_turned())
+    fn orientation(&self) -> u8 {
+        self.exif.map_or(1, |exif| exif.orientation())
     }
 }
 

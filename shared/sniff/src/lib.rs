@@ -61,10 +61,13 @@ impl Sniffer {
         }
     }
 
-    /// Whether browsers show the picture with its sides exchanged, as the Exif block before its data asks for. The
-    /// [`Image`] has its size as it is stored.
-    pub fn is_turned(&self) -> bool {
-        matches!(&self.state, State::Walking(walker, _) if walker.is_turned())
+    /// How browsers turn and mirror the picture, as the Exif block before its data asks for: 1 (not at all) to 8, as Exif
+    /// numbers it. The [`Image`] has its size as it is stored; [`Image::shown`] is that of the turned one.
+    pub fn orientation(&self) -> u8 {
+        match &self.state {
+            State::Walking(walker, _) => walker.orientation(),
+            State::Signature | State::Failed(_) => 1,
+        }
     }
 
     /// Ends the body, and returns the image if it has a whole picture.
@@ -203,8 +206,8 @@ macro_rules! walkers {
                 match self { $(Self::$format(walker) => walker.has_picture(),)* }
             }
 
-            fn is_turned(&self) -> bool {
-                match self { $(Self::$format(walker) => walker.is_turned(),)* }
+            fn orientation(&self) -> u8 {
+                match self { $(Self::$format(walker) => walker.orientation(),)* }
             }
         }
     };

@@ -195,8 +195,8 @@ impl Walk for Png {
         self.has_data && !matches!(self.state, State::Idat { .. })
     }
 
-    fn is_turned(&self) -> bool {
-        self.exif.is_some_and(|exif| exif.is_turned())
+    fn orientation(&self) -> u8 {
+        self.exif.map_or(1, |exif| exif.orientation())
     }
 }
 

@@ -397,14 +397,14 @@ fn png_with(block: &[u8], at: usize) -> Vec<u8> {
     [&png[..at], &length, b"eXIf", block, &[0; 4], &png[at..]].concat()
 }
 
-/// Whether it is turned, however its bytes are cut.
-fn is_turned(bytes: &[u8]) -> bool {
+/// Its orientation, however its bytes are cut.
+fn orientation_of(bytes: &[u8]) -> u8 {
     let with = |length: usize| {
         let mut sniffer = Sniffer::new(LIMITS);
         bytes.chunks(length).for_each(|chunk| sniffer.push(chunk).unwrap());
-        let is_turned = sniffer.is_turned();
+        let orientation = sniffer.orientation();
         sniffer.finish().unwrap();
-        is_turned
+        orientation
     };
     let whole = with(bytes.len());
     assert!((1..40).all(|length| with(length) == whole));
@@ -416,38 +416,43 @@ fn a_picture_is_turned_as_its_first_exif_block_says() {
     for orientation in 0..=9 {
         for (is_big_endian, others, between) in [(true, 0, 0), (false, 0, 0), (true, 5, 30), (false, 17, 1)] {
             let block = exif(orientation, is_big_endian, others, between);
-            let wanted = (5..=8).contains(&orientation);
-            assert_eq!(is_turned(&jpeg_with(&block)), wanted, "{orientation}");
-            assert_eq!(is_turned(&png_with(&block, 33)), wanted, "{orientation}");
+            let wanted = u8::try_from(orientation).unwrap();
+            let wanted = if (1..=8).contains(&wanted) { wanted } else { 1 };
+            assert_eq!(orientation_of(&jpeg_with(&block)), wanted, "{orientation}");
+            assert_eq!(orientation_of(&png_with(&block, 33)), wanted, "{orientation}");
         }
     }
     let (upright, turned) = (exif(1, true, 0, 0), exif(6, true, 0, 0));
     let two = jpeg_with(&turned);
     let length = u16::try_from(upright.len() + 8).unwrap().to_be_bytes();
     let two = [&two[..2], &[0xFF, 0xE1], &length, b"Exif\0\0", &upright, &two[2..]].concat();
-    assert!(!is_turned(&two));
+    assert_eq!(orientation_of(&two), 1);
     // Browsers do not look behind the pixels of a PNG, nor at a WebP's block.
-    assert!(!is_turned(&png_with(&turned, STILL_PNG.bytes.len() - 12)));
+    assert_eq!(orientation_of(&png_with(&turned, STILL_PNG.bytes.len() - 12)), 1);
     for fixture in FIXTURES {
-        assert!(!is_turned(fixture.bytes), "{}", fixture.name);
+        assert_eq!(orientation_of(fixture.bytes), 1, "{}", fixture.name);
     }
     // A block that is cut, or none, is passed over.
     for length in 0..turned.len() {
         let cut = &turned[..length];
-        assert_eq!(is_turned(&jpeg_with(cut)), length >= 22, "{length}");
-        assert_eq!(is_turned(&png_with(cut, 33)), length >= 22, "{length}");
+        let wanted = if length < 22 { 1 } else { 6 };
+        assert_eq!(orientation_of(&jpeg_with(cut)), wanted, "{length}");
+        assert_eq!(orientation_of(&png_with(cut, 33)), wanted, "{length}");
     }
     for (at, bytes) in
         [(0, &b"XX"[..]), (2, &[0, 43]), (4, &[0, 0, 0, 7]), (4, &[255; 4]), (8, &[0, 0]), (12, &[0, 4])]
     {
-        assert!(!is_turned(&jpeg_with(&patched(&turned, at, bytes))), "{at}");
+        assert_eq!(orientation_of(&jpeg_with(&patched(&turned, at, bytes))), 1, "{at}");
     }
     // One that makes no sense is passed over: a value of none, a count that is not one.
     for (at, bytes) in [(18, &[0, 9][..]), (18, &[0, 0]), (14, &[0, 0, 0, 2])] {
-        assert!(!is_turned(&jpeg_with(&patched(&turned, at, bytes))), "{at}");
+        assert_eq!(orientation_of(&jpeg_with(&patched(&turned, at, bytes))), 1, "{at}");
     }
     let image = Image { format: Format::Png, width: 7, height: 5 };
-    assert_eq!((image.turned(false), image.turned(true).width, image.turned(true).height), (image, 5, 7));
+    assert!((0..5).chain(9..12).all(|orientation| image.shown(orientation) == image));
+    assert!(
+        (5..9).all(|orientation| (image.shown(orientation).width, image.shown(orientation).height) == (5, 7))
+    );
 }
 
 proptest! {

@@ -38,8 +38,8 @@ pub(crate) trait Walk {
     /// Whether a whole picture is there, so that there is something to show whatever follows.
     fn has_picture(&self) -> bool;
 
-    /// Whether it is shown with its sides exchanged. Browsers do so for PNG and JPEG only.
-    fn is_turned(&self) -> bool {
-        false
+    /// How it is turned and mirrored, as Exif numbers it. Browsers do so for PNG and JPEG only.
+    fn orientation(&self) -> u8 {
+        1
     }
 }

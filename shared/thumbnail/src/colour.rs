@@ -100,14 +100,14 @@ fn of_code_points(points: &png::CodingIndependentCodePoints) -> Option<ColorProf
     Some(profile)
 }
 
-/// The curve of screens, where it is not the inverse of the camera's: ITU-R BT.1886 for television. For high dynamic range
-/// (ITU-R BT.2100), up to the white of a page (203 cd/m² of PQ, ITU-R BT.2408); what is brighter is white.
+/// The curve of screens, where it is not the inverse of the camera's: ITU-R BT.1886 for television. High dynamic range (ITU-R
+/// BT.2100) is shown as Chromium does up to half of white: with twice the brightness of a page (203 cd/m², ITU-R BT.2408)
+/// as white. What is brighter than that is white here, where Chromium compresses the upper half.
 fn shown_curve(transfer: TransferCharacteristics) -> Option<ToneReprCurve> {
-    /// How many times as bright as 1 of its signal's range HLG is shown by Chromium.
-    const HLG_SCALE: f64 = 1.6;
+    const WHITE: f64 = 2.0 * 203.0;
     let of = |light: fn(f64) -> f64| {
-        let entries =
-            (0..=1023).map(|at| (light(f64::from(at) / 1023.0).clamp(0.0, 1.0) * 65535.0).round() as u16);
+        let entries = (0..=1023)
+            .map(|at| (light(f64::from(at) / 1023.0).clamp(0.0, WHITE) / WHITE * 65535.0).round() as u16);
         Some(ToneReprCurve::Lut(entries.collect()))
     };
     match transfer {
@@ -118,15 +118,16 @@ fn shown_curve(transfer: TransferCharacteristics) -> Option<ToneReprCurve> {
         TransferCharacteristics::Smpte2084 => of(|signal| {
             let root = signal.powf(1.0 / 78.843_75);
             let share = (root - 0.835_937_5).max(0.0) / (18.851_562_5 - 18.6875 * root);
-            share.powf(1.0 / 0.159_301_757_812_5) * 10_000.0 / 203.0
+            share.powf(1.0 / 0.159_301_757_812_5) * 10_000.0
         }),
+        // On a screen of 1,000 cd/m².
         TransferCharacteristics::Hlg => of(|signal| {
-            let light = if signal <= 0.5 {
+            let scene = if signal <= 0.5 {
                 signal * signal / 3.0
             } else {
                 (((signal - 0.559_910_73) / 0.178_832_77).exp() + 0.284_668_92) / 12.0
             };
-            light * HLG_SCALE
+            scene.powf(1.2) * 1000.0
         }),
         _ => None,
     }

@@ -174,7 +174,7 @@ fn whole(decoder: impl ImageDecoder, target: &mut impl Target, clock: Clock) -> 
         ColorType::Rgba8 => Samples::Rgba,
         other => return Err(Reason::Decoder(format!("its colours are {other:?}"))),
     };
-    if !target.begin(across, down, samples, None)? {
+    if !target.begin(across, down, samples)? {
         return Ok(());
     }
     let bytes_a_row = across as usize * samples.channels();
@@ -243,8 +243,7 @@ fn png(bytes: &[u8], target: &mut impl Target, clock: Clock) -> Result<(), Reaso
         3 => Samples::Rgb,
         _ => Samples::Rgba,
     };
-    let exif = reader.info().exif_metadata.clone();
-    if !target.begin(across, down, samples, exif.as_deref())? {
+    if !target.begin(across, down, samples)? {
         return Ok(());
     }
     target.colours(colour::of_png(reader.info()));

@@ -26,7 +26,6 @@ struct Frame {
     in_first_scan: u8,
 }
 
-const EXIF: &[u8] = b"Exif\0\0";
 const ICC: &[u8] = b"ICC_PROFILE\0";
 
 impl Essential {
@@ -35,7 +34,6 @@ impl Essential {
         let mut bytes = Vec::with_capacity(jpeg.len());
         bytes.extend_from_slice(&[0xFF, 0xD8]);
         let mut frame: Option<Frame> = None;
-        let mut has_exif = false;
         let mut profile_bytes = 0;
         let (mut has_tables, mut has_alike) = (false, false);
         let mut at = 2;
@@ -49,8 +47,6 @@ impl Essential {
             let Some(content) = jpeg.get(start + 4..end) else { break };
             let is_needed = match code {
                 0xE0 | 0xEE => true,
-                // Viewers take the first of two.
-                0xE1 if content.starts_with(EXIF) => !std::mem::replace(&mut has_exif, true),
                 0xE2 if content.starts_with(ICC) => {
                     profile_bytes += content.len();
                     profile_bytes <= METADATA_BYTES
@@ -135,7 +131,7 @@ impl Essential {
         let (Ok(across), Ok(down)) = (u32::try_from(across), u32::try_from(down)) else {
             return Err(Reason::Incomplete);
         };
-        let wanted = target.begin(across, down, samples, decoder.exif().map(|exif| &exif[..]))?;
+        let wanted = target.begin(across, down, samples)?;
         if !wanted {
             return Ok(());
         }

@@ -25,7 +25,7 @@ use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, RgbImage, RgbaImage};
 use moxcms::ColorProfile;
-use sniff::{Format, Image, Limits};
+use sniff::{Format, Image, Limits, Sniffer};
 
 use colour::Samples;
 use decode::Source;
@@ -68,6 +68,7 @@ pub struct DecodeError {
 pub struct Picture<'a> {
     source: Source<'a>,
     image: Image,
+    orientation: Orientation,
     /// The most bytes that decoding takes, before anything is scaled.
     decoding: u64,
 }
@@ -79,14 +80,18 @@ impl<'a> Picture<'a> {
     /// [`DecodeError`].
     pub fn look(bytes: &'a [u8], format: Format, limits: Limits) -> Result<Self, DecodeError> {
         let failed = |reason| DecodeError { format, reason };
-        let image = sniff::sniff(bytes, limits).map_err(|error| failed(Reason::Structure(error)))?;
+        let mut sniffer = Sniffer::new(limits);
+        let pushed = sniffer.push(bytes);
+        let orientation = Orientation::from_exif(sniffer.orientation()).unwrap_or(Orientation::NoTransforms);
+        let image =
+            pushed.and_then(|()| sniffer.finish()).map_err(|error| failed(Reason::Structure(error)))?;
         if image.format != format {
             let reason = Reason::Decoder(format!("it is a {} image", image.format));
             return Err(failed(reason));
         }
         let source = Source::new(bytes, image);
         let decoding = source.memory(image).map_err(failed)?;
-        Ok(Self { source, image, decoding })
+        Ok(Self { source, image, orientation, decoding })
     }
 
     /// The most bytes of memory that making a rendition takes besides the image's own bytes.
@@ -116,7 +121,7 @@ impl<'a> Picture<'a> {
 
     fn rendition_within(self, width: u32, limit: Duration) -> Result<Option<Thumbnail>, DecodeError> {
         let format = self.image.format;
-        let mut making = Making::of(width);
+        let mut making = Making::of(width, self.orientation);
         let made = self.source.decode(&mut making, limit).and_then(|()| making.finish());
         made.map_err(|reason| DecodeError { format, reason })
     }
@@ -131,6 +136,7 @@ impl std::fmt::Debug for Picture<'_> {
 /// A rendition under way.
 struct Making {
     width: u32,
+    orientation: Orientation,
     /// Nothing, if the image is not wider.
     scaler: Option<(Scaler, Shape)>,
     profile: Option<ColorProfile>,
@@ -142,26 +148,18 @@ struct Shape {
     width: u32,
     height: u32,
     samples: Samples,
-    orientation: Orientation,
 }
 
 impl Making {
-    fn of(width: u32) -> Self {
-        Self { width, scaler: None, profile: None }
+    fn of(width: u32, orientation: Orientation) -> Self {
+        Self { width, orientation, scaler: None, profile: None }
     }
 }
 
 impl Target for Making {
-    fn begin(
-        &mut self,
-        stored_across: u32,
-        stored_down: u32,
-        samples: Samples,
-        exif: Option<&[u8]>,
-    ) -> Result<bool, Reason> {
-        let orientation = exif.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms);
+    fn begin(&mut self, stored_across: u32, stored_down: u32, samples: Samples) -> Result<bool, Reason> {
         let is_turned = matches!(
-            orientation,
+            self.orientation,
             Orientation::Rotate90
                 | Orientation::Rotate270
                 | Orientation::Rotate90FlipH
@@ -179,7 +177,7 @@ impl Target for Making {
         // Scaled first, so that turning it moves few pixels.
         let (width, height) = turned(self.width, height);
         let scaler = Scaler::new(stored_across, stored_down, width, height, samples);
-        self.scaler = Some((scaler, Shape { width, height, samples, orientation }));
+        self.scaler = Some((scaler, Shape { width, height, samples }));
         Ok(true)
     }
 
@@ -197,7 +195,7 @@ impl Target for Making {
 impl Making {
     fn finish(self) -> Result<Option<Thumbnail>, Reason> {
         let Some((scaler, shape)) = self.scaler else { return Ok(None) };
-        let Shape { width, height, samples, orientation } = shape;
+        let Shape { width, height, samples } = shape;
         let (pixels, samples) = colour::to_srgb(scaler.finish(), samples, self.profile.as_ref());
         let image = match samples {
             Samples::Grey => GrayImage::from_raw(width, height, pixels).map(DynamicImage::ImageLuma8),
@@ -210,7 +208,7 @@ impl Making {
         if !seen_through {
             image = DynamicImage::ImageRgb8(image.into_rgb8());
         }
-        image.apply_orientation(orientation);
+        image.apply_orientation(self.orientation);
         let mut bytes = Vec::new();
         let format = if seen_through {
             image.write_with_encoder(PngEncoder::new(&mut bytes))?;

@@ -42,14 +42,8 @@ impl Reason {
 
 /// The receiver of the rows of a picture.
 pub(crate) trait Target {
-    /// Gets the size and the channels of the rows that will come, and the Exif block; false if none are wanted.
-    fn begin(
-        &mut self,
-        across: u32,
-        down: u32,
-        samples: Samples,
-        exif: Option<&[u8]>,
-    ) -> Result<bool, Reason>;
+    /// Gets the size and the channels of the rows that will come; false if none are wanted.
+    fn begin(&mut self, across: u32, down: u32, samples: Samples) -> Result<bool, Reason>;
 
     /// Gets the colour profile.
     fn colours(&mut self, profile: Option<ColorProfile>);

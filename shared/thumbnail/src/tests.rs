@@ -309,6 +309,7 @@ const ORANGE: [u8; 3] = [200, 100, 50];
 fn colours_are_those_that_browsers_show() {
     let orange: DynamicImage = RgbImage::from_pixel(400, 300, Rgb(ORANGE)).into();
     let grey: DynamicImage = GrayImage::from_pixel(400, 300, image::Luma([120])).into();
+    let middling: DynamicImage = RgbImage::from_pixel(400, 300, Rgb([128; 3])).into();
     let see_through: DynamicImage = RgbaImage::from_pixel(400, 300, Rgba([200, 100, 50, 128])).into();
     let p3 = ColorProfile::new_display_p3().encode().unwrap();
     let adobe = ColorProfile::new_adobe_rgb().encode().unwrap();
@@ -345,6 +346,8 @@ fn colours_are_those_that_browsers_show() {
             &[(b"cICP", &[1, 8, 0, 1]), (b"gAMA", &usual)],
             [229, 168, 122],
         ),
+        ("PQ", &middling, &[(b"cICP", &[9, 16, 0, 1])], [132, 132, 132]),
+        ("HLG", &middling, &[(b"cICP", &[9, 18, 0, 1])], [99, 99, 99]),
         ("code points that say nothing", &orange, &[(b"cICP", &[2, 2, 0, 1])], [200, 100, 50]),
     ] {
         let found = middle(&png_with(image, chunks), Format::Png);
@@ -404,10 +407,25 @@ fn what_cameras_and_editors_leave_out_or_say_twice_is_no_obstacle() {
         let body = [b"WEBP", &header[..], &webp[12..], behind].concat();
         [b"RIFF", &u32::try_from(body.len()).unwrap().to_le_bytes()[..], &body].concat()
     };
+    let extended_with = |flags: u8, before: &[u8]| {
+        let header = [&b"VP8X\x0a\0\0\0"[..], &[flags, 0, 0, 0], &size].concat();
+        let body = [b"WEBP", &header[..], before, &webp[12..]].concat();
+        [b"RIFF", &u32::try_from(body.len()).unwrap().to_le_bytes()[..], &body].concat()
+    };
     let turned = b"EXIF\x1a\0\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
     for (what, webp) in [("promised", extended(0x2C, &[])), ("turned", extended(0x08, turned))] {
         let thumbnail = make(&webp, Format::Webp, 160, MAX_PIXELS).unwrap().unwrap();
         assert_eq!((thumbnail.height, &*colours(&decoded(&thumbnail))), (96, "rbrg"), "{what}");
+    }
+    // A profile that no flag announces, which would exchange two colours.
+    let mut swapped = ColorProfile::new_srgb();
+    std::mem::swap(&mut swapped.red_colorant, &mut swapped.blue_colorant);
+    let swapped = swapped.encode().unwrap();
+    let mut chunk = [b"ICCP", &u32::try_from(swapped.len()).unwrap().to_le_bytes()[..], &swapped].concat();
+    chunk.resize(chunk.len().next_multiple_of(2), 0);
+    for (flags, wanted) in [(0x20, "brbg"), (0, "rbrg")] {
+        let thumbnail = make(&extended_with(flags, &chunk), Format::Webp, 160, MAX_PIXELS).unwrap().unwrap();
+        assert_eq!(colours(&decoded(&thumbnail)), wanted, "{flags:x}");
     }
     // That of a PNG they do look at, unless it comes behind the pixels.
     let upright = png_with(&quarters(400, 240), &[(b"eXIf", &turned[8..])]);

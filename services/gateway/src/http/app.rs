@@ -51,10 +51,10 @@ impl App {
 
     /// Answers a request that may be one of another origin.
     async fn answer_to_origins(&self, request: axum::http::Request<Incoming>, peer: Peer) -> Response {
-        let (started, asked) = (Instant::now(), request.headers().clone());
+        let (started, origin) = (Instant::now(), request.headers().get(header::ORIGIN).cloned());
         let origins = &self.state.config.cors_origins;
         let is_ours = self.gate.check_host(&request).is_ok();
-        let mut response = match origins.preflight(request.method(), &asked).filter(|_| is_ours) {
+        let mut response = match origins.preflight(request.method(), request.headers()).filter(|_| is_ours) {
             Some(mut answer) => {
                 guard::add_security_headers(answer.headers_mut());
                 let (method, status) = (request.method().as_str(), answer.status());
@@ -63,10 +63,11 @@ impl App {
             }
             None => self.answer_to_itself(request, peer).await,
         };
-        origins.add_to(response.headers_mut(), &asked);
+        origins.add_to(response.headers_mut(), origin);
         response
     }
 
+    /// Answers a request as one of this site, or of a program.
     async fn answer_to_itself(&self, mut request: axum::http::Request<Incoming>, peer: Peer) -> Response {
         if let Some(response) = self.hot.answer(&request, peer).await {
             return response;

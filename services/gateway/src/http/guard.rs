@@ -156,8 +156,8 @@ fn admitted(origins: &CorsOrigins, gate: &Gate, request: &Request) -> Result<(),
     is_plain(request)
 }
 
-/// Whether a script of another site may send this: of an allowed origin, and unless it only reads, with the token in a
-/// header that the script itself has set. The password of a login is sent by the browser, whoever asks.
+/// Whether a script of another site may send this. Its origin must be allowed. A change needs the token as `Bearer` too:
+/// a browser adds the password of a login by itself, to requests of any site.
 fn may_come_from_elsewhere(
     origins: &CorsOrigins,
     gate: &Gate,
@@ -165,8 +165,8 @@ fn may_come_from_elsewhere(
     route: Option<&str>,
 ) -> bool {
     let (method, headers) = (request.method(), request.headers());
-    let is_by_script = headers.get(header::AUTHORIZATION).is_none_or(is_bearer);
-    origins.allow(headers) && (only_reads(method, route) || (gate.needs_token(method, route) && is_by_script))
+    let is_no_login = headers.get(header::AUTHORIZATION).is_none_or(is_bearer);
+    origins.allow(headers) && (only_reads(method, route) || (gate.needs_token(method, route) && is_no_login))
 }
 
 fn peer(request: &Request) -> Peer {

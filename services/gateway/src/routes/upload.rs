@@ -135,7 +135,7 @@ impl<S: Stream + Send> Shared<S> {
         Self(Arc::new(Mutex::new(Box::pin(body))))
     }
 
-    /// What has not been read yet.
+    /// The rest of the body.
     fn stream(&self) -> impl Stream<Item = S::Item> + Send + use<S> {
         let body = self.0.clone();
         stream::poll_fn(move |context| body.lock().poll_next_unpin(context))

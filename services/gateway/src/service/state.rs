@@ -12,9 +12,9 @@ use origin::blobs::Blobs;
 use origin::identity::Identity;
 use origin::images::Images;
 use origin::pending::Pending;
+use origin::sizes;
 use origin::sweep;
 use origin::ties::Ties;
-use origin::upright;
 use origin::variants::Variants;
 use runtime::shelf;
 use sql::Database;
@@ -270,7 +270,7 @@ impl AppState {
         identity: Identity,
         shutdown: CancellationToken,
     ) -> impl Future<Output = anyhow::Result<()>> + use<> {
-        upright::run(identity, self.images.clone(), self.blobs.clone(), shutdown)
+        sizes::run(identity, self.images.clone(), self.blobs.clone(), shutdown)
     }
 
     /// The result of the last sweep, if there was one.

@@ -324,18 +324,24 @@ async fn the_size_of_an_image_is_that_at_which_it_is_shown_in_old_rows_too() {
     assert_eq!(gateway.put("/images/turned", &turned_by_a_quarter()).await.status, 201);
     assert_eq!(gateway.put("/images/rocket", rocket.bytes).await.status, 201);
     assert_eq!(gateway.put("/images/cat", cat.bytes).await.status, 201);
+    // Cameras put other pictures between the Exif block and the header.
+    let exif_end = 4 + usize::from(u16::from_be_bytes([turned_by_a_quarter()[4], turned_by_a_quarter()[5]]));
+    let (head, rest) = (&turned_by_a_quarter()[..exif_end], &turned_by_a_quarter()[exif_end..]);
+    let between = [b"\xFF\xE2\xFF\xFF", &[7; 65_533][..]].concat().repeat(6);
+    assert_eq!(gateway.put("/images/far", &[head, &between, rest].concat()).await.status, 201);
     let size = async |gateway: &Gateway, key: &str| {
         let found = gateway.get(&format!("/api/images/{key}")).await.json();
         (found["width"].as_u64().unwrap() as u32, found["height"].as_u64().unwrap() as u32)
     };
-    assert_eq!(size(&gateway, "turned").await, turned);
+    assert_eq!((size(&gateway, "turned").await, size(&gateway, "far").await), (turned, turned));
     assert_eq!(size(&gateway, "rocket").await, (rocket.width, rocket.height));
     gateway.stop().await.unwrap();
 
     // As a version wrote them that knew the sizes of the files only, and one whose file is gone.
     for statement in [
-        "UPDATE images SET width = 640, height = 427, upright = FALSE WHERE image_key = 'turned'",
-        "UPDATE images SET upright = FALSE",
+        "UPDATE images SET width = 640, height = 427 WHERE image_key IN ('turned', 'far')",
+        "UPDATE images SET sized_location = NULL",
+        "UPDATE images SET sized_location = 'aa/before' WHERE image_key = 'cat'",
         "INSERT INTO images SELECT 'gone', 'aa/gone', content_type, size, width, height, sha256, created_at, updated_at \
          FROM images WHERE image_key = 'rocket'",
     ] {
@@ -348,11 +354,11 @@ async fn the_size_of_an_image_is_that_at_which_it_is_shown_in_old_rows_too() {
     let before = updated_at().await;
     let gateway = scene.start_gateway(&[]).await;
     eventually("all rows are up to date whose files are there", PATIENCE, async || {
-        let question = "SELECT COUNT(*) FROM images WHERE NOT upright";
+        let question = "SELECT COUNT(*) FROM images WHERE NOT sized_location <=> location";
         sqlx::query_scalar::<_, i64>(question).fetch_one(&scene.pool).await.unwrap() == 1
     })
     .await;
-    assert_eq!(size(&gateway, "turned").await, turned);
+    assert_eq!((size(&gateway, "turned").await, size(&gateway, "far").await), (turned, turned));
     assert_eq!(size(&gateway, "rocket").await, (rocket.width, rocket.height));
     assert_eq!(size(&gateway, "cat").await, (cat.width, cat.height));
     assert_eq!(size(&gateway, "gone").await, (rocket.width, rocket.height));
