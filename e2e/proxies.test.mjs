@@ -54,7 +54,7 @@ suite("proxies", () => {
 
   /** Apache's file around a site: the modules of Debian's package, and nothing in the machine's own folders. */
   const apache = (site, listens) => {
-    const modules = ["mpm_event", "authz_core", "authz_host", "alias", "headers", "proxy", "proxy_http", "proxy_balancer", "lbmethod_byrequests", "slotmem_shm", "socache_shmcb", "ssl", "reqtimeout"];
+    const modules = ["mpm_event", "authz_core", "authz_host", "headers", "rewrite", "proxy", "proxy_http", "proxy_balancer", "lbmethod_byrequests", "slotmem_shm", "socache_shmcb", "ssl", "reqtimeout"];
     const loaded = modules.map((module) => `LoadModule ${module}_module /usr/lib/apache2/modules/mod_${module}.so`);
     return [`ServerRoot "${folder}"`, `PidFile "${folder}/apache.pid"`, `ErrorLog "${folder}/apache.log"`, `DefaultRuntimeDir "${folder}"`, "ServerName localhost", ...(process.getuid() === 0 ? ["User www-data", "Group www-data"] : []), ...loaded, ...listens.map((port) => `Listen 127.0.0.1:${port}`), site].join("\n");
   };
@@ -146,8 +146,8 @@ suite("proxies", () => {
       request.on("response", (response) => response.once("data", (data) => resolve(String(data)) ?? request.destroy()));
     });
     assert.match(first, /^(event|data|:|id|retry)/);
-    const redirected = await ask({ ...proxy, secure: false, port: proxy.plain }, "/images/a%2Fb", { headers: { host: name } });
-    assert.deepEqual([redirected.status, redirected.headers.location], [301, `https://${name}/images/a%2Fb`]);
+    const redirected = await ask({ ...proxy, secure: false, port: proxy.plain }, "/images/a%2Fb%20c?w=160", { headers: { host: name } });
+    assert.deepEqual([redirected.status, redirected.headers.location], [301, `https://${name}/images/a%2Fb%20c?w=160`]);
   }
 
   /** A gateway that ends is missed by nobody. */
