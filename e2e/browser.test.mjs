@@ -27,6 +27,8 @@ suite("in the browser", () => {
     }
   });
 
+  // A thumbnail may be on its way while its image is deleted.
+  const deleted = /status of 404 .*\/images\//;
   const visit = (options) => open(browser, system.url, options);
   const photograph = (name, buffer = sample(name)) => ({ name, mimeType: name.endsWith("png") ? "image/png" : "image/jpeg", buffer });
   const stored = async () => (await system.json("/api/list_keys", { method: "POST" })).keys;
@@ -84,7 +86,7 @@ suite("in the browser", () => {
     await page.getByRole("button", { name: "Delete" }).click();
     await page.getByRole("status").getByText(key).waitFor();
     assert.deepEqual(await stored(), samples);
-    clean();
+    clean(deleted);
     await close();
   });
 
@@ -203,12 +205,13 @@ suite("in the browser", () => {
 
     // As pictures, all of a page.
     await page.getByRole("link", { name: "Pictures" }).click();
+    await page.waitForURL((url) => url.pathname === "/");
     await page.getByLabel("Select all on this page").check();
     await page.getByText("48 selected").waitFor();
     await remove.click();
     await page.getByRole("button", { name: "Delete 48 images" }).click();
     await page.getByText("48 images are deleted.").waitFor();
-    clean();
+    clean(deleted);
     await close();
   });
 
@@ -277,7 +280,7 @@ suite("in the browser", () => {
     await press("Enter");
     await page.getByText("1 image is deleted.").waitFor();
     assert.deepEqual(await stored(), samples);
-    clean();
+    clean(deleted);
     await close();
   });
 
@@ -371,6 +374,7 @@ suite("in the browser", () => {
     await go("/keys_list?prefix=no");
     await page.getByLabel("Sorted by").selectOption("newest");
     await page.getByRole("button", { name: "Show" }).click();
+    await page.waitForURL(/sort=newest/);
     await page.getByLabel("Select no script.png").check();
     await page.getByRole("button", { name: "Delete selected" }).click();
     await page.getByRole("button", { name: "Delete 1 image" }).click();
