@@ -8,7 +8,7 @@ use wire::Variant;
 pub(crate) const SHELVES: RangeInclusive<u8> = 0..=u8::MAX;
 
 /// Which way of making variants a file comes from. Files of another way are not read any more.
-pub(crate) const MAKING: u32 = 2;
+pub(crate) const MAKING: u32 = 3;
 
 /// The name of the file of a variant of the image in the file `original`.
 pub(crate) fn location_of(original: &str, variant: Variant) -> String {

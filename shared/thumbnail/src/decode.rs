@@ -12,7 +12,8 @@ use rustix::time::{ClockId, clock_gettime};
 use sniff::Format;
 
 use crate::colour::{self, Samples};
-use crate::jpeg::Essential;
+use crate::jpeg::Jpeg;
+use crate::scale::{self, Rows};
 use crate::target::{METADATA_BYTES, Reason, Target};
 use crate::vp8l;
 
@@ -25,7 +26,7 @@ const ROWS_A_LOOK: u32 = 1 << 10;
 /// A picture whose structure is sound, before it is decoded.
 pub(crate) enum Source<'a> {
     Png(&'a [u8]),
-    Jpeg(Essential),
+    Jpeg(Box<Jpeg<'a>>),
     /// With the size of its canvas.
     Gif(&'a [u8], (u32, u32)),
     Webp(&'a [u8]),
@@ -35,18 +36,19 @@ impl<'a> Source<'a> {
     pub(crate) fn new(bytes: &'a [u8], image: sniff::Image) -> Self {
         match image.format {
             Format::Png => Self::Png(bytes),
-            Format::Jpeg => Self::Jpeg(Essential::of(bytes)),
+            Format::Jpeg => Self::Jpeg(Box::new(Jpeg::new(bytes))),
             Format::Gif => Self::Gif(bytes, (image.width, image.height)),
             Format::Webp => Self::Webp(bytes),
         }
     }
 
-    /// The most bytes that decoding it takes, before anything is scaled.
+    /// The most bytes that decoding it takes, whatever the width of the rendition.
     pub(crate) fn memory(&self, image: sniff::Image) -> Result<u64, Reason> {
         let pixels = u64::from(image.width) * u64::from(image.height);
         match self {
             Self::Png(bytes) => Ok(png_memory(bytes, image)),
-            Self::Jpeg(jpeg) => Ok(jpeg.memory()),
+            // It is decoded to the size that is wanted.
+            Self::Jpeg(_) => Ok(0),
             Self::Gif(bytes, _) => {
                 // The screen, and the frame by itself if it does not fill it.
                 let frame = gif_frame(bytes).filter(|frame| *frame != (image.width, image.height));
@@ -61,11 +63,24 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// The most bytes that scaling it takes.
+    pub(crate) fn scaling_memory(&self, image: sniff::Image, width: u32) -> u64 {
+        match self {
+            Self::Jpeg(jpeg) => jpeg.memory(width),
+            _ => {
+                // Turned or not.
+                let turned = crate::scaled(image.width, width, image.height);
+                let of = |width| scale::memory_of_rows(image.width, width, 4);
+                of(width).max(of(turned))
+            }
+        }
+    }
+
     pub(crate) fn decode(self, target: &mut impl Target, limit: Duration) -> Result<(), Reason> {
         let clock = Clock::start(limit);
         match self {
             Self::Png(bytes) => png(bytes, target, clock),
-            Self::Jpeg(jpeg) => jpeg.decode(target),
+            Self::Jpeg(jpeg) => jpeg.decode(target, clock),
             Self::Gif(bytes, canvas) => {
                 let bytes = with_canvas(bytes, canvas);
                 whole(GifDecoder::new(Input::new(&bytes, clock))?, target, clock)
@@ -93,13 +108,13 @@ impl<'a> Source<'a> {
 /// The processor time that this thread may still take. It does not depend on how busy the machine is, so a picture is
 /// either always decoded or never.
 #[derive(Debug, Clone, Copy)]
-struct Clock {
+pub(crate) struct Clock {
     limit: Duration,
     end: Duration,
 }
 
 impl Clock {
-    fn start(limit: Duration) -> Self {
+    pub(crate) fn start(limit: Duration) -> Self {
         Self { limit, end: Self::now() + limit }
     }
 
@@ -108,7 +123,7 @@ impl Clock {
         Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec.try_into().unwrap_or_default())
     }
 
-    fn look(self) -> Result<(), Reason> {
+    pub(crate) fn look(self) -> Result<(), Reason> {
         if Self::now() > self.end { Err(Reason::Time(self.limit)) } else { Ok(()) }
     }
 }
@@ -174,14 +189,15 @@ fn whole(decoder: impl ImageDecoder, target: &mut impl Target, clock: Clock) -> 
         ColorType::Rgba8 => Samples::Rgba,
         other => return Err(Reason::Decoder(format!("its colours are {other:?}"))),
     };
-    if !target.begin(across, down, samples)? {
-        return Ok(());
-    }
+    let Some((width, height)) = target.size(across, down)? else { return Ok(()) };
     let bytes_a_row = across as usize * samples.channels();
     let mut pixels = vec![0; down as usize * bytes_a_row];
     decoder.read_image(&mut pixels)?;
     clock.look()?;
-    target.rows(&pixels, bytes_a_row)
+    let mut rows = Rows::new(across, down, width, height, samples);
+    pixels.chunks_exact(bytes_a_row.max(1)).for_each(|row| rows.push(row));
+    target.pixels(rows.finish(), samples);
+    Ok(())
 }
 
 /// Depth, colour type and interlacing of a PNG, whose first chunk is its header.
@@ -243,18 +259,18 @@ fn png(bytes: &[u8], target: &mut impl Target, clock: Clock) -> Result<(), Reaso
         3 => Samples::Rgb,
         _ => Samples::Rgba,
     };
-    if !target.begin(across, down, samples)? {
-        return Ok(());
-    }
+    let Some((width, height)) = target.size(across, down)? else { return Ok(()) };
     target.colours(colour::of_png(reader.info()));
+    let mut rows = Rows::new(across, down, width, height, samples);
     let mut scratch = Vec::new();
     if reader.info().interlaced {
         let bytes = reader.output_buffer_size().ok_or(Reason::Incomplete)?;
         let mut pixels = vec![0; bytes];
         reader.next_frame(&mut pixels).map_err(Reason::png)?;
         for row in pixels.chunks_exact(across as usize * stored * depth) {
-            target.row(plain(row, stored, depth, &mut scratch));
+            rows.push(plain(row, stored, depth, &mut scratch));
         }
+        target.pixels(rows.finish(), samples);
         return Ok(());
     }
     for at in 0..down {
@@ -262,8 +278,9 @@ fn png(bytes: &[u8], target: &mut impl Target, clock: Clock) -> Result<(), Reaso
             clock.look()?;
         }
         let row = reader.next_row().map_err(Reason::png)?.ok_or(Reason::Incomplete)?;
-        target.row(plain(row.data(), stored, depth, &mut scratch));
+        rows.push(plain(row.data(), stored, depth, &mut scratch));
     }
+    target.pixels(rows.finish(), samples);
     Ok(())
 }
 

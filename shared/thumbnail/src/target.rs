@@ -1,4 +1,4 @@
-//! Shared by the decoders of all formats: the target of the rows, and the reasons why there may be none.
+//! Shared by the decoders of all formats: the target of the pixels, and the reasons why there may be none.
 
 use std::time::Duration;
 
@@ -29,33 +29,14 @@ pub(crate) enum Reason {
     TooHigh { width: u32, height: u32, most: u32 },
 }
 
-impl Reason {
-    pub(crate) fn decoder(error: impl std::fmt::Debug) -> Self {
-        // The sentences of some decoders begin with their own names, and have several lines.
-        let mut text = format!("{error:?}").split_whitespace().collect::<Vec<_>>().join(" ");
-        if let Some((at, _)) = text.char_indices().nth(300) {
-            text.truncate(at);
-        }
-        Self::Decoder(text)
-    }
-}
-
-/// The receiver of the rows of a picture.
+/// The receiver of a picture.
 pub(crate) trait Target {
-    /// Gets the size and the channels of the rows that will come; false if none are wanted.
-    fn begin(&mut self, across: u32, down: u32, samples: Samples) -> Result<bool, Reason>;
+    /// Gets the size of the picture, and returns the one that is wanted of it; none if it is small enough itself.
+    fn size(&mut self, across: u32, down: u32) -> Result<Option<(u32, u32)>, Reason>;
 
     /// Gets the colour profile.
     fn colours(&mut self, profile: Option<ColorProfile>);
 
-    /// Gets the next row.
-    fn row(&mut self, row: &[u8]);
-
-    /// Gets all rows, each of so many bytes.
-    fn rows(&mut self, pixels: &[u8], bytes_a_row: usize) -> Result<(), Reason> {
-        for row in pixels.chunks_exact(bytes_a_row.max(1)) {
-            self.row(row);
-        }
-        Ok(())
-    }
+    /// Gets the pixels in the wanted size.
+    fn pixels(&mut self, pixels: Vec<u8>, samples: Samples);
 }

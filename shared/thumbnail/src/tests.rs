@@ -3,6 +3,7 @@
 use std::io::Cursor;
 
 use image::ImageEncoder as _;
+use image::codecs::jpeg::JpegEncoder;
 use image::{GenericImageView as _, ImageFormat, Rgb, Rgba};
 use testkit::{costly, samples};
 
