@@ -293,7 +293,7 @@ async fn files_that_no_row_names_are_swept_away_at_start() {
         std::fs::File::options().write(true).open(path).unwrap().set_modified(two_hours_ago).unwrap();
     };
     std::fs::create_dir_all(images.join("ab")).unwrap();
-    let old = ["", "#1", ".w160", ".w320#1", ".w320-2", ".w640-2#1"]
+    let old = ["", "#1", ".w160", ".w320#1", ".w320-3", ".w640-3#1"]
         .map(|ending| images.join("ab").join(format!("{name}{ending}")));
     let young = images.join("ab").join(format!("{name}#2"));
     let foreign = images.join("holiday.jpg");
@@ -303,7 +303,7 @@ async fn files_that_no_row_names_are_swept_away_at_start() {
     old.iter().chain([&foreign]).for_each(|path| age(path));
     let location: String =
         sqlx::query_scalar("SELECT location FROM images").fetch_one(&scene.pool).await.unwrap();
-    let variant = images.join(format!("{location}.w160-2"));
+    let variant = images.join(format!("{location}.w160-3"));
     let outdated = images.join(format!("{location}.w160"));
     std::fs::write(&outdated, b"x").unwrap();
     age(&images.join(&location));
