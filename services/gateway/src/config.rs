@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
@@ -11,7 +12,7 @@ use origin::open::OriginArgs;
 use runtime::args::{LogArgs, NEEDED, NatsArgs, OPTIONAL, ProcessArgs, on_or_off, whole};
 use runtime::process::Settings;
 use runtime::shelf::AUTO;
-use wire::Refill;
+use wire::{Refill, Variant};
 
 use crate::cors::CorsOrigins;
 use crate::hosts::AllowedHosts;
@@ -131,6 +132,17 @@ pub struct Config {
     #[arg(long, env = "FILL_ON_UPLOAD", value_name = "WHICH", value_enum, default_value_t)]
     pub fill_on_upload: FillOnUpload,
 
+    /// Widths of the variants that are made after an upload, once no reader waits for one, apart by commas, such as
+    /// 320,640. Without it (the default), variants are made when they are first asked for
+    #[arg(
+        long,
+        env = "VARIANTS_AT_UPLOAD",
+        value_name = "WIDTHS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub variants_at_upload: Widths,
+
     /// Folder on a tmpfs for large images, the same as that of the worker on this machine: the bus then carries their names only.
     /// auto: /dev/shm/pixcache-UID; off: the bus carries the bytes
     #[arg(long, env = "SHARED_DIR", value_name = "FOLDER", default_value = AUTO)]
@@ -208,6 +220,19 @@ impl FillOnUpload {
             Self::Cached => Some(Refill::Resident),
             Self::All => Some(Refill::Any),
         }
+    }
+}
+
+/// Widths of variants.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Widths(pub(crate) Vec<Variant>);
+
+impl FromStr for Widths {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let widths = text.split(',').map(str::trim).filter(|width| !width.is_empty());
+        widths.map(Variant::of_width).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -347,6 +372,7 @@ fn header_value(text: &str) -> Result<HeaderValue, String> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
     fn checked(flags: &[&str]) -> Result<(), ConfigError> {
@@ -368,6 +394,16 @@ mod tests {
         assert_eq!(checked(&private), Ok(()));
         let embedded = [&private[..], &["--image-embedding", "cross-origin"]].concat();
         assert_eq!(checked(&embedded), Err(ConfigError::PrivateAndEmbedded));
+    }
+
+    #[test]
+    fn widths_are_those_that_there_are() {
+        assert_eq!("".parse(), Ok(Widths::default()));
+        assert_eq!("640, 320".parse(), Ok(Widths(vec![Variant::W640, Variant::W320])));
+        for wrong in ["w320", "321", "320;640", "0", "off"] {
+            let error = wrong.parse::<Widths>().unwrap_err();
+            assert_eq!(error, format!("must be 160, 320, 640 or 1280, got {wrong:?}"));
+        }
     }
 
     #[test]

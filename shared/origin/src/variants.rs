@@ -9,6 +9,8 @@
 //! that are not made yet wait in a queue of their own. The threads that make them leave one processor free and run at
 //! the lowest priority. A reader that finds the queue full is told to come again, and so is a reader that has waited
 //! for long. Images that can't be made narrower are remembered, so that they cost nothing a second time.
+//!
+//! Variants may also be made right after an upload. Those are made one by one, while no reader waits for one.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -26,7 +28,7 @@ use sniff::{Format, Limits};
 use thumbnail::Picture;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use wire::{Item, Tag, Variant};
 
 use crate::blobs::{BlobError, Blobs};
@@ -39,6 +41,10 @@ use crate::ties::Ties;
 const QUEUE: usize = 64;
 /// The most variants that are made at once, however many processors there are: each holds its original in memory.
 const MOST_AT_ONCE: usize = 8;
+/// How many images may wait for the variants that are made of them after their upload.
+const LATER: usize = 256;
+/// How often these look whether a reader waits.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a reader waits for a variant.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The memory for all images that are decoded at once, in bytes for each pixel of the largest allowed image.
@@ -73,6 +79,9 @@ struct Inner {
     /// Permits to wait for a variant. Each waiting reader occupies a request, and some must be left for other requests.
     readers: Semaphore,
     workers: Arc<Semaphore>,
+    /// Permits of images whose variants are made without a reader, and the turn of the one that is at work.
+    later: Arc<Semaphore>,
+    turn: tokio::sync::Mutex<()>,
     /// Permits for the memory of decoding, one for each kilobyte.
     memory: Arc<Semaphore>,
     all_memory: u32,
@@ -170,6 +179,8 @@ impl Variants {
             queue: semaphore(QUEUE),
             readers: Semaphore::new(max_readers.max(1)),
             workers: semaphore(at_once),
+            later: semaphore(LATER),
+            turn: tokio::sync::Mutex::default(),
             memory: semaphore(all_memory as usize),
             all_memory,
             refused: Mutex::default(),
@@ -214,6 +225,34 @@ impl Variants {
             Err(_) => return Err(VariantError::Late),
         };
         outcome.unwrap_or_else(|| Err(VariantError::other("its making broke off")))
+    }
+
+    /// Makes variants of an image that was stored, once no reader waits for one. If very many images wait for that, it
+    /// is left to the first reader.
+    pub fn make_later(&self, row: &ImageRow, variants: &[Variant]) {
+        if variants.is_empty() {
+            return;
+        }
+        let Ok(place) = self.0.later.clone().try_acquire_owned() else {
+            tracing::debug!(key = %row.key, "too many images wait for their variants: these are made when they are asked for");
+            return;
+        };
+        let (all, row) = (self.clone(), row.clone());
+        // The widest first: a narrower one can be made of it.
+        let mut variants = variants.to_vec();
+        variants.sort_unstable();
+        tokio::spawn(async move {
+            for variant in variants.into_iter().rev() {
+                let _turn = all.0.turn.lock().await;
+                while !all.0.is_idle() {
+                    sleep(LOOK_EVERY).await;
+                }
+                if let Err(error) = all.get(&row, variant, Instant::now() + PATIENCE).await {
+                    tracing::debug!(key = %row.key, %variant, %error, "a variant is not made after the upload");
+                }
+            }
+            drop(place);
+        });
     }
 
     /// Whether a reader of this variant was refused less than [`COME_AGAIN`] ago, and would be again, because the queue
@@ -275,6 +314,11 @@ impl Inner {
         Some(Rendition { location: location.to_owned(), format, size, bytes: None })
     }
 
+    /// Whether nobody waits for a variant.
+    fn is_idle(&self) -> bool {
+        self.queue.available_permits() == QUEUE && self.workers.available_permits() > 0
+    }
+
     /// Waits for a variant that is being made, or has it made.
     fn join(
         self: &Arc<Self>,
@@ -302,8 +346,13 @@ impl Inner {
         if let Some(reason) = self.refused().reason(row.tag, variant) {
             return Err(VariantError::Refused(reason));
         }
-        let original = self.blobs.read(&row.location, row.size).await.map_err(VariantError::of_original)?;
-        let format = row.format;
+        let (original, format) = match self.wider(row, variant).await {
+            Some(wider) => wider,
+            None => {
+                let original = self.blobs.read(&row.location, row.size).await;
+                (original.map_err(VariantError::of_original)?, row.format)
+            }
+        };
         // An image that was stored under a higher limit is still made narrower.
         let pixels = u64::from(row.width) * u64::from(row.height);
         let limits = Limits { max_pixels: self.max_pixels.max(pixels) };
@@ -336,15 +385,34 @@ impl Inner {
         if self.ties.may_change().is_err() {
             return Ok(Some(Rendition::with_bytes(location, made.format, bytes)));
         }
-        if let Err(error) = self.blobs.put(location, bytes.clone()).await {
-            let reason = error.reason();
-            tracing::warn!(
-                location,
-                reason,
-                "a variant could not be stored: it is made again when it is asked for"
-            );
+        match self.blobs.put(location, bytes.clone()).await {
+            Ok(_) => self.known.insert(location.to_owned(), (made.format, bytes.len() as u64)),
+            Err(error) => {
+                let reason = error.reason();
+                tracing::warn!(
+                    location,
+                    reason,
+                    "a variant could not be stored: it is made again when it is asked for"
+                );
+            }
         }
         Ok(Some(Rendition::with_bytes(location, made.format, bytes)))
+    }
+
+    /// The file of a variant that is at least twice as wide, if there is one that is known to be whole: it has all that the
+    /// narrower one needs, and is decoded much faster than the original.
+    async fn wider(&self, row: &ImageRow, variant: Variant) -> Option<(Bytes, Format)> {
+        let wide_enough = Variant::ALL.into_iter().filter(|other| other.width() >= 2 * variant.width());
+        for wider in wide_enough {
+            let location = location_of(&row.location, wider);
+            let Some(known) = self.known_whole(&location) else { continue };
+            match self.blobs.read(&location, known.size).await {
+                Ok(bytes) => return Some((bytes, known.format)),
+                // The original is there.
+                Err(_) => _ = self.known.remove(&location),
+            }
+        }
+        None
     }
 
     /// Decodes the image, as soon as there is enough memory for it.
@@ -516,7 +584,9 @@ mod tests {
         }
         // From now on the original is missing.
         blobs.remove(&row.location).await.unwrap();
-        assert_eq!(variants.get(&row, Variant::W160, later()).await.unwrap().unwrap().bytes, first.bytes);
+        let again = variants.get(&row, Variant::W160, later()).await.unwrap().unwrap();
+        assert_eq!((again.location.clone(), again.size), (first.location.clone(), first.size));
+        assert_eq!(Some(blobs.read(&again.location, again.size).await.unwrap()), first.bytes);
         let gone = variants.get(&row, Variant::W320, later()).await.unwrap_err();
         assert!(matches!(gone, VariantError::Gone(_)));
         // 640 pixels are not made wider.
@@ -525,6 +595,52 @@ mod tests {
         blobs.remove_image(&row.location).await.unwrap();
         assert!(variants.forget(&first.location));
         assert!(variants.get(&row, Variant::W160, later()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_narrower_variant_is_made_of_a_wider_one_that_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = in_folder(folder.path());
+        let variants = variants(&blobs);
+        let row = stored(&blobs, samples::retina(), samples::retina().bytes).await;
+        let of_original = variants.get(&row, Variant::W160, later()).await.unwrap().unwrap();
+        blobs.remove(&of_original.location).await.unwrap();
+        assert!(variants.forget(&of_original.location));
+        let wider = variants.get(&row, Variant::W640, later()).await.unwrap().unwrap();
+        // It is not needed any more.
+        blobs.remove(&row.location).await.unwrap();
+        let of_wider = variants.get(&row, Variant::W160, later()).await.unwrap().unwrap();
+        assert_eq!((width_of(&of_wider), of_wider.format), (160, Format::Jpeg));
+        assert_ne!(of_wider.bytes, of_original.bytes);
+        // Neither is one that is gone used.
+        blobs.remove(&wider.location).await.unwrap();
+        assert!(matches!(variants.get(&row, Variant::W320, later()).await, Err(VariantError::Gone(_))));
+    }
+
+    #[tokio::test]
+    async fn variants_are_made_after_an_upload_while_no_reader_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = in_folder(folder.path());
+        let variants = variants(&blobs);
+        let row = stored(&blobs, samples::retina(), samples::retina().bytes).await;
+        let there = |variant| folder.path().join(location_of(&row.location, variant)).exists();
+        variants.make_later(&row, &[]);
+        // A reader waits.
+        let reader = variants.0.queue.clone().try_acquire_owned().unwrap();
+        variants.make_later(&row, &[Variant::W320, Variant::W640]);
+        sleep(3 * LOOK_EVERY).await;
+        assert!(!there(Variant::W320) && !there(Variant::W640));
+        drop(reader);
+        while variants.0.later.available_permits() < LATER {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert!(there(Variant::W320) && there(Variant::W640) && !there(Variant::W160));
+        // As many as may wait, and one more.
+        let _reader = variants.0.queue.clone().try_acquire_owned().unwrap();
+        for _ in 0..=LATER {
+            variants.make_later(&row, &[Variant::W160]);
+        }
+        assert_eq!(variants.0.later.available_permits(), 0);
     }
 
     #[tokio::test]
@@ -537,12 +653,12 @@ mod tests {
         let (location, whole) = (made.location, made.bytes.unwrap());
         let path = folder.path().join(&location);
         for damaged in [&whole[..whole.len() / 2], b"", b"something else"] {
+            variants.forget(&location);
             std::fs::write(&path, damaged).unwrap();
             assert_eq!(
                 variants.get(&row, Variant::W320, later()).await.unwrap().unwrap().bytes.unwrap(),
                 whole
             );
-            variants.forget(&location);
         }
         // A file known to be whole is not read for its size and format, until it turns out to be gone.
         variants.get(&row, Variant::W320, later()).await.unwrap().unwrap();

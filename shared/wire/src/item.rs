@@ -49,6 +49,15 @@ impl Variant {
     pub const fn width(self) -> u32 {
         self.row().1
     }
+
+    /// The variant of a width as people write it.
+    ///
+    /// # Errors
+    /// The end of a sentence that begins with what is meant: which widths there are, and what was given.
+    pub fn of_width(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|variant| variant.width().to_string() == text);
+        known.ok_or_else(|| format!("must be {}, got {}", one_of(Self::ALL.map(Self::width)), shown(text)))
+    }
 }
 
 impl fmt::Display for Variant {

@@ -12,7 +12,7 @@ use axum::routing::{MethodRouter, get};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use origin::variants;
-use wire::words::{one_of, shown};
+use wire::words::shown;
 use wire::{Item, Tag, Variant};
 
 use super::answer::{
@@ -261,11 +261,7 @@ pub(crate) fn is_of_variant(uri: &Uri) -> bool {
 /// The variant of the width that is asked for.
 fn width(uri: &Uri) -> Result<Option<Variant>, Error> {
     let Some(text) = width_text(uri) else { return Ok(None) };
-    let variant = Variant::ALL.into_iter().find(|variant| variant.width().to_string() == text);
-    variant.map(Some).ok_or_else(|| {
-        let widths = one_of(Variant::ALL.map(Variant::width));
-        Error::BadRequest(format!("w must be {widths}, got {}", shown(text)))
-    })
+    Variant::of_width(text).map(Some).map_err(|wrong| Error::BadRequest(format!("w {wrong}")))
 }
 
 /// Refuses a width, because a change is one of the image with all its variants.

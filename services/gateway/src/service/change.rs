@@ -107,6 +107,7 @@ impl AppState {
         }
         self.metrics.count_upload(size);
         self.reader.expect(&written.row.key, size);
+        self.reader.variants().make_later(&written.row, &self.config.variants_at_upload.0);
         let created = written.previous.is_none();
         if let Some(previous) = written.previous {
             self.discard_later(previous.location);

@@ -621,6 +621,11 @@ impl Reader {
         }
     }
 
+    /// The variants of the images.
+    pub(crate) fn variants(&self) -> &Variants {
+        &self.variants
+    }
+
     /// The tasks that fill the cache, which a stop waits for.
     pub(crate) fn fill_tasks(&self) -> &TaskTracker {
         self.filler.tasks()

@@ -28,6 +28,17 @@ async fn made(gateway: &Gateway, path: &str) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn widths_are_made_after_an_upload_where_that_is_set() {
+    let (scene, _worker, gateway) = Scene::running_with(&["--variants-at-upload", "320, 1280"]).await;
+    gateway.put("/images/retina", samples::retina().bytes).await;
+    eventually("both are made", PATIENCE * 4, async || (scene.file_count() == 3).then_some(())).await;
+    let first = gateway.get("/images/retina?w=320").await;
+    assert_eq!(image_of(&first).width, 320);
+    assert_eq!(scene.file_count(), 3);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_width_is_made_once_and_cached_by_itself() {
     let (scene, _worker, gateway) = Scene::running_with(&WITHOUT_COPIES).await;
     let sample = samples::retina();
@@ -185,7 +196,7 @@ async fn what_is_asked_for_wrongly_is_said_to_be_wrong() {
 
 /// The entity tag of the variant of width 160 of the image `bytes`.
 fn tag_of_variant(bytes: &[u8]) -> String {
-    let hash = Sha256::new().chain_update("pixcache variant 2 w160").chain_update(Sha256::digest(bytes));
+    let hash = Sha256::new().chain_update("pixcache variant 3 w160").chain_update(Sha256::digest(bytes));
     let etag: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("\"{etag}\"")
 }
