@@ -9,7 +9,7 @@ import path from "node:path";
 import { test } from "node:test";
 import { built } from "./lib/checkout.mjs";
 
-const commands = ["hitratio", "bus", "peers", "graphs", "scale"];
+const commands = ["hitratio", "pictures", "bus", "peers", "graphs", "scale"];
 
 test("every measurement runs and writes its report", (t) => {
   const root = path.resolve(import.meta.dirname, "..");

@@ -9,8 +9,9 @@ use crate::system::Binaries;
 
 /// The commands in the order in which they run, and the arguments that make each of them short. `faults` is no
 /// measurement, and has a test of its own.
-const COMMANDS: [(&str, &[&str]); 5] = [
+const COMMANDS: [(&str, &[&str]); 6] = [
     ("hitratio", &["--quick"]),
+    ("pictures", &["--quick"]),
     ("bus", &["--rounds", "1", "--seconds", "0.1"]),
     ("peers", &["--rounds", "1", "--seconds", "0.1"]),
     ("graphs", &["--quick"]),
@@ -39,7 +40,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         if arguments.quick {
             command.args(short);
         }
-        if let Some(folder) = arguments.binaries.named().filter(|_| name != "hitratio") {
+        if let Some(folder) = arguments.binaries.named().filter(|_| !["hitratio", "pictures"].contains(&name))
+        {
             command.arg("--bin-dir").arg(folder);
         }
         let begun = std::time::Instant::now();

@@ -9,6 +9,7 @@ mod hitratio;
 mod load;
 mod peers;
 mod picture;
+mod pictures;
 mod process;
 mod report;
 mod s3;
@@ -51,6 +52,11 @@ enum Command {
     Scale(scale::Arguments),
     /// Hit ratio by policy and capacity, against the optimum
     Hitratio(hitratio::Arguments),
+    /// What a thumbnail costs, against vipsthumbnail and ImageMagick
+    Pictures(pictures::Arguments),
+    /// Makes one thumbnail
+    #[command(hide = true)]
+    Thumbnail(pictures::One),
 }
 
 #[tokio::main]
@@ -64,6 +70,8 @@ async fn main() -> ExitCode {
         Command::Graphs(arguments) => graphs::run(&arguments).await.map(|()| true),
         Command::Scale(arguments) => scale::run(&arguments).await.map(|()| true),
         Command::Hitratio(arguments) => hitratio::run(&arguments).map(|()| true),
+        Command::Pictures(arguments) => pictures::run(&arguments).map(|()| true),
+        Command::Thumbnail(arguments) => pictures::one(&arguments).map(|()| true),
     };
     match ended {
         Ok(true) => ExitCode::SUCCESS,

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::time::Duration;
 
-use image::codecs::gif::GifDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{ColorType, ImageDecoder};
 use png::Transformations;
@@ -12,6 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use sniff::Format;
 
 use crate::colour::{self, Samples};
+use crate::gif;
 use crate::jpeg::Jpeg;
 use crate::scale::{self, Rows};
 use crate::target::{METADATA_BYTES, Reason, Target};
@@ -44,17 +44,11 @@ impl<'a> Source<'a> {
 
     /// The most bytes that decoding it takes, whatever the width of the rendition.
     pub(crate) fn memory(&self, image: sniff::Image) -> Result<u64, Reason> {
-        let pixels = u64::from(image.width) * u64::from(image.height);
         match self {
             Self::Png(bytes) => Ok(png_memory(bytes, image)),
             // It is decoded to the size that is wanted.
             Self::Jpeg(_) => Ok(0),
-            Self::Gif(bytes, _) => {
-                // The screen, and the frame by itself if it does not fill it.
-                let frame = gif_frame(bytes).filter(|frame| *frame != (image.width, image.height));
-                Ok(bytes.len() as u64
-                    + 4 * (pixels + frame.map_or(0, |(width, height)| u64::from(width) * u64::from(height))))
-            }
+            Self::Gif(bytes, _) => Ok(gif::memory(bytes)),
             Self::Webp(bytes) => {
                 let profile = webp_chunks(bytes, BEHIND_RIFF).find(|(kind, _)| kind == b"ICCP");
                 let profile = profile.map_or(0, |(_, content)| content.len().min(METADATA_BYTES) as u64);
@@ -81,10 +75,7 @@ impl<'a> Source<'a> {
         match self {
             Self::Png(bytes) => png(bytes, target, clock),
             Self::Jpeg(jpeg) => jpeg.decode(target, clock),
-            Self::Gif(bytes, canvas) => {
-                let bytes = with_canvas(bytes, canvas);
-                whole(GifDecoder::new(Input::new(&bytes, clock))?, target, clock)
-            }
+            Self::Gif(bytes, canvas) => gif::decode(bytes, canvas, target, clock),
             Self::Webp(bytes) => {
                 let has = |kind| {
                     webp_chunks(bytes, BEHIND_RIFF)
@@ -130,7 +121,7 @@ impl Clock {
 
 /// The bytes of a picture for a decoder. Reading fails once decoding has taken too long, because a decoder can be
 /// interrupted only where it reads.
-struct Input<'a> {
+pub(crate) struct Input<'a> {
     bytes: &'a [u8],
     at: usize,
     next_look: usize,
@@ -138,7 +129,7 @@ struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    fn new(bytes: &'a [u8], clock: Clock) -> Self {
+    pub(crate) fn new(bytes: &'a [u8], clock: Clock) -> Self {
         Self { bytes, at: 0, next_look: 0, clock }
     }
 }
@@ -226,8 +217,8 @@ fn png_memory(bytes: &[u8], image: sniff::Image) -> u64 {
         4 => 2,
         _ => 4,
     };
-    let row = u64::from(image.width) * channels * if depth == 16 { 2 } else { 1 };
-    let rows = 8 * row + (1 << 20);
+    let row = u64::from(image.width) * channels;
+    let rows = 8 * row * if depth == 16 { 2 } else { 1 } + (1 << 20);
     let metadata = METADATA_BYTES as u64;
     // Deflate makes at most 1,032 bytes of one.
     let profile = png_chunks(bytes).take_while(|(kind, _)| kind != b"IDAT").find(|(kind, _)| kind == b"iCCP");
@@ -248,12 +239,11 @@ fn png(bytes: &[u8], target: &mut impl Target, clock: Clock) -> Result<(), Reaso
         .take_while(|(kind, _)| kind != b"IDAT")
         .any(|(kind, length)| &kind == b"iCCP" && length > COMPRESSED_PROFILE_BYTES);
     decoder.set_ignore_iccp_chunk(is_long);
-    decoder.set_transformations(Transformations::EXPAND);
+    // Two bytes a sample become one, the upper.
+    decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
     let mut reader = decoder.read_info().map_err(Reason::png)?;
     let (across, down) = reader.info().size();
-    let (colours, depth) = reader.output_color_type();
-    let stored = colours.samples();
-    let depth = if depth == png::BitDepth::Sixteen { 2 } else { 1 };
+    let stored = reader.output_color_type().0.samples();
     let samples = match stored {
         1 => Samples::Grey,
         3 => Samples::Rgb,
@@ -267,8 +257,8 @@ fn png(bytes: &[u8], target: &mut impl Target, clock: Clock) -> Result<(), Reaso
         let bytes = reader.output_buffer_size().ok_or(Reason::Incomplete)?;
         let mut pixels = vec![0; bytes];
         reader.next_frame(&mut pixels).map_err(Reason::png)?;
-        for row in pixels.chunks_exact(across as usize * stored * depth) {
-            rows.push(plain(row, stored, depth, &mut scratch));
+        for row in pixels.chunks_exact(across as usize * stored) {
+            rows.push(plain(row, stored, &mut scratch));
         }
         target.pixels(rows.finish(), samples);
         return Ok(());
@@ -278,67 +268,21 @@ fn png(bytes: &[u8], target: &mut impl Target, clock: Clock) -> Result<(), Reaso
             clock.look()?;
         }
         let row = reader.next_row().map_err(Reason::png)?.ok_or(Reason::Incomplete)?;
-        rows.push(plain(row.data(), stored, depth, &mut scratch));
+        rows.push(plain(row.data(), stored, &mut scratch));
     }
     target.pixels(rows.finish(), samples);
     Ok(())
 }
 
-/// A row in 8 bits a channel, with three colours where there is an alpha channel.
-fn plain<'a>(row: &'a [u8], channels: usize, depth: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
-    if depth == 1 && channels != 2 {
+/// A row with three colours where there is an alpha channel.
+fn plain<'a>(row: &'a [u8], channels: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+    if channels != 2 {
         return row;
     }
+    let (pixels, _) = row.as_chunks::<2>();
     scratch.clear();
-    // The upper byte of two comes first.
-    let upper = row.chunks_exact(depth).map(|sample| sample[0]);
-    if channels != 2 {
-        scratch.extend(upper);
-        return scratch;
-    }
-    let mut samples = upper;
-    while let (Some(grey), Some(alpha)) = (samples.next(), samples.next()) {
-        scratch.extend([grey, grey, grey, alpha]);
-    }
+    scratch.extend(pixels.iter().flat_map(|[grey, alpha]| [*grey, *grey, *grey, *alpha]));
     scratch
-}
-
-/// The size of a GIF's first frame.
-fn gif_frame(gif: &[u8]) -> Option<(u32, u32)> {
-    let table = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
-    let mut at = 13 + table(*gif.get(10)?);
-    loop {
-        match *gif.get(at)? {
-            b'!' => {
-                at += 2;
-                loop {
-                    let length = usize::from(*gif.get(at)?);
-                    at += 1 + length;
-                    if length == 0 {
-                        break;
-                    }
-                }
-            }
-            b',' => {
-                let &[w0, w1, h0, h1] = gif.get(at + 5..at + 9)?.first_chunk()?;
-                return Some((u16::from_le_bytes([w0, w1]).into(), u16::from_le_bytes([h0, h1]).into()));
-            }
-            _ => return None,
-        }
-    }
-}
-
-/// A GIF whose logical screen holds its first frame, as browsers take it.
-fn with_canvas(gif: &[u8], canvas: (u32, u32)) -> Cow<'_, [u8]> {
-    let [w0, w1, ..] = canvas.0.to_le_bytes();
-    let [h0, h1, ..] = canvas.1.to_le_bytes();
-    let canvas = [w0, w1, h0, h1];
-    if gif.get(6..10) == Some(&canvas[..]) {
-        return Cow::Borrowed(gif);
-    }
-    let mut changed = gif.to_vec();
-    changed[6..10].copy_from_slice(&canvas);
-    Cow::Owned(changed)
 }
 
 /// A WebP whose flags promise no Exif block, XMP or profile that is not there. The decoder would refuse it.
@@ -430,11 +374,16 @@ const BEHIND_FRAME: usize = 16;
 impl Reason {
     fn png(error: png::DecodingError) -> Self {
         match error {
-            png::DecodingError::IoError(error) => match error.downcast::<Self>() {
-                Ok(reason) => reason,
-                Err(error) => Self::Decoder(error.to_string()),
-            },
+            png::DecodingError::IoError(error) => Self::io(error),
             error => Self::Decoder(error.to_string()),
+        }
+    }
+
+    /// The reason for which [`Input`] failed.
+    pub(crate) fn io(error: io::Error) -> Self {
+        match error.downcast::<Self>() {
+            Ok(reason) => reason,
+            Err(error) => Self::Decoder(error.to_string()),
         }
     }
 }

@@ -11,6 +11,7 @@
 
 mod colour;
 mod decode;
+mod gif;
 mod jpeg;
 mod scale;
 mod target;
