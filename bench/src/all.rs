@@ -40,8 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         if arguments.quick {
             command.args(short);
         }
-        if let Some(folder) = arguments.binaries.named().filter(|_| !["hitratio", "pictures"].contains(&name))
-        {
+        if let Some(folder) = arguments.binaries.named().filter(|_| name != "hitratio") {
             command.arg("--bin-dir").arg(folder);
         }
         let begun = std::time::Instant::now();

@@ -70,7 +70,7 @@ async fn main() -> ExitCode {
         Command::Graphs(arguments) => graphs::run(&arguments).await.map(|()| true),
         Command::Scale(arguments) => scale::run(&arguments).await.map(|()| true),
         Command::Hitratio(arguments) => hitratio::run(&arguments).map(|()| true),
-        Command::Pictures(arguments) => pictures::run(&arguments).map(|()| true),
+        Command::Pictures(arguments) => pictures::run(&arguments).await.map(|()| true),
         Command::Thumbnail(arguments) => pictures::one(&arguments).map(|()| true),
     };
     match ended {

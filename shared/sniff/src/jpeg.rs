@@ -137,9 +137,9 @@ impl Jpeg {
                 Ok(Step::Take(content.into()))
             }
             DQT | DHT if !self.has_picture() => self.table(code, content),
-            APP1 if self.scans == Scans::None && self.exif.is_none() && content as usize >= EXIF.len() => {
-                self.state = State::Name(content - EXIF.len() as u16);
-                Ok(Step::Take(EXIF.len()))
+            APP1 if self.scans == Scans::None && self.exif.is_none() && content as usize > EXIF.len() => {
+                self.state = State::Name(content - EXIF.len() as u16 - 1);
+                Ok(Step::Take(EXIF.len() + 1))
             }
             _ => Ok(self.skip(content.into())),
         }
@@ -254,7 +254,8 @@ impl Walk for Jpeg {
             (State::Scan, header) => self.scan(header),
             (State::TableHead(code, left), head) => self.table_head(code, left, head),
             (State::TableBody(code, left), []) => self.table(code, left),
-            (State::Name(left), EXIF) => {
+            // A block without content is none.
+            (State::Name(left), [name @ .., _]) if name == EXIF && left > 0 => {
                 let (exif, step) = Exif::begin(left.into());
                 Ok(self.exif(exif, step))
             }
@@ -367,8 +368,8 @@ const DNL: u8 = 0xDC;
 const DRI: u8 = 0xDD;
 const DHP: u8 = 0xDE;
 const EXP: u8 = 0xDF;
-/// The name of an Exif block.
-const EXIF: &[u8] = b"Exif\0\0";
+/// The name of an Exif block. A byte that fills up follows, of any value.
+const EXIF: &[u8] = b"Exif\0";
 const APP0: u8 = 0xE0;
 const APP1: u8 = 0xE1;
 const APP15: u8 = 0xEF;

@@ -427,6 +427,13 @@ fn a_picture_is_turned_as_its_first_exif_block_says() {
     let length = u16::try_from(upright.len() + 8).unwrap().to_be_bytes();
     let two = [&two[..2], &[0xFF, 0xE1], &length, b"Exif\0\0", &upright, &two[2..]].concat();
     assert_eq!(orientation_of(&two), 1);
+    // An empty block before it is none, and any byte may fill up behind the name.
+    let empty = [&two[..2], b"\xFF\xE1\0\x08Exif\0\0", &jpeg_with(&turned)[2..]].concat();
+    assert_eq!(orientation_of(&empty), 6);
+    let mut filled = jpeg_with(&turned);
+    assert_eq!(&filled[6..12], b"Exif\0\0");
+    filled[11] = b'x';
+    assert_eq!(orientation_of(&filled), 6);
     // Browsers do not look behind the pixels of a PNG, nor at a WebP's block.
     assert_eq!(orientation_of(&png_with(&turned, STILL_PNG.bytes.len() - 12)), 1);
     for fixture in FIXTURES {

@@ -3,6 +3,8 @@
 //! Each thumbnail is made by a process of its own, which reads a file and writes one, on one thread. The time that the
 //! same process takes for a picture of 16 × 16 pixels is taken off: what is left is the picture.
 
+mod service;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +14,9 @@ use sniff::{Format, Limits, Sniffer};
 use thumbnail::Picture;
 use wire::Variant;
 
+use crate::process::peak_bytes;
 use crate::report::{Cell, Output, Report, Table, progress};
+use crate::system::Binaries;
 
 const LIMITS: Limits = Limits { max_pixels: 1 << 32 };
 /// The sizes of the pictures that are made, in pixels, and those of a quick run.
@@ -44,6 +48,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
+    binaries: Binaries,
+    #[command(flatten)]
     output: Output,
 }
 
@@ -61,7 +67,7 @@ pub(crate) fn one(arguments: &One) -> anyhow::Result<()> {
     let format = format_of(&bytes)?;
     let made = Picture::look(&bytes, format, LIMITS)?.rendition(arguments.width)?;
     std::fs::write(&arguments.to, made.map_or(bytes, |made| made.bytes))?;
-    println!("{}", status_bytes("VmHWM:").unwrap_or_default());
+    println!("{}", peak_bytes(std::process::id()).unwrap_or_default());
     Ok(())
 }
 
@@ -69,12 +75,6 @@ fn format_of(bytes: &[u8]) -> anyhow::Result<Format> {
     let mut sniffer = Sniffer::new(LIMITS);
     sniffer.push(bytes)?;
     Ok(sniffer.finish()?.format)
-}
-
-fn status_bytes(field: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
 }
 
 /// A program that makes thumbnails.
@@ -162,7 +162,7 @@ struct Input {
 }
 
 /// Measures, and writes the report.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     for (program, package) in [("vipsthumbnail", "libvips-tools"), ("convert", "imagemagick")] {
         let there = Command::new(program).arg("--version").output();
@@ -217,6 +217,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     report.table(table);
     report.data("pictures", &rows)?;
+    if arguments.files.is_empty() {
+        let binaries = &arguments.binaries;
+        service::measure(&mut report, binaries, folder.path(), rounds.min(3), arguments.quick).await?;
+    }
     report.write(&arguments.output.folder("pictures"))
 }
 
@@ -360,6 +364,14 @@ fn convert(arguments: &[&str], to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// ImageMagick's arguments for a view of a picture that is mirrored at its edges, from so many pixels right of its left edge.
+fn view(width: u32, height: u32, from: usize) -> Vec<String> {
+    let view = format!("option:distort:viewport={width}x{height}+{from}+0");
+    ["-virtual-pixel", "mirror", "-define", &view, "-distort", "SRT", "0", "+repage"]
+        .map(str::to_owned)
+        .into()
+}
+
 /// Pictures of each kind and size, made of a sample photograph that is mirrored at its edges.
 fn made(folder: &Path, sizes: &[(u32, u32)]) -> anyhow::Result<Vec<Input>> {
     let photograph = folder.join("photograph.jpg");
@@ -368,19 +380,10 @@ fn made(folder: &Path, sizes: &[(u32, u32)]) -> anyhow::Result<Vec<Input>> {
     for (number, (kind, end, arguments)) in KINDS.into_iter().enumerate() {
         for &(width, height) in sizes {
             let path = folder.join(format!("{number}-{width}.{end}"));
-            let view = format!("{width}x{height}+0+0");
             let photograph = photograph.to_string_lossy();
-            let viewed = [
-                "-virtual-pixel",
-                "mirror",
-                "-set",
-                "option:distort:viewport",
-                &view,
-                "-distort",
-                "SRT",
-                "0",
-            ];
-            let all = [&[&*photograph][..], &viewed, &["+repage", "-strip"], arguments].concat();
+            let viewed = view(width, height, 0);
+            let viewed: Vec<&str> = viewed.iter().map(String::as_str).collect();
+            let all = [&[&*photograph][..], &viewed, &["-strip"], arguments].concat();
             convert(&all, &path)?;
             inputs.push(Input {
                 kind: kind.to_owned(),
