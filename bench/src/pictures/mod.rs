@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
-use sniff::{Format, Limits, Sniffer};
+use sniff::{Limits, Sniffer};
 use thumbnail::Picture;
 use wire::Variant;
 
@@ -64,17 +64,17 @@ pub(crate) struct One {
 /// Makes one thumbnail, and prints how many bytes the process had at most.
 pub(crate) fn one(arguments: &One) -> anyhow::Result<()> {
     let bytes = std::fs::read(&arguments.from)?;
-    let format = format_of(&bytes)?;
+    let format = image_of(&bytes)?.format;
     let made = Picture::look(&bytes, format, LIMITS)?.rendition(arguments.width)?;
     std::fs::write(&arguments.to, made.map_or(bytes, |made| made.bytes))?;
     println!("{}", peak_bytes(std::process::id()).unwrap_or_default());
     Ok(())
 }
 
-fn format_of(bytes: &[u8]) -> anyhow::Result<Format> {
+fn image_of(bytes: &[u8]) -> anyhow::Result<sniff::Image> {
     let mut sniffer = Sniffer::new(LIMITS);
     sniffer.push(bytes)?;
-    Ok(sniffer.finish()?.format)
+    Ok(sniffer.finish()?)
 }
 
 /// A program that makes thumbnails.
@@ -366,7 +366,7 @@ fn convert(arguments: &[&str], to: &Path) -> anyhow::Result<()> {
 
 /// ImageMagick's arguments for a view of a picture that is mirrored at its edges, from so many pixels right of its left edge.
 fn view(width: u32, height: u32, from: usize) -> Vec<String> {
-    let view = format!("option:distort:viewport={width}x{height}+{from}+0");
+    let view = format!("distort:viewport={width}x{height}+{from}+0");
     ["-virtual-pixel", "mirror", "-define", &view, "-distort", "SRT", "0", "+repage"]
         .map(str::to_owned)
         .into()
@@ -385,11 +385,9 @@ fn made(folder: &Path, sizes: &[(u32, u32)]) -> anyhow::Result<Vec<Input>> {
             let viewed: Vec<&str> = viewed.iter().map(String::as_str).collect();
             let all = [&[&*photograph][..], &viewed, &["-strip"], arguments].concat();
             convert(&all, &path)?;
-            inputs.push(Input {
-                kind: kind.to_owned(),
-                path,
-                megapixels: f64::from(width) * f64::from(height) / 1e6,
-            });
+            let (image, megapixels) = looked_at(&path)?;
+            anyhow::ensure!((image.width, image.height) == (width, height), "convert made another size");
+            inputs.push(Input { kind: kind.to_owned(), path, megapixels });
         }
     }
     Ok(inputs)
@@ -412,12 +410,15 @@ fn found(named: &[PathBuf]) -> anyhow::Result<Vec<Input>> {
         .into_iter()
         .filter(|path| path.is_file())
         .map(|path| {
-            let named = || path.display().to_string();
-            let bytes = std::fs::read(&path).with_context(named)?;
-            let mut sniffer = Sniffer::new(LIMITS);
-            let image = sniffer.push(&bytes).and_then(|()| sniffer.finish()).with_context(named)?;
-            let megapixels = f64::from(image.width) * f64::from(image.height) / 1e6;
+            let (image, megapixels) = looked_at(&path)?;
             Ok(Input { kind: image.format.to_string(), path, megapixels })
         })
         .collect()
+}
+
+fn looked_at(path: &Path) -> anyhow::Result<(sniff::Image, f64)> {
+    let named = || path.display().to_string();
+    let bytes = std::fs::read(path).with_context(named)?;
+    let image = image_of(&bytes).with_context(named)?;
+    Ok((image, f64::from(image.width) * f64::from(image.height) / 1e6))
 }
