@@ -88,8 +88,9 @@ enum Maker {
 impl Maker {
     const ALL: [Self; 3] = [Self::Pixcache, Self::Vips, Self::ImageMagick];
 
-    /// The command that makes `to` of `from`.
-    fn command(self, from: &Path, to: &Path, width: u32) -> anyhow::Result<Vec<OsString>> {
+    /// The command that makes `to` of `from`, in a size of so many pixels across and down.
+    fn command(self, from: &Path, to: &Path, (width, height): (u32, u32)) -> anyhow::Result<Vec<OsString>> {
+        let size = format!("{width}x{height}!");
         let width = width.to_string();
         let words: Vec<OsString> = match self {
             Self::Pixcache => {
@@ -99,20 +100,13 @@ impl Maker {
             Self::Vips => {
                 let mut output = to.as_os_str().to_owned();
                 output.push("[Q=87]");
-                vec![
-                    "vipsthumbnail".into(),
-                    "--size".into(),
-                    format!("{width}x").into(),
-                    "-o".into(),
-                    output,
-                    from.into(),
-                ]
+                vec!["vipsthumbnail".into(), "--size".into(), size.into(), "-o".into(), output, from.into()]
             }
             Self::ImageMagick => vec![
                 "convert".into(),
                 from.into(),
                 "-thumbnail".into(),
-                width.into(),
+                size.into(),
                 "-quality".into(),
                 "87".into(),
                 to.into(),
@@ -158,7 +152,8 @@ fn run_one(command: &[OsString]) -> anyhow::Result<Cost> {
 struct Input {
     kind: String,
     path: PathBuf,
-    megapixels: f64,
+    /// Pixels across and down.
+    size: (u32, u32),
 }
 
 /// Measures, and writes the report.
@@ -273,13 +268,16 @@ fn measured(input: &Input, folder: &Path, width: u32, rounds: u32) -> anyhow::Re
     let end = input.path.extension().unwrap_or_default();
     let small = folder.join("small").with_extension(end);
     convert(&["-size", "16x16", "xc:gray"], &small)?;
+    let height =
+        (u64::from(input.size.1) * u64::from(width) + u64::from(input.size.0) / 2) / u64::from(input.size.0);
+    let size = (width, u32::try_from(height)?.max(1));
     let to = |maker: Maker| folder.join(format!("{maker:?}.jpg"));
     let mut costs: [Vec<Cost>; 3] = Default::default();
     for _ in 0..rounds {
         for (maker, costs) in Maker::ALL.into_iter().zip(&mut costs) {
             let to = to(maker);
-            let start = run_one(&maker.command(&small, &to, width)?)?;
-            let all = run_one(&maker.command(&input.path, &to, width)?)?;
+            let start = run_one(&maker.command(&small, &to, size)?)?;
+            let all = run_one(&maker.command(&input.path, &to, size)?)?;
             costs.push(Cost {
                 cpu_s: all.cpu_s - start.cpu_s,
                 wall_s: all.wall_s - start.wall_s,
@@ -299,10 +297,13 @@ fn measured(input: &Input, folder: &Path, width: u32, rounds: u32) -> anyhow::Re
     });
     let whole = folder.join("whole.png");
     let source = format!("{}[0]", input.path.display());
-    convert(&[&source, "-auto-orient", "-filter", "Lanczos", "-resize", &width.to_string()], &whole)?;
+    convert(
+        &[&source, "-auto-orient", "-filter", "Lanczos", "-resize", &format!("{}x{}!", size.0, size.1)],
+        &whole,
+    )?;
     Ok(Row {
         kind: input.kind.clone(),
-        megapixels: input.megapixels,
+        megapixels: f64::from(input.size.0) * f64::from(input.size.1) / 1e6,
         costs,
         similarity: similarity(&to(Maker::Pixcache), &whole)?,
         similarity_of_vips: similarity(&to(Maker::Vips), &whole)?,
@@ -385,9 +386,9 @@ fn made(folder: &Path, sizes: &[(u32, u32)]) -> anyhow::Result<Vec<Input>> {
             let viewed: Vec<&str> = viewed.iter().map(String::as_str).collect();
             let all = [&[&*photograph][..], &viewed, &["-strip"], arguments].concat();
             convert(&all, &path)?;
-            let (image, megapixels) = looked_at(&path)?;
+            let image = looked_at(&path)?;
             anyhow::ensure!((image.width, image.height) == (width, height), "convert made another size");
-            inputs.push(Input { kind: kind.to_owned(), path, megapixels });
+            inputs.push(Input { kind: kind.to_owned(), path, size: (width, height) });
         }
     }
     Ok(inputs)
@@ -410,15 +411,14 @@ fn found(named: &[PathBuf]) -> anyhow::Result<Vec<Input>> {
         .into_iter()
         .filter(|path| path.is_file())
         .map(|path| {
-            let (image, megapixels) = looked_at(&path)?;
-            Ok(Input { kind: image.format.to_string(), path, megapixels })
+            let image = looked_at(&path)?;
+            Ok(Input { kind: image.format.to_string(), path, size: (image.width, image.height) })
         })
         .collect()
 }
 
-fn looked_at(path: &Path) -> anyhow::Result<(sniff::Image, f64)> {
+fn looked_at(path: &Path) -> anyhow::Result<sniff::Image> {
     let named = || path.display().to_string();
     let bytes = std::fs::read(path).with_context(named)?;
-    let image = image_of(&bytes).with_context(named)?;
-    Ok((image, f64::from(image.width) * f64::from(image.height) / 1e6))
+    image_of(&bytes).with_context(named)
 }

@@ -57,16 +57,11 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The most bytes that scaling it takes.
-    pub(crate) fn scaling_memory(&self, image: sniff::Image, width: u32) -> u64 {
+    /// The most bytes that scaling it to this size takes.
+    pub(crate) fn scaling_memory(&self, image: sniff::Image, size: (u32, u32)) -> u64 {
         match self {
-            Self::Jpeg(jpeg) => jpeg.memory(width),
-            _ => {
-                // Turned or not.
-                let turned = crate::scaled(image.width, width, image.height);
-                let of = |width| scale::memory_of_rows(image.width, width, 4);
-                of(width).max(of(turned))
-            }
+            Self::Jpeg(jpeg) => jpeg.memory(size),
+            _ => scale::memory_of_rows(image.width, size.0, 4),
         }
     }
 

@@ -24,7 +24,7 @@ use std::time::Duration;
 use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, RgbImage, RgbaImage};
-use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+use jpeg_encoder::{Encoder, ImageBuffer, JpegColorType, SamplingFactor, rgb_to_ycbcr};
 use moxcms::ColorProfile;
 use sniff::{Format, Image, Limits, Sniffer};
 
@@ -98,11 +98,11 @@ impl<'a> Picture<'a> {
     /// The most bytes of memory that making a rendition takes besides the image's own bytes.
     pub fn memory(&self, width: u32) -> u64 {
         let Image { width: across, height: down, .. } = self.image;
-        // The heights as it is stored, and if it is to be turned. A rendition is made only if the image is wider.
-        let high = if across > width { scaled(down, width, across) } else { 0 };
-        let wide = if down > width { scaled(across, width, down) } else { 0 };
-        let rendition = RENDITION_BYTES_A_PIXEL * u64::from(width) * u64::from(high.max(wide));
-        let scaling = self.source.scaling_memory(self.image, width);
+        let mut making = Making::of(width, self.orientation);
+        // A rendition is made only if the image is wider.
+        let Ok(Some(size)) = making.size(across, down) else { return self.decoding };
+        let rendition = RENDITION_BYTES_A_PIXEL * u64::from(size.0) * u64::from(size.1);
+        let scaling = self.source.scaling_memory(self.image, size);
         self.decoding.saturating_add(scaling).saturating_add(rendition)
     }
 
@@ -206,15 +206,60 @@ impl Making {
             Format::Png
         } else {
             let rgb = image.as_rgb8().ok_or(Reason::Incomplete)?;
-            let side = |pixels: u32| u16::try_from(pixels).map_err(|_| Reason::Incomplete);
             let mut encoder = Encoder::new(&mut bytes, JPEG_QUALITY);
             encoder.set_sampling_factor(SamplingFactor::F_2_2);
             encoder
-                .encode(rgb, side(rgb.width())?, side(rgb.height())?, ColorType::Rgb)
+                .encode_image(Halved(rgb))
                 .map_err(|error| Reason::Decoder(format!("its rendition can't be written: {error}")))?;
             Format::Jpeg
         };
         Ok(Some(Thumbnail { format, width: image.width(), height: image.height(), bytes }))
+    }
+}
+
+/// Luma of each pixel, and chroma of four pixels together: the encoder takes the upper left one of each four.
+struct Halved<'a>(&'a RgbImage);
+
+impl ImageBuffer for Halved<'_> {
+    fn get_jpeg_color_type(&self) -> JpegColorType {
+        JpegColorType::Ycbcr
+    }
+
+    fn width(&self) -> u16 {
+        self.0.width().try_into().unwrap_or(u16::MAX)
+    }
+
+    fn height(&self) -> u16 {
+        self.0.height().try_into().unwrap_or(u16::MAX)
+    }
+
+    fn fill_buffers(&self, y: u16, buffers: &mut [Vec<u8>; 4]) {
+        let [luma, blue, red, _] = buffers;
+        let bytes = 3 * self.0.width() as usize;
+        let row = |at: usize| {
+            let row = self.0.as_raw().get(at * bytes..(at + 1) * bytes).unwrap_or_default();
+            row.as_chunks::<3>().0
+        };
+        let upper = row(usize::from(y));
+        luma.extend(upper.iter().map(|&[r, g, b]| rgb_to_ycbcr(r, g, b).0));
+        if y % 2 == 1 {
+            // Nobody asks for these.
+            blue.resize(blue.len() + upper.len(), 128);
+            red.resize(red.len() + upper.len(), 128);
+            return;
+        }
+        let lower = if y + 1 < self.height() { row(usize::from(y) + 1) } else { upper };
+        for (upper, lower) in upper.chunks(2).zip(lower.chunks(2)) {
+            let last = upper.len() - 1;
+            let mean = |channel: usize| {
+                let sum =
+                    [upper[0], upper[last], lower[0], lower[last]].map(|pixel| u16::from(pixel[channel]));
+                ((sum.iter().sum::<u16>() + 2) / 4) as u8
+            };
+            let (_, cb, cr) = rgb_to_ycbcr(mean(0), mean(1), mean(2));
+            blue.resize(blue.len() + upper.len(), cb);
+            red.resize(red.len() + upper.len(), cr);
+        }
     }
 }
 

@@ -444,3 +444,22 @@ fn inks_are_shown_as_browsers_do() {
         assert!(is_near(found, wanted), "{found:?}");
     }
 }
+
+#[test]
+fn colours_of_fine_stripes_are_mixed_evenly() {
+    // Two colours of the same brightness, so that chroma alone tells them apart.
+    for width in [320, 322, 480] {
+        let stripes = image::RgbImage::from_fn(width, 200, |x, _| {
+            if x / 2 % 2 == 0 { Rgb([200, 50, 90]) } else { Rgb([40, 120, 120]) }
+        });
+        let png = encoded(&stripes.into(), ImageFormat::Png);
+        let thumbnail = make(&png, Format::Png, 160, MAX_PIXELS).unwrap().unwrap();
+        let small = decoded(&thumbnail).into_rgb8();
+        let mean = |channel: usize| {
+            small.pixels().map(|pixel| f64::from(pixel.0[channel])).sum::<f64>()
+                / f64::from(small.width() * small.height())
+        };
+        let error = [120.0, 85.0, 105.0].iter().enumerate().map(|(at, wanted)| (mean(at) - wanted).abs());
+        assert!(error.fold(0.0, f64::max) < 3.0, "{width}: {} {} {}", mean(0), mean(1), mean(2));
+    }
+}

@@ -9,6 +9,8 @@ use crate::target::{METADATA_BYTES, Reason};
 const MOST_BLOCKS: usize = 10;
 const MOST_COMPONENTS: usize = 4;
 const ICC: &[u8] = b"ICC_PROFILE\0";
+/// The least that a JFIF segment has (JFIF 1.02).
+const JFIF_BYTES: usize = 14;
 
 /// The order of coefficients in a scan: the place of each in its block, row by row. Damaged data goes beyond the last.
 pub(crate) const ZIGZAG: [u8; 64] = [
@@ -250,7 +252,7 @@ impl<'a> Segments<'a> {
                     let frame = self.frame.as_ref().ok_or(Reason::Incomplete)?;
                     return Scan::new(frame, content, end).map(Some);
                 }
-                0xE0 => self.has_jfif |= content.starts_with(b"JFIF\0"),
+                0xE0 => self.has_jfif |= content.len() >= JFIF_BYTES && content.starts_with(b"JFIF\0"),
                 0xE2 => {
                     if let Some(part) = content.strip_prefix(ICC) {
                         self.profile.push(part);
@@ -327,7 +329,8 @@ pub(crate) fn next_marker(jpeg: &[u8], from: usize) -> Option<(usize, u8)> {
     loop {
         at += jpeg.get(at..)?.iter().position(|byte| *byte == 0xFF)?;
         match *jpeg.get(at + 1)? {
-            0x00 | 0x01 | 0xD0..=0xD7 => at += 2,
+            // Data, restarts, and what no segment is called.
+            0x00..=0xBF | 0xD0..=0xD7 => at += 2,
             0xFF => at += 1,
             code => return Some((at, code)),
         }

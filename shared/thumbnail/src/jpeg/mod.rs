@@ -46,24 +46,17 @@ impl<'a> Jpeg<'a> {
         Self { bytes, start: start(bytes) }
     }
 
-    /// The most bytes that decoding it takes for this width.
-    pub(crate) fn memory(&self, width: u32) -> u64 {
+    /// The most bytes that decoding it to this size takes.
+    pub(crate) fn memory(&self, (width, height): (u32, u32)) -> u64 {
         let Ok((segments, _)) = &self.start else { return 0 };
         let Some(frame) = &segments.frame else { return 0 };
-        // Turned or not.
-        let of = |width: u32, height: u32| {
-            let sizes = sizes(frame, segments.colours(), width, height);
-            let each = sizes.iter().enumerate().map(|(component, size)| {
-                let kept =
-                    if frame.is_progressive { Coefficients::memory(frame, component, *size) } else { 0 };
-                kept + Plane::memory(frame, component, *size, width)
-            });
-            each.sum::<u64>()
-        };
-        let upright = of(width, crate::scaled(frame.height, width, frame.width));
-        let turned = of(crate::scaled(frame.width, width, frame.height), width);
+        let sizes = sizes(frame, segments.colours(), width, height);
+        let each = sizes.iter().enumerate().map(|(component, size)| {
+            let kept = if frame.is_progressive { Coefficients::memory(frame, component, *size) } else { 0 };
+            kept + Plane::memory(frame, component, *size, width)
+        });
         let profile = segments.profile_bytes().min(METADATA_BYTES) as u64;
-        upright.max(turned) + colour::memory(profile)
+        each.sum::<u64>() + colour::memory(profile)
     }
 
     pub(crate) fn decode(self, target: &mut impl Target, clock: Clock) -> Result<(), Reason> {
@@ -79,9 +72,9 @@ impl<'a> Jpeg<'a> {
         if frame.is_progressive {
             let of = |(component, size): (usize, &Size)| Coefficients::new(&frame, component, *size);
             let mut all: Vec<Coefficients> = sizes.iter().enumerate().map(of).collect();
-            let mut is_needed = needed_scans(&next, segments.clone(), &sizes).into_iter();
+            let unneeded = unneeded_scans(&next, segments.clone(), &sizes);
             while let Some(scan) = next {
-                if is_needed.next() == Some(true) {
+                if !unneeded.contains(&scan.start) {
                     let tables = &segments.tables;
                     segments.at = progressive::decode(self.bytes, &scan, &frame, tables, &mut all, clock)?;
                 }
@@ -148,27 +141,23 @@ fn sizes(frame: &Frame, colours: Colours, width: u32, height: u32) -> Vec<Size> 
     sizes
 }
 
-/// Which scans give coefficients that are needed, or needed to understand later scans.
-fn needed_scans(first: &Option<Scan>, mut segments: Segments<'_>, sizes: &[Size]) -> Vec<bool> {
+/// Where scans begin whose coefficients are neither needed nor help to understand later scans.
+fn unneeded_scans(first: &Option<Scan>, mut segments: Segments<'_>, sizes: &[Size]) -> Vec<usize> {
     let mut scans: Vec<Scan> = first.iter().cloned().collect();
     while let Ok(Some(scan)) = segments.next_scan() {
         scans.push(scan);
     }
     let mut needed: Vec<u64> = sizes.iter().map(|size| size.needed()).collect();
-    let mut is_needed: Vec<bool> = scans
-        .iter()
-        .rev()
-        .map(|scan| {
-            let band = scan.band();
-            let any = scan.components.iter().any(|choice| needed[choice.component] & band != 0);
-            if any {
-                scan.components.iter().for_each(|choice| needed[choice.component] |= band);
-            }
-            any
-        })
-        .collect();
-    is_needed.reverse();
-    is_needed
+    let mut unneeded = Vec::new();
+    for scan in scans.iter().rev() {
+        let band = scan.band();
+        if scan.components.iter().any(|choice| needed[choice.component] & band != 0) {
+            scan.components.iter().for_each(|choice| needed[choice.component] |= band);
+        } else {
+            unneeded.push(scan.start);
+        }
+    }
+    unneeded
 }
 
 /// The components side by side; luma and chroma as colours (JFIF).

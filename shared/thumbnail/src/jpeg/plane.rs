@@ -16,6 +16,8 @@ pub(crate) struct Dequantizer {
     /// By the order of a scan: the place in a block, and the factor.
     pub(crate) places: [u8; 64],
     pub(crate) factors: [f32; 64],
+    /// The step of the mean.
+    step: i32,
     /// The last coefficient that is needed.
     pub(crate) last: usize,
 }
@@ -29,7 +31,21 @@ impl Dequantizer {
                 *place = UNNEEDED;
             }
         }
-        Self { places, factors: size.factors(quantization), last: needed.ilog2() as usize }
+        Self {
+            places,
+            factors: size.factors(quantization),
+            step: quantization[0].into(),
+            last: needed.ilog2() as usize,
+        }
+    }
+}
+
+impl Dequantizer {
+    /// The mean of a block. One that is out of range, after damage, comes round from the other end, as in
+    /// libjpeg-turbo, which has 14 bits for it.
+    #[inline]
+    pub(crate) fn mean(&self, steps: i32) -> f32 {
+        ((steps.wrapping_mul(self.step) << 18) >> 18) as f32 / 8.0
     }
 }
 

@@ -75,6 +75,7 @@ impl Coefficients {
                         block[into] = f32::from(values[usize::from(*place)]) * dequantizer.factors[at];
                     }
                 }
+                block[0] = dequantizer.mean(values[0].into());
                 let is_flat = values[1..].iter().all(|value| *value == 0);
                 plane.put(x, 0, &block, is_flat);
             }

@@ -86,13 +86,13 @@ impl Part<'_> {
     /// Reads a block. Returns whether it is all of one value.
     #[inline]
     fn read(&mut self, bits: &mut Bits<'_>, block: &mut Block) -> bool {
-        let Dequantizer { places, factors, last } = &self.dequantizer;
+        let Dequantizer { places, factors, last, .. } = &self.dequantizer;
         bits.refill();
         let entry = self.dc.next(bits);
         let size = u32::from(entry.symbol & 15);
         let difference = if entry.is_open() { bits.signed(size) } else { i32::from(entry.value) };
         self.before = self.before.wrapping_add(difference);
-        let mean = self.before as f32 * factors[0];
+        let mean = self.dequantizer.mean(self.before);
         block[0] = mean;
         let mut at = 1;
         let mut is_flat = true;

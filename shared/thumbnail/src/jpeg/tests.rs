@@ -193,7 +193,7 @@ fn damaged_pictures_are_decoded_or_refused() {
             }
         }
         // What is not limited here is by the pixels that a picture may have.
-        let is_small = Jpeg::new(&jpeg).memory(20) < 64 << 20;
+        let is_small = Jpeg::new(&jpeg).memory((20, 12)) < 64 << 20;
         decodable += usize::from(is_small && decoded(&jpeg, 20).is_ok());
     }
     assert!(decodable > 1000, "{decodable}");
@@ -207,7 +207,7 @@ fn no_more_is_kept_of_a_progressive_picture_than_its_pixels_take() {
     });
     let pixels = 640 * 640;
     for width in [40, 160, 600] {
-        let memory = Jpeg::new(&jpeg).memory(width);
+        let memory = Jpeg::new(&jpeg).memory((width, width));
         assert!(memory < 4 * pixels + (2 << 20), "{width}: {memory}");
     }
 }
