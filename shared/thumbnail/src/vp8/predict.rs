@@ -141,7 +141,7 @@ fn put(pixels: &mut Workspace, at: usize, rows: [[u8; 4]; 4], block: &mut Block,
         0 | 1 => {
             let more = transform::flat(block[0]);
             block[0] = 0;
-            rows.map(|row| row.map(|pixel| added(pixel, more)))
+            std::array::from_fn(|y| std::array::from_fn(|x| added(rows[y][x], more)))
         }
         _ => {
             let differences = transform::inverse(block);

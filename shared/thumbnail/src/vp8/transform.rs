@@ -43,16 +43,22 @@ fn difference(one: Row, other: Row) -> Row {
     std::array::from_fn(|at| one[at].wrapping_sub(other[at]))
 }
 
+/// The upper 16 bits of the products.
+#[inline(always)]
+fn upper(row: Row, factor: i32) -> Row {
+    std::array::from_fn(|at| ((i32::from(row[at]) * factor) >> 16) as i16)
+}
+
 /// Times √2 · cos(π/8), which is 1 + 20,091 ÷ 65,536.
 #[inline(always)]
 fn cosine(row: Row) -> Row {
-    sum(row, row.map(|value| ((i32::from(value) * 20_091) >> 16) as i16))
+    sum(row, upper(row, 20_091))
 }
 
 /// Times √2 · sin(π/8), which is 35,468 ÷ 65,536.
 #[inline(always)]
 fn sine(row: Row) -> Row {
-    sum(row, row.map(|value| ((i32::from(value) * (35_468 - 65_536)) >> 16) as i16))
+    sum(row, upper(row, 35_468 - 65_536))
 }
 
 /// One direction: each row is what the columns have at that place.
@@ -74,6 +80,7 @@ fn turned(rows: [Row; 4]) -> [Row; 4] {
 pub(crate) fn inverse(block: &Block) -> [Row; 4] {
     let rows = std::array::from_fn(|y| std::array::from_fn(|x| block[4 * y + x]));
     let mut columns = turned(pass(rows));
-    columns[0] = columns[0].map(|value| value.wrapping_add(4));
-    turned(pass(columns)).map(|row| row.map(|value| value >> 3))
+    columns[0] = sum(columns[0], [4; 4]);
+    let rows = turned(pass(columns));
+    std::array::from_fn(|y| std::array::from_fn(|x| rows[y][x] >> 3))
 }
