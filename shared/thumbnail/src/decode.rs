@@ -15,6 +15,7 @@ use crate::gif;
 use crate::jpeg::Jpeg;
 use crate::scale::{self, Rows};
 use crate::target::{METADATA_BYTES, Reason, Target};
+use crate::vp8::Vp8;
 use crate::vp8l;
 
 /// A compressed profile that is longer than this inflates to more than is looked at, or hardly shrinks.
@@ -29,7 +30,8 @@ pub(crate) enum Source<'a> {
     Jpeg(Box<Jpeg<'a>>),
     /// With the size of its canvas.
     Gif(&'a [u8], (u32, u32)),
-    Webp(&'a [u8]),
+    /// With its only frame, if that is lossy and opaque.
+    Webp(&'a [u8], Option<Vp8<'a>>),
 }
 
 impl<'a> Source<'a> {
@@ -38,7 +40,7 @@ impl<'a> Source<'a> {
             Format::Png => Self::Png(bytes),
             Format::Jpeg => Self::Jpeg(Box::new(Jpeg::new(bytes))),
             Format::Gif => Self::Gif(bytes, (image.width, image.height)),
-            Format::Webp => Self::Webp(bytes),
+            Format::Webp => Self::Webp(bytes, lossy(bytes)),
         }
     }
 
@@ -49,10 +51,12 @@ impl<'a> Source<'a> {
             // It is decoded to the size that is wanted.
             Self::Jpeg(_) => Ok(0),
             Self::Gif(bytes, _) => Ok(gif::memory(bytes)),
-            Self::Webp(bytes) => {
+            Self::Webp(bytes, frame) => {
                 let profile = webp_chunks(bytes, BEHIND_RIFF).find(|(kind, _)| kind == b"ICCP");
                 let profile = profile.map_or(0, |(_, content)| content.len().min(METADATA_BYTES) as u64);
-                Ok(webp_memory(bytes, image)? + colour::memory(profile))
+                // Of a lossy one the rest depends on the width.
+                let pixels = if frame.is_some() { 0 } else { webp_memory(bytes, image)? };
+                Ok(pixels + colour::memory(profile))
             }
         }
     }
@@ -61,6 +65,11 @@ impl<'a> Source<'a> {
     pub(crate) fn scaling_memory(&self, image: sniff::Image, size: (u32, u32)) -> u64 {
         match self {
             Self::Jpeg(jpeg) => jpeg.memory(size),
+            Self::Webp(_, Some(frame)) if frame.is_scaled_down(size.0, size.1) => frame.memory(size.0),
+            Self::Webp(bytes, Some(_)) => {
+                let pixels = webp_memory(bytes, image).unwrap_or(u64::MAX);
+                pixels.saturating_add(scale::memory_of_rows(image.width, size.0, 4))
+            }
             _ => scale::memory_of_rows(image.width, size.0, 4),
         }
     }
@@ -71,21 +80,24 @@ impl<'a> Source<'a> {
             Self::Png(bytes) => png(bytes, target, clock),
             Self::Jpeg(jpeg) => jpeg.decode(target, clock),
             Self::Gif(bytes, canvas) => gif::decode(bytes, canvas, target, clock),
-            Self::Webp(bytes) => {
-                let has = |kind| {
-                    webp_chunks(bytes, BEHIND_RIFF)
-                        .any(|(found, content)| found == kind && content.len() <= METADATA_BYTES)
-                };
-                // Browsers do not look at the Exif block of a WebP.
-                let bytes = &*with_flags_of_chunks(bytes);
-                let mut decoder = WebPDecoder::new(Input::new(bytes, clock))?;
-                // Browsers apply a profile that the flags announce, and none to an animation.
+            Self::Webp(bytes, frame) => {
+                // Browsers do not look at the Exif block of a WebP. They apply a profile that the flags announce, and
+                // none to an animation.
                 let announced = bytes.get(12..16) == Some(b"VP8X")
                     && bytes.get(20).is_some_and(|flags| flags & 0x22 == 0x20);
-                if announced && has(*b"ICCP") {
-                    target.colours(decoder.icc_profile()?.as_deref().and_then(colour::of_profile));
+                let profile = webp_chunks(bytes, BEHIND_RIFF).find(|(kind, _)| announced && kind == b"ICCP");
+                let profile = profile.map(|(_, profile)| profile);
+                let profile = profile.filter(|profile| profile.len() <= METADATA_BYTES);
+                target.colours(profile.and_then(colour::of_profile));
+                if let Some(frame) = frame {
+                    let (across, down) = frame.size;
+                    let Some((width, height)) = target.size(across, down)? else { return Ok(()) };
+                    if frame.is_scaled_down(width, height) {
+                        return frame.decode((width, height), target, clock);
+                    }
                 }
-                whole(decoder, target, clock)
+                let bytes = &*with_flags_of_chunks(bytes);
+                whole(WebPDecoder::new(Input::new(bytes, clock))?, target, clock)
             }
         }
     }
@@ -312,6 +324,26 @@ fn webp_chunks(webp: &[u8], behind: usize) -> impl Iterator<Item = ([u8; 4], &[u
         at += 8 + length + (length & 1);
         Some((*kind, content))
     })
+}
+
+/// The frame of a WebP that is lossy, opaque and not animated; of another one there is none here.
+fn lossy(webp: &[u8]) -> Option<Vp8<'_>> {
+    let is_other = |kind: &[u8; 4]| matches!(kind, b"ALPH" | b"ANIM" | b"ANMF" | b"VP8L");
+    if webp_chunks(webp, BEHIND_RIFF).any(|(kind, _)| is_other(&kind)) {
+        return None;
+    }
+    let (_, frame) = webp_chunks(webp, BEHIND_RIFF).find(|(kind, _)| kind == b"VP8 ")?;
+    let frame = Vp8::new(frame)?;
+    match webp_chunks(webp, BEHIND_RIFF).next()? {
+        (kind, _) if &kind == b"VP8 " => Some(frame),
+        // Flags, three bytes for later, and both sides of the canvas less 1.
+        (kind, &[flags, _, _, _, w0, w1, w2, h0, h1, h2, ..]) if &kind == b"VP8X" => {
+            let side = |low, middle, high| u32::from_le_bytes([low, middle, high, 0]) + 1;
+            let has_others = flags & 0x12 != 0;
+            (!has_others && frame.size == (side(w0, w1, w2), side(h0, h1, h2))).then_some(frame)
+        }
+        _ => None,
+    }
 }
 
 fn webp_memory(bytes: &[u8], image: sniff::Image) -> Result<u64, Reason> {

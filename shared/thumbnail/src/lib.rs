@@ -17,6 +17,7 @@ mod scale;
 mod target;
 #[cfg(test)]
 mod tests;
+mod vp8;
 mod vp8l;
 
 use std::time::Duration;

@@ -34,7 +34,7 @@ pub(crate) fn memory(columns: u64, width: u64, channels: u64) -> u64 {
 /// The same for [`Rows`] of a picture of `across` pixels.
 pub(crate) fn memory_of_rows(across: u32, width: u32, channels: u64) -> u64 {
     let columns = across.div_ceil(averaged(across, width));
-    memory(columns.into(), width.into(), channels)
+    2 * u64::from(across) * channels + memory(columns.into(), width.into(), channels)
 }
 
 /// How many pixels are averaged before the cubic.
@@ -56,6 +56,11 @@ impl Side {
     pub(crate) fn of(length: u32, numerator: u32, denominator: u32) -> Self {
         let exact = f64::from(length) * f64::from(numerator) / f64::from(denominator);
         Self { length: exact, count: exact.ceil() as u32 }
+    }
+
+    /// The side once so many of its pixels are averaged.
+    fn averaged(self, each: u32) -> Self {
+        Self { length: self.length / f64::from(each), count: self.count.div_ceil(each) }
     }
 }
 
@@ -257,6 +262,8 @@ pub(crate) struct Rows {
     length: usize,
     across: usize,
     down: u32,
+    /// The sums of each place of the rows, unless it has opacity; and those across of them.
+    upright: Vec<u16>,
     sums: Vec<u32>,
     /// How many rows are in the sums, and how many are in the strip.
     summed: u32,
@@ -267,15 +274,22 @@ pub(crate) struct Rows {
 impl Rows {
     /// From `across` × `down` pixels to `width` × `height`.
     pub(crate) fn new(across: u32, down: u32, width: u32, height: u32, samples: Samples) -> Self {
-        let (each_across, each_down) = (averaged(across, width), averaged(down, height));
-        let (wide, high) = (Side::of(across, 1, each_across), Side::of(down, 1, each_down));
-        let values = wide.count as usize * samples.channels();
+        Self::of(Side::of(across, 1, 1), Side::of(down, 1, 1), width, height, samples)
+    }
+
+    /// The same from these sides.
+    pub(crate) fn of(across: Side, down: Side, width: u32, height: u32, samples: Samples) -> Self {
+        let (each_across, each_down) = (averaged(across.count, width), averaged(down.count, height));
+        let (wide, high) = (across.averaged(each_across), down.averaged(each_down));
+        let (length, channels) = (across.count as usize, samples.channels());
+        let values = wide.count as usize * channels;
         Self {
             scaler: Scaler::new(wide, high, width, height, samples),
-            channels: samples.channels(),
-            length: across as usize,
+            channels,
+            length,
             across: each_across as usize,
             down: each_down,
+            upright: vec![0; if samples == Samples::Rgba { 0 } else { length * channels }],
             sums: vec![0; values],
             summed: 0,
             filled: 0,
@@ -285,11 +299,13 @@ impl Rows {
 
     /// Takes the next row.
     pub(crate) fn push(&mut self, row: &[u8]) {
-        match self.channels {
-            1 => add::<1>(&mut self.sums, row, self.across),
-            3 => add::<3>(&mut self.sums, row, self.across),
-            _ if !self.scaler.has_opacity => add::<4>(&mut self.sums, row, self.across),
-            _ => add_weighted(&mut self.sums, row, self.across),
+        if self.scaler.has_opacity {
+            add_weighted(&mut self.sums, row, self.across);
+        } else if self.summed == 0 {
+            self.upright.iter_mut().zip(row).for_each(|(sum, value)| *sum = u16::from(*value));
+        } else {
+            // At most 256 rows.
+            self.upright.iter_mut().zip(row).for_each(|(sum, value)| *sum += u16::from(*value));
         }
         self.summed += 1;
         if self.summed == self.down {
@@ -298,6 +314,13 @@ impl Rows {
     }
 
     fn finish_row(&mut self) {
+        if !self.scaler.has_opacity {
+            match self.channels {
+                1 => add::<1>(&mut self.sums, &self.upright, self.across),
+                3 => add::<3>(&mut self.sums, &self.upright, self.across),
+                _ => add::<4>(&mut self.sums, &self.upright, self.across),
+            }
+        }
         // Opaque values are 255 times as large.
         let one = if self.scaler.has_opacity { 255.0 } else { 1.0 };
         let scale = 1.0 / (self.across as f32 * self.summed as f32 * one);
@@ -331,16 +354,38 @@ impl Rows {
     }
 }
 
-/// Adds the pixels of a row, so many to each sum.
-fn add<const CHANNELS: usize>(sums: &mut [u32], row: &[u8], each: usize) {
-    let (sums, _) = sums.as_chunks_mut::<CHANNELS>();
-    let (pixels, _) = row.as_chunks::<CHANNELS>();
-    for (sum, pixels) in sums.iter_mut().zip(pixels.chunks(each)) {
-        for pixel in pixels {
-            for (sum, value) in sum.iter_mut().zip(pixel) {
-                *sum += u32::from(*value);
+/// Adds the values of a row, of so many pixels to each sum.
+fn add<const CHANNELS: usize>(sums: &mut [u32], row: &[u16], each: usize) {
+    match (CHANNELS, each) {
+        (1, 1) => add_grey::<1>(sums, row),
+        (1, 2) => add_grey::<2>(sums, row),
+        (1, 3) => add_grey::<3>(sums, row),
+        (1, 4) => add_grey::<4>(sums, row),
+        (1, 5) => add_grey::<5>(sums, row),
+        (1, 6) => add_grey::<6>(sums, row),
+        _ => {
+            let (sums, _) = sums.as_chunks_mut::<CHANNELS>();
+            let (pixels, _) = row.as_chunks::<CHANNELS>();
+            for (sum, pixels) in sums.iter_mut().zip(pixels.chunks(each)) {
+                for pixel in pixels {
+                    for (sum, value) in sum.iter_mut().zip(pixel) {
+                        *sum += u32::from(*value);
+                    }
+                }
             }
         }
+    }
+}
+
+/// The same for one channel, faster.
+fn add_grey<const EACH: usize>(sums: &mut [u32], row: &[u16]) {
+    let (pixels, last) = row.as_chunks::<EACH>();
+    let mut sums = sums.iter_mut();
+    for (pixels, sum) in pixels.iter().zip(&mut sums) {
+        *sum += pixels.iter().map(|value| u32::from(*value)).sum::<u32>();
+    }
+    if let Some(sum) = sums.next() {
+        *sum += last.iter().map(|value| u32::from(*value)).sum::<u32>();
     }
 }
 
