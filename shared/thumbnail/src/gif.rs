@@ -3,7 +3,7 @@
 use gif::{ColorOutput, DecodeOptions, MemoryLimit};
 
 use crate::colour::Samples;
-use crate::decode::{Clock, Input};
+use crate::input::{Clock, Input};
 use crate::scale::Rows;
 use crate::target::{Reason, Target};
 

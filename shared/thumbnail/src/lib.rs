@@ -12,6 +12,7 @@
 mod colour;
 mod decode;
 mod gif;
+mod input;
 mod jpeg;
 mod scale;
 mod target;

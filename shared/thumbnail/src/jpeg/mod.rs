@@ -24,7 +24,7 @@ use plane::Plane;
 use progressive::Coefficients;
 
 use crate::colour;
-use crate::decode::Clock;
+use crate::input::Clock;
 use crate::target::{METADATA_BYTES, Reason, Target};
 
 /// How many times larger than wanted a component is after the transform, at least, if it is large enough: luma and other

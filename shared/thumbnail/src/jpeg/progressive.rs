@@ -6,7 +6,7 @@ use super::header::{Frame, Scan, Tables};
 use super::idct::Size;
 use super::plane::{Dequantizer, Layout, Plane};
 use super::restart::Restarts;
-use crate::decode::Clock;
+use crate::input::Clock;
 use crate::target::Reason;
 
 /// The coefficients of a component.

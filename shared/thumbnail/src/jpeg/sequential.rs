@@ -4,7 +4,7 @@ use super::bits::{Bits, Codes};
 use super::header::{Frame, Scan, Tables};
 use super::plane::{Block, Dequantizer, Layout, Plane};
 use super::restart::Restarts;
-use crate::decode::Clock;
+use crate::input::Clock;
 use crate::target::Reason;
 
 /// A component as this scan has it.

@@ -24,7 +24,7 @@ use decoder::Decoder;
 use header::Frame;
 
 use crate::colour::Samples;
-use crate::decode::Clock;
+use crate::input::Clock;
 use crate::scale::{self, Rows, Side};
 use crate::target::{Reason, Target};
 
