@@ -110,7 +110,8 @@ async fn the_bucket_is_followed_over_a_restart_of_the_server_and_when_it_is_lost
     // Junk is written over by what is in force, which stays so.
     let junk = bucket.put(subject::CONFIG_KEY, "junk".into()).await.unwrap();
     eventually("it is written over", PATIENCE, async || {
-        let stats = scene.stats().await.unwrap();
+        // A busy machine may miss the time of an answer.
+        let Some(stats) = scene.stats().await else { return false };
         assert_eq!(stats.capacity_bytes, 6 << 20);
         stats.revision > junk
     })
