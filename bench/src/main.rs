@@ -52,7 +52,7 @@ enum Command {
     Scale(scale::Arguments),
     /// Hit ratio by policy and capacity, against the optimum
     Hitratio(hitratio::Arguments),
-    /// What a thumbnail costs, against vipsthumbnail and ImageMagick
+    /// Cost of a thumbnail, against vipsthumbnail and ImageMagick
     Pictures(pictures::Arguments),
     /// Makes one thumbnail
     #[command(hide = true)]

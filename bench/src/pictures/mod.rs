@@ -1,4 +1,4 @@
-//! `bench pictures`: what a thumbnail costs, against `vipsthumbnail` and ImageMagick.
+//! `bench pictures`: the cost of a thumbnail, against `vipsthumbnail` and ImageMagick.
 //!
 //! Each thumbnail is made by a process of its own, which reads a file and writes one, on one thread. The time that the
 //! same process takes for a picture of 16 × 16 pixels is taken off: what is left is the picture.
@@ -116,7 +116,7 @@ impl Maker {
     }
 }
 
-/// What a process took.
+/// The cost of a process.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
 struct Cost {
     /// Seconds of a processor, of the process and of the kernel for it.
@@ -171,7 +171,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let rounds = if arguments.quick { 1 } else { arguments.rounds };
     let width = arguments.width.width();
     let bar = progress(inputs.len() as u64, "pictures");
-    let mut report = Report::new("pictures", "What a thumbnail costs", None);
+    let mut report = Report::new("pictures", "Cost of a thumbnail", None);
     report.program("libvips", "vipsthumbnail", "--vips-version");
     report.program("ImageMagick", "convert", "--version");
     report.text(format!(

@@ -238,11 +238,9 @@ impl Variants {
             return;
         };
         let (all, row) = (self.clone(), row.clone());
-        // The widest first: a narrower one can be made of it.
-        let mut variants = variants.to_vec();
-        variants.sort_unstable();
+        let variants = variants.to_vec();
         tokio::spawn(async move {
-            for variant in variants.into_iter().rev() {
+            for variant in variants {
                 let _turn = all.0.turn.lock().await;
                 while !all.0.is_idle() {
                     sleep(LOOK_EVERY).await;
@@ -346,13 +344,8 @@ impl Inner {
         if let Some(reason) = self.refused().reason(row.tag, variant) {
             return Err(VariantError::Refused(reason));
         }
-        let (original, format) = match self.wider(row, variant).await {
-            Some(wider) => wider,
-            None => {
-                let original = self.blobs.read(&row.location, row.size).await;
-                (original.map_err(VariantError::of_original)?, row.format)
-            }
-        };
+        let original = self.blobs.read(&row.location, row.size).await.map_err(VariantError::of_original)?;
+        let format = row.format;
         // An image that was stored under a higher limit is still made narrower.
         let pixels = u64::from(row.width) * u64::from(row.height);
         let limits = Limits { max_pixels: self.max_pixels.max(pixels) };
@@ -385,34 +378,15 @@ impl Inner {
         if self.ties.may_change().is_err() {
             return Ok(Some(Rendition::with_bytes(location, made.format, bytes)));
         }
-        match self.blobs.put(location, bytes.clone()).await {
-            Ok(_) => self.known.insert(location.to_owned(), (made.format, bytes.len() as u64)),
-            Err(error) => {
-                let reason = error.reason();
-                tracing::warn!(
-                    location,
-                    reason,
-                    "a variant could not be stored: it is made again when it is asked for"
-                );
-            }
+        if let Err(error) = self.blobs.put(location, bytes.clone()).await {
+            let reason = error.reason();
+            tracing::warn!(
+                location,
+                reason,
+                "a variant could not be stored: it is made again when it is asked for"
+            );
         }
         Ok(Some(Rendition::with_bytes(location, made.format, bytes)))
-    }
-
-    /// The file of a variant that is at least twice as wide, if there is one that is known to be whole: it has all that the
-    /// narrower one needs, and is decoded much faster than the original.
-    async fn wider(&self, row: &ImageRow, variant: Variant) -> Option<(Bytes, Format)> {
-        let wide_enough = Variant::ALL.into_iter().filter(|other| other.width() >= 2 * variant.width());
-        for wider in wide_enough {
-            let location = location_of(&row.location, wider);
-            let Some(known) = self.known_whole(&location) else { continue };
-            match self.blobs.read(&location, known.size).await {
-                Ok(bytes) => return Some((bytes, known.format)),
-                // The original is there.
-                Err(_) => _ = self.known.remove(&location),
-            }
-        }
-        None
     }
 
     /// Decodes the image, as soon as there is enough memory for it.
@@ -584,9 +558,7 @@ mod tests {
         }
         // From now on the original is missing.
         blobs.remove(&row.location).await.unwrap();
-        let again = variants.get(&row, Variant::W160, later()).await.unwrap().unwrap();
-        assert_eq!((again.location.clone(), again.size), (first.location.clone(), first.size));
-        assert_eq!(Some(blobs.read(&again.location, again.size).await.unwrap()), first.bytes);
+        assert_eq!(variants.get(&row, Variant::W160, later()).await.unwrap().unwrap().bytes, first.bytes);
         let gone = variants.get(&row, Variant::W320, later()).await.unwrap_err();
         assert!(matches!(gone, VariantError::Gone(_)));
         // 640 pixels are not made wider.
@@ -595,26 +567,6 @@ mod tests {
         blobs.remove_image(&row.location).await.unwrap();
         assert!(variants.forget(&first.location));
         assert!(variants.get(&row, Variant::W160, later()).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn a_narrower_variant_is_made_of_a_wider_one_that_is_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = in_folder(folder.path());
-        let variants = variants(&blobs);
-        let row = stored(&blobs, samples::retina(), samples::retina().bytes).await;
-        let of_original = variants.get(&row, Variant::W160, later()).await.unwrap().unwrap();
-        blobs.remove(&of_original.location).await.unwrap();
-        assert!(variants.forget(&of_original.location));
-        let wider = variants.get(&row, Variant::W640, later()).await.unwrap().unwrap();
-        // It is not needed any more.
-        blobs.remove(&row.location).await.unwrap();
-        let of_wider = variants.get(&row, Variant::W160, later()).await.unwrap().unwrap();
-        assert_eq!((width_of(&of_wider), of_wider.format), (160, Format::Jpeg));
-        assert_ne!(of_wider.bytes, of_original.bytes);
-        // Neither is one that is gone used.
-        blobs.remove(&wider.location).await.unwrap();
-        assert!(matches!(variants.get(&row, Variant::W320, later()).await, Err(VariantError::Gone(_))));
     }
 
     #[tokio::test]
@@ -653,12 +605,12 @@ mod tests {
         let (location, whole) = (made.location, made.bytes.unwrap());
         let path = folder.path().join(&location);
         for damaged in [&whole[..whole.len() / 2], b"", b"something else"] {
-            variants.forget(&location);
             std::fs::write(&path, damaged).unwrap();
             assert_eq!(
                 variants.get(&row, Variant::W320, later()).await.unwrap().unwrap().bytes.unwrap(),
                 whole
             );
+            variants.forget(&location);
         }
         // A file known to be whole is not read for its size and format, until it turns out to be gone.
         variants.get(&row, Variant::W320, later()).await.unwrap().unwrap();

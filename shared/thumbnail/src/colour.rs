@@ -196,19 +196,48 @@ fn from_inks(mut pixels: Vec<u8>, profile: Option<&ColorProfile>) -> Vec<u8> {
     pixels.iter().flat_map(|&[c, m, y, k]| [times(c, k), times(m, k), times(y, k)]).collect()
 }
 
+/// How luma and chroma make colours: the luma of black, and the factors of luma, of red chroma in red and in green, and of
+/// blue chroma in green and in blue.
+pub(crate) struct Mixing {
+    black: f32,
+    luma: f32,
+    red: [f32; 2],
+    blue: [f32; 2],
+}
+
+/// JFIF: luma has all values.
+pub(crate) const FULL: Mixing =
+    Mixing { black: 0.0, luma: 1.0, red: [1.402, -0.714_136], blue: [-0.344_136, 1.772] };
+/// WebP: luma is 16 to 235 (ITU-R BT.601).
+pub(crate) const STUDIO: Mixing =
+    Mixing { black: 16.0, luma: 255.0 / 219.0, red: [1.596_027, -0.812_968], blue: [-0.391_762, 2.017_232] };
+
+impl Mixing {
+    #[inline]
+    fn of(&self, luma: u8, blue: u8, red: u8) -> [u8; 3] {
+        let luma = self.luma * (f32::from(luma) - self.black);
+        let (blue, red) = (f32::from(blue) - 128.0, f32::from(red) - 128.0);
+        let colours = [
+            luma + self.red[0] * red,
+            luma + self.red[1] * red + self.blue[0] * blue,
+            luma + self.blue[1] * blue,
+        ];
+        colours.map(|value| (value + 0.5).clamp(0.0, 255.0) as u8)
+    }
+
+    /// Colours of planes of luma, blue chroma and red chroma.
+    pub(crate) fn mix(&self, luma: &[u8], blue: &[u8], red: &[u8]) -> Vec<u8> {
+        luma.iter().zip(blue).zip(red).flat_map(|((luma, blue), red)| self.of(*luma, *blue, *red)).collect()
+    }
+}
+
 /// Cyan, magenta and yellow from luma and chroma (JFIF), as Adobe's programs mean them.
 fn without_luma(mut pixels: Vec<u8>) -> Vec<u8> {
     let (all, _) = pixels.as_chunks_mut::<4>();
     for pixel in all {
-        let [luma, blue, red, _] = pixel.map(f32::from);
-        let (blue, red) = (blue - 128.0, red - 128.0);
-        let ink = |value: f32| 255 - value.round().clamp(0.0, 255.0) as u8;
-        *pixel = [
-            ink(luma + 1.402 * red),
-            ink(luma - 0.344_136 * blue - 0.714_136 * red),
-            ink(luma + 1.772 * blue),
-            pixel[3],
-        ];
+        let [luma, blue, red, black] = *pixel;
+        let [cyan, magenta, yellow] = FULL.of(luma, blue, red).map(|colour| 255 - colour);
+        *pixel = [cyan, magenta, yellow, black];
     }
     pixels
 }

@@ -292,6 +292,20 @@ fn jpeg_with(image: &DynamicImage, profile: Option<Vec<u8>>) -> Vec<u8> {
 }
 
 /// The colour in the middle of the rendition of a picture of one colour.
+/// A simple WebP, with a profile if there is one.
+fn webp_with(simple: &[u8], profile: Option<Vec<u8>>) -> Vec<u8> {
+    let Some(mut profile) = profile else { return simple.to_vec() };
+    let image = sniff::sniff(simple, LARGEST).unwrap();
+    let length = u32::try_from(profile.len()).unwrap().to_le_bytes();
+    profile.resize(profile.len().next_multiple_of(2), 0);
+    let side = |side: u32| (side - 1).to_le_bytes();
+    let (width, height) = (side(image.width), side(image.height));
+    let canvas = [b"VP8X\x0A\0\0\0\x20\0\0\0", &width[..3], &height[..3]].concat();
+    let chunks = [&canvas, &b"ICCP"[..], &length, &profile, &simple[12..]].concat();
+    let size = u32::try_from(chunks.len() + 4).unwrap().to_le_bytes();
+    [b"RIFF", &size[..], b"WEBP", &chunks].concat()
+}
+
 fn middle(bytes: &[u8], format: Format) -> [i32; 3] {
     let thumbnail = make(bytes, format, 160, MAX_PIXELS).unwrap().unwrap();
     let small = decoded(&thumbnail);
@@ -329,6 +343,23 @@ fn colours_are_those_that_browsers_show() {
         let thumbnail = make(&jpeg, Format::Jpeg, 160, MAX_PIXELS).unwrap().unwrap();
         assert!(!thumbnail.bytes.windows(11).any(|bytes| bytes == b"ICC_PROFILE"), "{what}");
     }
+    // A lossy WebP: its pixels as a JPEG, each without and with the profile.
+    let lossy = include_bytes!("../tests/filtered.webp");
+    let pixels = image::load_from_memory(lossy).unwrap();
+    let mut means = Vec::new();
+    for profile in [None, Some(p3)] {
+        let files =
+            [(jpeg_with(&pixels, profile.clone()), Format::Jpeg), (webp_with(lossy, profile), Format::Webp)];
+        means.push(files.map(|(bytes, format)| {
+            let made = decoded(&make(&bytes, format, 160, MAX_PIXELS).unwrap().unwrap()).into_rgb8();
+            let mean = |channel: usize| made.pixels().map(|pixel| u64::from(pixel.0[channel])).sum::<u64>();
+            [0, 1, 2]
+                .map(|channel| (mean(channel) / u64::from(made.width() * made.height())).cast_signed() as i32)
+        }));
+    }
+    assert!(is_near(means[0][1], means[0][0]) && is_near(means[1][1], means[1][0]), "{means:?}");
+    assert!(!is_near(means[0][1], means[1][1]), "{means:?}");
+
     let gamma = |value: u32| value.to_be_bytes();
     let chromaticities = |values: [u32; 8]| values.map(u32::to_be_bytes).concat();
     let of_p3 = chromaticities([31_270, 32_900, 68_000, 32_000, 26_500, 69_000, 15_000, 6000]);

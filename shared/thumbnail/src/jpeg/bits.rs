@@ -125,7 +125,7 @@ impl<'a> Bits<'a> {
         self.at
     }
 
-    /// There is no data, for now: a marker comes first.
+    /// Leaves the data up to the next restart out: its marker, or a later one, comes first.
     pub(crate) fn stop_at(&mut self, at: usize) {
         *self = Self { is_at_end: true, made_up: 1, ..Self::new(self.data, at) };
     }
@@ -159,7 +159,7 @@ pub(crate) struct Codes {
     symbols: Vec<u8>,
 }
 
-/// What the next bits mean, if they hold a whole code.
+/// The meaning of the next bits, if they hold a whole code.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Entry {
     /// The number that follows the code, if it is among the bits too.

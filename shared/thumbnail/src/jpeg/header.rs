@@ -12,7 +12,7 @@ const ICC: &[u8] = b"ICC_PROFILE\0";
 /// The least that a JFIF segment has (JFIF 1.02).
 const JFIF_BYTES: usize = 14;
 
-/// The order of coefficients in a scan: the place of each in its block, row by row. Damaged data goes beyond the last.
+/// The order of coefficients in a scan: the place of each in its block, row by row.
 pub(crate) const ZIGZAG: [u8; 64] = [
     0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7,
     14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39,
@@ -34,8 +34,8 @@ pub(crate) struct Component {
     /// How often it is sampled across and down in a unit.
     pub(crate) across: u32,
     pub(crate) down: u32,
-    /// Which table it is quantized by.
-    pub(crate) quantization: u8,
+    /// The number of its quantization table.
+    quantization: u8,
 }
 
 impl Frame {
@@ -150,17 +150,37 @@ impl Scan {
     }
 }
 
+/// A table of codes as it is written: how many there are of each length, and their symbols.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CodeTable<'a> {
+    counts: &'a [u8; 16],
+    symbols: &'a [u8],
+}
+
+impl CodeTable<'_> {
+    /// The codes of a table that a scan uses.
+    pub(crate) fn codes(table: Option<&Self>) -> Result<Codes, Reason> {
+        let table = table.ok_or_else(missing)?;
+        let codes = Codes::new(table.counts, table.symbols);
+        codes.ok_or_else(|| Reason::Decoder("a table of its codes is damaged".to_owned()))
+    }
+}
+
+fn missing() -> Reason {
+    Reason::Decoder("a table of it is missing".to_owned())
+}
+
 /// The tables that hold from here on.
 #[derive(Debug, Clone)]
-pub(crate) struct Tables {
-    pub(crate) quantization: [Option<[u16; 64]>; 4],
-    pub(crate) dc: [Option<Codes>; 4],
-    pub(crate) ac: [Option<Codes>; 4],
+pub(crate) struct Tables<'a> {
+    quantization: [Option<[u16; 64]>; 4],
+    pub(crate) dc: [Option<CodeTable<'a>>; 4],
+    pub(crate) ac: [Option<CodeTable<'a>>; 4],
     /// How many units lie between two restarts; 0 is no restarts.
     pub(crate) restart_interval: u32,
 }
 
-impl Tables {
+impl<'a> Tables<'a> {
     fn take_quantization(&mut self, mut content: &[u8]) {
         while let Some((&kind, rest)) = content.split_first() {
             let (is_wide, table) = (kind >> 4 != 0, usize::from(kind & 15));
@@ -180,20 +200,23 @@ impl Tables {
         }
     }
 
-    pub(crate) fn take_codes(&mut self, mut content: &[u8]) -> Result<(), Reason> {
+    fn take_codes(&mut self, mut content: &'a [u8]) {
         while let Some((&[kind], rest)) = content.split_first_chunk::<1>() {
-            let Some((counts, rest)) = rest.split_first_chunk::<16>() else { break };
+            let Some((counts, rest)) = rest.split_first_chunk::<16>() else { return };
             let total: usize = counts.iter().map(|count| usize::from(*count)).sum();
-            let Some((symbols, rest)) = rest.split_at_checked(total) else { break };
-            let codes = Codes::new(counts, symbols)
-                .ok_or_else(|| Reason::Decoder("a table of its codes is damaged".to_owned()))?;
+            let Some((symbols, rest)) = rest.split_at_checked(total) else { return };
             let tables = if kind >> 4 == 0 { &mut self.dc } else { &mut self.ac };
             if let Some(table) = tables.get_mut(usize::from(kind & 15)) {
-                *table = Some(codes);
+                *table = Some(CodeTable { counts, symbols });
             }
             content = rest;
         }
-        Ok(())
+    }
+
+    /// The quantization of a component.
+    pub(crate) fn quantization_of(&self, component: &Component) -> Result<&[u16; 64], Reason> {
+        let table = self.quantization.get(usize::from(component.quantization));
+        table.and_then(Option::as_ref).ok_or_else(missing)
     }
 }
 
@@ -203,16 +226,16 @@ pub(crate) struct Segments<'a> {
     data: &'a [u8],
     /// Where the next marker is searched from.
     pub(crate) at: usize,
-    pub(crate) tables: Tables,
+    pub(crate) tables: Tables<'a>,
     pub(crate) frame: Option<Frame>,
     has_jfif: bool,
-    /// What Adobe's segment says of the colours.
+    /// The colours by Adobe's segment.
     adobe: Option<u8>,
     profile: Vec<&'a [u8]>,
 }
 
 impl<'a> Segments<'a> {
-    pub(crate) fn new(data: &'a [u8]) -> Result<Self, Reason> {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
         let tables = Tables {
             quantization: [None; 4],
             dc: [const { None }; 4],
@@ -222,8 +245,8 @@ impl<'a> Segments<'a> {
         let mut segments =
             Self { data, at: 2, tables, frame: None, has_jfif: false, adobe: None, profile: Vec::new() };
         // Pictures of a film have no codes of their own.
-        segments.tables.take_codes(standard::CODES)?;
-        Ok(segments)
+        segments.tables.take_codes(standard::CODES);
+        segments
     }
 
     /// Goes on to the next scan; `None` at the end of the picture.
@@ -239,7 +262,7 @@ impl<'a> Segments<'a> {
             self.at = end;
             match code {
                 0xC0..=0xC2 if self.frame.is_none() => self.frame = Some(Frame::new(code, content)?),
-                0xC4 => self.tables.take_codes(content)?,
+                0xC4 => self.tables.take_codes(content),
                 0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => {
                     return Err(Reason::Decoder(format!("its way of coding ({code:02X}) is not supported")));
                 }
@@ -265,7 +288,7 @@ impl<'a> Segments<'a> {
         Ok(None)
     }
 
-    /// What the samples of its components mean, as libjpeg takes it.
+    /// The meaning of its components' samples, as libjpeg takes it.
     pub(crate) fn colours(&self) -> Colours {
         let Some(frame) = &self.frame else { return Colours::Grey };
         match frame.components.len() {
@@ -301,7 +324,7 @@ impl<'a> Segments<'a> {
     }
 }
 
-/// What the samples of a picture mean.
+/// The meaning of a picture's samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Colours {
     Grey,

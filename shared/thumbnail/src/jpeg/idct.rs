@@ -18,7 +18,7 @@ pub(crate) enum Size {
 impl Size {
     pub(crate) const ALL: [Self; 4] = [Self::One, Self::Two, Self::Four, Self::Eight];
 
-    /// Which coefficients are needed, a bit each, in the order of a scan.
+    /// The needed coefficients, a bit each, in the order of a scan.
     pub(crate) fn needed(self) -> u64 {
         let is_needed = |place: &u8| u32::from(*place % 8).max(u32::from(*place / 8)) < self as u32;
         (0..)
@@ -27,7 +27,7 @@ impl Size {
             .fold(0, |all, (at, _)| all | 1 << at)
     }
 
-    /// The factors of a table: what a coefficient is multiplied by before the transform, in the order of a scan.
+    /// The factor of each coefficient before the transform, in the order of a scan.
     pub(crate) fn factors(self, quantization: &[u16; 64]) -> [f32; 64] {
         let own = |frequency: u8| match (self, frequency) {
             (_, 0) | (Self::Two, _) => 1.0,

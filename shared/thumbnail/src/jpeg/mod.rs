@@ -4,7 +4,7 @@
 //! few pixels. Blocks are transformed at a half, a quarter or an eighth of their size where that is enough. Pixels of a
 //! sequential picture go from the block to the scaler; of a progressive one, the needed coefficients are kept.
 //!
-//! What is damaged is taken as libjpeg takes it, which browsers use: data that ends too early is grey, lost restarts are
+//! Damage is taken as libjpeg takes it, which browsers use: the rest of data that ends too early is grey, lost restarts are
 //! searched, missing tables are the standard's.
 
 mod bits;
@@ -108,7 +108,7 @@ impl<'a> Jpeg<'a> {
 
 /// Goes to the first scan.
 fn start(bytes: &[u8]) -> Result<(Segments<'_>, Scan), Reason> {
-    let mut segments = Segments::new(bytes)?;
+    let mut segments = Segments::new(bytes);
     let scan = segments.next_scan()?.ok_or(Reason::Incomplete)?;
     let frame = segments.frame.as_ref().filter(|frame| frame.width > 0 && frame.height > 0);
     frame.ok_or(Reason::Incomplete)?;
@@ -164,19 +164,7 @@ fn unneeded_scans(first: &Option<Scan>, mut segments: Segments<'_>, sizes: &[Siz
 fn mixed(mut planes: Vec<Vec<u8>>, colours: Colours) -> Vec<u8> {
     match (&mut planes[..], colours) {
         ([only], _) => std::mem::take(only),
-        ([luma, blue, red], Colours::Luma) => {
-            let pixels = luma.iter().zip(blue).zip(red);
-            let colour = |((luma, blue), red): ((&u8, &mut u8), &mut u8)| {
-                let (luma, blue, red) = (f32::from(*luma), f32::from(*blue) - 128.0, f32::from(*red) - 128.0);
-                let whole = |value: f32| (value + 0.5).clamp(0.0, 255.0) as u8;
-                [
-                    whole(luma + 1.402 * red),
-                    whole(luma - 0.344_136 * blue - 0.714_136 * red),
-                    whole(luma + 1.772 * blue),
-                ]
-            };
-            pixels.flat_map(colour).collect()
-        }
+        ([luma, blue, red], Colours::Luma) => colour::FULL.mix(luma, blue, red),
         (planes, _) => {
             let mut mixed = Vec::with_capacity(planes.iter().map(|plane| plane.len()).sum());
             for at in 0..planes.first().map_or(0, |plane| plane.len()) {

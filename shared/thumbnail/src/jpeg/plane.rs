@@ -38,9 +38,7 @@ impl Dequantizer {
             last: needed.ilog2() as usize,
         }
     }
-}
 
-impl Dequantizer {
     /// The mean of a block. One that is out of range, after damage, comes round from the other end, as in
     /// libjpeg-turbo, which has 14 bits for it.
     #[inline]

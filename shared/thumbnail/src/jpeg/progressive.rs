@@ -2,7 +2,7 @@
 //! the wanted size needs; of the others, whether they are zero.
 
 use super::bits::{Bits, Codes};
-use super::header::{Frame, Scan, Tables};
+use super::header::{CodeTable, Frame, Scan, Tables};
 use super::idct::Size;
 use super::plane::{Dequantizer, Layout, Plane};
 use super::restart::Restarts;
@@ -16,7 +16,7 @@ pub(crate) struct Coefficients {
     size: Size,
     /// Those that are kept, block by block.
     kept: Vec<i16>,
-    /// Which coefficients of a block are not zero, a bit each in the order of a scan.
+    /// The coefficients of a block that are not zero, a bit each in the order of a scan.
     known: Vec<u64>,
     /// By the order of a scan: the place among those that are kept.
     places: [Option<u8>; 64],
@@ -90,18 +90,24 @@ pub(crate) fn decode(
     data: &[u8],
     scan: &Scan,
     frame: &Frame,
-    tables: &Tables,
+    tables: &Tables<'_>,
     all: &mut [Coefficients],
     clock: Clock,
 ) -> Result<usize, Reason> {
-    let missing = || Reason::Decoder("a table of it is missing".to_owned());
     for choice in &scan.components {
         let coefficients = &mut all[choice.component];
         if coefficients.quantization.is_none() {
-            let table = usize::from(frame.components[choice.component].quantization);
-            let quantization = tables.quantization.get(table).and_then(Option::as_ref).ok_or_else(missing)?;
-            coefficients.quantization = Some(*quantization);
+            coefficients.quantization = Some(*tables.quantization_of(&frame.components[choice.component])?);
         }
+    }
+    // Refinements of the means have no codes.
+    let mut codes = Vec::new();
+    for choice in &scan.components {
+        codes.push(match (scan.first, scan.before) {
+            (1.., _) => Some(CodeTable::codes(tables.ac[choice.ac].as_ref())?),
+            (0, 0) => Some(CodeTable::codes(tables.dc[choice.dc].as_ref())?),
+            _ => None,
+        });
     }
     let mut bits = Bits::new(data, scan.start);
     let mut restarts = Restarts::new(tables.restart_interval);
@@ -126,11 +132,10 @@ pub(crate) fn decode(
             if bits.is_exhausted() {
                 continue;
             }
-            for (choice, mean) in scan.components.iter().zip(&mut means) {
+            for ((choice, codes), mean) in scan.components.iter().zip(&codes).zip(&mut means) {
                 let coefficients = &mut all[choice.component];
                 let layout = coefficients.layout;
-                if scan.first > 0 {
-                    let codes = tables.ac[choice.ac].as_ref().ok_or_else(missing)?;
+                if let Some(codes) = codes.as_ref().filter(|_| scan.first > 0) {
                     let block = (unit_down * layout.wide + unit) as usize;
                     if scan.before == 0 {
                         band.read(&mut bits, codes, coefficients, block);
@@ -145,11 +150,10 @@ pub(crate) fn decode(
                         let block = ((unit_down * v + y) * layout.wide + unit * h + x) as usize;
                         let kept = coefficients.size as usize;
                         let value = &mut coefficients.kept[block * kept * kept];
-                        if scan.before > 0 {
+                        let Some(codes) = codes else {
                             *value |= i16::from(bits.flag()) << scan.now;
                             continue;
-                        }
-                        let codes = tables.dc[choice.dc].as_ref().ok_or_else(missing)?;
+                        };
                         let size = u32::from(codes.symbol(&mut bits) & 15);
                         bits.refill();
                         *mean = mean.wrapping_add(bits.signed(size));

@@ -1,18 +1,18 @@
 //! Scans that have all coefficients of their components: each block goes to its plane at once.
 
 use super::bits::{Bits, Codes};
-use super::header::{Frame, Scan, Tables};
+use super::header::{CodeTable, Frame, Scan, Tables};
 use super::plane::{Block, Dequantizer, Layout, Plane};
 use super::restart::Restarts;
 use crate::input::Clock;
 use crate::target::Reason;
 
 /// A component as this scan has it.
-struct Part<'a> {
+struct Part {
     plane: usize,
     layout: Layout,
-    dc: &'a Codes,
-    ac: &'a Codes,
+    dc: Codes,
+    ac: Codes,
     dequantizer: Dequantizer,
     /// The mean of the last block, which the next one differs from.
     before: i32,
@@ -23,20 +23,18 @@ pub(crate) fn decode(
     data: &[u8],
     scan: &Scan,
     frame: &Frame,
-    tables: &Tables,
+    tables: &Tables<'_>,
     planes: &mut [Plane],
     clock: Clock,
 ) -> Result<usize, Reason> {
-    let missing = || Reason::Decoder("a table of it is missing".to_owned());
     let mut parts = Vec::new();
     for choice in &scan.components {
-        let table = usize::from(frame.components[choice.component].quantization);
-        let quantization = tables.quantization.get(table).and_then(Option::as_ref).ok_or_else(missing)?;
+        let quantization = tables.quantization_of(&frame.components[choice.component])?;
         parts.push(Part {
             plane: choice.component,
             layout: Layout::new(frame, choice.component),
-            dc: tables.dc[choice.dc].as_ref().ok_or_else(missing)?,
-            ac: tables.ac[choice.ac].as_ref().ok_or_else(missing)?,
+            dc: CodeTable::codes(tables.dc[choice.dc].as_ref())?,
+            ac: CodeTable::codes(tables.ac[choice.ac].as_ref())?,
             dequantizer: Dequantizer::new(planes[choice.component].size, quantization),
             before: 0,
         });
@@ -82,7 +80,7 @@ pub(crate) fn decode(
     Ok(bits.position())
 }
 
-impl Part<'_> {
+impl Part {
     /// Reads a block. Returns whether it is all of one value.
     #[inline]
     fn read(&mut self, bits: &mut Bits<'_>, block: &mut Block) -> bool {
@@ -115,8 +113,9 @@ impl Part<'_> {
                 block[0] = mean;
                 is_flat = false;
             }
-            let place = places[at & 63] & 127;
-            block[usize::from(place)] = value as f32 * factors[at & 63];
+            // After damage it may be behind the last one, and is taken for that, as in libjpeg.
+            let in_block = at.min(63);
+            block[usize::from(places[in_block] & 127)] = value as f32 * factors[in_block];
             at += 1;
         }
         // The rest is skipped.

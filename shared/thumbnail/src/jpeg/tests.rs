@@ -2,34 +2,16 @@
 use std::time::Duration;
 
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
-use moxcms::ColorProfile;
 
 use super::*;
 use crate::colour::Samples;
 use crate::scale::Rows;
-
-/// Takes a picture at so many pixels across.
-struct Wanted {
-    width: u32,
-    pixels: Option<(Vec<u8>, Samples)>,
-}
-
-impl Target for Wanted {
-    fn size(&mut self, across: u32, down: u32) -> Result<Option<(u32, u32)>, Reason> {
-        Ok(Some((self.width, crate::scaled(down, self.width, across))))
-    }
-
-    fn colours(&mut self, _: Option<ColorProfile>) {}
-
-    fn pixels(&mut self, pixels: Vec<u8>, samples: Samples) {
-        self.pixels = Some((pixels, samples));
-    }
-}
+use crate::wanted::{Random, Wanted, difference};
 
 fn decoded(jpeg: &[u8], width: u32) -> Result<(Vec<u8>, Samples), Reason> {
-    let mut wanted = Wanted { width, pixels: None };
+    let mut wanted = Wanted::of(width);
     Jpeg::new(jpeg).decode(&mut wanted, Clock::start(Duration::from_secs(10)))?;
-    wanted.pixels.ok_or(Reason::Incomplete)
+    wanted.taken()
 }
 
 /// The same from the pixels before they were coded.
@@ -52,13 +34,6 @@ fn encoded(picture: &image::RgbImage, with: impl Fn(&mut Encoder<&mut Vec<u8>>))
     let (width, height) = (picture.width() as u16, picture.height() as u16);
     encoder.encode(picture, width, height, ColorType::Rgb).unwrap();
     bytes
-}
-
-/// The mean difference of two pictures.
-fn difference(found: &[u8], wanted: &[u8]) -> f64 {
-    assert_eq!(found.len(), wanted.len());
-    let sum: u64 = found.iter().zip(wanted).map(|(found, wanted)| u64::from(found.abs_diff(*wanted))).sum();
-    sum as f64 / found.len() as f64
 }
 
 #[test]
@@ -172,11 +147,7 @@ fn what_ends_too_early_is_grey_from_there_on() {
 
 #[test]
 fn damaged_pictures_are_decoded_or_refused() {
-    let mut state = 1_u64;
-    let mut random = move |below: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % below
-    };
+    let mut random = Random(1);
     let picture = photograph(97, 61);
     let mut decodable = 0;
     for round in 0..2000 {
@@ -184,11 +155,11 @@ fn damaged_pictures_are_decoded_or_refused() {
             encoder.set_progressive(round % 2 == 1);
             encoder.set_restart_interval((round % 3 * 4) as u16);
         });
-        for _ in 0..=random(4) {
-            let at = random(jpeg.len());
-            match random(3) {
-                0 => jpeg[at] = random(256) as u8,
-                1 => jpeg[at] ^= 1 << random(8),
+        for _ in 0..=random.below(4) {
+            let at = random.below(jpeg.len());
+            match random.below(3) {
+                0 => jpeg[at] = random.below(256) as u8,
+                1 => jpeg[at] ^= 1 << random.below(8),
                 _ => jpeg.truncate(at.max(2)),
             }
         }

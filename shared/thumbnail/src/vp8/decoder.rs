@@ -16,7 +16,7 @@ pub(crate) const LUMA: usize = 0;
 const BLUE: usize = 1;
 const RED: usize = 2;
 
-/// What the first partition says of a macroblock.
+/// The modes of a macroblock, from the first partition.
 #[derive(Debug, Clone, Copy, Default)]
 struct Modes {
     segment: u8,

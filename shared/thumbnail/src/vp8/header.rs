@@ -20,7 +20,7 @@ pub(crate) struct Steps {
     pub(crate) chroma: [i32; 2],
 }
 
-/// What a key frame says of itself.
+/// The header of a key frame.
 pub(crate) struct Frame<'a> {
     pub(crate) width: u32,
     pub(crate) height: u32,

@@ -23,7 +23,7 @@ mod transform;
 use decoder::Decoder;
 use header::Frame;
 
-use crate::colour::Samples;
+use crate::colour::{self, Samples};
 use crate::input::Clock;
 use crate::scale::{self, Rows, Side};
 use crate::target::{Reason, Target};
@@ -79,22 +79,8 @@ impl<'a> Vp8<'a> {
                 }
             }
         }
-        target.pixels(mixed(planes.map(Rows::finish)), Samples::Rgb);
+        let [luma, blue, red] = planes.map(Rows::finish);
+        target.pixels(colour::STUDIO.mix(&luma, &blue, &red), Samples::Rgb);
         Ok(())
     }
-}
-
-/// Luma (16 to 235) and chroma as colours (ITU-R BT.601).
-fn mixed([luma, blue, red]: [Vec<u8>; 3]) -> Vec<u8> {
-    let colour = |((luma, blue), red): ((&u8, &u8), &u8)| {
-        let luma = 255.0 / 219.0 * (f32::from(*luma) - 16.0);
-        let (blue, red) = (f32::from(*blue) - 128.0, f32::from(*red) - 128.0);
-        let whole = |value: f32| (value + 0.5).clamp(0.0, 255.0) as u8;
-        [
-            whole(luma + 1.596_027 * red),
-            whole(luma - 0.391_762 * blue - 0.812_968 * red),
-            whole(luma + 2.017_232 * blue),
-        ]
-    };
-    luma.iter().zip(&blue).zip(&red).flat_map(colour).collect()
 }

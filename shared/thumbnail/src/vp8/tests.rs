@@ -1,9 +1,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::time::Duration;
 
-use moxcms::ColorProfile;
-
 use super::*;
+use crate::wanted::{Random, Wanted, difference};
 
 /// 267 × 189 pixels of `samples/chelsea.png` by libwebp 1.2.4: four segments, four partitions, and no loop filter.
 const UNFILTERED: &[u8] = include_bytes!("../../tests/unfiltered.webp");
@@ -12,31 +11,14 @@ const FILTERED: &[u8] = include_bytes!("../../tests/filtered.webp");
 /// Where the key frame begins in both.
 const FRAME_AT: usize = 20;
 
-/// Takes a picture at so many pixels across.
-struct Wanted {
-    size: (u32, u32),
-    pixels: Option<Vec<u8>>,
-}
-
-impl Target for Wanted {
-    fn size(&mut self, _: u32, _: u32) -> Result<Option<(u32, u32)>, Reason> {
-        Ok(Some(self.size))
-    }
-
-    fn colours(&mut self, _: Option<ColorProfile>) {}
-
-    fn pixels(&mut self, pixels: Vec<u8>, samples: Samples) {
-        assert_eq!(samples, Samples::Rgb);
-        self.pixels = Some(pixels);
-    }
-}
-
 fn decoded(frame: &[u8], width: u32) -> Result<Vec<u8>, Reason> {
     let vp8 = Vp8::new(frame).ok_or(Reason::Incomplete)?;
     let size = (width, crate::scaled(vp8.size.1, width, vp8.size.0));
-    let mut wanted = Wanted { size, pixels: None };
+    let mut wanted = Wanted::of(width);
     vp8.decode(size, &mut wanted, Clock::start(Duration::from_secs(10)))?;
-    wanted.pixels.ok_or(Reason::Incomplete)
+    let (pixels, samples) = wanted.taken()?;
+    assert_eq!(samples, Samples::Rgb);
+    Ok(pixels)
 }
 
 /// Whole planes, padded to macroblocks.
@@ -75,10 +57,7 @@ fn a_rendition_is_near_that_of_all_pixels_with_the_loop_filter() {
             let mut rows = Rows::new(across, down, width, crate::scaled(down, width, across), Samples::Rgb);
             whole.chunks(across as usize * 3).for_each(|row| rows.push(row));
             let wanted = rows.finish();
-            assert_eq!(found.len(), wanted.len());
-            let sum: u64 = found.iter().zip(&wanted).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
-            let difference = sum as f64 / found.len() as f64;
-            println!("{across} x {down} at {width}: {difference:.2}");
+            let difference = difference(&found, &wanted);
             assert!(difference < 1.5, "{width}: {difference}");
         }
     }
@@ -86,21 +65,18 @@ fn a_rendition_is_near_that_of_all_pixels_with_the_loop_filter() {
 
 #[test]
 fn what_is_damaged_ends_without_a_panic() {
-    let mut state = 1_u64;
-    let mut random = |below: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % below
-    };
+    let mut random = Random(1);
     let mut decodable = 0;
     for round in 0..2_000 {
         let mut data = [UNFILTERED, FILTERED][round % 2][FRAME_AT..].to_vec();
-        for _ in 0..=random(6) {
+        for _ in 0..=random.below(6) {
             // The header more often than what follows it. A size of 16,383 × 16,383 would take long.
-            let at = [random(data.len() - 10) + 10, 10 + random(60), random(3)][random(3)];
-            data[at] = random(256) as u8;
+            let at =
+                [random.below(data.len() - 10) + 10, 10 + random.below(60), random.below(3)][random.below(3)];
+            data[at] = random.below(256) as u8;
         }
-        if random(3) == 0 {
-            data.truncate(random(data.len()));
+        if random.below(3) == 0 {
+            data.truncate(random.below(data.len()));
         }
         decodable += usize::from(decoded(&data, 50).is_ok());
     }
