@@ -48,7 +48,7 @@ impl<'a> Source<'a> {
             Self::Png(bytes) => Ok(png_memory(bytes, image)),
             // It is decoded to the size that is wanted.
             Self::Jpeg(_) => Ok(0),
-            Self::Gif(bytes, _) => Ok(gif::memory(bytes)),
+            Self::Gif(bytes, canvas) => Ok(gif::memory(bytes, *canvas)),
             Self::Webp(bytes, frame) => {
                 let profile = webp_chunks(bytes, BEHIND_RIFF).find(|(kind, _)| kind == b"ICCP");
                 let profile = profile.map_or(0, |(_, content)| content.len().min(METADATA_BYTES) as u64);
@@ -214,25 +214,34 @@ fn plain<'a>(row: &'a [u8], channels: usize, scratch: &'a mut Vec<u8>) -> &'a [u
     scratch
 }
 
-/// A WebP whose flags promise no Exif block, XMP or profile that is not there. The decoder would refuse it.
+/// A WebP whose flags promise nothing that is not there, which the decoder would refuse. An animation is one that may show
+/// through: where its first frame does not reach, it does.
 fn with_flags_of_chunks(webp: &[u8]) -> Cow<'_, [u8]> {
     const FLAGS_AT: usize = 20;
+    const ANIMATED: u8 = 0x02;
+    const OPACITY: u8 = 0x10;
     let Some((b"VP8X", flags)) = webp.get(12..16).and_then(|kind| kind.first_chunk()).zip(webp.get(FLAGS_AT))
     else {
         return Cow::Borrowed(webp);
     };
-    let missing = [(*b"ICCP", 0x20), (*b"EXIF", 0x08), (*b"XMP ", 0x04)]
-        .into_iter()
-        .filter(|(kind, flag)| {
-            flags & flag != 0 && !webp_chunks(webp, BEHIND_RIFF).any(|(found, _)| found == *kind)
-        })
-        .fold(0, |all, (_, flag)| all | flag);
-    if missing == 0 {
+    let has = |wanted: &[u8; 4]| webp_chunks(webp, BEHIND_RIFF).any(|(kind, _)| kind == *wanted);
+    let mut changed = *flags;
+    for (kind, flag) in [(b"ICCP", 0x20), (b"EXIF", 0x08), (b"XMP ", 0x04)] {
+        if !has(kind) {
+            changed &= !flag;
+        }
+    }
+    if flags & ANIMATED != 0 {
+        changed |= OPACITY;
+    } else if has(b"VP8 ") && !has(b"ALPH") {
+        changed &= !OPACITY;
+    }
+    if changed == *flags {
         return Cow::Borrowed(webp);
     }
-    let mut changed = webp.to_vec();
-    changed[FLAGS_AT] &= !missing;
-    Cow::Owned(changed)
+    let mut copy = webp.to_vec();
+    copy[FLAGS_AT] = changed;
+    Cow::Owned(copy)
 }
 
 /// The type and the content of each chunk of the file itself, or of a frame, behind so many bytes.
@@ -261,8 +270,9 @@ fn lossy(webp: &[u8]) -> Option<Vp8<'_>> {
         // Flags, three bytes for later, and both sides of the canvas less 1.
         (kind, &[flags, _, _, _, w0, w1, w2, h0, h1, h2, ..]) if &kind == b"VP8X" => {
             let side = |low, middle, high| u32::from_le_bytes([low, middle, high, 0]) + 1;
-            let has_others = flags & 0x12 != 0;
-            (!has_others && frame.size == (side(w0, w1, w2), side(h0, h1, h2))).then_some(frame)
+            // A promise of transparency without it counts for nothing.
+            let is_animated = flags & 0x02 != 0;
+            (!is_animated && frame.size == (side(w0, w1, w2), side(h0, h1, h2))).then_some(frame)
         }
         _ => None,
     }
@@ -273,7 +283,8 @@ fn webp_memory(bytes: &[u8], image: sniff::Image) -> Result<u64, Reason> {
     let mut has_alpha = false;
     let mut is_lossless = false;
     let mut animated = None;
-    let mut memory = bytes.len() as u64 + (1 << 20);
+    // The file may be copied, and the decoder reads a lossy picture twice into memory.
+    let mut memory = 3 * bytes.len() as u64 + (1 << 20);
     for (kind, content) in webp_chunks(bytes, BEHIND_RIFF) {
         match &kind {
             b"ANMF" => animated = animated.or(Some(content)),

@@ -198,7 +198,11 @@ fn window(at: u32, large: Side, small: u32) -> (u32, Vec<f32>) {
     let last = large.count - 1;
     let start = ((center - reach).floor().max(0.0) as u32).min(last);
     let end = ((center + reach).ceil().max(0.0) as u32).clamp(start + 1, large.count);
-    let weights = Range { start, end }.map(|pixel| cubic((f64::from(pixel) + 0.5 - center) / stretch));
+    let weights = Range { start, end }.map(|pixel| {
+        // Of the last one, a part may lie outside.
+        let inside = (large.length - f64::from(pixel)).clamp(f64::EPSILON, 1.0);
+        cubic((f64::from(pixel) + inside / 2.0 - center) / stretch) * inside as f32
+    });
     let mut weights: Vec<f32> = weights.collect();
     let sum: f32 = weights.iter().sum();
     for weight in &mut weights {
@@ -405,6 +409,7 @@ fn add_weighted(sums: &mut [u32], row: &[u8], each: usize) {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
     #[test]
@@ -429,6 +434,24 @@ mod tests {
                 assert_eq!(done.len(), width as usize * height as usize * channels);
                 assert!(done.chunks(channels).all(|found| found == pixel), "{across} x {down}");
             }
+        }
+    }
+
+    #[test]
+    fn both_edges_weigh_the_same_whatever_the_size() {
+        // White within a border of one pixel.
+        for size in [1600, 1601, 1607, 3201, 6401, 12_801] {
+            let mut rows = Rows::new(size, size, 160, 160, Samples::Grey);
+            let (edge, mut inner) = (vec![0; size as usize], vec![255; size as usize]);
+            (inner[0], inner[size as usize - 1]) = (0, 0);
+            for y in 0..size {
+                rows.push(if y == 0 || y == size - 1 { &edge } else { &inner });
+            }
+            let done = rows.finish();
+            let at = |x: usize, y: usize| done[160 * y + x];
+            let sides = [at(0, 80), at(159, 80), at(80, 0), at(80, 159)];
+            let (least, most) = (sides.iter().min().unwrap(), sides.iter().max().unwrap());
+            assert!(most - least < 10, "{size}: {sides:?}");
         }
     }
 }

@@ -494,3 +494,43 @@ fn colours_of_fine_stripes_are_mixed_evenly() {
         assert!(error.fold(0.0, f64::max) < 3.0, "{width}: {} {} {}", mean(0), mean(1), mean(2));
     }
 }
+
+#[test]
+fn gifs_and_webps_that_browsers_show_are_shown_as_they_do() {
+    // Clear (4), two pixels of colour 0, and so on, 200 × 200; its palette has two colours.
+    let whole = costly::gif_with_frame(200, 200);
+    let shown = |gif: &[u8]| {
+        let made = make(gif, Format::Gif, 160, MAX_PIXELS).unwrap().unwrap();
+        let image = decoded(&made).into_rgba8();
+        [image.get_pixel(80, 8).0, image.get_pixel(80, 150).0]
+    };
+    let near = |found: [u8; 4], wanted: [u8; 4]| found.iter().zip(wanted).all(|(a, b)| a.abs_diff(b) < 3);
+    let [above, below] = shown(&whole);
+    assert!(near(above, [9, 9, 9, 255]) && near(below, above));
+    // Its data ends after a quarter: a block of none, and the end.
+    let frame = whole.windows(2).position(|two| two == [b',', 0]).unwrap();
+    let blocks = frame + 11;
+    let block = 256;
+    let cut = [&whole[..blocks + block * (whole.len() / block / 4)], &[0, b';']].concat();
+    let [above, below] = shown(&cut);
+    assert!(near(above, [9, 9, 9, 255]) && below[3] == 0, "{above:?} {below:?}");
+    // A colour that no table has is black: without a palette, each is.
+    let mut bare = whole.clone();
+    bare[10] = 0;
+    bare.drain(13..19);
+    assert!(near(shown(&bare)[0], [0, 0, 0, 255]), "{:?}", shown(&bare));
+    // A frame without pixels comes first.
+    let empty =
+        [&whole[..frame], &[b',', 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0x2C, 0], &whole[frame..]].concat();
+    assert!(near(shown(&empty)[1], [9, 9, 9, 255]));
+
+    // A lossy WebP that is said to show through, and does not, in both ways of decoding.
+    let lossy = include_bytes!("../tests/filtered.webp");
+    let mut said = webp_with(lossy, Some(vec![0; 4]));
+    said[20] = 0x10;
+    for width in [160, 320] {
+        let one = make(&said, Format::Webp, width, MAX_PIXELS).unwrap().unwrap();
+        let other = make(lossy, Format::Webp, width, MAX_PIXELS).unwrap().unwrap();
+        assert!(one == other, "{width}");
+    }
+}
